@@ -1,0 +1,78 @@
+"""Every error that dynamic-tinybert raises on purpose.
+
+DynamicTinyBertError
+├── InvalidInputError (ValueError)     an argument of a call: text, token ids, options
+├── LengthConfigError (ValueError)     a length configuration that cannot be, or that the bundle does not know
+├── DataError (ValueError)             a question-answering data file
+├── BundleError
+│   ├── BundleNotFoundError            no bundle at that place
+│   ├── BundleCorruptError             truncated, edited or incomplete
+│   ├── BundleFormatError              of a newer format, or not one of ours
+│   └── BundleExistsError              the output place is taken
+├── CheckpointError                    a PyTorch checkpoint that cannot be exported
+├── ParityError                        the exported graph does not compute what the checkpoint does
+├── ExtensionError                     the C++ extension is missing or was built for another OpenVINO
+├── InferenceError                     OpenVINO refused or failed to run the graph
+├── StorageError (OSError)             a file could not be written
+└── MissingExtraError (ImportError)    an optional part of the package is not installed
+"""
+
+
+class DynamicTinyBertError(Exception):
+    """Base of all errors of this package."""
+
+
+class InvalidInputError(DynamicTinyBertError, ValueError):
+    """An argument of a call is not usable."""
+
+
+class LengthConfigError(DynamicTinyBertError, ValueError):
+    """A length configuration is malformed, does not fit the model, or is unknown to the bundle."""
+
+
+class DataError(DynamicTinyBertError, ValueError):
+    """A data file is not SQuAD v1.1 JSON or holds nothing usable."""
+
+
+class BundleError(DynamicTinyBertError):
+    """A bundle cannot be used."""
+
+
+class BundleNotFoundError(BundleError):
+    """There is no bundle at the given place."""
+
+
+class BundleCorruptError(BundleError):
+    """A bundle is truncated, edited or incomplete."""
+
+
+class BundleFormatError(BundleError):
+    """A bundle has a newer format than this release reads, or is no bundle of ours."""
+
+
+class BundleExistsError(BundleError):
+    """The place to write a bundle to is taken."""
+
+
+class CheckpointError(DynamicTinyBertError):
+    """A PyTorch checkpoint cannot be exported."""
+
+
+class ParityError(DynamicTinyBertError):
+    """An exported graph differs from its checkpoint by more than is allowed."""
+
+
+class ExtensionError(DynamicTinyBertError):
+    """The C++ extension is missing or was built for another OpenVINO."""
+
+
+class InferenceError(DynamicTinyBertError):
+    """OpenVINO refused or failed to run a graph."""
+
+
+class StorageError(DynamicTinyBertError, OSError):
+    """A file could not be written."""
+
+
+class MissingExtraError(DynamicTinyBertError, ImportError):
+    """An optional part of the package is not installed."""

@@ -1,0 +1,131 @@
+"""Length configurations: which tokens each layer passes on, and what that costs in MACs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .errors import LengthConfigError
+
+
+@dataclass(frozen=True)
+class LengthConfig:
+    """A rule that says, for each layer, which tokens go on.
+
+    Attributes:
+        keep_ratios: One ratio in (0, 1] per layer, non-increasing. Layer i passes on at most
+            ``max(1, ceil(ratio * length - 1e-4))`` tokens, `length` being the real length of the input.
+        thresholds: One significance per layer, or None for a layer without; empty means no thresholds at
+            all. Only tokens whose significance reaches the threshold go on (at least the most significant one).
+
+    Raises:
+        LengthConfigError: A ratio is outside (0, 1] or larger than the one before, a threshold is not a
+            finite number, or the two differ in length.
+    """
+
+    keep_ratios: tuple[float, ...]
+    thresholds: tuple[float | None, ...] = ()
+
+    def __post_init__(self) -> None:
+        try:
+            ratios = tuple(float(r) for r in self.keep_ratios)
+            thresholds = tuple(None if t is None else float(t) for t in self.thresholds)
+        except (TypeError, ValueError) as error:
+            raise LengthConfigError(f"keep ratios and thresholds must be numbers: {error}") from error
+        thresholds = thresholds or (None,) * len(ratios)
+        object.__setattr__(self, "keep_ratios", ratios)
+        object.__setattr__(self, "thresholds", thresholds)
+        if not ratios:
+            raise LengthConfigError("a length configuration needs one keep ratio per layer, and none was given")
+        for layer, ratio in enumerate(ratios):
+            if not 0 < ratio <= 1:  # also refuses NaN
+                raise LengthConfigError(f"keep ratio {ratio} of layer {layer} is outside (0, 1]")
+            if layer and ratio > ratios[layer - 1]:
+                raise LengthConfigError(
+                    f"keep ratio {ratio} of layer {layer} is larger than {ratios[layer - 1]} of the layer before; "
+                    "a dropped token cannot come back, so ratios must not grow"
+                )
+        if len(thresholds) != len(ratios):
+            raise LengthConfigError(
+                f"{len(thresholds)} thresholds for {len(ratios)} keep ratios; give one per layer, or None"
+            )
+        for layer, threshold in enumerate(thresholds):
+            if threshold is not None and not math.isfinite(threshold):
+                raise LengthConfigError(
+                    f"threshold {threshold} of layer {layer} is not finite; use None for no threshold"
+                )
+
+    @classmethod
+    def full(cls, num_layers: int) -> LengthConfig:
+        """The configuration that keeps every token in all `num_layers` layers."""
+        return cls((1.0,) * num_layers)
+
+    @classmethod
+    def parse(cls, text: str) -> LengthConfig:
+        """Read ``1,0.9,0.7`` (keep ratios) or ``315,251,242@384`` (token counts of a window of 384).
+
+        Raises:
+            LengthConfigError: The text is neither.
+        """
+        numbers, at, window = text.partition("@")
+        try:
+            values = [float(v) for v in numbers.split(",")]
+            size = int(window) if at else 1
+        except ValueError as error:
+            raise LengthConfigError(
+                f"cannot read the length configuration {text!r}: write keep ratios like 1,0.9,0.5 "
+                "or token counts with their window like 384,300,120@384"
+            ) from error
+        if size < 1:
+            raise LengthConfigError(f"the window {size} in {text!r} must be at least 1 token")
+        return cls(tuple(v / size for v in values))
+
+    @property
+    def selecting_layers(self) -> tuple[int, ...]:
+        """Layers that may drop a token, in order."""
+        return tuple(
+            i
+            for i, (ratio, threshold) in enumerate(zip(self.keep_ratios, self.thresholds, strict=True))
+            if ratio < 1 or threshold is not None
+        )
+
+    def most_kept(self, length: int) -> tuple[int, ...]:
+        """Most tokens that each layer passes on, of an input with `length` real tokens."""
+        return tuple(max(1, math.ceil(ratio * length - 1e-4)) for ratio in self.keep_ratios)
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Sizes of a BERT encoder that decide its cost."""
+
+    num_layers: int
+    hidden_size: int
+    intermediate_size: int
+
+
+def executed_macs(
+    shape: EncoderShape,
+    length: int,
+    kept: Sequence[int],
+    selects: Sequence[str | None],
+    scorer_macs_per_token: int = 0,
+) -> int:
+    """Multiply-accumulates that the encoder executes for one sequence.
+
+    Args:
+        shape: Sizes of the encoder.
+        length: Real tokens that enter layer 0.
+        kept: Tokens that each layer passes on.
+        selects: For each layer "attention" or "learnt", the significance by which it selects; None if it keeps all.
+        scorer_macs_per_token: Cost of a learnt scorer for each token that enters its layer.
+    """
+    h, f = shape.hidden_size, shape.intermediate_size
+    total, before = 0, length
+    for after, kind in zip(kept, selects, strict=True):
+        projected = after if kind == "attention" else before  # attention drops before the output projection
+        total += 3 * before * h * h + 2 * before * before * h + projected * h * h + 2 * after * h * f
+        if kind == "learnt":
+            total += before * scorer_macs_per_token
+        before = after
+    return total
