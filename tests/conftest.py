@@ -1,0 +1,25 @@
+"""Fixtures that several test folders share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def _folder_from(variable: str, what: str) -> Path:
+    value = os.environ.get(variable)
+    if not value:
+        pytest.skip(f"{variable} is not set: it names {what}")
+    return Path(value)
+
+
+@pytest.fixture(scope="session")
+def checkpoint() -> Path:
+    """A real fine-tuned BertForQuestionAnswering checkpoint (MiniLM, 6 layers of 384)."""
+    return _folder_from("DYNAMIC_TINYBERT_TEST_CHECKPOINT", "the folder of a fine-tuned MiniLM checkpoint")
+
+
+@pytest.fixture(scope="session")
+def squad_data() -> Path:
+    """A folder with squad-search.json and squad-report.json."""
+    return _folder_from("DYNAMIC_TINYBERT_TEST_DATA", "a folder with SQuAD v1.1 files")
