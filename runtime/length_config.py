@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from .errors import LengthConfigError
@@ -81,6 +81,14 @@ class LengthConfig:
             raise LengthConfigError(f"the window {size} in {text!r} must be at least 1 token")
         return cls(tuple(v / size for v in values))
 
+    def check_layers(self, num_layers: int) -> None:
+        """Raise LengthConfigError unless there is one keep ratio for each of `num_layers` layers."""
+        if len(self.keep_ratios) != num_layers:
+            raise LengthConfigError(
+                f"the length configuration has {len(self.keep_ratios)} keep ratios {self.keep_ratios}, "
+                f"but the model has {num_layers} layers; give one ratio per layer"
+            )
+
     @property
     def selecting_layers(self) -> tuple[int, ...]:
         """Layers that may drop a token, in order."""
@@ -109,7 +117,7 @@ def executed_macs(
     length: int,
     kept: Sequence[int],
     selects: Sequence[str | None],
-    scorer_macs_per_token: int = 0,
+    scorer_macs_per_token: Mapping[int, int],
 ) -> int:
     """Multiply-accumulates that the encoder executes for one sequence.
 
@@ -118,14 +126,14 @@ def executed_macs(
         length: Real tokens that enter layer 0.
         kept: Tokens that each layer passes on.
         selects: For each layer "attention" or "learnt", the significance by which it selects; None if it keeps all.
-        scorer_macs_per_token: Cost of a learnt scorer for each token that enters its layer.
+        scorer_macs_per_token: By layer, the cost of its learnt scorer for each token that enters the layer.
     """
     h, f = shape.hidden_size, shape.intermediate_size
     total, before = 0, length
-    for after, kind in zip(kept, selects, strict=True):
+    for layer, (after, kind) in enumerate(zip(kept, selects, strict=True)):
         projected = after if kind == "attention" else before  # attention drops before the output projection
         total += 3 * before * h * h + 2 * before * before * h + projected * h * h + 2 * after * h * f
         if kind == "learnt":
-            total += before * scorer_macs_per_token
+            total += before * scorer_macs_per_token[layer]
         before = after
     return total

@@ -1,0 +1,91 @@
+"""The command ``dynamic-tinybert export``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from dynamic_tinybert.runtime.errors import LengthConfigError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+if TYPE_CHECKING:
+    from .exporter import ExportReport
+
+
+class Precision(StrEnum):
+    """Precisions of a bundle."""
+
+    FP32 = "fp32"
+    INT8 = "int8"
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering checkpoint.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
+    precision: Annotated[Precision, typer.Option(help="INT8 needs --calibration-data.")] = Precision.INT8,
+    calibration_data: Annotated[
+        Path | None, typer.Option(help="SQuAD v1.1 JSON to take INT8 ranges from; answers are not used.")
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Windows of it to calibrate with.")] = 128,
+    length_config: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=LIST",
+            help="Keep ratios like fast=1,0.9,0.7,0.5,0.3,0.1 or token counts with their window like "
+            "paper=315,251,242,159,142,33@384; may be repeated.",
+        ),
+    ] = None,
+    weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for CPUs without VNNI.")] = 8,
+    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
+    token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Allow code of the repository to run.")
+    ] = False,
+) -> None:
+    """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
+    from dynamic_tinybert.export import export_model
+
+    start = perf_counter()
+    report = export_model(
+        model,
+        output,
+        precision=precision.value,
+        calibration_data=calibration_data,
+        num_samples=num_samples,
+        length_configs=dict(map(_named_config, length_config or [])),
+        weight_bits=weight_bits,
+        force=force,
+        revision=revision,
+        token=token,
+        cache_dir=cache_dir,
+        local_files_only=local_files_only,
+        trust_remote_code=trust_remote_code,
+        say=print,
+    )
+    _print(report)
+    print(f"Done in {perf_counter() - start:.0f} s: {report.path} ({report.size / 1e6:.1f} MB)")
+
+
+def _named_config(text: str) -> tuple[str, LengthConfig]:
+    name, equals, numbers = text.partition("=")
+    if not equals:
+        raise LengthConfigError(f"--length-config {text!r} lacks a name: write NAME={text}")
+    return name, LengthConfig.parse(numbers)
+
+
+def _print(report: ExportReport) -> None:
+    print("FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):")
+    for name, parity in report.parity.items():
+        print(f"  {name:16} {parity.max_difference:.1e}   {parity.disputed} of {parity.chosen_from}")
+    if change := report.int8:
+        print(
+            f"INT8 against FP32 at full length, {change.windows} windows: logits differ by {change.mean_difference:.3f} "
+            f"on average, {change.max_difference:.2f} at most; same best start and end in {change.same_span:.0%}"
+        )

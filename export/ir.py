@@ -1,0 +1,149 @@
+"""Write a BERT question-answering encoder down as an OpenVINO model, layer by layer.
+
+Written by hand rather than converted: the token-selection pass finds its places by name
+(docs/bundle-format.md), and no reshape is tied to the length of the model's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as ops
+from transformers import BertConfig
+
+from dynamic_tinybert.calibration import QuantizedLinear
+
+Array = npt.NDArray[np.float32]
+
+_GELU = {"gelu": "erf", "gelu_new": "tanh"}
+SUPPORTED_ACTIVATIONS = frozenset(_GELU)
+
+
+def write_ir(
+    config: BertConfig, weights: Mapping[str, Array], quantized: Mapping[str, QuantizedLinear] | None = None
+) -> ov.Model:
+    """The full-length question-answering graph of a ``BertForQuestionAnswering``.
+
+    Args:
+        config: The checkpoint's configuration.
+        weights: Its state dict as float32 arrays.
+        quantized: INT8 weights and activation ranges by module name; modules that are not in it stay FP32.
+            With it the word embeddings become INT8, too, with a scale per row.
+
+    Returns:
+        A model with int64 inputs `input_ids`, `attention_mask` and `token_type_ids` [B, L] and float32
+        outputs `start_logits` and `end_logits` [B, L], B and L dynamic.
+    """
+    return _Writer(config, weights, quantized or {}).model()
+
+
+class _Writer:
+    def __init__(
+        self, config: BertConfig, weights: Mapping[str, Array], quantized: Mapping[str, QuantizedLinear]
+    ) -> None:
+        self.config = config
+        self.weights = weights
+        self.quantized = quantized
+        self.quantized_activations: dict[tuple[object, ...], ov.Output] = {}
+
+    def model(self) -> ov.Model:
+        ids, mask, types = (
+            ops.parameter([-1, -1], np.int64, name=name)
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+        )
+        for parameter in (ids, mask, types):
+            parameter.output(0).get_tensor().set_names({parameter.get_friendly_name()})
+        real = ops.convert(mask, np.float32)
+        additive = _named(ops.multiply(ops.subtract(real, np.float32(1)), np.float32(10000)), "mask")
+        broadcast_mask = ops.unsqueeze(additive, np.int64([1, 2]))  # over heads and queries
+        state = self.embeddings(ids.output(0), types.output(0))
+        for i in range(self.config.num_hidden_layers):
+            state = self.layer(i, state, broadcast_mask.output(0))
+        logits = _named(self.linear("qa_outputs", state), "logits")
+        results = []
+        for k, name in enumerate(("start_logits", "end_logits")):
+            one = ops.gather(logits, np.int64(k), np.int64(2))
+            one.output(0).get_tensor().set_names({name})
+            results.append(ops.result(one, name=name))
+        return ov.Model(results, [ids, mask, types], "dynamic_tinybert")
+
+    def embeddings(self, ids: ov.Output, types: ov.Output) -> ov.Output:
+        prefix = "bert.embeddings"
+        words = self.weights[f"{prefix}.word_embeddings.weight"]
+        length = ops.gather(ops.shape_of(ids), np.int64([1]), np.int64(0))
+        positions = ops.slice(
+            self.weights[f"{prefix}.position_embeddings.weight"], np.int64([0]), length, np.int64([1]), np.int64([0])
+        )
+        if self.quantized:
+            table, scale = quantize_rows(words)
+            rows = ops.convert(ops.gather(table, ids, np.int64(0)), np.float32)
+            word = ops.multiply(rows, ops.gather(scale[:, None], ids, np.int64(0)))
+        else:
+            word = ops.gather(words, ids, np.int64(0))
+        segment = ops.gather(self.weights[f"{prefix}.token_type_embeddings.weight"], types, np.int64(0))
+        total = ops.add(ops.add(word, segment), positions)
+        return _named(self.layer_norm(f"{prefix}.LayerNorm", total.output(0)), "embeddings.output").output(0)
+
+    def layer(self, i: int, state: ov.Output, mask: ov.Output) -> ov.Output:
+        prefix, name = f"bert.encoder.layer.{i}", f"layer.{i}"
+        projected = {
+            part: _named(self.linear(f"{prefix}.attention.self.{part}", state), f"{name}.{part}")
+            for part in ("query", "key", "value")
+        }
+        query, key, value = (self.split_heads(node) for node in projected.values())
+        attention = _named(ops.scaled_dot_product_attention(query, key, value, mask), f"{name}.attention")
+        merged = ops.transpose(attention, np.int64([0, 2, 1, 3]))
+        context = _named(ops.reshape(merged, np.int64([0, 0, self.config.hidden_size]), True), f"{name}.context")
+        dense = self.linear(f"{prefix}.attention.output.dense", context.output(0))
+        summed = _named(ops.add(dense, state), f"{name}.attention.residual")
+        attended = self.layer_norm(f"{prefix}.attention.output.LayerNorm", summed.output(0))
+        _named(attended, f"{name}.attention.output")
+        inner = ops.gelu(
+            self.linear(f"{prefix}.intermediate.dense", attended.output(0)), _GELU[self.config.hidden_act]
+        )
+        outer = self.linear(f"{prefix}.output.dense", inner.output(0))
+        output = self.layer_norm(f"{prefix}.output.LayerNorm", ops.add(outer, attended).output(0))
+        return _named(output, f"{name}.output").output(0)
+
+    def split_heads(self, node: ov.Node) -> ov.Node:
+        heads = self.config.num_attention_heads
+        split = ops.reshape(node, np.int64([0, 0, heads, self.config.hidden_size // heads]), True)
+        return ops.transpose(split, np.int64([0, 2, 1, 3]))
+
+    def linear(self, name: str, x: ov.Output) -> ov.Node:
+        bias = self.weights[f"{name}.bias"][None, None]
+        if (quantized := self.quantized.get(name)) is None:
+            return ops.add(ops.matmul(x, self.weights[f"{name}.weight"], False, True), bias)
+        weight = ops.multiply(
+            ops.convert(ops.constant(quantized.weight), np.float32), quantized.weight_scale[:, None]
+        )
+        return ops.add(ops.matmul(self.quantize_activation(x, quantized), weight, False, True), bias)
+
+    def quantize_activation(self, x: ov.Output, to: QuantizedLinear) -> ov.Output:
+        """FakeQuantize to 256 levels; SmoothQuant's factors are folded into its per-channel input range."""
+        smoothing = np.ones(1, np.float32) if to.smoothing is None else to.smoothing
+        key = (x.get_node().get_friendly_name(), to.activation_scale, to.activation_zero_point, smoothing.tobytes())
+        if key not in self.quantized_activations:  # query, key and value share one
+            low = np.float32(-to.activation_zero_point * to.activation_scale)
+            high = np.float32((255 - to.activation_zero_point) * to.activation_scale)
+            node = ops.fake_quantize(x, low / smoothing, high / smoothing, low, high, 256)
+            self.quantized_activations[key] = node.output(0)
+        return self.quantized_activations[key]
+
+    def layer_norm(self, name: str, x: ov.Output) -> ov.Node:
+        normal = ops.mvn(x, np.int64([-1]), True, self.config.layer_norm_eps, "inside_sqrt")
+        return ops.add(ops.multiply(normal, self.weights[f"{name}.weight"]), self.weights[f"{name}.bias"])
+
+
+def quantize_rows(table: Array) -> tuple[npt.NDArray[np.int8], Array]:
+    """Symmetric INT8 with a scale per row: `table` [V, H] ≈ values [V, H] * scale [V, 1]."""
+    scale = np.maximum(np.abs(table).max(1), np.finfo(np.float32).tiny).astype(np.float32) / np.float32(127)
+    return np.rint(table / scale[:, None]).astype(np.int8), scale
+
+
+def _named(node: ov.Node, name: str) -> ov.Node:
+    node.set_friendly_name(name)
+    return node

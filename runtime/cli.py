@@ -1,0 +1,141 @@
+"""The command line: ``dynamic-tinybert``.
+
+Exit codes: 0 done, 1 an error of ours (one line on standard error), 2 wrong usage, 130 interrupted, 143 terminated.
+Commands of other folders are found by the entry points ``dynamic_tinybert.commands``.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib.metadata import entry_points, version
+from pathlib import Path
+from time import perf_counter
+from typing import Annotated
+
+import typer
+
+from .errors import DynamicTinyBertError, InvalidInputError
+
+app = typer.Typer(
+    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Length-adaptive BERT question answering on Intel CPUs."
+)
+
+BundleOption = Annotated[
+    str | None, typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package.")
+]
+ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        for command in entry_points(group="dynamic_tinybert.commands"):
+            app.command(command.name)(command.load())
+        app()
+    except DynamicTinyBertError as error:
+        print(f"dynamic-tinybert: {error}", file=sys.stderr)
+        sys.exit(1)
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="What to ask.")],
+    context: Annotated[str | None, typer.Argument(help="Text that holds the answer.")] = None,
+    context_file: Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")] = None,
+    bundle: BundleOption = None,
+    length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
+    num_threads: ThreadsOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Answer a question from a text."""
+    from .question_answering import QuestionAnswerer
+
+    text = _context(context, context_file)
+    answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
+    answerer(question, text, length_config=length_config)  # compiles the graph, so that the time below is an answer's
+    start = perf_counter()
+    answer = answerer(question, text, length_config=length_config)
+    milliseconds = 1000 * (perf_counter() - start)
+    config = length_config or answerer.model.bundle.default_length_config
+    if as_json:
+        print(json.dumps({**answer, "length_config": config, "milliseconds": round(milliseconds, 2)}, ensure_ascii=False))
+        return
+    print(answer["answer"])
+    place = f"characters {answer['start']}-{answer['end']}"
+    print(f"score {answer['score']:.3f}, {place}, length configuration {config}, {milliseconds:.1f} ms", file=sys.stderr)
+
+
+@app.command()
+def info(
+    bundle: BundleOption = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+) -> None:
+    """Show versions, what runs on this CPU, and what a bundle holds."""
+    from . import cpu, ops
+    from .bundle import open_bundle
+    from .hub import default_bundle, resolve_bundle
+
+    opened = open_bundle(default_bundle() if bundle is None else resolve_bundle(bundle))
+    facts = {
+        "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "tokenizers", "numpy")},
+        "cpu": {
+            "name": cpu.name(),
+            "kernels": ops.isa(),
+            "kernels_available": ops.available_isas(),
+            "float_precision": cpu.best_float_precision(),
+            "int8_products_saturate": cpu.int8_products_saturate(),
+        },
+        "extension": str(ops.extension_path()),
+        "bundle": {
+            "path": str(opened.path),
+            "source": dict(opened.source),
+            "significance": opened.significance,
+            "quantization": dict(opened.quantization),
+            "layers": opened.shape.num_layers,
+            "hidden_size": opened.shape.hidden_size,
+            "default_length_config": opened.default_length_config,
+            "length_configs": {
+                name: {"keep_ratios": c.config.keep_ratios, "thresholds": c.config.thresholds, "measured": c.measured}
+                for name, c in opened.length_configs.items()
+            },
+        },
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for section, values in facts.items():
+        if not isinstance(values, dict):
+            print(f"{section}: {values}")
+            continue
+        print(f"{section}:")
+        for key, value in values.items():
+            if key == "length_configs":
+                print("  length configurations:")
+                for name, entry in value.items():
+                    ratios = ", ".join(f"{r:g}" for r in entry["keep_ratios"])
+                    print(f"    {name:16} keep {ratios}{_measured(entry['measured'])}")
+            else:
+                print(f"  {key.replace('_', ' ')}: {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _measured(figures: dict[str, object] | None) -> str:
+    return f"  (F1 {figures['f1']:.1f})" if figures and "f1" in figures else ""
+
+
+def _context(context: str | None, file: Path | None) -> str:
+    if (context is None) == (file is None):
+        raise InvalidInputError("give the text either as the second argument or with --context-file")
+    if context is not None:
+        return context
+    assert file is not None
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read {file} as UTF-8 text: {error}") from error

@@ -1,0 +1,71 @@
+"""Compiled graphs that many threads may call, and a bounded number of them in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from queue import LifoQueue
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from .errors import InferenceError
+
+Arrays = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int32]]
+
+
+class CompiledGraph:
+    """A compiled model with a pool of infer requests, one per caller at a time."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._outputs = [output.get_any_name() for output in compiled.outputs]
+        self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
+        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            self._idle.put(compiled.create_infer_request())
+
+    def infer(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
+        """Run once; waits for a free request. Returns copies of the outputs by name.
+
+        Raises:
+            InferenceError: OpenVINO or an op failed.
+        """
+        request = self._idle.get()
+        try:
+            request.infer(inputs, share_inputs=True)
+            return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._outputs)}
+        except RuntimeError as error:
+            raise InferenceError(f"running the graph failed: {error}") from error
+        finally:
+            self._idle.put(request)
+
+
+class CompiledGraphs:
+    """Compiled graphs by key, each made once when first needed; the least recently used goes beyond `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._graphs: OrderedDict[object, _Slot] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
+        """The graph of `key`; concurrent callers of a new key wait for the one that makes it."""
+        with self._lock:
+            slot = self._graphs.setdefault(key, _Slot())
+            self._graphs.move_to_end(key)
+            while len(self._graphs) > self.limit:
+                self._graphs.popitem(last=False)
+        with slot.lock:
+            if slot.graph is None:
+                slot.graph = make()
+            return slot.graph
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+
+class _Slot:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.graph: CompiledGraph | None = None

@@ -1,0 +1,230 @@
+"""Put token selection into a plain full-length question-answering graph (drop-and-restore)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+from openvino import opset13 as ops
+
+from .errors import BundleFormatError, LengthConfigError
+from .length_config import LengthConfig
+from .ops import attention_with_significance, select_tokens
+from .scorer import ScorerWeights, score
+
+_KEPT = "kept_slots."
+
+
+def with_selection(
+    model: ov.Model,
+    length_config: LengthConfig | None,
+    *,
+    num_layers: int,
+    num_heads: int,
+    scorers: Mapping[int, ScorerWeights] | None = None,
+    multiple: int = 1,
+    static: bool = False,
+) -> ov.Model:
+    """A copy of a plain bundle graph whose layers drop tokens.
+
+    Args:
+        model: The bundle's graph, found by the names of its nodes (docs/bundle-format.md). It stays as it is.
+        length_config: Its numbers become constants and layers that keep everything stay untouched (a
+            specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
+            (-inf: no threshold), and every layer that can select does (the elastic graph).
+        num_layers: Layers of the encoder.
+        num_heads: Attention heads.
+        scorers: Learnt significance by layer; None selects by the attention that a token receives.
+        multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
+        static: Take kept lengths from the input's shape alone (keep ratios without thresholds only).
+
+    Returns:
+        The graph with one more output per selecting layer, `kept_slots.{layer}` int32 [B, n]: 1 + the index
+        into the flattened [B, 1 + L] of each token that went on, whose first column belongs to no token;
+        0 for a filler.
+
+    Raises:
+        LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer.
+        BundleFormatError: A node is not in the graph.
+    """
+    selectable = range(num_layers) if scorers is None else sorted(scorers)
+    if length_config is None:
+        selecting = tuple(selectable)
+    else:
+        length_config.check_layers(num_layers)
+        selecting = length_config.selecting_layers
+        if missing := set(selecting) - set(selectable):
+            raise LengthConfigError(
+                f"layers {sorted(missing)} should drop tokens but have no significance scorer; "
+                f"layers with one: {list(selectable)}"
+            )
+    model = model.clone()
+    if selecting:
+        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, static).apply(selecting)
+    return model
+
+
+def kept_positions(
+    outputs: Mapping[str, npt.NDArray[np.generic]], length: int
+) -> dict[int, npt.NDArray[np.int32]]:
+    """Positions of the tokens that each selecting layer passed on, int32 [B, n], from the graph's outputs.
+
+    Args:
+        outputs: The graph's outputs by name.
+        length: Tokens of the input before it was padded; stands for a filler.
+    """
+    batch, padded = outputs["start_logits"].shape
+    first = (np.arange(batch, dtype=np.int32) * (1 + padded) + 1)[:, None]
+    return {
+        int(name.removeprefix(_KEPT)): np.where(slots > 0, slots - first, length).astype(np.int32)
+        for name, slots in outputs.items()
+        if name.startswith(_KEPT)
+    }
+
+
+class _Selection:
+    """One graph being rewritten; `mask`, `slots` and `question` follow the rows that are still there."""
+
+    def __init__(
+        self,
+        model: ov.Model,
+        length_config: LengthConfig | None,
+        num_layers: int,
+        num_heads: int,
+        scorers: Mapping[int, ScorerWeights] | None,
+        multiple: int,
+        static: bool,
+    ) -> None:
+        self.model = model
+        self.nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+        self.length_config = length_config
+        self.num_layers = num_layers
+        self.num_heads = num_heads
+        self.scorers = scorers
+        self.multiple = multiple
+        self.static = static
+        self.parameters: list[ov.op.Parameter] = []
+        self.results: list[ov.op.Result] = []
+
+    def apply(self, selecting: tuple[int, ...]) -> None:
+        ids, attention_mask, types = (self.node(n) for n in ("input_ids", "attention_mask", "token_type_ids"))
+        self.mask = self.node("mask").output(0)
+        self.length = ops.convert(ops.reduce_sum(attention_mask, np.int64([1])), np.int32)
+        if self.scorers is not None:
+            first_segment = ops.convert(ops.equal(types, np.int64(0)), np.float32)
+            real = ops.convert(attention_mask, np.float32)
+            self.question = ops.multiply(first_segment, real).output(0)
+        if self.length_config is None:
+            self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
+        self.start_slots(ids)
+        for layer in range(selecting[0], self.num_layers):
+            if layer in selecting:
+                self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
+                if self.scorers is None:
+                    self.select_by_attention(layer)
+                else:
+                    self.select_by_scorer(layer, self.scorers[layer])
+            if layer + 1 < self.num_layers:
+                attention = self.node(f"layer.{layer + 1}.attention")
+                attention.input(3).replace_source_output(ops.unsqueeze(self.mask, np.int64([1, 2])).output(0))
+        self.finish()
+
+    def node(self, name: str) -> ov.Node:
+        if name not in self.nodes:
+            raise BundleFormatError(
+                f"the graph has no node named {name!r}, so tokens cannot be selected in it; export the checkpoint again"
+            )
+        return self.nodes[name]
+
+    def input(self, name: str) -> ov.Output:
+        parameter = ops.parameter([self.num_layers], np.float32, name=name)
+        parameter.output(0).get_tensor().set_names({name})
+        self.parameters.append(parameter)
+        return parameter.output(0)
+
+    @staticmethod
+    def input_name(layer: int) -> str:
+        return f"layer.{layer - 1}.output" if layer else "embeddings.output"
+
+    def bound(self, layer: int) -> tuple[ov.Output, ov.Output]:
+        """Keep ratio and threshold of a layer, as constants or from the inputs."""
+        if self.length_config is None:
+            ratio, threshold = (ops.gather(b, np.int64(layer), np.int64(0)).output(0) for b in self.bounds)
+            return ratio, threshold
+        limit = self.length_config.thresholds[layer]
+        numbers = (self.length_config.keep_ratios[layer], -np.inf if limit is None else limit)
+        ratio, threshold = (ops.constant(np.float32(v)).output(0) for v in numbers)
+        return ratio, threshold
+
+    def select(self, layer: int, significance: ov.Output, rows: list[ov.Output]) -> list[ov.Output]:
+        *kept, positions, mask = select_tokens(
+            significance, self.mask, self.length.output(0), *self.bound(layer), rows, self.multiple, self.static
+        )
+        self.mask = mask
+        self.slots = self.follow(self.slots, positions)
+        result = ops.result(self.slots, name=f"{_KEPT}{layer}")
+        result.input_value(0).get_tensor().add_names({f"{_KEPT}{layer}"})
+        self.results.append(result)
+        if self.scorers is not None:
+            self.question = self.follow(self.question, positions)
+        return kept
+
+    @staticmethod
+    def follow(what: ov.Output, positions: ov.Output) -> ov.Output:
+        """`what` [B, L] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
+        return ops.gather(what, positions, np.int64(1), batch_dims=1).output(0)
+
+    def select_by_attention(self, layer: int) -> None:
+        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
+        context, significance = attention_with_significance(query, key, value, self.mask, self.num_heads)
+        residual = self.node(f"layer.{layer}.attention.residual").input(1)
+        kept_context, kept_state = self.select(layer, significance, [context, residual.get_source_output()])
+        for target in self.node(f"layer.{layer}.context").output(0).get_target_inputs():
+            target.replace_source_output(kept_context)
+        residual.replace_source_output(kept_state)
+
+    def select_by_scorer(self, layer: int, weights: ScorerWeights) -> None:
+        state = self.node(f"layer.{layer}.attention.output").output(0)
+        consumers = state.get_target_inputs()
+        significance = score(state, self.question, self.mask, weights)
+        (kept_state,) = self.select(layer, significance, [state])
+        for target in consumers:
+            target.replace_source_output(kept_state)
+
+    def start_slots(self, ids: ov.Node) -> None:
+        """Slot b * (1 + L) + 1 + j of the flattened logits [B, 1 + L] belongs to token j of row b."""
+        batch, length = (ops.gather(ops.shape_of(ids, "i32"), np.int32(k), np.int32(0)) for k in (0, 1))
+        self.width = ops.add(length, np.int32(1))
+        row = ops.multiply(ops.range(np.int32(0), batch, np.int32(1), "i32"), self.width)
+        column = ops.range(np.int32(1), self.width, np.int32(1), "i32")
+        self.slots = ops.add(ops.unsqueeze(row, np.int32(1)), ops.unsqueeze(column, np.int32(0))).output(0)
+
+    def restore(self, state: ov.Output, *, first: bool = False) -> None:
+        """Write the logits of all rows of `state` to their slots, over those of earlier layers."""
+        head = self.node("logits")
+        product = head.input_value(0).get_node()
+        logits = ops.add(ops.matmul(state, product.input_value(1), False, True), head.input_value(1))
+        if first:  # every token is there: no need to scatter
+            padded = ops.pad(logits, np.int32([0, 1, 0]), np.int32([0, 0, 0]), "constant", np.float32(0))
+            self.logits = ops.reshape(padded, np.int32([-1, 2]), False)
+            return
+        rows = ops.reshape(logits, np.int32([-1, 2]), False)
+        slots = ops.reshape(self.slots, np.int32([-1]), False)
+        self.logits = ops.scatter_update(self.logits, slots, rows, np.int32(0))
+
+    def finish(self) -> None:
+        head = self.node("logits")
+        consumers = head.output(0).get_target_inputs()
+        self.restore(self.node(self.input_name(self.num_layers)).output(0))
+        shape = ops.concat(
+            [np.int32([-1]), ops.unsqueeze(self.width, np.int32(0)), np.int32([2])], 0
+        )
+        restored = ops.reshape(self.logits, shape, False)
+        whole = ops.slice(restored, np.int32([1]), np.int32([np.iinfo(np.int32).max]), np.int32([1]), np.int32([1]))
+        for target in consumers:
+            target.replace_source_output(whole.output(0))
+        self.model.add_parameters(self.parameters)
+        self.model.add_results(self.results)
+        self.model.validate_nodes_and_infer_types()

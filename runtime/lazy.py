@@ -1,0 +1,34 @@
+"""Packages whose public names need an optional part of the installation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+
+from .errors import MissingExtraError
+
+
+def lazy_attributes(package: str, homes: Mapping[str, str], extra: str) -> Callable[[str], object]:
+    """A module ``__getattr__`` that imports a public name only when it is used.
+
+    Args:
+        package: Import name of the package.
+        homes: For each public name the submodule that holds it.
+        extra: What to install, besides the package itself, for the imports to work.
+
+    Returns:
+        A function that raises MissingExtraError, naming the pip line, if a dependency is not installed.
+    """
+
+    def get(name: str) -> object:
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        try:
+            return getattr(import_module(f"{package}.{homes[name]}"), name)
+        except ModuleNotFoundError as error:
+            raise MissingExtraError(
+                f"{package}.{name} needs {error.name}, which is not installed; "
+                f"run: pip install 'dynamic-tinybert[{extra}]'"
+            ) from error
+
+    return get

@@ -1,0 +1,282 @@
+"""A length-adaptive question-answering model: a bundle, compiled at the length configurations asked for."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from . import cpu, ops
+from .bundle import Bundle, NamedLengthConfig, open_bundle
+from .compiled import CompiledGraph, CompiledGraphs
+from .errors import InferenceError, InvalidInputError, LengthConfigError
+from .graph import kept_positions, with_selection
+from .hub import default_bundle, resolve_bundle
+from .inputs import checked_inputs
+from .length_config import LengthConfig, executed_macs
+from .scorer import ScorerWeights, load_scorers, macs_per_token
+
+LENGTH_MULTIPLE = 16
+"""Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
+
+_SHORT_FORMS = {
+    "num_threads": "INFERENCE_NUM_THREADS",
+    "num_streams": "NUM_STREAMS",
+    "performance_hint": "PERFORMANCE_HINT",
+    "precision": "INFERENCE_PRECISION_HINT",
+    "compiled_cache_dir": "CACHE_DIR",
+}
+
+
+class SaturationWarning(UserWarning):
+    """INT8 results may be wrong on this CPU."""
+
+
+@dataclass(frozen=True)
+class QuestionAnsweringOutput:
+    """What the model says of a batch.
+
+    Attributes:
+        start_logits: float32 [B, L].
+        end_logits: float32 [B, L].
+        kept_positions: For each layer that may drop tokens, the positions in the input of those that it
+            passed on, int32 [B, n], in order; rows with fewer end in L.
+    """
+
+    start_logits: npt.NDArray[np.float32]
+    end_logits: npt.NDArray[np.float32]
+    kept_positions: Mapping[int, npt.NDArray[np.int32]]
+
+
+class LengthAdaptiveModel:
+    """Runs a bundle at any length configuration. Safe to call from many threads."""
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        ov_config: Mapping[str, object] | None = None,
+        elastic: bool = False,
+        max_compiled: int = 8,
+    ) -> None:
+        """Load an opened bundle; see `from_pretrained` for the arguments."""
+        if max_compiled < 1:
+            raise InvalidInputError(f"max_compiled must be at least 1, not {max_compiled}")
+        self.bundle = bundle
+        self._ov_config = {
+            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+            "PERFORMANCE_HINT": "LATENCY",
+            **(ov_config or {}),
+        }
+        self._elastic = elastic
+        self._core = ov.Core()
+        ops.add_to(self._core)
+        self._plain = self._core.read_model(bundle.model_xml)
+        self._scorers: dict[int, ScorerWeights] | None = None
+        if bundle.scorers is not None:
+            self._scorers = load_scorers(bundle.scorers)
+        self._graphs = CompiledGraphs(max_compiled)
+        self._warn_of_saturation()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path | None = None,
+        *,
+        revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        num_threads: int | None = None,
+        num_streams: int | str | None = None,
+        performance_hint: str | None = None,
+        precision: str | None = None,
+        compiled_cache_dir: str | Path | None = None,
+        ov_config: Mapping[str, object] | None = None,
+        elastic: bool = False,
+        max_compiled: int = 8,
+    ) -> LengthAdaptiveModel:
+        """Load a bundle from a local folder or the Hugging Face Hub.
+
+        Args:
+            id_or_path: Folder or Hub id of a bundle; None takes the one embedded in the package.
+            revision: Branch, tag or commit on the Hub.
+            token: Hub token.
+            cache_dir: Where downloads are kept.
+            local_files_only: Never touch the network.
+            num_threads: CPU threads.
+            num_streams: Requests that OpenVINO runs side by side.
+            performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
+            precision: ``f32`` or ``bf16`` for what is not INT8; by default what this CPU is faster at.
+            compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
+            ov_config: Any other OpenVINO property by its own name.
+            elastic: Serve all length configurations from one graph that has them as inputs: less memory,
+                somewhat slower than a graph for each.
+            max_compiled: Compiled graphs kept in memory; the least recently used is given up.
+
+        Raises:
+            BundleError: The bundle is missing, damaged or of a newer format.
+            ExtensionError: The C++ extension is missing or was built for another OpenVINO.
+            InvalidInputError: A property is given in both forms.
+        """
+        short = {
+            "num_threads": num_threads,
+            "num_streams": num_streams,
+            "performance_hint": performance_hint,
+            "precision": precision,
+            "compiled_cache_dir": None if compiled_cache_dir is None else str(compiled_cache_dir),
+        }
+        config = dict(ov_config or {})
+        for name, value in short.items():
+            if value is None:
+                continue
+            if _SHORT_FORMS[name] in config:
+                raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
+            config[_SHORT_FORMS[name]] = value
+        path = (
+            default_bundle()
+            if id_or_path is None
+            else resolve_bundle(
+                id_or_path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+            )
+        )
+        return cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+
+    @property
+    def length_configs(self) -> Mapping[str, NamedLengthConfig]:
+        """The bundle's named length configurations with what was measured for each."""
+        return self.bundle.length_configs
+
+    @property
+    def max_length(self) -> int:
+        """Longest input in tokens."""
+        return self.bundle.max_length
+
+    @property
+    def tokenizer_file(self) -> Path:
+        """The bundle's tokenizer.json."""
+        return self.bundle.tokenizer_json
+
+    def resolve(self, length_config: str | LengthConfig | Sequence[float] | None) -> LengthConfig:
+        """The length configuration of a name, of keep ratios, or the bundle's default for None.
+
+        Raises:
+            LengthConfigError: Unknown name, or a configuration that does not fit this model.
+        """
+        if length_config is None:
+            length_config = self.bundle.default_length_config
+        if isinstance(length_config, str):
+            if length_config not in self.length_configs:
+                known = ", ".join(self.length_configs)
+                raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
+            return self.length_configs[length_config].config
+        if not isinstance(length_config, LengthConfig):
+            length_config = LengthConfig(tuple(length_config))
+        length_config.check_layers(self.bundle.shape.num_layers)
+        return length_config
+
+    def __call__(
+        self,
+        input_ids: npt.ArrayLike,
+        *,
+        attention_mask: npt.ArrayLike | None = None,
+        token_type_ids: npt.ArrayLike | None = None,
+        length_config: str | LengthConfig | Sequence[float] | None = None,
+    ) -> QuestionAnsweringOutput:
+        """Start and end logits of a batch of question-context pairs.
+
+        Args:
+            input_ids: Token ids, int64 [B, L].
+            attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given.
+            token_type_ids: 0 for the question with its [SEP] and [CLS], 1 for the context, int64 [B, L];
+                all 0 if not given.
+            length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the
+                bundle's default.
+
+        Raises:
+            InvalidInputError: Shapes that do not match, ids outside the vocabulary, too long an input.
+            LengthConfigError: Unknown or unfitting length configuration.
+            InferenceError: OpenVINO failed.
+        """
+        config = self.resolve(length_config)
+        inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
+        batch, length = inputs["input_ids"].shape
+        padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
+        arrays: dict[str, npt.NDArray[np.generic]] = {
+            name: np.pad(array, ((0, 0), (0, padded - length))) for name, array in inputs.items()
+        }
+        if self._elastic:
+            arrays |= {
+                "keep_ratios": np.float32(config.keep_ratios),
+                "thresholds": np.float32([-np.inf if t is None else t for t in config.thresholds]),
+            }
+        outputs = self._graph(config).infer(arrays)
+        return QuestionAnsweringOutput(
+            start_logits=outputs["start_logits"][:, :length],
+            end_logits=outputs["end_logits"][:, :length],
+            kept_positions=kept_positions(outputs, length),
+        )
+
+    def warm_up(
+        self,
+        length_configs: Iterable[str | LengthConfig | Sequence[float]] | None = None,
+        lengths: Iterable[int] | None = None,
+    ) -> None:
+        """Compile graphs and prepare their kernels before the first request needs them.
+
+        Args:
+            length_configs: By default all of the bundle, at most as many as are kept in memory.
+            lengths: Input lengths in tokens; by default every multiple of 16 up to 384.
+        """
+        configs = list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
+        sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
+        sizes = list(sizes)
+        for config in configs:
+            for length in sizes:
+                self(np.zeros((1, length), np.int64), length_config=config)
+
+    def executed_macs(
+        self, length_config: str | LengthConfig | Sequence[float] | None, length: int, kept: Sequence[int]
+    ) -> int:
+        """Multiply-accumulates of one sequence of `length` real tokens whose layers passed on `kept` tokens."""
+        selecting = self.resolve(length_config).selecting_layers
+        scorers = self._scorers or {}
+        return executed_macs(
+            self.bundle.shape,
+            length,
+            kept,
+            [self.bundle.significance if i in selecting else None for i in range(self.bundle.shape.num_layers)],
+            {layer: macs_per_token(scorers[layer]) for layer in selecting if layer in scorers},
+        )
+
+    def _graph(self, config: LengthConfig) -> CompiledGraph:
+        def make() -> CompiledGraph:
+            graph = with_selection(
+                self._plain,
+                None if self._elastic else config,
+                num_layers=self.bundle.shape.num_layers,
+                num_heads=self.bundle.num_attention_heads,
+                scorers=self._scorers,
+                multiple=LENGTH_MULTIPLE,
+            )
+            try:
+                return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
+            except RuntimeError as error:
+                raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
+
+        return self._graphs.get(None if self._elastic else config, make)
+
+    def _warn_of_saturation(self) -> None:
+        quantization = self.bundle.quantization
+        if quantization.get("weight_bits") == 8 and cpu.int8_products_saturate():
+            warnings.warn(
+                f"this CPU ({cpu.name()}) has no VNNI: sums of 8-bit products can saturate and answers may be wrong. "
+                "Export again with --weight-bits 7, or use an fp32 bundle.",
+                SaturationWarning,
+                stacklevel=4,
+            )
