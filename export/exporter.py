@@ -14,7 +14,7 @@ import torch
 from tqdm import tqdm
 
 from dynamic_tinybert.calibration import quantize_linears
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, check_length_configs, write_manifest
+from dynamic_tinybert.runtime.bundle import MODEL_XML, TOKENIZER, NamedLengthConfig, check_length_configs, write_manifest
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing, writing
@@ -128,9 +128,13 @@ def export_model(
             name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c)) for name, c in (length_configs or {}).items()
         }
         check_length_configs(configs, config.num_hidden_layers)
+        with writing(folder):
+            checkpoint.copy_files(folder)
         samples: list[Batch] = []
-        if calibration_data is not None:
-            samples = calibration_samples(checkpoint.tokenizer, Path(calibration_data), num_samples + HELD_OUT)
+        if calibration_data is not None:  # read before the long steps, so that bad data is refused at once
+            samples = calibration_samples(
+                folder / TOKENIZER, Path(calibration_data), num_samples + HELD_OUT, config.max_position_embeddings
+            )
         weights = {name: tensor.numpy() for name, tensor in checkpoint.model.state_dict().items()}
         graph = write_ir(config, weights)
         say("Comparing the FP32 graph with the PyTorch reference")
@@ -151,8 +155,7 @@ def export_model(
             change = _int8_change(plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads)
         say("Writing the bundle")
         with writing(folder):
-            checkpoint.copy_files(folder)
-            ov.save_model(graph, folder / "openvino_model.xml", compress_to_fp16=False)
+            ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
             write_manifest(
                 folder,
                 significance="attention",

@@ -18,9 +18,6 @@ from dynamic_tinybert.calibration import QuantizedLinear
 
 Array = npt.NDArray[np.float32]
 
-_GELU = {"gelu": "erf", "gelu_new": "tanh"}
-SUPPORTED_ACTIVATIONS = frozenset(_GELU)
-
 
 def write_ir(
     config: BertConfig, weights: Mapping[str, Array], quantized: Mapping[str, QuantizedLinear] | None = None
@@ -101,9 +98,7 @@ class _Writer:
         summed = _named(ops.add(dense, state), f"{name}.attention.residual")
         attended = self.layer_norm(f"{prefix}.attention.output.LayerNorm", summed.output(0))
         _named(attended, f"{name}.attention.output")
-        inner = ops.gelu(
-            self.linear(f"{prefix}.intermediate.dense", attended.output(0)), _GELU[self.config.hidden_act]
-        )
+        inner = ops.gelu(self.linear(f"{prefix}.intermediate.dense", attended.output(0)), "erf")
         outer = self.linear(f"{prefix}.output.dense", inner.output(0))
         output = self.layer_norm(f"{prefix}.output.LayerNorm", ops.add(outer, attended).output(0))
         return _named(output, f"{name}.output").output(0)
@@ -123,14 +118,15 @@ class _Writer:
         return ops.add(ops.matmul(self.quantize_activation(x, quantized), weight, False, True), bias)
 
     def quantize_activation(self, x: ov.Output, to: QuantizedLinear) -> ov.Output:
-        """FakeQuantize to 256 levels; SmoothQuant's factors are folded into its per-channel input range."""
-        smoothing = np.ones(1, np.float32) if to.smoothing is None else to.smoothing
-        key = (x.get_node().get_friendly_name(), to.activation_scale, to.activation_zero_point, smoothing.tobytes())
+        """SmoothQuant's factors, then FakeQuantize to 256 levels."""
+        smoothing = b"" if to.smoothing is None else to.smoothing.tobytes()
+        key = (x.get_node().get_friendly_name(), to.activation_scale, to.activation_zero_point, smoothing)
         if key not in self.quantized_activations:  # query, key and value share one
+            if to.smoothing is not None:
+                x = ops.multiply(x, to.smoothing).output(0)
             low = np.float32(-to.activation_zero_point * to.activation_scale)
             high = np.float32((255 - to.activation_zero_point) * to.activation_scale)
-            node = ops.fake_quantize(x, low / smoothing, high / smoothing, low, high, 256)
-            self.quantized_activations[key] = node.output(0)
+            self.quantized_activations[key] = ops.fake_quantize(x, low, high, low, high, 256).output(0)
         return self.quantized_activations[key]
 
     def layer_norm(self, name: str, x: ov.Output) -> ov.Node:

@@ -1,0 +1,16 @@
+"""Load a bundle and answer questions with it at any length configuration."""
+
+from .errors import DynamicTinyBertError
+from .length_config import LengthConfig
+from .model import LengthAdaptiveModel, QuestionAnsweringOutput, SaturationWarning
+from .question_answering import Answer, QuestionAnswerer
+
+__all__ = [
+    "Answer",
+    "DynamicTinyBertError",
+    "LengthAdaptiveModel",
+    "LengthConfig",
+    "QuestionAnswerer",
+    "QuestionAnsweringOutput",
+    "SaturationWarning",
+]

@@ -25,12 +25,12 @@ def with_selection(
     num_heads: int,
     scorers: Mapping[int, ScorerWeights] | None = None,
     multiple: int = 1,
-    static: bool = False,
 ) -> ov.Model:
     """A copy of a plain bundle graph whose layers drop tokens.
 
     Args:
-        model: The bundle's graph, found by the names of its nodes (docs/bundle-format.md). It stays as it is.
+        model: The bundle's graph, whose nodes are found by their names (docs/bundle-format.md). It stays as
+            it is. If its input shapes are static and the configuration has no thresholds, all others will be.
         length_config: Its numbers become constants and layers that keep everything stay untouched (a
             specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
             (-inf: no threshold), and every layer that can select does (the elastic graph).
@@ -38,7 +38,6 @@ def with_selection(
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
         multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
-        static: Take kept lengths from the input's shape alone (keep ratios without thresholds only).
 
     Returns:
         The graph with one more output per selecting layer, `kept_slots.{layer}` int32 [B, n]: 1 + the index
@@ -62,7 +61,7 @@ def with_selection(
             )
     model = model.clone()
     if selecting:
-        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, static).apply(selecting)
+        _Selection(model, length_config, num_layers, num_heads, scorers, multiple).apply(selecting)
     return model
 
 
@@ -95,7 +94,6 @@ class _Selection:
         num_heads: int,
         scorers: Mapping[int, ScorerWeights] | None,
         multiple: int,
-        static: bool,
     ) -> None:
         self.model = model
         self.nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
@@ -104,8 +102,6 @@ class _Selection:
         self.num_heads = num_heads
         self.scorers = scorers
         self.multiple = multiple
-        self.static = static
-        self.parameters: list[ov.op.Parameter] = []
         self.results: list[ov.op.Result] = []
 
     def apply(self, selecting: tuple[int, ...]) -> None:
@@ -118,17 +114,18 @@ class _Selection:
             self.question = ops.multiply(first_segment, real).output(0)
         if self.length_config is None:
             self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
+        shape = ids.get_output_partial_shape(0)
+        by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
+        self.window = shape[1].get_length() if shape.is_static and by_ratios else None
         self.start_slots(ids)
-        for layer in range(selecting[0], self.num_layers):
-            if layer in selecting:
-                self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
-                if self.scorers is None:
-                    self.select_by_attention(layer)
-                else:
-                    self.select_by_scorer(layer, self.scorers[layer])
-            if layer + 1 < self.num_layers:
-                attention = self.node(f"layer.{layer + 1}.attention")
-                attention.input(3).replace_source_output(ops.unsqueeze(self.mask, np.int64([1, 2])).output(0))
+        for layer in selecting:
+            self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
+            if self.scorers is None:
+                self.select_by_attention(layer)
+            else:
+                self.select_by_scorer(layer, self.scorers[layer])
+            self.mask_later_attention(layer)
+            self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
         self.finish()
 
     def node(self, name: str) -> ov.Node:
@@ -141,7 +138,7 @@ class _Selection:
     def input(self, name: str) -> ov.Output:
         parameter = ops.parameter([self.num_layers], np.float32, name=name)
         parameter.output(0).get_tensor().set_names({name})
-        self.parameters.append(parameter)
+        self.model.add_parameters([parameter])
         return parameter.output(0)
 
     @staticmethod
@@ -160,7 +157,14 @@ class _Selection:
 
     def select(self, layer: int, significance: ov.Output, rows: list[ov.Output]) -> list[ov.Output]:
         *kept, positions, mask = select_tokens(
-            significance, self.mask, self.length.output(0), *self.bound(layer), rows, self.multiple, self.static
+            significance,
+            self.mask,
+            self.length.output(0),
+            *self.bound(layer),
+            rows,
+            multiple=self.multiple,
+            static=self.window is not None,
+            window=self.window or 0,
         )
         self.mask = mask
         self.slots = self.follow(self.slots, positions)
@@ -192,6 +196,11 @@ class _Selection:
         (kept_state,) = self.select(layer, significance, [state])
         for target in consumers:
             target.replace_source_output(kept_state)
+
+    def mask_later_attention(self, layer: int) -> None:
+        over_heads_and_queries = ops.unsqueeze(self.mask, np.int64([1, 2])).output(0)
+        for later in range(layer + 1, self.num_layers):
+            self.node(f"layer.{later}.attention").input(3).replace_source_output(over_heads_and_queries)
 
     def start_slots(self, ids: ov.Node) -> None:
         """Slot b * (1 + L) + 1 + j of the flattened logits [B, 1 + L] belongs to token j of row b."""
@@ -225,6 +234,5 @@ class _Selection:
         whole = ops.slice(restored, np.int32([1]), np.int32([np.iinfo(np.int32).max]), np.int32([1]), np.int32([1]))
         for target in consumers:
             target.replace_source_output(whole.output(0))
-        self.model.add_parameters(self.parameters)
         self.model.add_results(self.results)
         self.model.validate_nodes_and_infer_types()

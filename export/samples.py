@@ -1,0 +1,43 @@
+"""Calibration samples: windows of real questions and contexts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
+
+from .parity import Batch
+
+
+def calibration_samples(tokenizer_file: Path, data: Path, count: int, max_length: int) -> list[Batch]:
+    """Windows of questions drawn from all over a SQuAD file, always the same for the same arguments.
+
+    Args:
+        tokenizer_file: The checkpoint's tokenizer.json.
+        data: SQuAD v1.1 JSON; answers are not needed.
+        count: Most windows to take.
+        max_length: Longest input of the model in tokens.
+
+    Returns:
+        Batches of one unpadded window each.
+
+    Raises:
+        DataError: The file is not SQuAD JSON or holds no usable question.
+    """
+    examples = read_squad(data)
+    tokenize = WindowTokenizer(tokenizer_file)
+    max_seq_len, doc_stride = window_size(max_length)
+    samples: list[Batch] = []
+    for index in np.random.default_rng(0).permutation(len(examples)):
+        example = examples[index]
+        windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+        for window in windows:
+            columns = (window.encoding.ids, window.encoding.attention_mask, window.encoding.type_ids)
+            names = ("input_ids", "attention_mask", "token_type_ids")
+            samples.append({name: np.int64([column]) for name, column in zip(names, columns, strict=True)})
+        if len(samples) >= count:
+            break
+    return samples[:count]

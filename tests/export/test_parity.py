@@ -1,0 +1,114 @@
+"""The parity rule: graphs with selection against the PyTorch reference, both kinds of significance."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.export.ir import write_ir
+from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
+from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.runtime.errors import ParityError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from tiny import arrays, tiny_bert
+from transformers import BertConfig, BertForQuestionAnswering
+
+LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
+CONFIGS = {
+    "full": ("attention", (1, 1, 1, 1, 1, 1), ()),
+    "attention, mild": ("attention", (1, 0.95, 0.9, 0.8, 0.7, 0.6), ()),
+    "attention, steep": ("attention", (0.82, 0.65, 0.63, 0.41, 0.37, 0.09), ()),
+    "learnt, ratios": ("learnt", (1, 0.9, 0.7, 0.5, 0.3, 0.12), ()),
+    "learnt, thresholds": ("learnt", (1, 1, 0.9, 0.9, 0.9, 0.9), (None, 0.45, 0.5, 0.5, 0.52, 0.55)),
+}
+
+
+def random_scorers(hidden_size: int, num_layers: int) -> dict[int, Scorer]:
+    torch.manual_seed(1)
+    return {i: Scorer(hidden_size) for i in range(num_layers)}
+
+
+def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], *, elastic: bool) -> Parity:
+    significance, ratios, thresholds = CONFIGS[name]
+    config = LengthConfig(ratios, thresholds)
+    scorers = None
+    reference = ReferenceModel(model)
+    if significance == "learnt":
+        modules = random_scorers(model.config.hidden_size, model.config.num_hidden_layers)
+        reference = ReferenceModel(model, "learnt", modules)
+        scorers = {i: arrays(scorer) for i, scorer in modules.items()}
+    run = graph_runner(
+        write_ir(model.config, arrays(model)),
+        config,
+        num_heads=model.config.num_attention_heads,
+        scorers=scorers,
+        elastic=elastic,
+    )
+    return check_parity(reference, run, batches, config)
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+@pytest.mark.parametrize("name", CONFIGS)
+def test_tiny_model(name: str, elastic: bool) -> None:
+    model = tiny_bert(num_hidden_layers=6, max_position_embeddings=384)
+    batches = [random_batch(lengths, 100, seed) for seed in range(3) for lengths in LENGTHS]
+    found = parity_of(model, name, batches, elastic=elastic)
+    assert found.disputed <= found.chosen_from / 1000
+    assert (found.chosen_from > 0) == (name != "full")
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_real_checkpoint(checkpoint: Path, name: str) -> None:
+    model = load_checkpoint(checkpoint).model
+    batches = [random_batch(lengths, model.config.vocab_size) for lengths in LENGTHS]
+    parity_of(model, name, batches, elastic=False)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONFIGS)
+def test_shape_of_dynamic_tinybert(name: str) -> None:
+    torch.manual_seed(0)
+    model = BertForQuestionAnswering(BertConfig(num_hidden_layers=6, attn_implementation="eager")).eval()
+    batches = [random_batch(lengths, model.config.vocab_size) for lengths in LENGTHS]
+    parity_of(model, name, batches, elastic=False)
+
+
+def test_batch_with_padding_inside_a_row() -> None:
+    model = tiny_bert()
+    batch = dict(random_batch([60, 40], 100))
+    batch["attention_mask"] = batch["attention_mask"].copy()
+    batch["attention_mask"][:, 20:27] = 0
+    config = LengthConfig((0.9, 0.6, 0.3))
+    run = graph_runner(write_ir(model.config, arrays(model)), config, num_heads=4)
+    assert check_parity(ReferenceModel(model), run, [batch], config).chosen_from > 0
+
+
+@pytest.fixture(scope="module")
+def tiny_case() -> tuple[ReferenceModel, Runner, Batch, LengthConfig]:
+    model, config = tiny_bert(), LengthConfig((1, 0.6, 0.3))
+    run = graph_runner(write_ir(model.config, arrays(model)), config, num_heads=4)
+    return ReferenceModel(model), run, random_batch([50], 100), config
+
+
+def test_wrong_logits_are_found(tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig]) -> None:
+    reference, run, batch, config = tiny_case
+
+    def wrong(batch: Batch) -> dict[str, np.ndarray]:
+        outputs = dict(run(batch))
+        outputs["end_logits"] = outputs["end_logits"] + np.float32(0.001)
+        return outputs
+
+    with pytest.raises(ParityError, match="logits"):
+        check_parity(reference, wrong, [batch], config)
+
+
+def test_a_wrong_choice_of_tokens_is_found(tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig]) -> None:
+    reference, _, batch, config = tiny_case
+    # A graph that drops by other keep ratios chooses other tokens, though its logits are right for them.
+    other = graph_runner(
+        write_ir(reference.model.config, arrays(reference.model)), LengthConfig((1, 0.5, 0.3)), num_heads=4
+    )
+    with pytest.raises(ParityError, match="drops the token"):
+        check_parity(reference, other, [batch], config)

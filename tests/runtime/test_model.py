@@ -1,0 +1,206 @@
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.export.parity import random_batch
+from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel, SaturationWarning
+from tiny import tiny_bert, write_tiny_bundle
+from transformers import BertForQuestionAnswering
+
+HALF = LengthConfig((1, 0.7, 0.3))
+
+
+@pytest.fixture(scope="module")
+def tiny() -> BertForQuestionAnswering:
+    return tiny_bert()
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory, tiny: BertForQuestionAnswering) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), tiny, {"half": HALF})
+
+
+@pytest.fixture(scope="module")
+def model(bundle: Path) -> LengthAdaptiveModel:
+    return LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
+
+
+@pytest.mark.parametrize("length_config", ["full", "half", (0.5, 0.5, 0.5), LengthConfig((1, 1, 1), (None, 6.0, 4.0))])
+@pytest.mark.parametrize("elastic", [False, True])
+def test_logits_and_kept_tokens_are_the_references(
+    bundle: Path, tiny: BertForQuestionAnswering, length_config: str, elastic: bool
+) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1, elastic=elastic)
+    config = model.resolve(length_config)
+    for lengths in ([1], [45], [128], [30, 77]):
+        batch = random_batch(lengths, 100)
+        output = model(**batch, length_config=length_config)
+        with torch.inference_mode():
+            expected = ReferenceModel(tiny)(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
+        real = batch["attention_mask"] == 1
+        np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
+        np.testing.assert_allclose(output.end_logits[real], expected.end_logits.numpy()[real], atol=1e-4)
+        length = max(lengths)
+        for layer in config.selecting_layers:
+            for mine, theirs in zip(output.kept_positions[layer], expected.kept[layer].numpy(), strict=True):
+                assert mine[mine < length].tolist() == theirs[theirs < length].tolist()
+
+
+def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> None:
+    torch.manual_seed(0)
+    scorers = {1: Scorer(32), 2: Scorer(32)}
+    model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, tiny, scorers=scorers))
+    config = LengthConfig((1, 0.9, 0.8), (None, 0.5, 0.5))
+    batch = random_batch([64, 30], 100)
+    output = model(**batch, length_config=config)
+    with torch.inference_mode():
+        tensors = {n: torch.from_numpy(a) for n, a in batch.items()}
+        expected = ReferenceModel(tiny, "learnt", scorers)(**tensors, length_config=config)
+    real = batch["attention_mask"] == 1
+    np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
+    assert len(output.kept_positions) == 2
+    with pytest.raises(LengthConfigError, match="no significance scorer"):
+        model(**batch, length_config=(0.5, 0.5, 0.5))
+
+
+def test_mask_and_types_have_defaults(model: LengthAdaptiveModel) -> None:
+    ids = np.arange(20).reshape(1, 20)
+    explicit = model(ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids), length_config="full")
+    np.testing.assert_array_equal(model(ids.tolist()).start_logits, explicit.start_logits)
+
+
+def test_a_row_does_not_depend_on_its_batch(model: LengthAdaptiveModel) -> None:
+    batch = random_batch([100, 17, 60], 100)
+    together = model(**batch, length_config="half")
+    for row, length in enumerate((100, 17, 60)):
+        alone = model(**{name: array[row : row + 1, :length] for name, array in batch.items()}, length_config="half")
+        np.testing.assert_allclose(together.start_logits[row, :length], alone.start_logits[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ({"input_ids": [1, 2, 3]}, r"shape \[batch, length\]"),
+        ({"input_ids": np.zeros((1, 0), np.int64)}, "at least one token"),
+        ({"input_ids": [[1.5, 2.0]]}, "must hold integers"),
+        ({"input_ids": [[1, 2], [3]]}, "not a rectangular array"),
+        ({"input_ids": [[5, 100]]}, r"input_ids holds 100, which is outside 0\.\.99"),
+        ({"input_ids": [[5, -1]]}, r"input_ids holds -1"),
+        ({"input_ids": [[5, 6]], "attention_mask": [[1, 2]]}, r"attention_mask holds 2"),
+        ({"input_ids": [[5, 6]], "attention_mask": [[0, 0]]}, "row 0 of attention_mask is all 0"),
+        ({"input_ids": [[5, 6]], "attention_mask": [[1]]}, r"attention_mask has shape \(1, 1\)"),
+        ({"input_ids": [[5, 6]], "token_type_ids": [[0, 2]]}, "token_type_ids holds 2"),
+        ({"input_ids": np.zeros((1, 129), np.int64)}, "129 tokens are more than this model's 128"),
+    ],
+)
+def test_bad_input_is_refused(model: LengthAdaptiveModel, inputs: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        model(**inputs)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("fastest", "unknown length configuration 'fastest'; this bundle has: full, half"),
+        ((0.5, 0.6, 0.5), "larger than 0.5"),
+        ((1, 0.5, 0), r"outside \(0, 1\]"),
+        ((1, 1.5, 1), r"outside \(0, 1\]"),
+        ((1, 0.5), "2 keep ratios"),
+    ],
+)
+def test_bad_length_configurations_are_refused(model: LengthAdaptiveModel, config: str, message: str) -> None:
+    with pytest.raises(LengthConfigError, match=message):
+        model([[1, 2, 3]], length_config=config)
+
+
+def test_eight_threads_get_the_answers_of_one(bundle: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
+    work = [
+        (random_batch([5 + 3 * k], 100, seed=k), config)
+        for k in range(40)
+        for config in ("full", "half", (0.6, 0.5, 0.4))
+    ]
+    expected = [model(**batch, length_config=config).start_logits for batch, config in work]
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda job: model(**job[0], length_config=job[1]).start_logits, work))
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_only_so_many_compiled_graphs_are_kept(bundle: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, max_compiled=2)
+    expected = model([[1, 2, 3]], length_config="full").start_logits
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda k: model([[1, 2, 3]], length_config=(1, 1, 0.3 + k / 10)), range(6)))
+    assert len(model._graphs) == 2
+    np.testing.assert_array_equal(model([[1, 2, 3]], length_config="full").start_logits, expected)
+
+
+def test_properties_reach_openvino_and_two_forms_of_one_are_refused(bundle: Path) -> None:
+    with pytest.raises(InvalidInputError, match=r"num_threads and ov_config\['INFERENCE_NUM_THREADS'\]"):
+        LengthAdaptiveModel.from_pretrained(bundle, num_threads=1, ov_config={"INFERENCE_NUM_THREADS": 2})
+    model = LengthAdaptiveModel.from_pretrained(bundle, ov_config={"NO_SUCH_PROPERTY": 1})
+    with pytest.raises(InferenceError, match="NO_SUCH_PROPERTY"):
+        model([[1, 2, 3]])
+
+
+def test_compiled_graphs_are_cached_on_disk(bundle: Path, tmp_path: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, compiled_cache_dir=tmp_path)
+    expected = model([[1, 2, 3]], length_config="half").start_logits
+    assert list(tmp_path.glob("*.blob"))
+    again = LengthAdaptiveModel.from_pretrained(bundle, compiled_cache_dir=tmp_path)
+    np.testing.assert_array_equal(again([[1, 2, 3]], length_config="half").start_logits, expected)
+
+
+def test_saturation_is_announced_on_a_cpu_without_vnni(
+    tmp_path: Path, tiny: BertForQuestionAnswering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_tiny_bundle(tmp_path, tiny)
+    opened = open_bundle(folder)
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LengthAdaptiveModel(opened)  # FP32: nothing to say
+        seven = {"precision": "int8", "weight_bits": 7}
+        LengthAdaptiveModel(replace(opened, quantization=seven))
+    eight = replace(opened, quantization={"precision": "int8", "weight_bits": 8})
+    with pytest.warns(SaturationWarning, match="--weight-bits 7"):
+        LengthAdaptiveModel(eight)
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2", "avx_vnni"}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        LengthAdaptiveModel(eight)
+
+
+def test_macs_count_what_each_layer_executes(model: LengthAdaptiveModel) -> None:
+    h, f = 32, 64
+    per_layer = [(100, 100), (100, 70), (70, 30)]
+    expected = sum(
+        3 * before * h * h + 2 * before * before * h + after * h * h + 2 * after * h * f for before, after in per_layer
+    )
+    assert model.executed_macs("half", 100, [100, 70, 30]) == expected
+
+
+def test_runtime_imports_neither_torch_nor_transformers(bundle: Path) -> None:
+    script = f"""
+import sys
+from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
+import dynamic_tinybert.runtime.cli
+model = LengthAdaptiveModel.from_pretrained({str(bundle)!r})
+QuestionAnswerer(model)(question="who", context="the abc was in")
+heavy = {{"torch", "transformers", "huggingface_hub", "optimum", "neural_compressor"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+    subprocess.run([sys.executable, "-c", script], check=True)
