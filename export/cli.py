@@ -42,9 +42,13 @@ def export(
     weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for CPUs without VNNI.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,
+    token: Annotated[
+        str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)
+    ] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
-    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
+    local_files_only: Annotated[
+        bool, typer.Option("--local-files-only", help="Never touch the network.")
+    ] = False,
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Allow code of the repository to run.")
     ] = False,
@@ -81,7 +85,9 @@ def _named_config(text: str) -> tuple[str, LengthConfig]:
 
 
 def _print(report: ExportReport) -> None:
-    print("FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):")
+    print(
+        "FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):"
+    )
     for name, parity in report.parity.items():
         print(f"  {name:16} {parity.max_difference:.1e}   {parity.disputed} of {parity.chosen_from}")
     if change := report.int8:

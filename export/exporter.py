@@ -12,9 +12,16 @@ import numpy as np
 import openvino as ov
 import torch
 from tqdm import tqdm
+from transformers import BertConfig
 
 from dynamic_tinybert.calibration import quantize_linears
-from dynamic_tinybert.runtime.bundle import MODEL_XML, TOKENIZER, NamedLengthConfig, check_length_configs, write_manifest
+from dynamic_tinybert.runtime.bundle import (
+    MODEL_XML,
+    TOKENIZER,
+    NamedLengthConfig,
+    check_length_configs,
+    write_manifest,
+)
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing, writing
@@ -74,7 +81,7 @@ def export_model(
     num_samples: int = 128,
     length_configs: Mapping[str, LengthConfig | Sequence[float]] | None = None,
     weight_bits: int = 8,
-    smooth_alpha: float | None = 0.7,
+    smooth_alpha: float | None = 0.75,
     force: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -112,7 +119,9 @@ def export_model(
         StorageError: A file could not be written.
     """
     if precision == "int8" and calibration_data is None:
-        raise InvalidInputError("INT8 needs questions to take its ranges from: give calibration data, or export to fp32")
+        raise InvalidInputError(
+            "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
+        )
     with publishing(Path(output), force=force) as folder:
         say(f"Loading {model}")
         checkpoint = load_checkpoint(
@@ -124,8 +133,10 @@ def export_model(
             trust_remote_code=trust_remote_code,
         )
         config = checkpoint.model.config
+        assert isinstance(config, BertConfig)
         configs = {"full": LengthConfig.full(config.num_hidden_layers)} | {
-            name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c)) for name, c in (length_configs or {}).items()
+            name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c))
+            for name, c in (length_configs or {}).items()
         }
         check_length_configs(configs, config.num_hidden_layers)
         with writing(folder):
@@ -133,7 +144,10 @@ def export_model(
         samples: list[Batch] = []
         if calibration_data is not None:  # read before the long steps, so that bad data is refused at once
             samples = calibration_samples(
-                folder / TOKENIZER, Path(calibration_data), num_samples + HELD_OUT, config.max_position_embeddings
+                folder / TOKENIZER,
+                Path(calibration_data),
+                num_samples + HELD_OUT,
+                config.max_position_embeddings,
             )
         weights = {name: tensor.numpy() for name, tensor in checkpoint.model.state_dict().items()}
         graph = write_ir(config, weights)
@@ -152,7 +166,9 @@ def export_model(
                 skip={"qa_outputs"},
             )
             plain, graph = graph, write_ir(config, weights, quantized)
-            change = _int8_change(plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads)
+            change = _int8_change(
+                plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads
+            )
         say("Writing the bundle")
         with writing(folder):
             ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
@@ -182,11 +198,15 @@ def _quantization(
     }
 
 
-def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
+def _parity(
+    checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]
+) -> dict[str, Parity]:
     config = checkpoint.model.config
     reference = ReferenceModel(checkpoint.model)
     longest = min(384, config.max_position_embeddings)
-    batches = [random_batch(lengths, config.vocab_size) for lengths in ([17], [longest], [longest // 2, 64, 17])]
+    batches = [
+        random_batch(lengths, config.vocab_size) for lengths in ([17], [longest], [longest // 2, 64, 17])
+    ]
     return {
         name: check_parity(
             reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c

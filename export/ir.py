@@ -55,14 +55,14 @@ class _Writer:
             parameter.output(0).get_tensor().set_names({parameter.get_friendly_name()})
         real = ops.convert(mask, np.float32)
         additive = _named(ops.multiply(ops.subtract(real, np.float32(1)), np.float32(10000)), "mask")
-        broadcast_mask = ops.unsqueeze(additive, np.int64([1, 2]))  # over heads and queries
+        broadcast_mask = ops.unsqueeze(additive, [1, 2])  # over heads and queries
         state = self.embeddings(ids.output(0), types.output(0))
         for i in range(self.config.num_hidden_layers):
             state = self.layer(i, state, broadcast_mask.output(0))
         logits = _named(self.linear("qa_outputs", state), "logits")
         results = []
         for k, name in enumerate(("start_logits", "end_logits")):
-            one = ops.gather(logits, np.int64(k), np.int64(2))
+            one = ops.gather(logits, k, 2)
             one.output(0).get_tensor().set_names({name})
             results.append(ops.result(one, name=name))
         return ov.Model(results, [ids, mask, types], "dynamic_tinybert")
@@ -70,17 +70,21 @@ class _Writer:
     def embeddings(self, ids: ov.Output, types: ov.Output) -> ov.Output:
         prefix = "bert.embeddings"
         words = self.weights[f"{prefix}.word_embeddings.weight"]
-        length = ops.gather(ops.shape_of(ids), np.int64([1]), np.int64(0))
+        length = ops.gather(ops.shape_of(ids), [1], 0)
         positions = ops.slice(
-            self.weights[f"{prefix}.position_embeddings.weight"], np.int64([0]), length, np.int64([1]), np.int64([0])
+            self.weights[f"{prefix}.position_embeddings.weight"],
+            [0],
+            length,
+            [1],
+            [0],
         )
         if self.quantized:
             table, scale = quantize_rows(words)
-            rows = ops.convert(ops.gather(table, ids, np.int64(0)), np.float32)
-            word = ops.multiply(rows, ops.gather(scale[:, None], ids, np.int64(0)))
+            rows = ops.convert(ops.gather(table, ids, 0), np.float32)
+            word = ops.multiply(rows, ops.gather(scale[:, None], ids, 0))
         else:
-            word = ops.gather(words, ids, np.int64(0))
-        segment = ops.gather(self.weights[f"{prefix}.token_type_embeddings.weight"], types, np.int64(0))
+            word = ops.gather(words, ids, 0)
+        segment = ops.gather(self.weights[f"{prefix}.token_type_embeddings.weight"], types, 0)
         total = ops.add(ops.add(word, segment), positions)
         return _named(self.layer_norm(f"{prefix}.LayerNorm", total.output(0)), "embeddings.output").output(0)
 
@@ -92,8 +96,10 @@ class _Writer:
         }
         query, key, value = (self.split_heads(node) for node in projected.values())
         attention = _named(ops.scaled_dot_product_attention(query, key, value, mask), f"{name}.attention")
-        merged = ops.transpose(attention, np.int64([0, 2, 1, 3]))
-        context = _named(ops.reshape(merged, np.int64([0, 0, self.config.hidden_size]), True), f"{name}.context")
+        merged = ops.transpose(attention, [0, 2, 1, 3])
+        context = _named(
+            ops.reshape(merged, [0, 0, self.config.hidden_size], True), f"{name}.context"
+        )
         dense = self.linear(f"{prefix}.attention.output.dense", context.output(0))
         summed = _named(ops.add(dense, state), f"{name}.attention.residual")
         attended = self.layer_norm(f"{prefix}.attention.output.LayerNorm", summed.output(0))
@@ -105,8 +111,8 @@ class _Writer:
 
     def split_heads(self, node: ov.Node) -> ov.Node:
         heads = self.config.num_attention_heads
-        split = ops.reshape(node, np.int64([0, 0, heads, self.config.hidden_size // heads]), True)
-        return ops.transpose(split, np.int64([0, 2, 1, 3]))
+        split = ops.reshape(node, [0, 0, heads, self.config.hidden_size // heads], True)
+        return ops.transpose(split, [0, 2, 1, 3])
 
     def linear(self, name: str, x: ov.Output) -> ov.Node:
         bias = self.weights[f"{name}.bias"][None, None]
@@ -130,7 +136,7 @@ class _Writer:
         return self.quantized_activations[key]
 
     def layer_norm(self, name: str, x: ov.Output) -> ov.Node:
-        normal = ops.mvn(x, np.int64([-1]), True, self.config.layer_norm_eps, "inside_sqrt")
+        normal = ops.mvn(x, [-1], True, self.config.layer_norm_eps, "inside_sqrt")
         return ops.add(ops.multiply(normal, self.weights[f"{name}.weight"]), self.weights[f"{name}.bias"])
 
 

@@ -11,16 +11,16 @@ import openvino as ov
 import torch
 
 from dynamic_tinybert.runtime import ops
-from dynamic_tinybert.runtime.compiled import CompiledGraph
+from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import ParityError
-from dynamic_tinybert.runtime.graph import kept_positions, with_selection
+from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.scorer import ScorerWeights
 
 from .reference import ReferenceModel, ReferenceOutput
 
 Batch = Mapping[str, npt.NDArray[np.int64]]
-Runner = Callable[[Batch], Mapping[str, npt.NDArray[np.generic]]]
+Runner = Callable[[Batch], Arrays]
 
 LOGIT_TOLERANCE = 1e-4
 SIGNIFICANCE_TOLERANCE = 1e-5  # learnt; times the number of heads for attention
@@ -65,11 +65,8 @@ def graph_runner(
         multiple=multiple,
     )
     compiled = CompiledGraph(core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
-    bounds = {
-        "keep_ratios": np.float32(length_config.keep_ratios),
-        "thresholds": np.float32([-np.inf if t is None else t for t in length_config.thresholds]),
-    }
-    return lambda batch: compiled.infer({**batch, **(bounds if elastic else {})})
+    limits = bounds(length_config) if elastic else {}
+    return lambda batch: compiled.infer({**batch, **limits})
 
 
 def check_parity(
@@ -84,7 +81,9 @@ def check_parity(
         ParityError: They do not.
     """
     config = reference.model.config
-    tolerance = SIGNIFICANCE_TOLERANCE * (config.num_attention_heads if reference.significance == "attention" else 1)
+    tolerance = SIGNIFICANCE_TOLERANCE * (
+        config.num_attention_heads if reference.significance == "attention" else 1
+    )
     difference, disputed, chosen_from = 0.0, 0, 0
     for batch in batches:
         outputs = run(batch)
@@ -110,7 +109,11 @@ def check_parity(
                 present = entering < length
                 positions = kept[layer][row]
                 disputed += _disputed(
-                    dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True)),
+                    dict(
+                        zip(
+                            entering[present], expected.significance[layer][row].numpy()[present], strict=True
+                        )
+                    ),
                     set(positions[positions < length].tolist()),
                     length_config.most_kept(int(lengths[row]))[layer],
                     length_config.thresholds[layer],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
@@ -34,10 +35,7 @@ def calibration_samples(tokenizer_file: Path, data: Path, count: int, max_length
     for index in np.random.default_rng(0).permutation(len(examples)):
         example = examples[index]
         windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
-        for window in windows:
-            columns = (window.encoding.ids, window.encoding.attention_mask, window.encoding.type_ids)
-            names = ("input_ids", "attention_mask", "token_type_ids")
-            samples.append({name: np.int64([column]) for name, column in zip(names, columns, strict=True)})
+        samples += [stack_windows([window]) for window in windows]
         if len(samples) >= count:
             break
     return samples[:count]

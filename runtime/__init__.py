@@ -3,7 +3,8 @@
 from .errors import DynamicTinyBertError
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel, QuestionAnsweringOutput, SaturationWarning
-from .question_answering import Answer, QuestionAnswerer
+from .question_answering import QuestionAnswerer
+from .spans import Answer
 
 __all__ = [
     "Answer",

@@ -16,15 +16,22 @@ from typing import Annotated
 import typer
 
 from .errors import DynamicTinyBertError, InvalidInputError
+from .publish import writing
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help="Length-adaptive BERT question answering on Intel CPUs."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Length-adaptive BERT question answering on Intel CPUs.",
 )
 
 BundleOption = Annotated[
-    str | None, typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package.")
+    str | None,
+    typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package."),
 ]
-ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
+ThreadsOption = Annotated[
+    int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")
+]
 
 
 def main() -> None:
@@ -42,9 +49,13 @@ def main() -> None:
 def ask(
     question: Annotated[str, typer.Argument(help="What to ask.")],
     context: Annotated[str | None, typer.Argument(help="Text that holds the answer.")] = None,
-    context_file: Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")] = None,
+    context_file: Annotated[
+        Path | None, typer.Option(help="File with the text instead; - reads standard input.")
+    ] = None,
     bundle: BundleOption = None,
-    length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
+    length_config: Annotated[
+        str | None, typer.Option(help="Name in the bundle; by default its own default.")
+    ] = None,
     num_threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -53,17 +64,76 @@ def ask(
 
     text = _context(context, context_file)
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
-    answerer(question, text, length_config=length_config)  # compiles the graph, so that the time below is an answer's
+    answerer(
+        question, text, length_config=length_config
+    )  # compiles the graph, so that the time below is an answer's
     start = perf_counter()
     answer = answerer(question, text, length_config=length_config)
     milliseconds = 1000 * (perf_counter() - start)
     config = length_config or answerer.model.bundle.default_length_config
     if as_json:
-        print(json.dumps({**answer, "length_config": config, "milliseconds": round(milliseconds, 2)}, ensure_ascii=False))
+        print(
+            json.dumps(
+                {**answer, "length_config": config, "milliseconds": round(milliseconds, 2)},
+                ensure_ascii=False,
+            )
+        )
         return
     print(answer["answer"])
     place = f"characters {answer['start']}-{answer['end']}"
-    print(f"score {answer['score']:.3f}, {place}, length configuration {config}, {milliseconds:.1f} ms", file=sys.stderr)
+    print(
+        f"score {answer['score']:.3f}, {place}, length configuration {config}, {milliseconds:.1f} ms",
+        file=sys.stderr,
+    )
+
+
+@app.command("evaluate")
+def evaluate_command(
+    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers.")],
+    bundle: BundleOption = None,
+    length_config: Annotated[
+        str | None, typer.Option(help="Name in the bundle, or all; by default its default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")
+    ] = 1,
+    num_threads: ThreadsOption = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+) -> None:
+    """Measure F1, exact match, cost and latency on questions with answers."""
+    from .bootstrap import paired_bootstrap
+    from .evaluation import evaluate
+    from .model import LengthAdaptiveModel
+    from .squad import read_squad
+
+    examples = read_squad(data, require_answers=True, limit=limit)
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
+    default = length_config or model.bundle.default_length_config
+    names = list(model.length_configs) if default == "all" else [default]
+    results = {}
+    print(f"{len(examples)} questions of {data}, bundle {model.bundle.path}")
+    print(
+        f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
+    )
+    for name in names:
+        result = results[name] = evaluate(
+            model, examples, length_config=name, batch_size=batch_size, progress=True
+        )
+        mean_kept = sum(result.mean_kept) / len(result.mean_kept)
+        latencies = "".join(
+            f"{'-' if ms is None else f'{ms:.1f}':>8}"
+            for ms in (result.latency_p50_ms, result.latency_p95_ms)
+        )
+        line = f"{name:16}{result.f1:7.2f}{result.exact_match:7.2f}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
+        if name != "full" and "full" in results:
+            difference, low, high = paired_bootstrap(result.question_f1, results["full"].question_f1)
+            line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        print(line)
+    if json_file is not None:
+        figures = {name: result.to_dict() for name, result in results.items()}
+        with writing(json_file):
+            json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 @app.command()
@@ -96,7 +166,11 @@ def info(
             "hidden_size": opened.shape.hidden_size,
             "default_length_config": opened.default_length_config,
             "length_configs": {
-                name: {"keep_ratios": c.config.keep_ratios, "thresholds": c.config.thresholds, "measured": c.measured}
+                name: {
+                    "keep_ratios": c.config.keep_ratios,
+                    "thresholds": c.config.thresholds,
+                    "measured": c.measured,
+                }
                 for name, c in opened.length_configs.items()
             },
         },

@@ -6,14 +6,15 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from queue import LifoQueue
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
 from .errors import InferenceError
 
-Arrays = dict[str, npt.NDArray[np.float32] | npt.NDArray[np.int32]]
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""Arrays by the name of a graph's input or output; what they hold, the graph says."""
 
 
 class CompiledGraph:
@@ -25,7 +26,7 @@ class CompiledGraph:
         for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
             self._idle.put(compiled.create_infer_request())
 
-    def infer(self, inputs: Mapping[str, npt.NDArray[np.generic]]) -> Arrays:
+    def infer(self, inputs: Arrays) -> Arrays:
         """Run once; waits for a free request. Returns copies of the outputs by name.
 
         Raises:
@@ -33,7 +34,9 @@ class CompiledGraph:
         """
         request = self._idle.get()
         try:
-            request.infer(inputs, share_inputs=True)
+            # Not infer(): with one thread, OpenVINO 2026.4 loses the error of a synchronous request.
+            request.start_async(inputs, share_inputs=True)
+            request.wait()
             return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._outputs)}
         except RuntimeError as error:
             raise InferenceError(f"running the graph failed: {error}") from error

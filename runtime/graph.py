@@ -9,6 +9,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
+from .compiled import Arrays
 from .errors import BundleFormatError, LengthConfigError
 from .length_config import LengthConfig
 from .ops import attention_with_significance, select_tokens
@@ -65,8 +66,17 @@ def with_selection(
     return model
 
 
+def bounds(length_config: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """The inputs `keep_ratios` and `thresholds` of an elastic graph."""
+    thresholds = [-np.inf if t is None else t for t in length_config.thresholds]
+    return {
+        "keep_ratios": np.array(length_config.keep_ratios, np.float32),
+        "thresholds": np.array(thresholds, np.float32),
+    }
+
+
 def kept_positions(
-    outputs: Mapping[str, npt.NDArray[np.generic]], length: int
+    outputs: Arrays, length: int
 ) -> dict[int, npt.NDArray[np.int32]]:
     """Positions of the tokens that each selecting layer passed on, int32 [B, n], from the graph's outputs.
 
@@ -103,19 +113,24 @@ class _Selection:
         self.scorers = scorers
         self.multiple = multiple
         self.results: list[ov.op.Result] = []
+        self.mask: ov.Output
+        self.slots: ov.Output
+        self.question: ov.Output
 
     def apply(self, selecting: tuple[int, ...]) -> None:
         ids, attention_mask, types = (self.node(n) for n in ("input_ids", "attention_mask", "token_type_ids"))
         self.mask = self.node("mask").output(0)
-        self.length = ops.convert(ops.reduce_sum(attention_mask, np.int64([1])), np.int32)
+        self.length = ops.convert(ops.reduce_sum(attention_mask, [1]), np.int32)
         if self.scorers is not None:
-            first_segment = ops.convert(ops.equal(types, np.int64(0)), np.float32)
+            first_segment = ops.convert(ops.equal(types, 0), np.float32)
             real = ops.convert(attention_mask, np.float32)
             self.question = ops.multiply(first_segment, real).output(0)
         if self.length_config is None:
             self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
         shape = ids.get_output_partial_shape(0)
-        by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
+        by_ratios = self.length_config is not None and not any(
+            t is not None for t in self.length_config.thresholds
+        )
         self.window = shape[1].get_length() if shape.is_static and by_ratios else None
         self.start_slots(ids)
         for layer in selecting:
@@ -148,7 +163,7 @@ class _Selection:
     def bound(self, layer: int) -> tuple[ov.Output, ov.Output]:
         """Keep ratio and threshold of a layer, as constants or from the inputs."""
         if self.length_config is None:
-            ratio, threshold = (ops.gather(b, np.int64(layer), np.int64(0)).output(0) for b in self.bounds)
+            ratio, threshold = (ops.gather(b, layer, 0).output(0) for b in self.bounds)
             return ratio, threshold
         limit = self.length_config.thresholds[layer]
         numbers = (self.length_config.keep_ratios[layer], -np.inf if limit is None else limit)
@@ -178,10 +193,12 @@ class _Selection:
     @staticmethod
     def follow(what: ov.Output, positions: ov.Output) -> ov.Output:
         """`what` [B, L] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
-        return ops.gather(what, positions, np.int64(1), batch_dims=1).output(0)
+        return ops.gather(what, positions, 1, batch_dims=1).output(0)
 
     def select_by_attention(self, layer: int) -> None:
-        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
+        query, key, value = (
+            self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value")
+        )
         context, significance = attention_with_significance(query, key, value, self.mask, self.num_heads)
         residual = self.node(f"layer.{layer}.attention.residual").input(1)
         kept_context, kept_state = self.select(layer, significance, [context, residual.get_source_output()])
@@ -198,17 +215,17 @@ class _Selection:
             target.replace_source_output(kept_state)
 
     def mask_later_attention(self, layer: int) -> None:
-        over_heads_and_queries = ops.unsqueeze(self.mask, np.int64([1, 2])).output(0)
+        over_heads_and_queries = ops.unsqueeze(self.mask, [1, 2]).output(0)
         for later in range(layer + 1, self.num_layers):
             self.node(f"layer.{later}.attention").input(3).replace_source_output(over_heads_and_queries)
 
     def start_slots(self, ids: ov.Node) -> None:
         """Slot b * (1 + L) + 1 + j of the flattened logits [B, 1 + L] belongs to token j of row b."""
-        batch, length = (ops.gather(ops.shape_of(ids, "i32"), np.int32(k), np.int32(0)) for k in (0, 1))
+        batch, length = (ops.gather(ops.shape_of(ids, "i32"), k, 0) for k in (0, 1))
         self.width = ops.add(length, np.int32(1))
         row = ops.multiply(ops.range(np.int32(0), batch, np.int32(1), "i32"), self.width)
         column = ops.range(np.int32(1), self.width, np.int32(1), "i32")
-        self.slots = ops.add(ops.unsqueeze(row, np.int32(1)), ops.unsqueeze(column, np.int32(0))).output(0)
+        self.slots = ops.add(ops.unsqueeze(row, 1), ops.unsqueeze(column, 0)).output(0)
 
     def restore(self, state: ov.Output, *, first: bool = False) -> None:
         """Write the logits of all rows of `state` to their slots, over those of earlier layers."""
@@ -216,22 +233,21 @@ class _Selection:
         product = head.input_value(0).get_node()
         logits = ops.add(ops.matmul(state, product.input_value(1), False, True), head.input_value(1))
         if first:  # every token is there: no need to scatter
-            padded = ops.pad(logits, np.int32([0, 1, 0]), np.int32([0, 0, 0]), "constant", np.float32(0))
-            self.logits = ops.reshape(padded, np.int32([-1, 2]), False)
+            padded = ops.pad(logits, [0, 1, 0], [0, 0, 0], "constant", np.float32(0))
+            self.logits = ops.reshape(padded, [-1, 2], False)
             return
-        rows = ops.reshape(logits, np.int32([-1, 2]), False)
-        slots = ops.reshape(self.slots, np.int32([-1]), False)
-        self.logits = ops.scatter_update(self.logits, slots, rows, np.int32(0))
+        rows = ops.reshape(logits, [-1, 2], False)
+        slots = ops.reshape(self.slots, [-1], False)
+        self.logits = ops.scatter_update(self.logits, slots, rows, 0)
 
     def finish(self) -> None:
         head = self.node("logits")
         consumers = head.output(0).get_target_inputs()
         self.restore(self.node(self.input_name(self.num_layers)).output(0))
-        shape = ops.concat(
-            [np.int32([-1]), ops.unsqueeze(self.width, np.int32(0)), np.int32([2])], 0
-        )
+        batch, two = (np.array([n], np.int32) for n in (-1, 2))
+        shape = ops.concat([batch, ops.unsqueeze(self.width, 0), two], 0)
         restored = ops.reshape(self.logits, shape, False)
-        whole = ops.slice(restored, np.int32([1]), np.int32([np.iinfo(np.int32).max]), np.int32([1]), np.int32([1]))
+        whole = ops.slice(restored, [1], [np.iinfo(np.int32).max], [1], [1])
         for target in consumers:
             target.replace_source_output(whole.output(0))
         self.model.add_results(self.results)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ from . import cpu, ops
 from .bundle import Bundle, NamedLengthConfig, open_bundle
 from .compiled import CompiledGraph, CompiledGraphs
 from .errors import InferenceError, InvalidInputError, LengthConfigError
-from .graph import kept_positions, with_selection
+from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
@@ -136,13 +137,19 @@ class LengthAdaptiveModel:
             if value is None:
                 continue
             if _SHORT_FORMS[name] in config:
-                raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
+                raise InvalidInputError(
+                    f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them"
+                )
             config[_SHORT_FORMS[name]] = value
         path = (
             default_bundle()
             if id_or_path is None
             else resolve_bundle(
-                id_or_path, revision=revision, token=token, cache_dir=cache_dir, local_files_only=local_files_only
+                id_or_path,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
             )
         )
         return cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
@@ -173,7 +180,9 @@ class LengthAdaptiveModel:
         if isinstance(length_config, str):
             if length_config not in self.length_configs:
                 known = ", ".join(self.length_configs)
-                raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
+                raise LengthConfigError(
+                    f"unknown length configuration {length_config!r}; this bundle has: {known}"
+                )
             return self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(tuple(length_config))
@@ -205,16 +214,13 @@ class LengthAdaptiveModel:
         """
         config = self.resolve(length_config)
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
-        batch, length = inputs["input_ids"].shape
+        length = inputs["input_ids"].shape[1]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
-        arrays: dict[str, npt.NDArray[np.generic]] = {
+        arrays: dict[str, npt.NDArray[Any]] = {
             name: np.pad(array, ((0, 0), (0, padded - length))) for name, array in inputs.items()
         }
         if self._elastic:
-            arrays |= {
-                "keep_ratios": np.float32(config.keep_ratios),
-                "thresholds": np.float32([-np.inf if t is None else t for t in config.thresholds]),
-            }
+            arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
         return QuestionAnsweringOutput(
             start_logits=outputs["start_logits"][:, :length],
@@ -233,8 +239,14 @@ class LengthAdaptiveModel:
             length_configs: By default all of the bundle, at most as many as are kept in memory.
             lengths: Input lengths in tokens; by default every multiple of 16 up to 384.
         """
-        configs = list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
-        sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
+        configs = (
+            list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
+        )
+        sizes = (
+            range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE)
+            if lengths is None
+            else lengths
+        )
         sizes = list(sizes)
         for config in configs:
             for length in sizes:
@@ -250,7 +262,10 @@ class LengthAdaptiveModel:
             self.bundle.shape,
             length,
             kept,
-            [self.bundle.significance if i in selecting else None for i in range(self.bundle.shape.num_layers)],
+            [
+                self.bundle.significance if i in selecting else None
+                for i in range(self.bundle.shape.num_layers)
+            ],
             {layer: macs_per_token(scorers[layer]) for layer in selecting if layer in scorers},
         )
 
@@ -267,7 +282,9 @@ class LengthAdaptiveModel:
             try:
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
-                raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
+                raise InferenceError(
+                    f"OpenVINO could not compile the graph with {self._ov_config}: {error}"
+                ) from error
 
         return self._graphs.get(None if self._elastic else config, make)
 

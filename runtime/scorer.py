@@ -29,9 +29,11 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
 def macs_per_token(weights: ScorerWeights) -> int:
     """Multiply-accumulates of a scorer for each token, the folding of the question left out."""
     width, inputs = weights["input.weight"].shape
-    neighbours = sum(w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3)
+    neighbours = sum(
+        w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3
+    )
     mixing = sum(w.size for name, w in weights.items() if name.startswith("mix.") and w.ndim == 2)
-    return inputs // 3 * width + neighbours * width + mixing + width
+    return int(inputs // 3 * width + neighbours * width + mixing + width)
 
 
 def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: ScorerWeights) -> ov.Output:
@@ -44,29 +46,34 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         weights: Tensors of the scorer.
     """
     hidden = weights["input.weight"].shape[1] // 3
-    by_state, by_product, by_question = (weights["input.weight"][:, k * hidden : (k + 1) * hidden] for k in range(3))
-    count = ops.maximum(ops.reduce_sum(question, np.int64([1]), True), np.float32(1))
-    summed = ops.matmul(ops.unsqueeze(question, np.int64(1)), state, False, False)
-    mean = ops.divide(summed, ops.unsqueeze(count, np.int64(2)))  # [B, 1, H]
+    by_state, by_product, by_question = (
+        weights["input.weight"][:, k * hidden : (k + 1) * hidden] for k in range(3)
+    )
+    count = ops.maximum(ops.reduce_sum(question, [1], True), np.float32(1))
+    summed = ops.matmul(ops.unsqueeze(question, 1), state, False, False)
+    mean = ops.divide(summed, ops.unsqueeze(count, 2))  # [B, 1, H]
     # W1·s + W2·(s*q) + W3·q = (W1 + W2·diag q)·s + W3·q: one narrow matmul per token
     folded = ops.add(by_state[None], ops.multiply(by_product[None], mean))
     offset = ops.add(ops.matmul(mean, by_question, False, True), weights["input.bias"])
     features = ops.gelu(ops.add(ops.matmul(state, folded, False, True), offset), "erf").output(0)
-    real = ops.unsqueeze(ops.convert(ops.equal(mask, np.float32(0)), np.float32), np.int64(2))
+    real = ops.unsqueeze(ops.convert(ops.equal(mask, np.float32(0)), np.float32), 2)
     for k in range(sum(name.startswith("mix.") and name.endswith(".weight") for name in weights)):
         mixed = ops.matmul(
-            _over_neighbours(ops.multiply(features, real), weights, k), weights[f"mix.{k}.weight"], False, True
+            _over_neighbours(ops.multiply(features, real), weights, k),
+            weights[f"mix.{k}.weight"],
+            False,
+            True,
         )
         features = ops.add(features, ops.gelu(ops.add(mixed, weights[f"mix.{k}.bias"]), "erf")).output(0)
     logit = ops.add(ops.matmul(features, weights["output.weight"], False, True), weights["output.bias"])
-    return ops.add(ops.sigmoid(ops.squeeze(logit, np.int64(2))), question).output(0)
+    return ops.add(ops.sigmoid(ops.squeeze(logit, 2)), question).output(0)
 
 
 def _over_neighbours(features: ov.Node, weights: ScorerWeights, k: int) -> ov.Node:
     """Depthwise convolution over the positions of [B, L, W]."""
     kernel = weights[f"convolution.{k}.weight"]  # [W, 1, K]
     pad = kernel.shape[2] // 2
-    last = np.int64([0, 2, 1])
+    last = [0, 2, 1]
     convolved = ops.group_convolution(
         ops.transpose(features, last), kernel[:, None], [1], [pad], [pad], [1], "explicit"
     )

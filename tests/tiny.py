@@ -41,7 +41,16 @@ def tiny_tokenizer() -> Tokenizer:
     """A WordPiece tokenizer of 100 tokens: BERT's special ones, letters and a few words."""
     letters = [chr(c) for c in range(ord("a"), ord("z") + 1)]
     words = ["who", "what", "where", "the", "was", "in", "of", "and", ".", ",", "?", "1", "2", "3"]
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), *words]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *letters,
+        *(f"##{c}" for c in letters),
+        *words,
+    ]
     return BertWordPieceTokenizer({token: i for i, token in enumerate(vocabulary)}, lowercase=True)
 
 
@@ -55,7 +64,9 @@ def write_tiny_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(model.config.to_json_string())
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
-    ov.save_model(write_ir(model.config, arrays(model)), folder / "openvino_model.xml", compress_to_fp16=False)
+    ov.save_model(
+        write_ir(model.config, arrays(model)), folder / "openvino_model.xml", compress_to_fp16=False
+    )
     if scorers is not None:
         save_scorers(scorers, folder / "significance.safetensors")
     configs = {"full": LengthConfig.full(model.config.num_hidden_layers), **(length_configs or {})}

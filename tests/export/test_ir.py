@@ -42,7 +42,16 @@ def test_graph_survives_saving_with_its_names(tmp_path: object) -> None:
     ov.save_model(write_ir(model.config, arrays(model)), f"{tmp_path}/model.xml", compress_to_fp16=False)
     read = ov.Core().read_model(f"{tmp_path}/model.xml")
     names = {node.get_friendly_name() for node in read.get_ops()}
-    parts = ("query", "key", "value", "attention", "context", "attention.residual", "attention.output", "output")
+    parts = (
+        "query",
+        "key",
+        "value",
+        "attention",
+        "context",
+        "attention.residual",
+        "attention.output",
+        "output",
+    )
     assert {"mask", "embeddings.output", "logits"} <= names
     assert {f"layer.{i}.{part}" for i in range(3) for part in parts} <= names
     assert [i.get_any_name() for i in read.inputs] == ["input_ids", "attention_mask", "token_type_ids"]
@@ -65,7 +74,10 @@ def test_int8_graph_has_the_calibrated_ranges_and_int8_kernels_only() -> None:
             low, high = (float(node.input_value(k).get_node().get_data().item()) for k in (3, 4))
             ranges.add((round(low, 5), round(high, 5)))
     observed = {
-        (round(-q.activation_zero_point * q.activation_scale, 5), round((255 - q.activation_zero_point) * q.activation_scale, 5))
+        (
+            round(-q.activation_zero_point * q.activation_scale, 5),
+            round((255 - q.activation_zero_point) * q.activation_scale, 5),
+        )
         for q in quantized.values()
     }
     assert ranges == observed

@@ -104,7 +104,9 @@ def test_wrong_logits_are_found(tiny_case: tuple[ReferenceModel, Runner, Batch, 
         check_parity(reference, wrong, [batch], config)
 
 
-def test_a_wrong_choice_of_tokens_is_found(tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig]) -> None:
+def test_a_wrong_choice_of_tokens_is_found(
+    tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig],
+) -> None:
     reference, _, batch, config = tiny_case
     # A graph that drops by other keep ratios chooses other tokens, though its logits are right for them.
     other = graph_runner(

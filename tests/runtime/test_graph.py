@@ -42,7 +42,9 @@ def test_the_plain_graph_is_not_changed(plain: ov.Model) -> None:
 
 def test_elastic_graph_has_ratios_and_thresholds_as_inputs(plain: ov.Model) -> None:
     graph = with_selection(plain, None, num_layers=3, num_heads=4)
-    assert {i.get_any_name(): i.get_partial_shape() for i in graph.inputs if i.get_element_type() == ov.Type.f32} == {
+    assert {
+        i.get_any_name(): i.get_partial_shape() for i in graph.inputs if i.get_element_type() == ov.Type.f32
+    } == {
         "keep_ratios": ov.PartialShape([3]),
         "thresholds": ov.PartialShape([3]),
     }
@@ -60,7 +62,10 @@ def test_kept_lengths_are_known_from_a_static_input(plain: ov.Model) -> None:
 
 
 def test_a_graph_without_our_names_is_refused() -> None:
-    ids = [ov.opset13.parameter([1, 4], np.int64, name=n) for n in ("input_ids", "attention_mask", "token_type_ids")]
+    ids = [
+        ov.opset13.parameter([1, 4], np.int64, name=n)
+        for n in ("input_ids", "attention_mask", "token_type_ids")
+    ]
     foreign = ov.Model([ov.opset13.result(ids[0])], ids, "foreign")
     with pytest.raises(BundleFormatError, match="mask"):
         with_selection(foreign, LengthConfig((0.5,)), num_layers=1, num_heads=1)

@@ -1,0 +1,23 @@
+"""Write a randomly initialised checkpoint of Intel/dynamic_tinybert's shape, for timing without a download.
+
+    python benchmarks/random_checkpoint.py TOKENIZER_FOLDER OUTPUT
+
+TOKENIZER_FOLDER: any folder with BERT's uncased tokenizer.json.
+"""
+
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+from transformers import BertConfig, BertForQuestionAnswering
+
+
+def main(tokenizer_folder: str, output: str) -> None:
+    torch.manual_seed(0)
+    BertForQuestionAnswering(BertConfig(num_hidden_layers=6)).save_pretrained(output)
+    shutil.copy(Path(tokenizer_folder) / "tokenizer.json", output)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

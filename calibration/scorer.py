@@ -1,0 +1,112 @@
+"""Learnt significance: a small scorer per layer, and the file that holds them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError
+from dynamic_tinybert.runtime.publish import writing
+
+
+class Scorer(nn.Module):
+    """Significance of each token of one layer, from its state, the question and its neighbours.
+
+    Args:
+        hidden_size: Width H of the states.
+        width: Width W of the scorer.
+        kernel_sizes: Odd size, in tokens, of each depthwise convolution.
+
+    Raises:
+        InvalidInputError: A kernel size is even.
+
+    """
+
+    def __init__(self, hidden_size: int, width: int = 64, kernel_sizes: Sequence[int] = (9, 17)) -> None:
+        super().__init__()
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise InvalidInputError(f"kernel sizes {tuple(kernel_sizes)} must be odd, to centre on a token")
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.input = nn.Linear(3 * hidden_size, width)
+        self.convolution = nn.ModuleList(
+            nn.Conv1d(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
+        )
+        self.mix = nn.ModuleList(nn.Linear(width, width) for _ in kernel_sizes)
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """Significance `[B, L]`: in [0, 1], plus 1 for protected tokens. `logits` describes the arguments."""
+        return torch.sigmoid(self.logits(state, question, real)) + question
+
+    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """Raw scores `[B, L]`, before the sigmoid and without the 1 of protected tokens.
+
+        Args:
+            state: `[B, L, H]`, the states after attention's LayerNorm.
+            question: `[B, L]`, 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0.
+            real: `[B, L]`, 0 for padding, else 1.
+
+        """
+        count = question.sum(1).clamp(min=1)
+        mean = ((state * question[..., None]).sum(1) / count[:, None])[:, None]
+        hidden = functional.gelu(self.input(torch.cat([state, state * mean, mean.expand_as(state)], -1)))
+        for convolution, mix in zip(self.convolution, self.mix, strict=True):
+            neighbours = convolution((hidden * real[..., None]).mT).mT
+            hidden = hidden + functional.gelu(mix(neighbours))
+        logits: Tensor = self.output(hidden)
+        return logits[..., 0]
+
+    @property
+    def macs_per_token(self) -> int:
+        """Multiply-accumulates for each token, with the question's part folded into the input's weights."""
+        width, thrice_hidden = self.input.weight.shape
+        return width * (thrice_hidden // 3 + sum(self.kernel_sizes) + width * len(self.mix) + 1)
+
+
+def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
+    """Write the scorers of some layers to a safetensors file, as ``layer.{i}.{name in the state dict}``.
+
+    Raises:
+        StorageError: The file cannot be written.
+
+    """
+    tensors = {
+        f"layer.{layer}.{name}": tensor.contiguous()
+        for layer, scorer in scorers.items()
+        for name, tensor in scorer.state_dict().items()
+    }
+    with writing(path):
+        save_file(tensors, path)
+
+
+def load_scorers(path: Path) -> dict[int, Scorer]:
+    """Read what `save_scorers` wrote: layer → scorer; sizes come from the tensors' shapes.
+
+    Raises:
+        BundleCorruptError: The file is missing, is not safetensors, or its tensors make no scorers.
+
+    """
+    try:
+        layers: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in load_file(path).items():
+            layer, name = re.fullmatch(r"layer\.(\d+)\.(.+)", key).groups()  # type: ignore[union-attr]
+            layers.setdefault(int(layer), {})[name] = tensor
+        return {layer: _scorer_from(state) for layer, state in sorted(layers.items())}
+    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise BundleCorruptError(f"{path} does not hold scorers of learnt significance: {error}") from error
+
+
+def _scorer_from(state: Mapping[str, Tensor]) -> Scorer:
+    width, thrice_hidden = state["input.weight"].shape
+    count = sum(name.startswith("convolution.") for name in state) // 2
+    sizes = [state[f"convolution.{k}.weight"].shape[-1] for k in range(count)]
+    scorer = Scorer(thrice_hidden // 3, width, sizes)
+    scorer.load_state_dict(state)
+    return scorer

@@ -1,0 +1,175 @@
+"""The reference in PyTorch: BERT question answering whose layers drop tokens, as the exported graph must."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForQuestionAnswering
+from transformers.models.bert.modeling_bert import BertLayer
+
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+_MASKED = -10000.0  # added to the attention scores of padding
+
+
+@dataclass(frozen=True)
+class ReferenceOutput:
+    """What the reference computed, for a batch of B inputs of L tokens.
+
+    Attributes:
+        start_logits: `[B, L]`, at the tokens' original positions.
+        end_logits: `[B, L]`, likewise.
+        kept: For each selecting layer the original positions that it passed on, `[B, n]`, ascending; L fills
+            up a row that kept fewer than n.
+        entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
+            padding and fillers.
+        significance: For each selecting layer the significance of those, `[B, rows]`.
+
+    """
+
+    start_logits: Tensor
+    end_logits: Tensor
+    kept: dict[int, Tensor]
+    entering: dict[int, Tensor]
+    significance: dict[int, Tensor]
+
+
+class ReferenceModel(nn.Module):
+    """Drop-and-restore around a `BertForQuestionAnswering`, whose weights it shares.
+
+    Args:
+        model: The plain model; it is switched to eager attention, the only one that tells its probabilities.
+        significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
+        scorers: For `learnt`, the scorer of each layer that may select.
+
+    """
+
+    def __init__(
+        self,
+        model: BertForQuestionAnswering,
+        significance: Literal["attention", "learnt"] = "attention",
+        scorers: Mapping[int, Scorer] | None = None,
+    ) -> None:
+        super().__init__()
+        model.set_attn_implementation("eager")
+        self.model = model
+        self.significance = significance
+        self.scorers = nn.ModuleDict({str(layer): scorer for layer, scorer in (scorers or {}).items()})
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        length_config: LengthConfig,
+        forced_positions: Mapping[int, Tensor] | None = None,
+    ) -> ReferenceOutput:
+        """Answer logits under a length configuration.
+
+        Args:
+            input_ids: `[B, L]` int64.
+            attention_mask: `[B, L]` int64, 0 for padding, else 1.
+            token_type_ids: `[B, L]` int64, 0 for the first segment.
+            length_config: Which tokens each layer passes on.
+            forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
+                and filled up with L, instead of the most significant ones.
+
+        Raises:
+            LengthConfigError: The configuration has another number of layers than the model, or selects in a
+                layer that has no scorer.
+            InvalidInputError: A forced position did not enter its layer.
+
+        """
+        layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
+        length_config.check_layers(len(layers))
+        self._check_scorers(length_config)
+        batch, length = input_ids.shape
+        positions = torch.arange(length, device=input_ids.device).expand(batch, length)
+        real = attention_mask.bool()
+        protected = real & ((token_type_ids == 0) | (positions == 0))  # [CLS], first segment, its [SEP]
+        most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
+        state = self.model.bert.embeddings(input_ids, token_type_ids)
+        logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
+        kept, entering, significance = {}, {}, {}
+
+        for i, layer in enumerate(layers):
+            mask = _MASKED * (~real).to(state)
+            context, probabilities = layer.attention.self(state, mask[:, None, None])
+            attended = layer.attention.output(context, state)
+            if i in length_config.selecting_layers:
+                logits = _restore(logits, positions, self.model.qa_outputs(state))
+                if self.significance == "attention":
+                    ranking = (probabilities * real[:, None, :, None]).sum((1, 2))
+                else:
+                    ranking = self.scorers[str(i)](attended, protected.to(state), real.to(state))
+                entering[i], significance[i] = positions.masked_fill(~real, length), ranking
+                if forced_positions and i in forced_positions:
+                    slots = _slots_of(forced_positions[i], entering[i], length, i)
+                else:
+                    slots = _select(ranking, real, most_kept[:, i], length_config.thresholds[i])
+                # The graph drops before output projection and LayerNorm where it can; both work row by row,
+                # so dropping after them gives the same.
+                attended = _take(attended, slots, 0)
+                positions, real = _take(positions, slots, length), _take(real, slots, False)
+                protected = _take(protected, slots, False)
+                kept[i] = positions
+            state = layer.output(layer.intermediate(attended), attended)
+
+        logits = _restore(logits, positions, self.model.qa_outputs(state))
+        start, end = logits[:, :length].unbind(-1)
+        return ReferenceOutput(start, end, kept, entering, significance)
+
+    def _check_scorers(self, length_config: LengthConfig) -> None:
+        without = [i for i in length_config.selecting_layers if str(i) not in self.scorers]
+        if self.significance != "attention" and without:
+            raise LengthConfigError(
+                f"layers {without} are to select by learnt significance and have no scorer; "
+                "give them scorers, or let them keep all tokens"
+            )
+
+
+def _select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
+    """Rows to keep, `[B, n]`, ascending, filled up with the number of rows R.
+
+    Args:
+        ranking: `[B, R]`, the higher the sooner kept; of equals the earlier row.
+        real: `[B, R]` bool, rows that may be kept.
+        most: `[B]`, how many to keep at most.
+        threshold: Keep only those that reach it, or the first if none does.
+
+    """
+    ranking = ranking.detach().masked_fill(~real, -torch.inf)
+    count = most.minimum(real.sum(1))
+    if threshold is not None:
+        count = count.minimum((ranking >= threshold).sum(1)).clamp(min=1)
+    order = ranking.argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
+    surplus = torch.arange(order.shape[1], device=order.device) >= count[:, None]
+    return order.masked_fill(surplus, ranking.shape[1]).sort(1).values
+
+
+def _slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tensor:
+    """Rows `[B, n]` that hold the wanted original positions `[B, n]`, filled up as in `_select`."""
+    asked = wanted < length
+    holds = (wanted[..., None] == entering[:, None]) & asked[..., None]
+    found = holds.any(-1)
+    if (lost := asked & ~found).any():
+        raise InvalidInputError(f"forced positions {wanted[lost].tolist()} did not enter layer {layer}")
+    return torch.where(found, holds.int().argmax(-1), entering.shape[1])
+
+
+def _take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
+    """`rows[b, slots[b]]`; a slot one past the last row gives `filler`."""
+    end = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), filler)
+    index = slots.view(*slots.shape, *[1] * (rows.dim() - 2))
+    return torch.cat([rows, end], 1).take_along_dim(index, 1)
+
+
+def _restore(logits: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+    """`logits` `[B, L + 1, 2]` with `values` `[B, R, 2]` written at their original positions `[B, R]`."""
+    return logits.scatter(1, positions[..., None].expand_as(values), values)

@@ -1,0 +1,33 @@
+// What the library exports: the opset to OpenVINO, and to ctypes which instruction set it uses.
+
+#include <exception>
+#include <openvino/core/extension.hpp>
+#include <openvino/core/op_extension.hpp>
+#include <string>
+
+#include "attention_with_significance.hpp"
+#include "isa.hpp"
+#include "select_tokens.hpp"
+
+OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
+    std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
+}));
+
+/// The instruction set that an op made now would use, or "error: " and why there is none.
+/// The text is valid until the thread's next call.
+extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_isa() {
+    thread_local std::string text;
+    try {
+        text = dynamic_tinybert::choose_attention_kernels().isa;
+    } catch (const std::exception& error) {
+        text = std::string("error: ") + error.what();
+    }
+    return text.c_str();
+}
+
+/// The instruction sets that this CPU can run, fastest first, separated by commas.
+extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_isas() {
+    static const std::string names = dynamic_tinybert::runnable_isas();
+    return names.c_str();
+}

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <openvino/op/op.hpp>
+
+namespace dynamic_tinybert {
+
+/// Passes on the rows of each sequence's most significant tokens, in their order, and drops the others.
+///
+/// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens
+/// of the sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf
+/// for none; one or two row tensors f32 [B, L, H], of any width each.
+///
+/// Outputs: the kept rows of each row tensor f32 [B, n, H]; their positions in this input i32 [B, n]; their
+/// mask f32 [B, n].
+///
+/// A sequence keeps at most max(1, ceil(keep ratio * length - 1e-4)) of its real tokens, those of the largest
+/// significance (the lower position first among equals), and of these only those that reach the threshold, or
+/// the most significant one if none does. Slots that a sequence leaves empty are fillers: zero rows, position
+/// L, mask -10000. What a sequence keeps depends on nothing but itself.
+///
+/// Attributes:
+/// - multiple: n, the most that any sequence keeps, is rounded up to a multiple of it.
+/// - static: n is ceil(keep ratio * window - 1e-4) rounded up instead, known from shapes alone. Keep ratio
+///   and threshold must then be constants, the threshold -inf, and no length may exceed the window.
+/// - window: tokens, with padding, of the graph's input before any layer dropped one; 0 means L.
+///
+/// Refused with ov::AssertFailure: a ratio outside (0, 1], a threshold that is NaN or +inf, a real token's
+/// significance that is not finite, a length below the number of real tokens.
+class SelectTokens : public ov::op::Op {
+public:
+    OPENVINO_OP("SelectTokens", "dynamic_tinybert");
+
+    SelectTokens() = default;
+    SelectTokens(const ov::OutputVector& inputs, int64_t multiple, bool is_static, int64_t window);
+
+    void validate_and_infer_types() override;
+    std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;
+    bool visit_attributes(ov::AttributeVisitor& visitor) override;
+    bool has_evaluate() const override;
+    bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
+
+private:
+    size_t static_slots(float keep_ratio, size_t length) const;
+
+    int64_t m_multiple = 1;
+    bool m_static = false;
+    int64_t m_window = 0;
+};
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,181 @@
+"""The C++ extension: where it lies, whether it fits this OpenVINO, and its two ops as graph nodes."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import os
+from collections.abc import Sequence
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import openvino as ov
+from openvino.utils.node_factory import NodeFactory
+
+from .errors import ExtensionError
+
+_LIBRARY = "libdynamic_tinybert_extension.so"
+_VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
+
+
+def extension_path() -> Path:
+    """Find the extension's library: the one that DYNAMIC_TINYBERT_EXTENSION names, else the installed one.
+
+    Raises:
+        ExtensionError: There is none.
+    """
+    named = os.environ.get(_VARIABLE)
+    # In an editable install the library lies in another folder of the package than this file.
+    folders = import_module(__package__).__path__
+    candidates = [Path(named)] if named else [Path(folder) / _LIBRARY for folder in folders]
+    for path in candidates:
+        if path.is_file():
+            return path.resolve()
+    raise ExtensionError(
+        f"the C++ extension is not at {' or '.join(map(str, candidates))}; "
+        + (
+            f"correct or unset {_VARIABLE}"
+            if named
+            else "install the package again (pip install --force-reinstall dynamic-tinybert, in a checkout "
+            f"pip install .), or build it with CMake and name it in {_VARIABLE}"
+        )
+    )
+
+
+def check_extension() -> Path:
+    """Check that the extension is there, was built for this OpenVINO and can be loaded; returns its path.
+
+    Raises:
+        ExtensionError: It is not, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+    """
+    path = extension_path()
+    isa()
+    return path
+
+
+def add_to(core: ov.Core) -> None:
+    """Make `core` know the ops.
+
+    Raises:
+        ExtensionError: The extension is missing or cannot work with this OpenVINO and CPU.
+    """
+    core.add_extension(check_extension())
+
+
+def isa() -> str:
+    """Name the instruction set that ops made now use: the fastest, or what DYNAMIC_TINYBERT_ISA asks for.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
+    """
+    text = _call("dynamic_tinybert_isa")
+    if text.startswith("error: "):
+        raise ExtensionError(text.removeprefix("error: ").strip())
+    return text
+
+
+def available_isas() -> tuple[str, ...]:
+    """Name the instruction sets that this CPU can run, fastest first.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    return tuple(_call("dynamic_tinybert_isas").split(","))
+
+
+def select_tokens(
+    significance: ov.Output,
+    mask: ov.Output,
+    length: ov.Output,
+    keep_ratio: ov.Output,
+    threshold: ov.Output,
+    rows: Sequence[ov.Output],
+    multiple: int = 1,
+    static: bool = False,
+    window: int = 0,
+) -> list[ov.Output]:
+    """Keep the rows of the most significant tokens of each sequence; drop the others.
+
+    Args:
+        significance: float32 [B, L].
+        mask: float32 [B, L], 0 for a real token and -10000 for padding.
+        length: int32 [B], real tokens of each sequence before any layer dropped one.
+        keep_ratio: float32 scalar in (0, 1].
+        threshold: float32 scalar, -inf for none.
+        rows: One or two float32 [B, L, H], the H of each its own.
+        multiple: The number of slots n is rounded up to a multiple of it.
+        static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
+        window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
+
+    Returns:
+        The kept rows of each of `rows`, float32 [B, n, H]; their positions in this input, int32 [B, n]; their
+        mask, float32 [B, n]. Slots that a sequence leaves empty hold zero rows, position L and mask -10000.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input or attribute is not as above.
+    """
+    inputs = [significance, mask, length, keep_ratio, threshold, *rows]
+    attributes = {"multiple": multiple, "static": static, "window": window}
+    return list(_factory(check_extension()).create("SelectTokens", inputs, attributes).outputs())
+
+
+def attention_with_significance(
+    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int
+) -> tuple[ov.Output, ov.Output]:
+    """Self-attention that also gives each token's significance.
+
+    Args:
+        query: float32 [B, L, D], as `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        mask: float32 [B, L], 0 for a real token and -10000 for padding.
+        heads: Attention heads; D must be a multiple.
+
+    Returns:
+        The context, float32 [B, L, D], and the significance, float32 [B, L]: attention probability that each
+        token receives, summed over heads and real tokens. Both are 0 at padding.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input or `heads` is not as above.
+    """
+    node = _factory(check_extension()).create("AttentionWithSignificance", [query, key, value, mask], {"heads": heads})
+    return node.output(0), node.output(1)
+
+
+def _call(function: str) -> str:
+    text_of = getattr(_library(extension_path()), function)
+    text_of.restype = ctypes.c_char_p
+    return str(text_of().decode())
+
+
+@cache
+def _library(path: Path) -> ctypes.CDLL:
+    """Load the extension, once it is known to be built for this OpenVINO."""
+    record = path.with_name("extension-build.json")
+    try:
+        built_for = json.loads(record.read_text())["openvino"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ExtensionError(
+            f"cannot read {record}, which says which OpenVINO {path.name} was built for ({error!r}); "
+            "install the package again, or keep the file that CMake writes beside the library"
+        ) from error
+    running = ov.__version__.partition("-")[0]
+    if built_for != running:
+        raise ExtensionError(
+            f"{path} was built for OpenVINO {built_for}, and OpenVINO {running} is installed; "
+            f"run: pip install openvino=={built_for}"
+        )
+    try:
+        return ctypes.CDLL(str(path))
+    except OSError as error:
+        raise ExtensionError(f"cannot load {path}: {error}; install the package again") from error
+
+
+@cache
+def _factory(path: Path) -> NodeFactory:
+    factory = NodeFactory()
+    factory.add_extension(path)
+    return factory

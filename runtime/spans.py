@@ -1,0 +1,130 @@
+"""From start and end logits to answers: transformers' question-answering contract, and SQuAD's evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+from tokenizers import Encoding
+
+from .inference import WindowOutput
+from .windows import Window
+
+
+class Answer(TypedDict):
+    """An answer as transformers' pipeline gives it.
+
+    Attributes:
+        score: Probability; it can pass 1 when the context repeats itself, as equal answers are added up.
+        start: Where the answer begins in the context, in characters.
+        end: Where it ends, exclusive.
+        answer: That text of the context.
+    """
+
+    score: float
+    start: int
+    end: int
+    answer: str
+
+
+def best_spans(
+    start: npt.NDArray[np.floating], end: npt.NDArray[np.floating], *, count: int, max_length: int
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.floating]]:
+    """Find the spans with the largest sum of start and end score, best first.
+
+    Args:
+        start: Score of each token as the first of a span [n].
+        end: Score of each token as the last of a span [n].
+        count: How many spans; fewer if there are not as many.
+        max_length: Most tokens of a span.
+
+    Returns:
+        First token, last token (inclusive) and score of each span.
+    """
+    width = min(max_length, len(start))
+    padded = np.concatenate((end, np.full(width - 1, -np.inf, end.dtype)))
+    scores = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)).ravel()
+    count = min(count, len(scores) - width * (width - 1) // 2)  # the last tokens begin fewer spans
+    best = np.sort(np.argpartition(-scores, count - 1)[:count])
+    best = best[np.argsort(-scores[best], kind="stable")]
+    first, more = np.divmod(best, width)
+    return first, first + more, scores[best]
+
+
+def pipeline_answers(
+    context: str,
+    windows: Sequence[Window],
+    outputs: Sequence[WindowOutput],
+    *,
+    top_k: int,
+    max_answer_len: int,
+    handle_impossible_answer: bool,
+    align_to_words: bool,
+) -> list[Answer]:
+    """At most `top_k` answers, best first, by the rules of transformers' question-answering pipeline.
+
+    The score of a span is the softmax of its start times the softmax of its end, over [CLS] and the window's
+    part of the context. Answers of the same text but for case are one answer, at the place that came first,
+    whose score is their sum: within a window as between windows.
+
+    Args:
+        context: The text that the windows were cut from.
+        windows: All windows of one question.
+        outputs: The model's output for each.
+        top_k: Most answers.
+        max_answer_len: Most tokens of an answer.
+        handle_impossible_answer: Let the empty answer take part, with the least score of [CLS] in any window.
+        align_to_words: Widen answers to whole words.
+    """
+    candidates = 2 * top_k + 10 if align_to_words else top_k  # aligning makes some of them equal
+    found: dict[str, Answer] = {}
+    empty_score = math.inf
+    for window, output in zip(windows, outputs, strict=True):
+        start = _log_softmax(output.start_logits, window.context)
+        end = _log_softmax(output.end_logits, window.context)
+        empty_score = min(empty_score, math.exp(start[0] + end[0]))
+        spans = best_spans(start[1:], end[1:], count=candidates, max_length=max_answer_len)
+        for first, last, score in zip(*(column.tolist() for column in spans), strict=True):
+            begin, stop = _characters(
+                window.encoding, window.context.start + first, window.context.start + last, align_to_words
+            )
+            text = context[begin:stop]
+            answer = found.setdefault(text.lower(), Answer(score=0.0, start=begin, end=stop, answer=text))
+            answer["score"] += math.exp(score)
+    answers = list(found.values())
+    if handle_impossible_answer:
+        answers.append(Answer(score=empty_score, start=0, end=0, answer=""))
+    return sorted(answers, key=lambda answer: answer["score"], reverse=True)[:top_k]
+
+
+def squad_answer(
+    context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int = 30
+) -> str:
+    """Find the text with the largest sum of start and end logits in any window, as SQuAD evaluation does."""
+    best_score, answer = -math.inf, ""
+    for window, output in zip(windows, outputs, strict=True):
+        start, end = output.start_logits[window.context], output.end_logits[window.context]
+        (first,), (last,), (score,) = best_spans(start, end, count=1, max_length=max_answer_len)
+        if score > best_score:
+            offset = window.context.start
+            begin, stop = _characters(window.encoding, offset + first, offset + last, align_to_words=False)
+            best_score, answer = score, context[begin:stop]
+    return answer
+
+
+def _log_softmax(logits: npt.NDArray[np.float32], context: slice) -> npt.NDArray[np.float64]:
+    """Logarithms of the probabilities of [CLS], first, and of the tokens of the context."""
+    chosen = np.concatenate((logits[:1], logits[context])).astype(np.float64)
+    chosen -= chosen.max()
+    return chosen - np.log(np.exp(chosen).sum())
+
+
+def _characters(encoding: Encoding, first: int, last: int, align_to_words: bool) -> tuple[int, int]:
+    if align_to_words:
+        first_word, last_word = encoding.token_to_word(first), encoding.token_to_word(last)
+        if first_word is not None and last_word is not None:
+            return encoding.word_to_chars(first_word, 1)[0], encoding.word_to_chars(last_word, 1)[1]
+    return encoding.token_to_chars(first)[0], encoding.token_to_chars(last)[1]

@@ -1,0 +1,137 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_scorers
+from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError, StorageError
+
+HIDDEN, WIDTH = 6, 4
+
+
+@pytest.fixture
+def scorer() -> Scorer:
+    torch.manual_seed(0)
+    return Scorer(HIDDEN, WIDTH, (3, 5)).double()
+
+
+def random_input(lengths: list[int], questions: list[int]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    positions = torch.arange(max(lengths))
+    state = torch.randn(len(lengths), max(lengths), HIDDEN, dtype=torch.float64)
+    real = (positions < torch.tensor(lengths)[:, None]).double()
+    return state, (positions < torch.tensor(questions)[:, None]).double(), real
+
+
+def naive_significance(scorer: Scorer, state: np.ndarray, question: int) -> list[float]:
+    """One sequence without padding, token by token; its first `question` tokens are protected."""
+    w = {name: tensor.detach().numpy() for name, tensor in scorer.state_dict().items()}
+    gelu = np.vectorize(lambda v: v * 0.5 * (1 + math.erf(v / math.sqrt(2))))
+    mean = sum(state[:question], np.zeros(HIDDEN)) / max(question, 1)
+    hidden = [gelu(w["input.weight"] @ np.concatenate([s, s * mean, mean]) + w["input.bias"]) for s in state]
+    for k in range(len(scorer.mix)):
+        kernel = w[f"convolution.{k}.weight"][:, 0]
+        half = kernel.shape[1] // 2
+        seen = []
+        for i in range(len(hidden)):
+            total = w[f"convolution.{k}.bias"].copy()
+            for offset in range(-half, half + 1):
+                if 0 <= i + offset < len(hidden):
+                    total += kernel[:, half + offset] * hidden[i + offset]
+            seen.append(gelu(w[f"mix.{k}.weight"] @ total + w[f"mix.{k}.bias"]))
+        hidden = [h + s for h, s in zip(hidden, seen, strict=True)]
+    logits = [float((w["output.weight"] @ h + w["output.bias"])[0]) for h in hidden]
+    return [1 / (1 + math.exp(-v)) + (i < question) for i, v in enumerate(logits)]
+
+
+def test_equals_a_loop_over_tokens_in_a_padded_batch(scorer: Scorer) -> None:
+    lengths, questions = [9, 1, 5, 7], [3, 1, 5, 0]
+    state, question, real = random_input(lengths, questions)
+    significance = scorer(state, question, real)
+    for row, (length, protected) in enumerate(zip(lengths, questions, strict=True)):
+        expected = naive_significance(scorer, state[row, :length].numpy(), protected)
+        np.testing.assert_allclose(significance[row, :length].detach().numpy(), expected, rtol=0, atol=1e-12)
+
+
+def test_what_stands_in_the_padding_changes_nothing(scorer: Scorer) -> None:
+    state, question, real = random_input([9, 4], [3, 2])
+    other = torch.where(real[..., None] > 0, state, 1e3)
+    kept = real.bool()
+    assert torch.equal(scorer(state, question, real)[kept], scorer(other, question, real)[kept])
+
+
+def test_significance_is_the_sigmoid_of_the_logits_plus_one_for_the_question(scorer: Scorer) -> None:
+    state, question, real = random_input([9], [3])
+    logits = scorer.logits(state, question, real)
+    torch.testing.assert_close(scorer(state, question, real), 1 / (1 + torch.exp(-logits)) + question)
+
+
+def test_is_differentiable(scorer: Scorer) -> None:
+    torch.autograd.backward(scorer.logits(*random_input([9, 4], [3, 2])).sum())
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scorer.parameters())
+
+
+def test_counts_the_macs_of_its_matmuls_and_convolutions() -> None:
+    # input 384·64, two convolutions of 9 and 17 taps, two mixes 64·64, output 64
+    assert Scorer(384).macs_per_token == 384 * 64 + (9 + 17) * 64 + 2 * 64 * 64 + 64
+
+
+def test_an_even_kernel_is_refused() -> None:
+    with pytest.raises(InvalidInputError, match=r"\(9, 16\)"):
+        Scorer(HIDDEN, WIDTH, (9, 16))
+
+
+def test_the_file_has_the_documented_names_and_shapes(tmp_path: Path) -> None:
+    save_scorers({2: Scorer(HIDDEN, WIDTH, (3, 5))}, tmp_path / "significance.safetensors")
+    tensors = load_file(tmp_path / "significance.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
+        "layer.2.input.weight": (WIDTH, 3 * HIDDEN),
+        "layer.2.input.bias": (WIDTH,),
+        "layer.2.convolution.0.weight": (WIDTH, 1, 3),
+        "layer.2.convolution.0.bias": (WIDTH,),
+        "layer.2.convolution.1.weight": (WIDTH, 1, 5),
+        "layer.2.convolution.1.bias": (WIDTH,),
+        "layer.2.mix.0.weight": (WIDTH, WIDTH),
+        "layer.2.mix.0.bias": (WIDTH,),
+        "layer.2.mix.1.weight": (WIDTH, WIDTH),
+        "layer.2.mix.1.bias": (WIDTH,),
+        "layer.2.output.weight": (1, WIDTH),
+        "layer.2.output.bias": (1,),
+    }
+
+
+@pytest.mark.parametrize("sizes", [(), (1,), (9, 17), (3, 5, 7)])
+def test_scorers_of_some_layers_come_back_from_the_file(tmp_path: Path, sizes: tuple[int, ...]) -> None:
+    written = {layer: Scorer(HIDDEN, WIDTH, sizes) for layer in (10, 1, 4)}
+    save_scorers(written, tmp_path / "s.safetensors")
+    read = load_scorers(tmp_path / "s.safetensors")
+    assert list(read) == [1, 4, 10]
+    state, question, real = (t.float() for t in random_input([9, 4], [3, 2]))
+    for layer, scorer in read.items():
+        assert scorer.kernel_sizes == sizes
+        assert torch.equal(scorer(state, question, real), written[layer](state, question, real))
+
+
+@pytest.mark.parametrize("breakage", ["missing file", "text", "stray name", "tensor gone", "wrong shape"])
+def test_a_broken_file_is_refused_by_name(tmp_path: Path, breakage: str) -> None:
+    path = tmp_path / "significance.safetensors"
+    tensors = {f"layer.0.{name}": tensor for name, tensor in Scorer(HIDDEN, WIDTH).state_dict().items()}
+    if breakage == "stray name":
+        tensors["embedding"] = torch.zeros(1)
+    elif breakage == "tensor gone":
+        del tensors["layer.0.mix.1.bias"]
+    elif breakage == "wrong shape":
+        tensors["layer.0.output.weight"] = torch.zeros(2, WIDTH)
+    if breakage == "text":
+        path.write_text("no tensors here")
+    elif breakage != "missing file":
+        save_file(tensors, path)
+    with pytest.raises(BundleCorruptError, match=r"significance\.safetensors"):
+        load_scorers(path)
+
+
+def test_a_file_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="nowhere"):
+        save_scorers({0: Scorer(HIDDEN, WIDTH)}, tmp_path / "nowhere" / "s.safetensors")

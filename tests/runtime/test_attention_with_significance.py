@@ -1,0 +1,276 @@
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openvino import opset15
+from openvino.utils.node_factory import NodeFactory
+
+from dynamic_tinybert.runtime import ops
+
+Floats = npt.NDArray[np.float32]
+PADDING = -10000.0
+
+
+@pytest.fixture(scope="module", params=ops.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test on every path that this CPU has; ops are made while the variable is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
+        assert ops.isa() == request.param
+        yield request.param
+
+
+@cache
+def core() -> ov.Core:
+    core = ov.Core()
+    ops.add_to(core)
+    return core
+
+
+def inputs_of(width: int) -> list[ov.Node]:
+    return [
+        *(opset15.parameter([-1, -1, width], np.float32) for _ in range(3)),
+        opset15.parameter([-1, -1], np.float32),
+    ]
+
+
+@cache
+def compiled(isa: str, width: int, heads: int, threads: int = 1) -> ov.CompiledModel:
+    assert ops.isa() == isa
+    inputs = inputs_of(width)
+    query, key, value, mask = (node.output(0) for node in inputs)
+    outputs = ops.attention_with_significance(query, key, value, mask, heads)
+    return core().compile_model(ov.Model(list(outputs), inputs), "CPU", {"INFERENCE_NUM_THREADS": threads})
+
+
+def run(model: ov.CompiledModel, *inputs: Floats) -> tuple[Floats, Floats]:
+    request = model.create_infer_request()
+    request.start_async(list(inputs))
+    request.wait()
+    return request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy()
+
+
+def random_inputs(seed: int, batch: int, length: int, width: int) -> tuple[Floats, Floats, Floats]:
+    query, key, value = np.random.default_rng(seed).standard_normal((3, batch, length, width), np.float32)
+    return query, key, value
+
+
+def naive(query: Floats, key: Floats, value: Floats, mask: Floats, heads: int) -> tuple[Any, Any]:
+    """Attention in float64, one head of one sequence after the other."""
+    context = np.zeros(query.shape)
+    significance = np.zeros(mask.shape)
+    dim = query.shape[2] // heads
+    for b in range(len(mask)):
+        real = np.flatnonzero(mask[b] == 0)
+        for head in range(heads):
+            columns = slice(head * dim, (head + 1) * dim)
+            q, k, v = (x[b, real, columns].astype(np.float64) for x in (query, key, value))
+            for i, row in zip(real, q, strict=True):
+                scores = k @ row / math.sqrt(dim)
+                weights = np.exp(scores - scores.max())
+                weights /= weights.sum()
+                context[b, i, columns] = weights @ v
+                significance[b, real] += weights
+    return context, significance
+
+
+def check(model: ov.CompiledModel, inputs: tuple[Floats, Floats, Floats], mask: Floats, heads: int) -> None:
+    context, significance = run(model, *inputs, mask)
+    expected_context, expected_significance = naive(*inputs, mask, heads)
+    np.testing.assert_allclose(context, expected_context, rtol=0, atol=5e-6)
+    np.testing.assert_allclose(significance, expected_significance, rtol=1e-5, atol=1e-6)
+    assert not context[mask != 0].any()
+    assert not significance[mask != 0].any()
+
+
+@pytest.mark.parametrize(
+    ("batch", "length", "width", "heads"),
+    [
+        (1, 1, 8, 1),
+        (1, 2, 3, 3),
+        (2, 17, 64, 2),
+        (1, 47, 32, 1),
+        (1, 48, 96, 3),
+        (1, 49, 64, 1),
+        (2, 97, 128, 2),
+        (1, 130, 60, 4),
+        (3, 33, 40, 2),
+        (1, 171, 384, 12),
+        (1, 519, 64, 1),
+    ],
+)
+def test_equals_naive_attention(isa: str, batch: int, length: int, width: int, heads: int) -> None:
+    inputs = random_inputs(length, batch, length, width)
+    check(compiled(isa, width, heads), inputs, np.zeros((batch, length), np.float32), heads)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.data())
+def test_equals_naive_attention_around_any_padding(isa: str, data: st.DataObject) -> None:
+    width, heads = data.draw(st.sampled_from([(8, 1), (12, 4), (64, 2), (66, 2), (64, 1)]))
+    batch, length = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 70))
+    cells = st.lists(st.booleans(), min_size=batch * length, max_size=batch * length)
+    real = np.array(data.draw(cells)).reshape(batch, length)
+    mask = np.where(real, np.float32(0), np.float32(PADDING))
+    inputs = random_inputs(data.draw(st.integers(0, 9)), batch, length, width)
+    check(compiled(isa, width, heads), inputs, mask, heads)
+    _, significance = run(compiled(isa, width, heads), *inputs, mask)
+    np.testing.assert_allclose(significance.sum(1), heads * real.sum(1), rtol=1e-5)  # probabilities of a row add to 1
+
+
+def test_large_scores_pick_one_token(isa: str) -> None:
+    length, width = 40, 32
+    query, value = np.ones((1, length, width), np.float32), random_inputs(1, 1, length, width)[2]
+    key = np.full((1, length, width), -100, np.float32)
+    key[0, 7] = 100
+    context, significance = run(compiled(isa, width, 1), query, key, value, np.zeros((1, length), np.float32))
+    np.testing.assert_array_equal(context[0], np.tile(value[0, 7], (length, 1)))
+    np.testing.assert_array_equal(significance[0], np.where(np.arange(length) == 7, length, 0))
+
+
+def test_padding_may_hold_anything(isa: str) -> None:
+    inputs = random_inputs(2, 1, 20, 64)
+    mask = np.zeros((1, 20), np.float32)
+    mask[0, [0, 5, 6, 19]] = PADDING
+    clean = run(compiled(isa, 64, 2), *inputs, mask)
+    for values in inputs:
+        values[mask != 0] = np.nan
+    for a, b in zip(clean, run(compiled(isa, 64, 2), *inputs, mask), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_nan_in_a_real_token_is_not_hidden(isa: str) -> None:
+    for which in range(3):
+        inputs = random_inputs(3, 1, 20, 64)
+        inputs[which][0, 4, 40] = np.nan  # second head
+        context, significance = run(compiled(isa, 64, 2), *inputs, np.zeros((1, 20), np.float32))
+        assert np.isnan(context[0, 4, 32:]).any()
+        assert np.isnan(significance).all() == (which < 2)
+
+
+def test_each_sequence_as_if_alone_and_unpadded(isa: str) -> None:
+    lengths, longest, width = [1, 64, 33, 17, 50], 64, 96
+    inputs = random_inputs(4, len(lengths), longest, width)
+    mask = np.array([[0] * n + [PADDING] * (longest - n) for n in lengths], np.float32)
+    model = compiled(isa, width, 3)
+    context, significance = run(model, *inputs, mask)
+    for b, n in enumerate(lengths):
+        query, key, value = (x[b : b + 1, :n] for x in inputs)
+        alone = run(model, query, key, value, np.zeros((1, n), np.float32))
+        np.testing.assert_array_equal(context[b, :n], alone[0][0])
+        np.testing.assert_array_equal(significance[b, :n], alone[1][0])
+
+
+def test_padding_in_the_middle_is_as_if_cut_out(isa: str) -> None:
+    inputs = random_inputs(5, 1, 70, 64)
+    mask = np.where(np.random.default_rng(6).random((1, 70)) < 0.3, PADDING, 0).astype(np.float32)
+    real = mask[0] == 0
+    model = compiled(isa, 64, 2)
+    context, significance = run(model, *inputs, mask)
+    query, key, value = (x[:, real] for x in inputs)
+    cut = run(model, query, key, value, np.zeros((1, int(real.sum())), np.float32))
+    np.testing.assert_array_equal(context[:, real], cut[0])
+    np.testing.assert_array_equal(significance[:, real], cut[1])
+
+
+def test_same_bits_for_any_number_of_threads(isa: str) -> None:
+    inputs, mask = random_inputs(7, 2, 200, 128), np.zeros((2, 200), np.float32)
+    mask[1, 150:] = PADDING
+    first = run(compiled(isa, 128, 4, threads=1), *inputs, mask)
+    for threads in (2, 3, 4):
+        for a, b in zip(first, run(compiled(isa, 128, 4, threads=threads), *inputs, mask), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_one_graph_at_many_lengths(isa: str) -> None:
+    model = compiled(isa, 64, 2)
+    for length in (60, 3, 100, 60, 1):
+        check(model, random_inputs(length, 1, length, 64), np.zeros((1, length), np.float32), 2)
+
+
+def test_concurrent_requests_do_not_disturb_each_other(isa: str) -> None:
+    model = compiled(isa, 64, 2, threads=2)
+    cases = [(*random_inputs(n, 1, n, 64), np.zeros((1, n), np.float32)) for n in range(20, 84, 8)]
+    alone = [run(model, *case) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for _ in range(5):
+            for one, other in zip(alone, pool.map(lambda case: run(model, *case), cases), strict=True):
+                np.testing.assert_array_equal(one[0], other[0])
+                np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_paths_agree() -> None:
+    inputs, mask = random_inputs(8, 2, 100, 64), np.zeros((2, 100), np.float32)
+    results = []
+    for name in ops.available_isas():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DYNAMIC_TINYBERT_ISA", name)
+            results.append(run(compiled(name, 64, 2), *inputs, mask))
+    for context, significance in results:
+        np.testing.assert_allclose(context, results[-1][0], rtol=0, atol=5e-6)
+        np.testing.assert_allclose(significance, results[-1][1], rtol=1e-5)
+    bits = {significance.tobytes() for _, significance in results}
+    assert len(bits) == len(results)  # so the variable did choose between different code
+
+
+def test_significance_can_be_left_out(isa: str) -> None:
+    factory = NodeFactory()
+    factory.add_extension(ops.extension_path())
+    parameters = inputs_of(64)
+    node = factory.create("AttentionWithSignificance", parameters, {"heads": 2, "significance": False})
+    assert node.get_output_size() == 1
+    model = core().compile_model(ov.Model([node.output(0)], parameters), "CPU")
+    inputs, mask = random_inputs(9, 1, 30, 64), np.zeros((1, 30), np.float32)
+    context = model([*inputs, mask])[0]
+    np.testing.assert_array_equal(context, run(compiled(isa, 64, 2), *inputs, mask)[0])
+
+
+def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
+    parameters = inputs_of(64)
+    query, key, value, mask = (node.output(0) for node in parameters)
+    model = ov.Model(list(ops.attention_with_significance(query, key, value, mask, 2)), parameters)
+    ov.save_model(model, tmp_path / "model.xml")
+    loaded = core().compile_model(core().read_model(tmp_path / "model.xml"), "CPU")
+    inputs, zeros = random_inputs(10, 1, 30, 64), np.zeros((1, 30), np.float32)
+    for a, b in zip(run(compiled(isa, 64, 2), *inputs, zeros), run(loaded, *inputs, zeros), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_shapes_are_inferred() -> None:
+    query, key, value = (opset15.parameter([2, 9, 12], np.float32).output(0) for _ in range(3))
+    mask = opset15.parameter([-1, -1], np.float32).output(0)
+    context, significance = ops.attention_with_significance(query, key, value, mask, 3)
+    assert context.get_shape() == [2, 9, 12]
+    assert significance.get_shape() == [2, 9]
+
+
+@pytest.mark.parametrize(
+    ("index", "shape", "kind", "heads", "message"),
+    [
+        (0, [1, 4, 12], np.float64, 3, "input 0 is of type f64; convert it to f32"),
+        (1, [1, 5, 12], np.float32, 3, r"input 1 has shape \[1,5,12\]"),
+        (2, [1, 4, 6], np.float32, 3, r"input 2 has shape \[1,4,6\]"),
+        (0, [4, 12], np.float32, 3, r"input 0 has shape \[4,12\]"),
+        (3, [1, 1, 1, 4], np.float32, 3, r"the mask has shape \[1,1,1,4\]"),
+        (0, [1, 4, 12], np.float32, 5, "width 12 is not a multiple of 5 heads"),
+        (0, [1, 4, 12], np.float32, 0, "heads 0 must be at least 1"),
+    ],
+)
+def test_refuses_wrong_inputs_when_the_graph_is_built(
+    index: int, shape: list[int], kind: npt.DTypeLike, heads: int, message: str
+) -> None:
+    shapes = [[1, 4, 12], [1, 4, 12], [1, 4, 12], [1, 4]]
+    kinds: list[npt.DTypeLike] = [np.float32] * 4
+    shapes[index], kinds[index] = shape, kind
+    query, key, value, mask = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
+    with pytest.raises(RuntimeError, match=f"AttentionWithSignificance: {message}"):
+        ops.attention_with_significance(query, key, value, mask, heads)

@@ -1,0 +1,153 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from torch_model import TorchModel, letter_tokenizer
+from torchmetrics.text import SQuAD
+from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast
+
+from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.squad import Example, read_squad
+
+from tiny import tiny_bert
+
+WORDS = [
+    "Ada",
+    "met",
+    "Charles",
+    "in",
+    "London,",
+    "June",
+    "1833.",
+    "He",
+    "wrote",
+    "to",
+    "her",
+    "about",
+    "engines",
+    "and",
+    "numbers?",
+]
+
+
+@pytest.fixture(scope="module")
+def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return letter_tokenizer(tmp_path_factory.mktemp("letters"))
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Example]:
+    random = np.random.default_rng(0)
+    made = []
+    for i in range(40):
+        words = random.choice(WORDS, random.integers(5, 60)).tolist()
+        at = int(random.integers(len(words) - 1))
+        answers = (" ".join(words[at : at + 2]), words[0])
+        made.append(Example(str(i), "who was it?", " ".join(words), answers, "title"))
+    return made
+
+
+def reference_scores(
+    model: BertForQuestionAnswering, tokenizer_file: Path, examples: list[Example], max_length: int, stride: int
+) -> list[tuple[float, float]]:
+    """F1 and exact match of each example, as scripts for SQuAD do it: n-best 20, answers up to 30 tokens."""
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), pad_token="[PAD]")
+    scores = []
+    for example in examples:
+        encoded = tokenizer(
+            example.question,
+            example.context,
+            truncation="only_second",
+            max_length=max_length,
+            stride=stride,
+            padding=True,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+            return_token_type_ids=True,
+            return_tensors="pt",
+        )
+        with torch.inference_mode():
+            output = model(**{k: encoded[k] for k in ("input_ids", "attention_mask", "token_type_ids")})
+        candidates = []
+        for window, (start, end) in enumerate(zip(output.start_logits, output.end_logits, strict=True)):
+            sequences = encoded.sequence_ids(window)
+            for i in start.topk(min(20, len(start))).indices.tolist():
+                for j in end.topk(min(20, len(end))).indices.tolist():
+                    if sequences[i] == sequences[j] == 1 and i <= j < i + 30:
+                        offsets = encoded["offset_mapping"][window]
+                        text = example.context[offsets[i][0] : offsets[j][1]]
+                        candidates.append((float(start[i] + end[j]), text))
+        metric = SQuAD()(
+            [{"prediction_text": max(candidates)[1], "id": example.id}],
+            [{"answers": {"answer_start": [0] * 9, "text": list(example.answers)}, "id": example.id}],
+        )
+        scores.append((float(metric["f1"]), float(metric["exact_match"])))
+    return scores
+
+
+def kept_positions(mask: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.int32]]:
+    """Layer 1 keeps half of each row's real tokens."""
+    length = mask.shape[1]
+    positions = np.tile(np.arange(length, dtype=np.int32), (len(mask), 1))
+    positions[positions >= mask.sum(1, keepdims=True) // 2] = length
+    return {1: positions}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_figures(tokenizer_file: Path, examples: list[Example], batch_size: int) -> None:
+    bert = tiny_bert()
+    model = TorchModel(bert, tokenizer_file, kept_positions)
+    result = evaluate(model.as_model(), examples, length_config="any", batch_size=batch_size)
+
+    expected = np.array(reference_scores(bert, tokenizer_file, examples, 128, 64))
+    np.testing.assert_allclose(result.question_f1, expected[:, 0], atol=1e-3)
+    np.testing.assert_allclose(result.question_exact_match, expected[:, 1])
+    assert result.f1 == pytest.approx(expected[:, 0].mean(), abs=1e-3)
+    assert result.exact_match == pytest.approx(expected[:, 1].mean())
+    assert 0 < result.f1 < 100
+
+    lengths = np.concatenate([batch["attention_mask"].sum(1) for batch in model.inputs])
+    assert len(lengths) > len(examples)  # some contexts take several windows
+    halves = lengths // 2
+    assert result.mean_length == pytest.approx(lengths.mean())
+    assert result.mean_kept == pytest.approx((lengths.mean(), halves.mean(), halves.mean()))
+    assert result.mean_macs == pytest.approx((1000 * lengths + lengths + 2 * halves).mean())
+    if batch_size == 1:
+        assert result.latency_p50_ms is not None
+        assert result.latency_p95_ms is not None
+        assert 0 < result.latency_p50_ms <= result.latency_p95_ms
+    else:
+        assert (result.latency_p50_ms, result.latency_p95_ms) == (None, None)
+    assert json.loads(json.dumps(result.to_dict()))["question_f1"] == list(result.question_f1)
+
+
+def test_no_progress_bar_without_a_terminal(
+    tokenizer_file: Path, examples: list[Example], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = TorchModel(tiny_bert(), tokenizer_file).as_model()
+    evaluate(model, examples[:2], progress=True)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_bad_input(tokenizer_file: Path, examples: list[Example]) -> None:
+    model = TorchModel(tiny_bert(), tokenizer_file).as_model()
+    with pytest.raises(DataError, match="no examples"):
+        evaluate(model, [])
+    with pytest.raises(DataError, match="question 'x' has no answer"):
+        evaluate(model, [*examples, Example("x", "who?", "abc", (), "")])
+    with pytest.raises(InvalidInputError, match="batch_size must be an int of at least 1, not 0"):
+        evaluate(model, examples, batch_size=0)
+
+
+@pytest.mark.slow
+def test_real_checkpoint_against_the_usual_script(checkpoint: Path, squad_data: Path) -> None:
+    examples = read_squad(squad_data / "squad-search.json", require_answers=True)[::5]
+    bert = BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    result = evaluate(TorchModel(bert, checkpoint / "tokenizer.json").as_model(), examples, batch_size=8)
+    expected = reference_scores(bert, checkpoint / "tokenizer.json", examples, 384, 128)
+    np.testing.assert_allclose(result.question_f1, [f for f, _ in expected], atol=1e-3)
+    np.testing.assert_allclose(result.question_exact_match, [e for _, e in expected])

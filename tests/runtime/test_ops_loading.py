@@ -1,0 +1,104 @@
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from openvino import opset15
+from openvino.utils.node_factory import NodeFactory
+
+from dynamic_tinybert import runtime
+from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime.errors import ExtensionError
+
+VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
+
+
+@pytest.fixture
+def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the extension and its build record, which the environment names."""
+    library = ops.extension_path()
+    copy = tmp_path / library.name
+    shutil.copy(library, copy)
+    shutil.copy(library.with_name("extension-build.json"), tmp_path)
+    monkeypatch.setenv(VARIABLE, str(copy))
+    return copy
+
+
+def test_the_environment_names_the_library(copied: Path) -> None:
+    assert ops.extension_path() == copied
+    ops.check_extension()
+
+
+def test_built_for_this_openvino() -> None:
+    record = json.loads(ops.extension_path().with_name("extension-build.json").read_text())
+    assert ov.__version__.startswith(record["openvino"] + "-")
+
+
+def test_missing_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "no.so"))
+    with pytest.raises(ExtensionError, match=rf"not at {tmp_path}/no.so; correct or unset {VARIABLE}"):
+        ops.add_to(ov.Core())
+
+
+def test_missing_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.setattr(runtime, "__path__", [str(tmp_path)])
+    with pytest.raises(ExtensionError, match=rf"not at {tmp_path}/libdynamic_tinybert.* pip install"):
+        ops.extension_path()
+
+
+def test_found_in_any_folder_of_the_package(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE)
+    monkeypatch.setattr(runtime, "__path__", ["/nowhere", str(copied.parent)])
+    assert ops.extension_path() == copied
+
+
+def test_built_for_another_openvino(copied: Path) -> None:
+    copied.with_name("extension-build.json").write_text('{"openvino": "2026.1.0"}')
+    running = ov.__version__.partition("-")[0]
+    with pytest.raises(
+        ExtensionError,
+        match=rf"for OpenVINO 2026.1.0, and OpenVINO {running} is installed.*pip install openvino==2026.1.0",
+    ):
+        ops.add_to(ov.Core())
+
+
+@pytest.mark.parametrize("record", [None, "", "{}", "[]"])
+def test_without_a_readable_build_record(copied: Path, record: str | None) -> None:
+    path = copied.with_name("extension-build.json")
+    path.unlink() if record is None else path.write_text(record)
+    with pytest.raises(ExtensionError, match=rf"cannot read {path}"):
+        ops.check_extension()
+
+
+def test_not_a_library(copied: Path) -> None:
+    copied.write_bytes(b"nothing")
+    with pytest.raises(ExtensionError, match=f"cannot load {copied}"):
+        ops.check_extension()
+
+
+def test_isas() -> None:
+    assert ops.isa() in ops.available_isas()
+    assert ops.available_isas()[-1] == "scalar"
+
+
+def test_the_fastest_isa_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DYNAMIC_TINYBERT_ISA", raising=False)
+    assert ops.isa() == ops.available_isas()[0]
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")
+    assert ops.isa() == "scalar"
+
+
+def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "neon")
+    message = "DYNAMIC_TINYBERT_ISA is 'neon'.*one of: .*scalar"
+    for call in (ops.isa, ops.check_extension, lambda: ops.add_to(ov.Core())):
+        with pytest.raises(ExtensionError, match=message):
+            call()
+    factory = NodeFactory()  # as a graph that is read from a file would
+    factory.add_extension(ops.extension_path())
+    rows, mask = opset15.parameter([1, 4, 8], np.float32), opset15.parameter([1, 4], np.float32)
+    with pytest.raises(RuntimeError, match=message):
+        factory.create("AttentionWithSignificance", [rows, rows, rows, mask], {"heads": 2})
