@@ -54,9 +54,9 @@ def quantize_linears(
 ) -> dict[str, QuantizedLinear]:
     """Calibrate the Linear layers of `model` with INC's SmoothQuant and PT2E static quantisation.
 
-    Activation ranges are INC's default, the moving average (constant 0.01) of the batches' minima and maxima;
-    weights take one scale per output channel. Layers that read the same tensor (query, key and value of one
-    layer) get the same smoothing, scale and zero point, so that one quantised input serves them all.
+    Activation ranges are INC's default, the moving average (constant 0.01) of the batches' minima and maxima,
+    the longest batch first; weights take one scale per output channel. Layers that read the same tensor (query,
+    key and value of one layer) get the same smoothing, scale and zero point: one quantised input serves them.
 
     Args:
         model: An FP32 module that `torch.export` accepts. It is copied, not changed.
@@ -83,6 +83,8 @@ def quantize_linears(
     _check_batches(batches)
     from . import inc
 
+    # The longest first: the moving average stays near its first batch, and the graph fixes an example's length 1.
+    batches = sorted(batches, key=_length, reverse=True)
     model = copy.deepcopy(model).eval()
     with (
         inc.quiet(),
@@ -145,9 +147,7 @@ def _observed_linears(observed: GraphModule) -> Iterator[tuple[str, Tensor, Tens
         yield name, observed.get_parameter(path), weight_scale, scale.item(), zero_point.item()
 
 
-def _quantize_weight(
-    weight: Tensor, scale: Tensor, bits: int
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     lowest, highest = -128, 127
     if bits == 7:  # INC has no such range
         lowest, highest = -63, 63
@@ -175,6 +175,10 @@ def _check_options(smooth_alpha: float | None, weight_bits: int) -> None:
         raise InvalidInputError(f"weight_bits is {weight_bits}; give 8, or 7 for CPUs without VNNI")
 
 
+def _length(batch: Batch) -> int:
+    return max(tensor.shape[1] for tensor in batch.values())
+
+
 def _check_batches(batches: Sequence[Batch]) -> None:
     if not batches:
         raise InvalidInputError("there are no calibration batches; give at least one, better about a hundred")
@@ -186,8 +190,7 @@ def _check_batches(batches: Sequence[Batch]) -> None:
         for key, tensor in batch.items():
             if tensor.ndim != 2 or tensor.shape[0] != 1:
                 raise InvalidInputError(
-                    f"{key} of calibration batch {i} has shape {list(tensor.shape)}; "
-                    "give one sequence, [1, length]"
+                    f"{key} of calibration batch {i} has shape {list(tensor.shape)}; give one sequence, [1, length]"
                 )
         if "attention_mask" in batch and not batch["attention_mask"].all():
             raise InvalidInputError(

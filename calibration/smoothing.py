@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from dynamic_tinybert.runtime.errors import CheckpointError
 
 
-def readers_by_tensor(
-    model: nn.Module, names: Sequence[str], inputs: Mapping[str, Tensor]
-) -> list[list[str]]:
+def readers_by_tensor(model: nn.Module, names: Sequence[str], inputs: Mapping[str, Tensor]) -> list[list[str]]:
     """Group the named modules by the tensor that they read, in one forward pass over `inputs`.
 
     Raises:
@@ -40,9 +38,7 @@ def readers_by_tensor(
     return groups
 
 
-def insert_smoothing(
-    model: nn.Module, group: Sequence[str], low: Tensor, high: Tensor, alpha: float
-) -> Tensor:
+def insert_smoothing(model: nn.Module, group: Sequence[str], low: Tensor, high: Tensor, alpha: float) -> Tensor:
     """Put one SmoothQuant multiplication before each Linear of `group` and divide their weights by it.
 
     These are the parts of INC's TorchSmoothQuant. That class finds such groups by torch.jit.trace, which

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -50,10 +51,11 @@ def export(
         bool, typer.Option("--local-files-only", help="Never touch the network.")
     ] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Allow code of the repository to run.")
+        bool, typer.Option("--trust-remote-code", help="Let a checkpoint without tokenizer.json run a tokenizer of its own.")
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
+    _quiet_libraries()
     from dynamic_tinybert.export import export_model
 
     start = perf_counter()
@@ -75,6 +77,15 @@ def export(
     )
     _print(report)
     print(f"Done in {perf_counter() - start:.0f} s: {report.path} ({report.size / 1e6:.1f} MB)")
+
+
+def _quiet_libraries() -> None:
+    """Keep off the terminal what torch's add-ons warn of when they are imported, and the bars of short loads."""
+    for name in ("torchao", "torch.utils._pytree"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from transformers.utils.logging import disable_progress_bar
+
+    disable_progress_bar()
 
 
 def _named_config(text: str) -> tuple[str, LengthConfig]:

@@ -106,7 +106,7 @@ def export_model(
         token: Hub token.
         cache_dir: Where downloads are kept.
         local_files_only: Never touch the network.
-        trust_remote_code: Allow code of the checkpoint's repository to run.
+        trust_remote_code: Let a checkpoint without tokenizer.json build its tokenizer by code of its own.
         say: Receives a line for each step.
 
     Raises:
@@ -122,6 +122,8 @@ def export_model(
         raise InvalidInputError(
             "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
         )
+    if num_samples < 1:
+        raise InvalidInputError(f"num_samples is {num_samples}; give at least 1, better a hundred")
     with publishing(Path(output), force=force) as folder:
         say(f"Loading {model}")
         checkpoint = load_checkpoint(

@@ -1,5 +1,6 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,12 +23,15 @@ def answerer(tmp_path_factory: pytest.TempPathFactory) -> QuestionAnswerer:
     return QuestionAnswerer(TorchModel(tiny_bert(), file).as_model())
 
 
-@pytest.mark.slow
-def test_contract_of_the_transformers_pipeline(checkpoint: Path) -> None:
+def test_there_are_cases_enough() -> None:
     assert len(CASES) >= 200
     assert CONTRACT["transformers"] == "5.2.0"
+
+
+@pytest.mark.parametrize("cases", [CASES[::8], pytest.param(CASES, marks=pytest.mark.slow)], ids=["some", "all"])
+def test_contract_of_the_transformers_pipeline(checkpoint: Path, cases: list[dict[str, Any]]) -> None:
     bert = BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
-    check_contract(QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model()))
+    check_contract(QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model()), cases)
 
 
 def test_contract_check_notices_a_wrong_answer(checkpoint: Path) -> None:

@@ -1,0 +1,187 @@
+"""Export from end to end: Python, command line, interruption, and what other tools make of the bundle."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+import torch
+from tiny import tiny_bert, tiny_tokenizer
+
+from dynamic_tinybert.export import export_model
+from dynamic_tinybert.export.parity import random_batch
+from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
+from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.errors import BundleExistsError, DataError, InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+CONTEXT = "the fox was in the box , and the cat was in the hat . who was in it ?"
+CONFIGS = {"half": (1, 0.7, 0.4), "paper": LengthConfig.parse("300,200,100@384")}
+
+
+@pytest.fixture(scope="module")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint")
+    tiny_bert(hidden_size=64, num_attention_heads=2, intermediate_size=128).save_pretrained(folder)
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def squad(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    questions = [{"id": str(k), "question": f"what was in {'abcdefgh'[k]} ?", "answers": []} for k in range(8)]
+    file = tmp_path_factory.mktemp("data") / "squad.json"
+    file.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": questions}]}]}))
+    return file
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(tiny_checkpoint: Path, squad: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("bundles") / "int8"
+    lines: list[str] = []
+    report = export_model(
+        tiny_checkpoint, output, calibration_data=squad, num_samples=5, length_configs=CONFIGS, say=lines.append
+    )
+    assert lines
+    assert report.path == output
+    assert list(report.parity) == ["full", "half", "paper"]
+    assert report.parity["half"].chosen_from > 0
+    assert report.int8 is not None
+    assert report.int8.windows == 3  # those of the eight that were not calibrated on
+    assert 0 < report.int8.mean_difference < 0.5
+    return output
+
+
+def test_bundle_answers_at_each_length_configuration(int8_bundle: Path) -> None:
+    answerer = QuestionAnswerer.from_pretrained(int8_bundle)
+    for name in ("full", "half", "paper"):
+        answer = answerer(question="who was in the box ?", context=CONTEXT, length_config=name)
+        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
+
+
+def test_bundle_says_what_it_is(int8_bundle: Path, tiny_checkpoint: Path) -> None:
+    bundle = open_bundle(int8_bundle)
+    assert bundle.quantization["precision"] == "int8"
+    assert bundle.quantization["weight_bits"] == 8
+    assert bundle.versions["openvino"] == "2026.4.1"
+    assert bundle.length_configs["paper"].config.keep_ratios == (300 / 384, 200 / 384, 100 / 384)
+    assert (int8_bundle / "config.json").read_bytes() == (tiny_checkpoint / "config.json").read_bytes()
+
+
+def test_weights_of_7_bits(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
+    export_model(tiny_checkpoint, tmp_path / "b", calibration_data=squad, num_samples=4, weight_bits=7)
+    model = ov.Core().read_model(tmp_path / "b/openvino_model.xml")
+    encoder = [
+        node.get_data()
+        for node in model.get_ops()
+        if node.get_type_name() == "Constant" and node.get_element_type() == ov.Type.i8
+    ]
+    encoder = [weights for weights in encoder if weights.shape != (100, 64)]  # the word embeddings
+    assert len(encoder) == 18
+    assert max(np.abs(weights.astype(int)).max() for weights in encoder) == 63
+
+
+def test_stock_openvino_runs_the_bundle_without_our_extension(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    export_model(tiny_checkpoint, tmp_path / "b", precision="fp32", length_configs=CONFIGS)
+    batch = random_batch([40, 21], 100)
+    stock = ov.Core().compile_model(tmp_path / "b/openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(dict(batch))
+    ours = LengthAdaptiveModel.from_pretrained(tmp_path / "b")(**batch, length_config="full")
+    real = batch["attention_mask"] == 1
+    np.testing.assert_allclose(stock["start_logits"][real], ours.start_logits[real], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_optimum_intel_loads_the_bundle(int8_bundle: Path) -> None:
+    from optimum.intel import OVModelForQuestionAnswering
+
+    batch = random_batch([48], 100)
+    model = OVModelForQuestionAnswering.from_pretrained(int8_bundle, ov_config={"INFERENCE_PRECISION_HINT": "f32"})
+    theirs = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+    ours = LengthAdaptiveModel.from_pretrained(int8_bundle, precision="f32")(**batch, length_config="full")
+    np.testing.assert_allclose(theirs.start_logits, ours.start_logits, atol=1e-4)
+    np.testing.assert_allclose(theirs.end_logits, ours.end_logits, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_our_graph_computes_what_optimum_intels_export_computes(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    from optimum.intel import OVModelForQuestionAnswering
+
+    export_model(tiny_checkpoint, tmp_path / "b", precision="fp32")
+    batch = random_batch([48], 100)
+    model = OVModelForQuestionAnswering.from_pretrained(
+        tiny_checkpoint, export=True, ov_config={"INFERENCE_PRECISION_HINT": "f32"}
+    )
+    theirs = model(**{name: torch.from_numpy(array) for name, array in batch.items()})
+    ours = LengthAdaptiveModel.from_pretrained(tmp_path / "b", precision="f32")(**batch)
+    np.testing.assert_allclose(theirs.start_logits, ours.start_logits, atol=1e-4)
+
+
+def test_bad_arguments_are_refused_before_anything_is_written(
+    tiny_checkpoint: Path, squad: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "b"
+    with pytest.raises(InvalidInputError, match="calibration data"):
+        export_model(tiny_checkpoint, output)
+    with pytest.raises(LengthConfigError, match="2 keep ratios"):
+        export_model(tiny_checkpoint, output, precision="fp32", length_configs={"short": (1, 0.5)})
+    with pytest.raises(InvalidInputError, match="weight_bits"):
+        export_model(tiny_checkpoint, output, calibration_data=squad, weight_bits=4)
+    with pytest.raises(InvalidInputError, match="num_samples"):
+        export_model(tiny_checkpoint, output, calibration_data=squad, num_samples=0)
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"data": []}')
+    with pytest.raises(DataError, match=r"broken\.json"):
+        export_model(tiny_checkpoint, output, calibration_data=broken)
+    assert [path.name for path in tmp_path.iterdir()] == ["broken.json"]
+
+
+def test_an_existing_bundle_stays_unless_forced(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "b"
+    export_model(tiny_checkpoint, output, precision="fp32")
+    with pytest.raises(BundleExistsError, match="--force"):
+        export_model(tiny_checkpoint, output, precision="fp32")
+    export_model(tiny_checkpoint, output, precision="fp32", length_configs=CONFIGS, force=True)
+    assert list(open_bundle(output).length_configs) == ["full", "half", "paper"]
+
+
+def run_cli(*arguments: object) -> subprocess.Popen[str]:
+    program = "import sys; from dynamic_tinybert.runtime.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, "export", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def test_command_line(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
+    options = ("--calibration-data", squad, "--num-samples", 4, "--length-config", "half=1,0.7,0.4")
+    process = run_cli(tiny_checkpoint, tmp_path / "b", *options, "--length-config", "paper=300,200,100@384")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "INT8 against FP32" in out
+    assert "Done in" in out
+    assert list(open_bundle(tmp_path / "b").length_configs) == ["full", "half", "paper"]
+    assert not err  # no noise of the libraries below
+    refused = run_cli(tiny_checkpoint, tmp_path / "b", *options)
+    _, err = refused.communicate()
+    assert refused.returncode == 1
+    assert "--force" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_export_leaves_nothing(
+    tiny_checkpoint: Path, squad: Path, tmp_path: Path, number: int, code: int
+) -> None:
+    process = run_cli(tiny_checkpoint, tmp_path / "b", "--calibration-data", squad)
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.iterdir()):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.5)
+    os.kill(process.pid, number)
+    process.communicate()
+    assert process.returncode == code
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,94 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import tiny_bert, write_tiny_bundle
+
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+CONTEXT = "the fox was in the box and the cat was in the hat"
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), tiny_bert(), {"half": LengthConfig((1, 0.7, 0.4))})
+
+
+@pytest.fixture
+def squad(tmp_path: Path) -> Path:
+    qas = [{"id": str(k), "question": f"what was in {word}?", "answers": [{"text": "the fox", "answer_start": 0}]}
+           for k, word in enumerate(("the box", "it"))]  # fmt: skip
+    file = tmp_path / "squad.json"
+    file.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": qas}]}]}))
+    return file
+
+
+def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    program = "import sys; from dynamic_tinybert.runtime.cli import main; sys.exit(main())"
+    command = [sys.executable, "-c", program, *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
+
+
+def test_ask_prints_the_answer_alone_on_standard_output(bundle: Path) -> None:
+    done = run("ask", "--bundle", bundle, "what was in the box?", CONTEXT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in CONTEXT
+    assert "length configuration full" in done.stderr
+
+
+def test_ask_reads_the_context_from_a_file_or_standard_input(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "context.txt"
+    file.write_text(CONTEXT)
+    options = ("ask", "--bundle", bundle, "what was in the box?", "--length-config", "half", "--json")
+    one = run(*options, "--context-file", file)
+    other = run(*options, "--context-file", "-", stdin=CONTEXT)
+    for done in (one, other):
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
+        assert answer["length_config"] == "half"
+        assert answer["milliseconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("ask", "what?"), "either as the second argument or with --context-file"),
+        (("ask", "what?", CONTEXT, "--context-file", "x"), "either as the second argument or with --context-file"),
+        (("ask", "what?", "--context-file", "/no/such/file"), "cannot read /no/such/file"),
+        (("ask", "", CONTEXT, "--bundle", "{bundle}"), "question is empty"),
+        (("ask", "what?", CONTEXT, "--bundle", "{bundle}", "--length-config", "x"), "unknown length configuration 'x'"),
+        (("ask", "what?", CONTEXT, "--bundle", "/no/such/bundle"), "/no/such/bundle"),
+        (("evaluate", "--bundle", "{bundle}", "--data", "/no/such.json"), "/no/such.json"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(bundle: Path, arguments: tuple[str, ...], message: str) -> None:
+    done = run(*(argument.format(bundle=bundle) for argument in arguments))
+    assert done.returncode == 1
+    assert message in done.stderr
+    assert done.stderr.startswith("dynamic-tinybert: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_usage_is_exit_code_2() -> None:
+    assert run("ask", "--no-such-option").returncode == 2
+
+
+def test_evaluate_prints_a_line_for_each_configuration(bundle: Path, squad: Path, tmp_path: Path) -> None:
+    figures = tmp_path / "figures.json"
+    done = run("evaluate", "--bundle", bundle, "--data", squad, "--length-config", "all", "--json", figures)
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()[2:]] == ["full", "half"]
+    written = json.loads(figures.read_text())
+    assert len(written["half"]["question_f1"]) == 2
+    assert written["half"]["mean_macs"] < written["full"]["mean_macs"]
+    assert written["half"]["mean_kept"][2] < written["full"]["mean_kept"][2] == written["full"]["mean_length"]
+
+
+def test_info_says_what_runs_and_what_the_bundle_holds(bundle: Path) -> None:
+    facts = json.loads(run("info", "--bundle", bundle, "--json").stdout)
+    assert facts["cpu"]["kernels"] in facts["cpu"]["kernels_available"]
+    assert list(facts["bundle"]["length_configs"]) == ["full", "half"]
+    assert "half" in run("info", "--bundle", bundle).stdout
