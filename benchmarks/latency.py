@@ -65,9 +65,7 @@ def serve(kind: str, place: str, length: int, threads: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("systems", nargs="+", metavar="NAME=KIND:PLACE")
     parser.add_argument("--length", type=int, default=384, help="tokens")
     parser.add_argument("--threads", type=int, default=2)
@@ -76,9 +74,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="raw samples, in microseconds")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    systems = {
-        name: place.partition(":")[::2] for name, _, place in (s.partition("=") for s in arguments.systems)
-    }
+    systems = {name: place.partition(":")[::2] for name, _, place in (s.partition("=") for s in arguments.systems)}
     if arguments.serve:
         ((kind, place),) = systems.values()
         serve(kind, place, arguments.length, arguments.threads)
@@ -92,7 +88,8 @@ def main() -> None:
 
     def block(name: str, requests: int) -> list[float]:
         worker = workers[name]
-        assert worker.stdin and worker.stdout
+        assert worker.stdin
+        assert worker.stdout
         print(requests, file=worker.stdin, flush=True)
         return [1e6 * seconds for seconds in json.loads(worker.stdout.readline())]
 
@@ -123,9 +120,7 @@ def main() -> None:
         p50, p95 = np.percentile(blocks, (50, 95)) / 1000
         print(f"{name:16}{p50:10.2f}{p95:9.2f}   {np.median(ratios):.3f} [{low:.3f}, {high:.3f}]")
     if arguments.json:
-        arguments.json.write_text(
-            json.dumps({"machine": machine, "systems": systems, "microseconds": samples})
-        )
+        arguments.json.write_text(json.dumps({"machine": machine, "systems": systems, "microseconds": samples}))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,15 +48,16 @@ def quantize_linears(
     batches: Sequence[Batch],
     *,
     smooth_alpha: float | None = 0.75,
-    weight_bits: Literal[7, 8] = 8,
+    weight_bits: int = 8,
     skip: Collection[str] = (),
     progress: bool = True,
 ) -> dict[str, QuantizedLinear]:
     """Calibrate the Linear layers of `model` with INC's SmoothQuant and PT2E static quantisation.
 
-    Activation ranges are INC's default, the moving average (constant 0.01) of the batches' minima and maxima,
-    the longest batch first; weights take one scale per output channel. Layers that read the same tensor (query,
-    key and value of one layer) get the same smoothing, scale and zero point: one quantised input serves them.
+    Activation ranges are INC's default, the moving average (constant 0.01) of the batches' minima and maxima: the
+    first batch counts most, so it should be a typical one. Weights take one scale per output channel. Layers that
+    read the same tensor (query, key and value of one layer) get the same smoothing, scale and zero point, so that
+    one quantised input serves them all.
 
     Args:
         model: An FP32 module that `torch.export` accepts. It is copied, not changed.
@@ -83,8 +84,6 @@ def quantize_linears(
     _check_batches(batches)
     from . import inc
 
-    # The longest first: the moving average stays near its first batch, and the graph fixes an example's length 1.
-    batches = sorted(batches, key=_length, reverse=True)
     model = copy.deepcopy(model).eval()
     with (
         inc.quiet(),
@@ -107,7 +106,8 @@ def quantize_linears(
                 factor = insert_smoothing(model, group, low[group[0]], high[group[0]], smooth_alpha)
                 smoothing |= dict.fromkeys(group, factor)
 
-        example = dict(batches[0])
+        longest = max(batches, key=_length)  # the graph would fix an example's length of 1; others stay open
+        example = dict(longest)
         any_length = {key: {1: torch.export.Dim.AUTO} for key in example}
         exported = inc.export(_Positional(model), (example,), dynamic_shapes=(any_length,))
         observed = inc.prepare(exported, inc.StaticQuantConfig())

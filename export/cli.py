@@ -43,15 +43,12 @@ def export(
     weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for CPUs without VNNI.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
-    token: Annotated[
-        str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)
-    ] = None,
+    token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
-    local_files_only: Annotated[
-        bool, typer.Option("--local-files-only", help="Never touch the network.")
-    ] = False,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
     trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Let a checkpoint without tokenizer.json run a tokenizer of its own.")
+        bool,
+        typer.Option("--trust-remote-code", help="Run the tokenizer's own code if there is no tokenizer.json."),
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
@@ -85,7 +82,7 @@ def _quiet_libraries() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     from transformers.utils.logging import disable_progress_bar
 
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
 
 
 def _named_config(text: str) -> tuple[str, LengthConfig]:
@@ -96,13 +93,12 @@ def _named_config(text: str) -> tuple[str, LengthConfig]:
 
 
 def _print(report: ExportReport) -> None:
-    print(
-        "FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):"
-    )
+    print("FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):")
     for name, parity in report.parity.items():
         print(f"  {name:16} {parity.max_difference:.1e}   {parity.disputed} of {parity.chosen_from}")
     if change := report.int8:
         print(
-            f"INT8 against FP32 at full length, {change.windows} windows: logits differ by {change.mean_difference:.3f} "
-            f"on average, {change.max_difference:.2f} at most; same best start and end in {change.same_span:.0%}"
+            f"INT8 against FP32 at full length, {change.windows} windows: logits differ by "
+            f"{change.mean_difference:.3f} on average, {change.max_difference:.2f} at most; "
+            f"same best start and end in {change.same_span:.0%}"
         )

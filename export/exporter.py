@@ -12,7 +12,6 @@ import numpy as np
 import openvino as ov
 import torch
 from tqdm import tqdm
-from transformers import BertConfig
 
 from dynamic_tinybert.calibration import quantize_linears
 from dynamic_tinybert.runtime.bundle import (
@@ -135,7 +134,6 @@ def export_model(
             trust_remote_code=trust_remote_code,
         )
         config = checkpoint.model.config
-        assert isinstance(config, BertConfig)
         configs = {"full": LengthConfig.full(config.num_hidden_layers)} | {
             name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c))
             for name, c in (length_configs or {}).items()
@@ -151,8 +149,7 @@ def export_model(
                 num_samples + HELD_OUT,
                 config.max_position_embeddings,
             )
-        weights = {name: tensor.numpy() for name, tensor in checkpoint.model.state_dict().items()}
-        graph = write_ir(config, weights)
+        graph = write_ir(checkpoint.model)
         say("Comparing the FP32 graph with the PyTorch reference")
         parity = _parity(checkpoint, graph, configs)
         change = None
@@ -167,10 +164,8 @@ def export_model(
                 weight_bits=weight_bits,
                 skip={"qa_outputs"},
             )
-            plain, graph = graph, write_ir(config, weights, quantized)
-            change = _int8_change(
-                plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads
-            )
+            plain, graph = graph, write_ir(checkpoint.model, quantized)
+            change = _int8_change(plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads)
         say("Writing the bundle")
         with writing(folder):
             ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
@@ -186,9 +181,7 @@ def export_model(
     return ExportReport(Path(output), size, parity, change)
 
 
-def _quantization(
-    precision: str, weight_bits: int, smooth_alpha: float | None, num_samples: int
-) -> dict[str, object]:
+def _quantization(precision: str, weight_bits: int, smooth_alpha: float | None, num_samples: int) -> dict[str, object]:
     if precision == "fp32":
         return {"precision": "fp32", "weight_bits": None}
     return {
@@ -200,19 +193,13 @@ def _quantization(
     }
 
 
-def _parity(
-    checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]
-) -> dict[str, Parity]:
+def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
     config = checkpoint.model.config
     reference = ReferenceModel(checkpoint.model)
     longest = min(384, config.max_position_embeddings)
-    batches = [
-        random_batch(lengths, config.vocab_size) for lengths in ([17], [longest], [longest // 2, 64, 17])
-    ]
+    batches = [random_batch(lengths, config.vocab_size) for lengths in ([17], [longest], [longest // 2, 64, 17])]
     return {
-        name: check_parity(
-            reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c
-        )
+        name: check_parity(reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c)
         for name, c in tqdm(configs.items(), desc="Comparing", disable=None)
     }
 

@@ -12,21 +12,18 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
-from transformers import BertConfig
+from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import QuantizedLinear
 
 Array = npt.NDArray[np.float32]
 
 
-def write_ir(
-    config: BertConfig, weights: Mapping[str, Array], quantized: Mapping[str, QuantizedLinear] | None = None
-) -> ov.Model:
-    """The full-length question-answering graph of a ``BertForQuestionAnswering``.
+def write_ir(model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear] | None = None) -> ov.Model:
+    """The full-length question-answering graph of a checkpoint.
 
     Args:
-        config: The checkpoint's configuration.
-        weights: Its state dict as float32 arrays.
+        model: The checkpoint, in FP32.
         quantized: INT8 weights and activation ranges by module name; modules that are not in it stay FP32.
             With it the word embeddings become INT8, too, with a scale per row.
 
@@ -34,22 +31,19 @@ def write_ir(
         A model with int64 inputs `input_ids`, `attention_mask` and `token_type_ids` [B, L] and float32
         outputs `start_logits` and `end_logits` [B, L], B and L dynamic.
     """
-    return _Writer(config, weights, quantized or {}).model()
+    return _Writer(model, quantized or {}).model()
 
 
 class _Writer:
-    def __init__(
-        self, config: BertConfig, weights: Mapping[str, Array], quantized: Mapping[str, QuantizedLinear]
-    ) -> None:
-        self.config = config
-        self.weights = weights
+    def __init__(self, model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]) -> None:
+        self.config = model.config
+        self.weights: dict[str, Array] = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
         self.quantized = quantized
         self.quantized_activations: dict[tuple[object, ...], ov.Output] = {}
 
     def model(self) -> ov.Model:
         ids, mask, types = (
-            ops.parameter([-1, -1], np.int64, name=name)
-            for name in ("input_ids", "attention_mask", "token_type_ids")
+            ops.parameter([-1, -1], np.int64, name=name) for name in ("input_ids", "attention_mask", "token_type_ids")
         )
         for parameter in (ids, mask, types):
             parameter.output(0).get_tensor().set_names({parameter.get_friendly_name()})
@@ -97,9 +91,7 @@ class _Writer:
         query, key, value = (self.split_heads(node) for node in projected.values())
         attention = _named(ops.scaled_dot_product_attention(query, key, value, mask), f"{name}.attention")
         merged = ops.transpose(attention, [0, 2, 1, 3])
-        context = _named(
-            ops.reshape(merged, [0, 0, self.config.hidden_size], True), f"{name}.context"
-        )
+        context = _named(ops.reshape(merged, [0, 0, self.config.hidden_size], True), f"{name}.context")
         dense = self.linear(f"{prefix}.attention.output.dense", context.output(0))
         summed = _named(ops.add(dense, state), f"{name}.attention.residual")
         attended = self.layer_norm(f"{prefix}.attention.output.LayerNorm", summed.output(0))
@@ -118,9 +110,7 @@ class _Writer:
         bias = self.weights[f"{name}.bias"][None, None]
         if (quantized := self.quantized.get(name)) is None:
             return ops.add(ops.matmul(x, self.weights[f"{name}.weight"], False, True), bias)
-        weight = ops.multiply(
-            ops.convert(ops.constant(quantized.weight), np.float32), quantized.weight_scale[:, None]
-        )
+        weight = ops.multiply(ops.convert(ops.constant(quantized.weight), np.float32), quantized.weight_scale[:, None])
         return ops.add(ops.matmul(self.quantize_activation(x, quantized), weight, False, True), bias)
 
     def quantize_activation(self, x: ov.Output, to: QuantizedLinear) -> ov.Output:

@@ -81,9 +81,7 @@ def check_parity(
         ParityError: They do not.
     """
     config = reference.model.config
-    tolerance = SIGNIFICANCE_TOLERANCE * (
-        config.num_attention_heads if reference.significance == "attention" else 1
-    )
+    tolerance = SIGNIFICANCE_TOLERANCE * (config.num_attention_heads if reference.significance == "attention" else 1)
     difference, disputed, chosen_from = 0.0, 0, 0
     for batch in batches:
         outputs = run(batch)
@@ -109,11 +107,7 @@ def check_parity(
                 present = entering < length
                 positions = kept[layer][row]
                 disputed += _disputed(
-                    dict(
-                        zip(
-                            entering[present], expected.significance[layer][row].numpy()[present], strict=True
-                        )
-                    ),
+                    dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True)),
                     set(positions[positions < length].tolist()),
                     length_config.most_kept(int(lengths[row]))[layer],
                     length_config.thresholds[layer],

@@ -29,9 +29,7 @@ BundleOption = Annotated[
     str | None,
     typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package."),
 ]
-ThreadsOption = Annotated[
-    int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")
-]
+ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
 
 
 def main() -> None:
@@ -53,9 +51,7 @@ def ask(
         Path | None, typer.Option(help="File with the text instead; - reads standard input.")
     ] = None,
     bundle: BundleOption = None,
-    length_config: Annotated[
-        str | None, typer.Option(help="Name in the bundle; by default its own default.")
-    ] = None,
+    length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
     num_threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
@@ -64,9 +60,7 @@ def ask(
 
     text = _context(context, context_file)
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
-    answerer(
-        question, text, length_config=length_config
-    )  # compiles the graph, so that the time below is an answer's
+    answerer(question, text, length_config=length_config)  # compiles the graph, so that the time below is an answer's
     start = perf_counter()
     answer = answerer(question, text, length_config=length_config)
     milliseconds = 1000 * (perf_counter() - start)
@@ -95,9 +89,7 @@ def evaluate_command(
         str | None, typer.Option(help="Name in the bundle, or all; by default its default.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")
-    ] = 1,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")] = 1,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
 ) -> None:
@@ -117,15 +109,13 @@ def evaluate_command(
         f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
     )
     for name in names:
-        result = results[name] = evaluate(
-            model, examples, length_config=name, batch_size=batch_size, progress=True
-        )
+        result = results[name] = evaluate(model, examples, length_config=name, batch_size=batch_size, progress=True)
         mean_kept = sum(result.mean_kept) / len(result.mean_kept)
         latencies = "".join(
-            f"{'-' if ms is None else f'{ms:.1f}':>8}"
-            for ms in (result.latency_p50_ms, result.latency_p95_ms)
+            f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in (result.latency_p50_ms, result.latency_p95_ms)
         )
-        line = f"{name:16}{result.f1:7.2f}{result.exact_match:7.2f}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
+        scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
+        line = f"{name:16}{scores}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
         if name != "full" and "full" in results:
             difference, low, high = paired_bootstrap(result.question_f1, results["full"].question_f1)
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"

@@ -33,6 +33,4 @@ def _cpuinfo(key: str) -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return ""
-    return next(
-        (line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), ""
-    )
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")

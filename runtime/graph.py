@@ -75,9 +75,7 @@ def bounds(length_config: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
     }
 
 
-def kept_positions(
-    outputs: Arrays, length: int
-) -> dict[int, npt.NDArray[np.int32]]:
+def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int32]]:
     """Positions of the tokens that each selecting layer passed on, int32 [B, n], from the graph's outputs.
 
     Args:
@@ -128,9 +126,7 @@ class _Selection:
         if self.length_config is None:
             self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
         shape = ids.get_output_partial_shape(0)
-        by_ratios = self.length_config is not None and not any(
-            t is not None for t in self.length_config.thresholds
-        )
+        by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
         self.window = shape[1].get_length() if shape.is_static and by_ratios else None
         self.start_slots(ids)
         for layer in selecting:
@@ -196,9 +192,7 @@ class _Selection:
         return ops.gather(what, positions, 1, batch_dims=1).output(0)
 
     def select_by_attention(self, layer: int) -> None:
-        query, key, value = (
-            self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value")
-        )
+        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
         context, significance = attention_with_significance(query, key, value, self.mask, self.num_heads)
         residual = self.node(f"layer.{layer}.attention.residual").input(1)
         kept_context, kept_state = self.select(layer, significance, [context, residual.get_source_output()])

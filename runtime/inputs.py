@@ -23,9 +23,7 @@ def checked_inputs(
     """
     ids = _integers("input_ids", input_ids)
     if ids.ndim != 2 or ids.size == 0:
-        raise InvalidInputError(
-            f"input_ids must have shape [batch, length] with at least one token, not {ids.shape}"
-        )
+        raise InvalidInputError(f"input_ids must have shape [batch, length] with at least one token, not {ids.shape}")
     if ids.shape[1] > bundle.max_length:
         raise InvalidInputError(
             f"{ids.shape[1]} tokens are more than this model's {bundle.max_length}; split the text into windows"
@@ -45,9 +43,7 @@ def checked_inputs(
             raise InvalidInputError(f"{name} holds {wrong}, which is outside 0..{limit - 1}")
     if not mask.any(1).all():
         row = int(np.argmin(mask.any(1)))
-        raise InvalidInputError(
-            f"row {row} of attention_mask is all 0: a sequence needs at least one real token"
-        )
+        raise InvalidInputError(f"row {row} of attention_mask is all 0: a sequence needs at least one real token")
     return {name: array for name, array, _ in limits}
 
 

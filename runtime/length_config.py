@@ -37,9 +37,7 @@ class LengthConfig:
         object.__setattr__(self, "keep_ratios", ratios)
         object.__setattr__(self, "thresholds", thresholds)
         if not ratios:
-            raise LengthConfigError(
-                "a length configuration needs one keep ratio per layer, and none was given"
-            )
+            raise LengthConfigError("a length configuration needs one keep ratio per layer, and none was given")
         for layer, ratio in enumerate(ratios):
             if not 0 < ratio <= 1:  # also refuses NaN
                 raise LengthConfigError(f"keep ratio {ratio} of layer {layer} is outside (0, 1]")

@@ -137,9 +137,7 @@ class LengthAdaptiveModel:
             if value is None:
                 continue
             if _SHORT_FORMS[name] in config:
-                raise InvalidInputError(
-                    f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them"
-                )
+                raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
             config[_SHORT_FORMS[name]] = value
         path = (
             default_bundle()
@@ -180,9 +178,7 @@ class LengthAdaptiveModel:
         if isinstance(length_config, str):
             if length_config not in self.length_configs:
                 known = ", ".join(self.length_configs)
-                raise LengthConfigError(
-                    f"unknown length configuration {length_config!r}; this bundle has: {known}"
-                )
+                raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
             return self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(tuple(length_config))
@@ -239,14 +235,8 @@ class LengthAdaptiveModel:
             length_configs: By default all of the bundle, at most as many as are kept in memory.
             lengths: Input lengths in tokens; by default every multiple of 16 up to 384.
         """
-        configs = (
-            list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
-        )
-        sizes = (
-            range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE)
-            if lengths is None
-            else lengths
-        )
+        configs = list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
+        sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
         sizes = list(sizes)
         for config in configs:
             for length in sizes:
@@ -262,10 +252,7 @@ class LengthAdaptiveModel:
             self.bundle.shape,
             length,
             kept,
-            [
-                self.bundle.significance if i in selecting else None
-                for i in range(self.bundle.shape.num_layers)
-            ],
+            [self.bundle.significance if i in selecting else None for i in range(self.bundle.shape.num_layers)],
             {layer: macs_per_token(scorers[layer]) for layer in selecting if layer in scorers},
         )
 
@@ -282,9 +269,7 @@ class LengthAdaptiveModel:
             try:
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
-                raise InferenceError(
-                    f"OpenVINO could not compile the graph with {self._ov_config}: {error}"
-                ) from error
+                raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
 
         return self._graphs.get(None if self._elastic else config, make)
 

@@ -29,9 +29,7 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
 def macs_per_token(weights: ScorerWeights) -> int:
     """Multiply-accumulates of a scorer for each token, the folding of the question left out."""
     width, inputs = weights["input.weight"].shape
-    neighbours = sum(
-        w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3
-    )
+    neighbours = sum(w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3)
     mixing = sum(w.size for name, w in weights.items() if name.startswith("mix.") and w.ndim == 2)
     return int(inputs // 3 * width + neighbours * width + mixing + width)
 
@@ -46,9 +44,7 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         weights: Tensors of the scorer.
     """
     hidden = weights["input.weight"].shape[1] // 3
-    by_state, by_product, by_question = (
-        weights["input.weight"][:, k * hidden : (k + 1) * hidden] for k in range(3)
-    )
+    by_state, by_product, by_question = (weights["input.weight"][:, k * hidden : (k + 1) * hidden] for k in range(3))
     count = ops.maximum(ops.reduce_sum(question, [1], True), np.float32(1))
     summed = ops.matmul(ops.unsqueeze(question, 1), state, False, False)
     mean = ops.divide(summed, ops.unsqueeze(count, 2))  # [B, 1, H]

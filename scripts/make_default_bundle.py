@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle, write_manifest
 from dynamic_tinybert.runtime.evaluation import evaluate

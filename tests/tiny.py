@@ -7,18 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import torch
-from dynamic_tinybert.calibration import Scorer, save_scorers
-from dynamic_tinybert.export.ir import write_ir
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, write_manifest
-from dynamic_tinybert.runtime.length_config import LengthConfig
 from tokenizers import Tokenizer
 from tokenizers.implementations import BertWordPieceTokenizer
 from transformers import BertConfig, BertForQuestionAnswering
 
+from dynamic_tinybert.calibration import Scorer, save_scorers
+from dynamic_tinybert.export.ir import write_ir
+from dynamic_tinybert.runtime.bundle import NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
 
 def tiny_bert(seed: int = 0, **sizes: int) -> BertForQuestionAnswering:
     """A random BertForQuestionAnswering, by default 3 layers of 32 with 4 heads, in evaluation mode."""
-    torch.manual_seed(seed)
     defaults = {
         "vocab_size": 100,
         "hidden_size": 32,
@@ -28,8 +28,15 @@ def tiny_bert(seed: int = 0, **sizes: int) -> BertForQuestionAnswering:
         "max_position_embeddings": 128,
     }
     # a larger range than BERT's own makes attention, and so significance, differ between tokens
-    config = BertConfig(**(defaults | sizes), initializer_range=0.2, attn_implementation="eager")
-    return BertForQuestionAnswering(config).eval()
+    return random_bert({**defaults, **sizes, "initializer_range": 0.2}, seed)
+
+
+def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionAnswering:
+    """A random BertForQuestionAnswering with these entries of a config.json, in evaluation mode."""
+    torch.manual_seed(seed)
+    model = BertForQuestionAnswering(BertConfig.from_dict({**config, "attn_implementation": "eager"}))
+    model.eval()
+    return model
 
 
 def arrays(model: torch.nn.Module) -> Mapping[str, npt.NDArray[np.float32]]:
@@ -64,9 +71,7 @@ def write_tiny_bundle(
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(model.config.to_json_string())
     tiny_tokenizer().save(str(folder / "tokenizer.json"))
-    ov.save_model(
-        write_ir(model.config, arrays(model)), folder / "openvino_model.xml", compress_to_fp16=False
-    )
+    ov.save_model(write_ir(model), folder / "openvino_model.xml", compress_to_fp16=False)
     if scorers is not None:
         save_scorers(scorers, folder / "significance.safetensors")
     configs = {"full": LengthConfig.full(model.config.num_hidden_layers), **(length_configs or {})}

@@ -12,7 +12,6 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
-from tiny import tiny_bert, tiny_tokenizer
 
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import random_batch
@@ -20,6 +19,8 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.errors import BundleExistsError, DataError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
+
+from tiny import tiny_bert, tiny_tokenizer
 
 CONTEXT = "the fox was in the box , and the cat was in the hat . who was in it ?"
 CONFIGS = {"half": (1, 0.7, 0.4), "paper": LengthConfig.parse("300,200,100@384")}
@@ -90,7 +91,9 @@ def test_weights_of_7_bits(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -
 def test_stock_openvino_runs_the_bundle_without_our_extension(tiny_checkpoint: Path, tmp_path: Path) -> None:
     export_model(tiny_checkpoint, tmp_path / "b", precision="fp32", length_configs=CONFIGS)
     batch = random_batch([40, 21], 100)
-    stock = ov.Core().compile_model(tmp_path / "b/openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(dict(batch))
+    stock = ov.Core().compile_model(tmp_path / "b/openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(
+        dict(batch)
+    )
     ours = LengthAdaptiveModel.from_pretrained(tmp_path / "b")(**batch, length_config="full")
     real = batch["attention_mask"] == 1
     np.testing.assert_allclose(stock["start_logits"][real], ours.start_logits[real], atol=1e-5)

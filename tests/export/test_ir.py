@@ -2,11 +2,13 @@ import numpy as np
 import openvino as ov
 import pytest
 import torch
+from transformers import BertForQuestionAnswering
+
 from dynamic_tinybert.calibration import quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import Batch, random_batch
-from tiny import arrays, tiny_bert
-from transformers import BertForQuestionAnswering
+
+from tiny import tiny_bert
 
 
 def compiled(graph: ov.Model) -> ov.CompiledModel:
@@ -32,14 +34,14 @@ def largest_difference(model: BertForQuestionAnswering, graph: ov.CompiledModel,
 )
 def test_graph_computes_what_transformers_computes(sizes: dict[str, int]) -> None:
     model = tiny_bert(**sizes)
-    graph = compiled(write_ir(model.config, arrays(model)))
+    graph = compiled(write_ir(model))
     for lengths in ([1], [17], [128], [5, 60, 33]):
         assert largest_difference(model, graph, random_batch(lengths, 100)) < 1e-5
 
 
 def test_graph_survives_saving_with_its_names(tmp_path: object) -> None:
     model = tiny_bert()
-    ov.save_model(write_ir(model.config, arrays(model)), f"{tmp_path}/model.xml", compress_to_fp16=False)
+    ov.save_model(write_ir(model), f"{tmp_path}/model.xml", compress_to_fp16=False)
     read = ov.Core().read_model(f"{tmp_path}/model.xml")
     names = {node.get_friendly_name() for node in read.get_ops()}
     parts = (
@@ -66,7 +68,7 @@ def test_int8_graph_has_the_calibrated_ranges_and_int8_kernels_only() -> None:
         [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches],
         skip={"qa_outputs"},
     )
-    graph = write_ir(model.config, arrays(model), quantized)
+    graph = write_ir(model, quantized)
 
     ranges = set()
     for node in graph.get_ops():
@@ -97,7 +99,7 @@ def test_int8_graph_stays_close_to_fp32() -> None:
         [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in batches],
         skip={"qa_outputs"},
     )
-    graph = compiled(write_ir(model.config, arrays(model), quantized))
+    graph = compiled(write_ir(model, quantized))
     with torch.inference_mode():
         spread = model(**{n: torch.from_numpy(a) for n, a in batches[0].items()}).start_logits.std()
     assert 0 < largest_difference(model, graph, batches[0]) < 0.5 * float(spread)

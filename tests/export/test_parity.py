@@ -5,6 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers import BertForQuestionAnswering
+
 from dynamic_tinybert.calibration import Scorer
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.ir import write_ir
@@ -12,8 +14,8 @@ from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, 
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from tiny import arrays, tiny_bert
-from transformers import BertConfig, BertForQuestionAnswering
+
+from tiny import arrays, random_bert, tiny_bert
 
 LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
 CONFIGS = {
@@ -40,7 +42,7 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
         reference = ReferenceModel(model, "learnt", modules)
         scorers = {i: arrays(scorer) for i, scorer in modules.items()}
     run = graph_runner(
-        write_ir(model.config, arrays(model)),
+        write_ir(model),
         config,
         num_heads=model.config.num_attention_heads,
         scorers=scorers,
@@ -69,8 +71,7 @@ def test_real_checkpoint(checkpoint: Path, name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CONFIGS)
 def test_shape_of_dynamic_tinybert(name: str) -> None:
-    torch.manual_seed(0)
-    model = BertForQuestionAnswering(BertConfig(num_hidden_layers=6, attn_implementation="eager")).eval()
+    model = random_bert({"num_hidden_layers": 6})  # the rest is BERT-base's
     batches = [random_batch(lengths, model.config.vocab_size) for lengths in LENGTHS]
     parity_of(model, name, batches, elastic=False)
 
@@ -81,14 +82,14 @@ def test_batch_with_padding_inside_a_row() -> None:
     batch["attention_mask"] = batch["attention_mask"].copy()
     batch["attention_mask"][:, 20:27] = 0
     config = LengthConfig((0.9, 0.6, 0.3))
-    run = graph_runner(write_ir(model.config, arrays(model)), config, num_heads=4)
+    run = graph_runner(write_ir(model), config, num_heads=4)
     assert check_parity(ReferenceModel(model), run, [batch], config).chosen_from > 0
 
 
 @pytest.fixture(scope="module")
 def tiny_case() -> tuple[ReferenceModel, Runner, Batch, LengthConfig]:
     model, config = tiny_bert(), LengthConfig((1, 0.6, 0.3))
-    run = graph_runner(write_ir(model.config, arrays(model)), config, num_heads=4)
+    run = graph_runner(write_ir(model), config, num_heads=4)
     return ReferenceModel(model), run, random_batch([50], 100), config
 
 
@@ -109,8 +110,6 @@ def test_a_wrong_choice_of_tokens_is_found(
 ) -> None:
     reference, _, batch, config = tiny_case
     # A graph that drops by other keep ratios chooses other tokens, though its logits are right for them.
-    other = graph_runner(
-        write_ir(reference.model.config, arrays(reference.model)), LengthConfig((1, 0.5, 0.3)), num_heads=4
-    )
+    other = graph_runner(write_ir(reference.model), LengthConfig((1, 0.5, 0.3)), num_heads=4)
     with pytest.raises(ParityError, match="drops the token"):
         check_parity(reference, other, [batch], config)

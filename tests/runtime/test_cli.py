@@ -4,9 +4,10 @@ import sys
 from pathlib import Path
 
 import pytest
-from tiny import tiny_bert, write_tiny_bundle
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
+
+from tiny import tiny_bert, write_tiny_bundle
 
 CONTEXT = "the fox was in the box and the cat was in the hat"
 

@@ -5,9 +5,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch_model import TorchModel, letter_tokenizer
+from torch_model import TorchModel, letter_tokenizer, load_bert, transformers_tokenizer
 from torchmetrics.text import SQuAD
-from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast
+from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import evaluate
@@ -55,7 +55,7 @@ def reference_scores(
     model: BertForQuestionAnswering, tokenizer_file: Path, examples: list[Example], max_length: int, stride: int
 ) -> list[tuple[float, float]]:
     """F1 and exact match of each example, as scripts for SQuAD do it: n-best 20, answers up to 30 tokens."""
-    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), pad_token="[PAD]")
+    tokenizer = transformers_tokenizer(tokenizer_file)
     scores = []
     for example in examples:
         encoded = tokenizer(
@@ -146,7 +146,7 @@ def test_bad_input(tokenizer_file: Path, examples: list[Example]) -> None:
 @pytest.mark.slow
 def test_real_checkpoint_against_the_usual_script(checkpoint: Path, squad_data: Path) -> None:
     examples = read_squad(squad_data / "squad-search.json", require_answers=True)[::5]
-    bert = BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    bert = load_bert(checkpoint)
     result = evaluate(TorchModel(bert, checkpoint / "tokenizer.json").as_model(), examples, batch_size=8)
     expected = reference_scores(bert, checkpoint / "tokenizer.json", examples, 384, 128)
     np.testing.assert_allclose(result.question_f1, [f for f, _ in expected], atol=1e-3)

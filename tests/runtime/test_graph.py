@@ -3,19 +3,21 @@ from collections import Counter
 import numpy as np
 import openvino as ov
 import pytest
+
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import ops
 from dynamic_tinybert.runtime.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from tiny import arrays, tiny_bert
+
+from tiny import tiny_bert
 
 
 @pytest.fixture(scope="module")
 def plain() -> ov.Model:
     model = tiny_bert()
-    return write_ir(model.config, arrays(model))
+    return write_ir(model)
 
 
 def types(graph: ov.Model) -> Counter[str]:
@@ -42,9 +44,7 @@ def test_the_plain_graph_is_not_changed(plain: ov.Model) -> None:
 
 def test_elastic_graph_has_ratios_and_thresholds_as_inputs(plain: ov.Model) -> None:
     graph = with_selection(plain, None, num_layers=3, num_heads=4)
-    assert {
-        i.get_any_name(): i.get_partial_shape() for i in graph.inputs if i.get_element_type() == ov.Type.f32
-    } == {
+    assert {i.get_any_name(): i.get_partial_shape() for i in graph.inputs if i.get_element_type() == ov.Type.f32} == {
         "keep_ratios": ov.PartialShape([3]),
         "thresholds": ov.PartialShape([3]),
     }
@@ -62,10 +62,7 @@ def test_kept_lengths_are_known_from_a_static_input(plain: ov.Model) -> None:
 
 
 def test_a_graph_without_our_names_is_refused() -> None:
-    ids = [
-        ov.opset13.parameter([1, 4], np.int64, name=n)
-        for n in ("input_ids", "attention_mask", "token_type_ids")
-    ]
+    ids = [ov.opset13.parameter([1, 4], np.int64, name=n) for n in ("input_ids", "attention_mask", "token_type_ids")]
     foreign = ov.Model([ov.opset13.result(ids[0])], ids, "foreign")
     with pytest.raises(BundleFormatError, match="mask"):
         with_selection(foreign, LengthConfig((0.5,)), num_layers=1, num_heads=1)

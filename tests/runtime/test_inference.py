@@ -3,8 +3,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from torch_model import TorchModel, letter_tokenizer
-from transformers import PreTrainedTokenizerFast
+from torch_model import TorchModel, letter_tokenizer, transformers_tokenizer
 
 from dynamic_tinybert.runtime.inference import run_windows
 from dynamic_tinybert.runtime.windows import WindowTokenizer
@@ -50,7 +49,7 @@ def test_the_model_reads_what_transformers_would_give_it(tmp_path: Path) -> None
     model = TorchModel(tiny_bert(), file)
     windows = WindowTokenizer(file)("who?", "one two three " * 9, max_seq_len=40, doc_stride=10)
     run_windows(model.as_model(), [windows], length_config=None, batch_size=1)
-    expected = PreTrainedTokenizerFast(tokenizer_file=str(file))(
+    expected = transformers_tokenizer(file)(
         "who?",
         "one two three " * 9,
         truncation="only_second",

@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 import torch
 from contract import CASES, CONTRACT, check_contract
-from torch_model import TorchModel, letter_tokenizer
-from transformers import BertForQuestionAnswering
+from torch_model import TorchModel, letter_tokenizer, load_bert
 
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
@@ -30,12 +29,12 @@ def test_there_are_cases_enough() -> None:
 
 @pytest.mark.parametrize("cases", [CASES[::8], pytest.param(CASES, marks=pytest.mark.slow)], ids=["some", "all"])
 def test_contract_of_the_transformers_pipeline(checkpoint: Path, cases: list[dict[str, Any]]) -> None:
-    bert = BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager").eval()
+    bert = load_bert(checkpoint)
     check_contract(QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model()), cases)
 
 
 def test_contract_check_notices_a_wrong_answer(checkpoint: Path) -> None:
-    bert = BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    bert = load_bert(checkpoint)
     torch.nn.init.normal_(bert.qa_outputs.weight, generator=torch.Generator().manual_seed(0))
     answerer = QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model())
     with pytest.raises(AssertionError):
@@ -78,6 +77,7 @@ def test_shapes_of_results(answerer: QuestionAnswerer) -> None:
 
 def test_no_spans_outside_the_context(answerer: QuestionAnswerer) -> None:
     answer = answerer("who?", "abc", top_k=10, align_to_words=False)
+    assert isinstance(answer, list)
     assert sorted((a["start"], a["end"]) for a in answer) == [(0, 1), (0, 2), (0, 3), (1, 2), (1, 3), (2, 3)]
 
 

@@ -80,9 +80,9 @@ def test_not_json(tmp_path: Path, content: bytes) -> None:
 
 
 def test_unreadable(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read .*missing.json: No such file"):
+    with pytest.raises(DataError, match=r"cannot read .*missing\.json: No such file"):
         read_squad(tmp_path / "missing.json")
-    with pytest.raises(DataError, match="cannot read .*: Is a directory"):
+    with pytest.raises(DataError, match=r"cannot read .*: Is a directory"):
         read_squad(tmp_path)
 
 

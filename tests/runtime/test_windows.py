@@ -7,7 +7,7 @@ from contract import CONTRACT
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from torch_model import letter_tokenizer
+from torch_model import letter_tokenizer, transformers_tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.errors import InvalidInputError
@@ -24,11 +24,6 @@ def tokenizer_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tokenize(tokenizer_file: Path) -> WindowTokenizer:
     return WindowTokenizer(tokenizer_file)
-
-
-def oracle(tokenizer_file: Path) -> PreTrainedTokenizerFast:
-    specials = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    return PreTrainedTokenizerFast(tokenizer_file=str(tokenizer_file), **specials)
 
 
 def assert_same_windows(windows: list[Window], expected: Any) -> None:  # noqa: ANN401 - BatchEncoding
@@ -78,14 +73,14 @@ def test_windows_are_those_of_transformers(
         return
     max_seq_len = lengths[0] + 3 + room
     doc_stride = data.draw(st.integers(0, room - 1))
-    expected = transformers_windows(oracle(tokenizer_file), question, context, max_seq_len, doc_stride)
+    expected = transformers_windows(transformers_tokenizer(tokenizer_file), question, context, max_seq_len, doc_stride)
     assert_same_windows(tokenize(question, context, max_seq_len=max_seq_len, doc_stride=doc_stride), expected)
 
 
 @pytest.mark.parametrize("name", CONTRACT["contexts"])
 def test_windows_of_the_real_tokenizer_are_those_of_transformers(checkpoint: Path, name: str) -> None:
     tokenize = WindowTokenizer(checkpoint / "tokenizer.json")
-    tokenizer = oracle(checkpoint / "tokenizer.json")
+    tokenizer = transformers_tokenizer(checkpoint / "tokenizer.json")
     context = CONTRACT["contexts"][name]
     for max_seq_len, doc_stride in ((384, 128), (60, 20), (33, 0)):
         expected = transformers_windows(tokenizer, "Who is it?", context, max_seq_len, doc_stride)

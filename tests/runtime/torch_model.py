@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-from transformers import BertForQuestionAnswering
+from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel, QuestionAnsweringOutput
@@ -54,6 +54,17 @@ class TorchModel:
     def as_model(self) -> LengthAdaptiveModel:
         """Itself, for the type checker."""
         return cast(LengthAdaptiveModel, self)
+
+
+def load_bert(checkpoint: Path) -> BertForQuestionAnswering:
+    """The checkpoint's model in FP32, with the attention that transformers means as the reference."""
+    return BertForQuestionAnswering.from_pretrained(checkpoint, dtype=torch.float32, attn_implementation="eager")
+
+
+def transformers_tokenizer(file: Path) -> PreTrainedTokenizerFast:
+    """The tokenizer of a ``tokenizer.json`` as transformers uses it."""
+    specials = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)  # type: ignore[no-untyped-call]
 
 
 def letter_tokenizer(folder: Path) -> Path:
