@@ -15,7 +15,7 @@ from transformers import BertConfig, BertForQuestionAnswering
 
 def main(tokenizer_folder: str, output: str) -> None:
     torch.manual_seed(0)
-    BertForQuestionAnswering(BertConfig(num_hidden_layers=6)).save_pretrained(output)
+    BertForQuestionAnswering(BertConfig.from_dict({"num_hidden_layers": 6})).save_pretrained(output)
     shutil.copy(Path(tokenizer_folder) / "tokenizer.json", output)
 
 

@@ -4,6 +4,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
 
 
 def _folder_from(variable: str, what: str) -> Path:

@@ -58,7 +58,7 @@ def bert() -> nn.Module:
             "attn_implementation": "eager",
         }
     )
-    model: nn.Module = BertForQuestionAnswering(config)  # type: ignore[no-untyped-call]
+    model: nn.Module = BertForQuestionAnswering(config)
     return model.eval()
 
 
@@ -304,7 +304,7 @@ def test_the_first_sequence_may_have_length_one() -> None:
 )
 def test_unusable_arguments_are_refused(bad: list[dict[str, Tensor]], options: dict[str, float], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
-        quantize_linears(Embedded(), bad, **options)  # type: ignore[arg-type]
+        quantize_linears(Embedded(), bad, **options)
 
 
 def test_a_model_without_linear_layers_is_refused() -> None:

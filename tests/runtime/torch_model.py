@@ -64,7 +64,7 @@ def load_bert(checkpoint: Path) -> BertForQuestionAnswering:
 def transformers_tokenizer(file: Path) -> PreTrainedTokenizerFast:
     """The tokenizer of a ``tokenizer.json`` as transformers uses it."""
     specials = {f"{name}_token": f"[{name.upper()}]" for name in ("pad", "unk", "cls", "sep", "mask")}
-    return PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_file=str(file), **specials)
 
 
 def letter_tokenizer(folder: Path) -> Path:
