@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -21,6 +20,8 @@ from pathlib import Path
 from time import perf_counter
 
 import numpy as np
+
+from dynamic_tinybert.runtime import cpu
 
 Request = Callable[[], object]
 
@@ -105,8 +106,7 @@ def main() -> None:
         worker.terminate()
 
     machine = {
-        "cpu": next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines()
-                     if line.startswith("model name")), platform.processor()),
+        "cpu": cpu.name(),
         "threads": arguments.threads, "length": arguments.length,
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "numpy")},
     }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from importlib import import_module
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Annotated
@@ -52,9 +53,12 @@ def export(
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
-    _quiet_libraries()
-    from dynamic_tinybert.export import export_model
+    for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
+        logging.getLogger(name).setLevel(logging.ERROR)
+    from dynamic_tinybert.export import export_model  # names the extra that is missing, if one is
 
+    transformers_logging = import_module("transformers.utils.logging")
+    transformers_logging.disable_progress_bar()  # of a load that takes a second
     start = perf_counter()
     report = export_model(
         model,
@@ -62,7 +66,7 @@ def export(
         precision=precision.value,
         calibration_data=calibration_data,
         num_samples=num_samples,
-        length_configs=dict(map(_named_config, length_config or [])),
+        length_configs=_named_configs(length_config or []),
         weight_bits=weight_bits,
         force=force,
         revision=revision,
@@ -76,20 +80,16 @@ def export(
     print(f"Done in {perf_counter() - start:.0f} s: {report.path} ({report.size / 1e6:.1f} MB)")
 
 
-def _quiet_libraries() -> None:
-    """Keep off the terminal what torch's add-ons warn of when they are imported, and the bars of short loads."""
-    for name in ("torchao", "torch.utils._pytree"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # type: ignore[no-untyped-call]
-
-
-def _named_config(text: str) -> tuple[str, LengthConfig]:
-    name, equals, numbers = text.partition("=")
-    if not equals:
-        raise LengthConfigError(f"--length-config {text!r} lacks a name: write NAME={text}")
-    return name, LengthConfig.parse(numbers)
+def _named_configs(texts: list[str]) -> dict[str, LengthConfig]:
+    configs: dict[str, LengthConfig] = {}
+    for text in texts:
+        name, equals, numbers = text.partition("=")
+        if not equals:
+            raise LengthConfigError(f"--length-config {text!r} lacks a name: write NAME={text}")
+        if name in configs:
+            raise LengthConfigError(f"--length-config names {name!r} twice; give each configuration a name of its own")
+        configs[name] = LengthConfig.parse(numbers)
+    return configs
 
 
 def _print(report: ExportReport) -> None:

@@ -21,6 +21,7 @@ from dynamic_tinybert.runtime.bundle import (
     check_length_configs,
     write_manifest,
 )
+from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing, writing
@@ -34,7 +35,7 @@ from .samples import calibration_samples
 HELD_OUT = 32
 """Windows beyond the calibration samples on which INT8 is compared with FP32."""
 
-_PACKAGES = ("openvino", "torch", "transformers", "optimum-intel", "neural-compressor-pt")
+_PACKAGES = ("dynamic-tinybert", "openvino", "torch", "transformers", "neural-compressor-pt")
 
 
 @dataclass(frozen=True)
@@ -117,12 +118,15 @@ def export_model(
         ParityError: The graph does not compute what the checkpoint does.
         StorageError: A file could not be written.
     """
+    if precision not in ("fp32", "int8"):
+        raise InvalidInputError(f"precision is {precision!r}; give 'fp32' or 'int8'")
+    if weight_bits not in (7, 8):
+        raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for CPUs without VNNI")
     if precision == "int8" and calibration_data is None:
         raise InvalidInputError(
             "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
         )
-    if num_samples < 1:
-        raise InvalidInputError(f"num_samples is {num_samples}; give at least 1, better a hundred")
+    require_int("num_samples", num_samples, 1)
     with publishing(Path(output), force=force) as folder:
         say(f"Loading {model}")
         checkpoint = load_checkpoint(
@@ -139,8 +143,7 @@ def export_model(
             for name, c in (length_configs or {}).items()
         }
         check_length_configs(configs, config.num_hidden_layers)
-        with writing(folder):
-            checkpoint.copy_files(folder)
+        checkpoint.copy_files(folder)
         samples: list[Batch] = []
         if calibration_data is not None:  # read before the long steps, so that bad data is refused at once
             samples = calibration_samples(
@@ -153,9 +156,9 @@ def export_model(
         say("Comparing the FP32 graph with the PyTorch reference")
         parity = _parity(checkpoint, graph, configs)
         change = None
+        quantization: dict[str, object] = {"precision": "fp32", "weight_bits": None}
         if precision == "int8":
-            fitting = samples[:num_samples]
-            held_out = samples[num_samples:] or fitting
+            fitting, held_out = samples[:num_samples], samples[num_samples:] or samples
             say(f"Calibrating INT8 on {len(fitting)} windows of {calibration_data}")
             quantized = quantize_linears(
                 checkpoint.model,
@@ -166,6 +169,13 @@ def export_model(
             )
             plain, graph = graph, write_ir(checkpoint.model, quantized)
             change = _int8_change(plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads)
+            quantization = {
+                "precision": "int8",
+                "weight_bits": weight_bits,
+                "method": "Intel Neural Compressor: SmoothQuant, static post-training quantisation",
+                "smooth_alpha": smooth_alpha,
+                "num_samples": len(fitting),
+            }
         say("Writing the bundle")
         with writing(folder):
             ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
@@ -173,31 +183,20 @@ def export_model(
                 folder,
                 significance="attention",
                 length_configs={name: NamedLengthConfig(c) for name, c in configs.items()},
-                quantization=_quantization(precision, weight_bits, smooth_alpha, num_samples),
-                versions={name: version(name) for name in ("dynamic-tinybert", *_PACKAGES)},
+                quantization=quantization,
+                versions={name: version(name) for name in _PACKAGES},
                 source={"model": checkpoint.source, "revision": checkpoint.commit},
             )
             size = sum(file.stat().st_size for file in folder.iterdir())
     return ExportReport(Path(output), size, parity, change)
 
 
-def _quantization(precision: str, weight_bits: int, smooth_alpha: float | None, num_samples: int) -> dict[str, object]:
-    if precision == "fp32":
-        return {"precision": "fp32", "weight_bits": None}
-    return {
-        "precision": "int8",
-        "weight_bits": weight_bits,
-        "method": "Intel Neural Compressor, SmoothQuant and static quantisation",
-        "smooth_alpha": smooth_alpha,
-        "num_samples": num_samples,
-    }
-
-
 def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
     config = checkpoint.model.config
     reference = ReferenceModel(checkpoint.model)
     longest = min(384, config.max_position_embeddings)
-    batches = [random_batch(lengths, config.vocab_size) for lengths in ([17], [longest], [longest // 2, 64, 17])]
+    mixed = [min(length, longest) for length in (171, 64, 17)]
+    batches = [random_batch(lengths, config.vocab_size) for lengths in (mixed[2:], [longest], mixed)]
     return {
         name: check_parity(reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c)
         for name, c in tqdm(configs.items(), desc="Comparing", disable=None)

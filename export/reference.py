@@ -12,7 +12,7 @@ from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer
 
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 _MASKED = -10000.0  # added to the attention scores of padding
@@ -87,12 +87,12 @@ class ReferenceModel(nn.Module):
 
         """
         layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
-        length_config.check_layers(len(layers))
-        self._check_scorers(length_config)
+        scored = None if self.significance == "attention" else [int(layer) for layer in self.scorers]
+        length_config.check_layers(len(layers), scored)
         batch, length = input_ids.shape
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()
-        protected = real & ((token_type_ids == 0) | (positions == 0))  # [CLS], first segment, its [SEP]
+        protected = real & (token_type_ids == 0)  # [CLS], the first segment and its [SEP]
         most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         state = self.model.bert.embeddings(input_ids, token_type_ids)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
@@ -124,14 +124,6 @@ class ReferenceModel(nn.Module):
         logits = _restore(logits, positions, self.model.qa_outputs(state))
         start, end = logits[:, :length].unbind(-1)
         return ReferenceOutput(start, end, kept, entering, significance)
-
-    def _check_scorers(self, length_config: LengthConfig) -> None:
-        without = [i for i in length_config.selecting_layers if str(i) not in self.scorers]
-        if self.significance != "attention" and without:
-            raise LengthConfigError(
-                f"layers {without} are to select by learnt significance and have no scorer; "
-                "give them scorers, or let them keep all tokens"
-            )
 
 
 def _select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:

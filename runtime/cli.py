@@ -1,6 +1,6 @@
 """The command line: ``dynamic-tinybert``.
 
-Exit codes: 0 done, 1 an error of ours (one line on standard error), 2 wrong usage, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 an error, explained on standard error, 2 wrong usage, 130 interrupted, 143 terminated.
 Commands of other folders are found by the entry points ``dynamic_tinybert.commands``.
 """
 
@@ -15,8 +15,16 @@ from typing import Annotated
 
 import typer
 
+from . import cpu, ops
+from .bootstrap import paired_bootstrap
+from .bundle import open_bundle
 from .errors import DynamicTinyBertError, InvalidInputError
+from .evaluation import evaluate
+from .hub import default_bundle, resolve_bundle
+from .model import LengthAdaptiveModel
 from .publish import writing
+from .question_answering import QuestionAnswerer
+from .squad import read_squad
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,8 +64,6 @@ def ask(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Answer a question from a text."""
-    from .question_answering import QuestionAnswerer
-
     text = _context(context, context_file)
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
     answerer(question, text, length_config=length_config)  # compiles the graph, so that the time below is an answer's
@@ -94,11 +100,8 @@ def evaluate_command(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
 ) -> None:
     """Measure F1, exact match, cost and latency on questions with answers."""
-    from .bootstrap import paired_bootstrap
-    from .evaluation import evaluate
-    from .model import LengthAdaptiveModel
-    from .squad import read_squad
-
+    if json_file is not None and not json_file.parent.is_dir():  # found out now, not after the evaluation
+        raise InvalidInputError(f"there is no folder {json_file.parent} to write {json_file.name} to")
     examples = read_squad(data, require_answers=True, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
     default = length_config or model.bundle.default_length_config
@@ -132,10 +135,6 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show versions, what runs on this CPU, and what a bundle holds."""
-    from . import cpu, ops
-    from .bundle import open_bundle
-    from .hub import default_bundle, resolve_bundle
-
     opened = open_bundle(default_bundle() if bundle is None else resolve_bundle(bundle))
     facts = {
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "tokenizers", "numpy")},
@@ -190,7 +189,10 @@ def _plain(value: object) -> str:
 
 
 def _measured(figures: dict[str, object] | None) -> str:
-    return f"  (F1 {figures['f1']:.1f})" if figures and "f1" in figures else ""
+    if not figures:
+        return ""
+    lossy = ", lossy" if figures.get("lossy") else ""
+    return f"  (F1 {figures.get('f1', 'not measured')}{lossy})"
 
 
 def _context(context: str | None, file: Path | None) -> str:

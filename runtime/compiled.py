@@ -57,11 +57,18 @@ class CompiledGraphs:
         with self._lock:
             slot = self._graphs.setdefault(key, _Slot())
             self._graphs.move_to_end(key)
-            while len(self._graphs) > self.limit:
-                self._graphs.popitem(last=False)
         with slot.lock:
             if slot.graph is None:
-                slot.graph = make()
+                try:
+                    slot.graph = make()
+                except BaseException:
+                    with self._lock:
+                        if self._graphs.get(key) is slot:
+                            del self._graphs[key]
+                    raise
+                with self._lock:
+                    while len(self._graphs) > self.limit:
+                        self._graphs.popitem(last=False)
             return slot.graph
 
     def __len__(self) -> int:

@@ -10,7 +10,7 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from .compiled import Arrays
-from .errors import BundleFormatError, LengthConfigError
+from .errors import BundleFormatError
 from .length_config import LengthConfig
 from .ops import attention_with_significance, select_tokens
 from .scorer import ScorerWeights, score
@@ -49,17 +49,11 @@ def with_selection(
         LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer.
         BundleFormatError: A node is not in the graph.
     """
-    selectable = range(num_layers) if scorers is None else sorted(scorers)
     if length_config is None:
-        selecting = tuple(selectable)
+        selecting = tuple(range(num_layers) if scorers is None else sorted(scorers))
     else:
-        length_config.check_layers(num_layers)
+        length_config.check_layers(num_layers, None if scorers is None else scorers.keys())
         selecting = length_config.selecting_layers
-        if missing := set(selecting) - set(selectable):
-            raise LengthConfigError(
-                f"layers {sorted(missing)} should drop tokens but have no significance scorer; "
-                f"layers with one: {list(selectable)}"
-            )
     model = model.clone()
     if selecting:
         _Selection(model, length_config, num_layers, num_heads, scorers, multiple).apply(selecting)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from .errors import LengthConfigError
 
@@ -39,7 +41,7 @@ class LengthConfig:
         if not ratios:
             raise LengthConfigError("a length configuration needs one keep ratio per layer, and none was given")
         for layer, ratio in enumerate(ratios):
-            if not 0 < ratio <= 1:  # also refuses NaN
+            if not (0 < ratio <= 1 and np.float32(ratio) > 0):  # also refuses NaN, and what is 0 to the op
                 raise LengthConfigError(f"keep ratio {ratio} of layer {layer} is outside (0, 1]")
             if layer and ratio > ratios[layer - 1]:
                 raise LengthConfigError(
@@ -51,7 +53,7 @@ class LengthConfig:
                 f"{len(thresholds)} thresholds for {len(ratios)} keep ratios; give one per layer, or None"
             )
         for layer, threshold in enumerate(thresholds):
-            if threshold is not None and not math.isfinite(threshold):
+            if threshold is not None and not abs(threshold) <= np.finfo(np.float32).max:
                 raise LengthConfigError(
                     f"threshold {threshold} of layer {layer} is not finite; use None for no threshold"
                 )
@@ -79,14 +81,26 @@ class LengthConfig:
             ) from error
         if size < 1:
             raise LengthConfigError(f"the window {size} in {text!r} must be at least 1 token")
+        if not at and max(values) > 1:
+            raise LengthConfigError(f"{text!r} holds more than 1: token counts need their window, as in {text}@384")
         return cls(tuple(v / size for v in values))
 
-    def check_layers(self, num_layers: int) -> None:
-        """Raise LengthConfigError unless there is one keep ratio for each of `num_layers` layers."""
+    def check_layers(self, num_layers: int, scored: Collection[int] | None = None) -> None:
+        """Raise LengthConfigError unless this fits a model.
+
+        Args:
+            num_layers: Its layers; there must be one keep ratio for each.
+            scored: Its layers that have a scorer, if significance is learnt; no other layer may select.
+        """
         if len(self.keep_ratios) != num_layers:
             raise LengthConfigError(
                 f"the length configuration has {len(self.keep_ratios)} keep ratios {self.keep_ratios}, "
                 f"but the model has {num_layers} layers; give one ratio per layer"
+            )
+        if scored is not None and (missing := sorted(set(self.selecting_layers) - set(scored))):
+            raise LengthConfigError(
+                f"layers {missing} should drop tokens but have no significance scorer; "
+                f"layers with one: {sorted(scored)}"
             )
 
     @property

@@ -14,6 +14,7 @@ import openvino as ov
 
 from . import cpu, ops
 from .bundle import Bundle, NamedLengthConfig, open_bundle
+from .checks import require_int
 from .compiled import CompiledGraph, CompiledGraphs
 from .errors import InferenceError, InvalidInputError, LengthConfigError
 from .graph import bounds, kept_positions, with_selection
@@ -66,8 +67,7 @@ class LengthAdaptiveModel:
         max_compiled: int = 8,
     ) -> None:
         """Load an opened bundle; see `from_pretrained` for the arguments."""
-        if max_compiled < 1:
-            raise InvalidInputError(f"max_compiled must be at least 1, not {max_compiled}")
+        require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
         self._ov_config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
@@ -77,7 +77,10 @@ class LengthAdaptiveModel:
         self._elastic = elastic
         self._core = ov.Core()
         ops.add_to(self._core)
-        self._plain = self._core.read_model(bundle.model_xml)
+        try:
+            self._plain = self._core.read_model(bundle.model_xml)
+        except RuntimeError as error:
+            raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
@@ -123,7 +126,9 @@ class LengthAdaptiveModel:
         Raises:
             BundleError: The bundle is missing, damaged or of a newer format.
             ExtensionError: The C++ extension is missing or was built for another OpenVINO.
+            InferenceError: OpenVINO cannot read the bundle's model.
             InvalidInputError: A property is given in both forms.
+            StorageError: A download could not be stored.
         """
         short = {
             "num_threads": num_threads,
@@ -181,8 +186,8 @@ class LengthAdaptiveModel:
                 raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
             return self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
-            length_config = LengthConfig(tuple(length_config))
-        length_config.check_layers(self.bundle.shape.num_layers)
+            length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
+        length_config.check_layers(self.bundle.shape.num_layers, self._scorers)
         return length_config
 
     def __call__(
@@ -199,7 +204,7 @@ class LengthAdaptiveModel:
             input_ids: Token ids, int64 [B, L].
             attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given.
             token_type_ids: 0 for the question with its [SEP] and [CLS], 1 for the context, int64 [B, L];
-                all 0 if not given.
+                all 0 if not given, which with learnt significance protects every token.
             length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the
                 bundle's default.
 
@@ -258,15 +263,15 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         def make() -> CompiledGraph:
-            graph = with_selection(
-                self._plain,
-                None if self._elastic else config,
-                num_layers=self.bundle.shape.num_layers,
-                num_heads=self.bundle.num_attention_heads,
-                scorers=self._scorers,
-                multiple=LENGTH_MULTIPLE,
-            )
             try:
+                graph = with_selection(
+                    self._plain,
+                    None if self._elastic else config,
+                    num_layers=self.bundle.shape.num_layers,
+                    num_heads=self.bundle.num_attention_heads,
+                    scorers=self._scorers,
+                    multiple=LENGTH_MULTIPLE,
+                )
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
                 raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error

@@ -10,7 +10,7 @@ import secrets
 import shutil
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -28,9 +28,10 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a new folder beside `target` that takes its place at the end, and is removed on any exception.
 
-    SIGTERM counts as an exception (SystemExit 143) where it would have ended the process. What a killed
-    process left, the next call with the same `target` removes; if it was killed while it replaced `target`,
-    the old folder comes back.
+    SIGTERM counts as an exception (SystemExit 143) where it would have ended the process, and neither it nor
+    SIGINT interrupts the clean-up, unless the application has handlers of its own. What a killed process left,
+    the next call with the same `target` removes; if it was killed while it replaced `target`, the old folder
+    comes back.
 
     Args:
         target: Where the folder will be; missing parents are made.
@@ -42,7 +43,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
             anything is written, and again at the end if `target` has appeared meanwhile.
         StorageError: The folder could not be made, the disk is full, or `target` is a mount point.
     """
-    with _sigterm_unwinds(), ExitStack() as cleanup:
+    with _signals_unwind() as ignore_signals, ExitStack() as cleanup:
         with writing(target):
             target = target.resolve()
             cleanup.callback(_remove_empty, [parent for parent in target.parents if not parent.exists()])
@@ -52,6 +53,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
                 _refuse_taken(target, force)
                 partial = _beside(target, "partial")
                 cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
+                cleanup.callback(ignore_signals)  # the last callback runs first
                 partial.mkdir()
                 cleanup.enter_context(_locked(partial))
         try:
@@ -181,18 +183,27 @@ def _remove_empty(folders: list[Path]) -> None:
 
 
 @contextmanager
-def _sigterm_unwinds() -> Iterator[None]:
+def _signals_unwind() -> Iterator[Callable[[], None]]:
+    """Let SIGTERM raise, as SIGINT does, and give a function that makes both be ignored until the end."""
     in_main_thread = threading.current_thread() is threading.main_thread()
-    if not in_main_thread or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
-        yield  # the application has a handler of its own, or Python would refuse ours
-        return
+    ours = {  # not those that the application handles, nor any where Python would refuse a handler
+        signum: default
+        for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
+        if in_main_thread and signal.getsignal(signum) is default
+    }
 
-    def stop(signum: int, frame: FrameType | None) -> Never:
-        signal.signal(signum, signal.SIG_IGN)  # a second one must not interrupt the clean-up
-        raise SystemExit(128 + signum)
+    def ignore() -> None:
+        for signum in ours:
+            signal.signal(signum, signal.SIG_IGN)
 
-    signal.signal(signal.SIGTERM, stop)
+    if signal.SIGTERM in ours:
+        signal.signal(signal.SIGTERM, _exit)
     try:
-        yield
+        yield ignore
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for signum, default in ours.items():
+            signal.signal(signum, default)
+
+
+def _exit(signum: int, frame: FrameType | None) -> Never:
+    raise SystemExit(128 + signum)

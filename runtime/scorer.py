@@ -11,19 +11,38 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
+from safetensors import SafetensorError
 from safetensors.numpy import load_file
+
+from .errors import BundleCorruptError
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 """Tensors of one scorer by name, without the prefix ``layer.{i}.``."""
 
 
 def load_scorers(path: Path) -> dict[int, ScorerWeights]:
-    """Read the scorers of ``significance.safetensors`` by layer."""
+    """Read the scorers of ``significance.safetensors`` by layer.
+
+    Raises:
+        BundleCorruptError: The file cannot be read, or a scorer lacks a tensor.
+    """
     layers: defaultdict[int, dict[str, npt.NDArray[np.float32]]] = defaultdict(dict)
-    for name, tensor in load_file(path).items():
+    try:
+        tensors = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise BundleCorruptError(f"{path} cannot be read: {error}; export or download the bundle again") from error
+    for name, tensor in tensors.items():
         if match := re.fullmatch(r"layer\.(\d+)\.(.+)", name):
             layers[int(match[1])][match[2]] = tensor
+    for layer, weights in layers.items():
+        parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(_depth(weights)))]
+        if missing := {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")} - weights.keys():
+            raise BundleCorruptError(f"{path}: the scorer of layer {layer} lacks {sorted(missing)}")
     return dict(layers)
+
+
+def _depth(weights: ScorerWeights) -> int:
+    return sum(name.startswith("mix.") and name.endswith(".weight") for name in weights)
 
 
 def macs_per_token(weights: ScorerWeights) -> int:
@@ -53,7 +72,7 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
     offset = ops.add(ops.matmul(mean, by_question, False, True), weights["input.bias"])
     features = ops.gelu(ops.add(ops.matmul(state, folded, False, True), offset), "erf").output(0)
     real = ops.unsqueeze(ops.convert(ops.equal(mask, np.float32(0)), np.float32), 2)
-    for k in range(sum(name.startswith("mix.") and name.endswith(".weight") for name in weights)):
+    for k in range(_depth(weights)):
         mixed = ops.matmul(
             _over_neighbours(ops.multiply(features, real), weights, k),
             weights[f"mix.{k}.weight"],

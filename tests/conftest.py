@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from dynamic_tinybert.export import export_model
+
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
 
 
@@ -26,3 +28,11 @@ def checkpoint() -> Path:
 def squad_data() -> Path:
     """A folder with squad-search.json and squad-report.json."""
     return _folder_from("DYNAMIC_TINYBERT_TEST_DATA", "a folder with SQuAD v1.1 files")
+
+
+@pytest.fixture(scope="session")
+def fp32_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The real checkpoint, exported to FP32."""
+    output = tmp_path_factory.mktemp("bundles") / "fp32"
+    export_model(checkpoint, output, precision="fp32")
+    return output

@@ -101,7 +101,7 @@ def drop_by_masks(
         if ratio < 1 or threshold is not None:
             ranking = {p: float(received[p]) for p in present}
             if scorers:
-                question = torch.tensor([[float(p == 0 or types[p] == 0) for p in present]], dtype=x.dtype)
+                question = torch.tensor([[float(types[p] == 0) for p in present]], dtype=x.dtype)
                 scores = scorers[i](attended[present][None], question, torch.ones_like(question))[0]
                 ranking = dict(zip(present, scores.tolist(), strict=True))
             best = sorted(present, key=lambda p: (-ranking[p], p))
@@ -242,7 +242,7 @@ def test_equally_significant_tokens_are_kept_from_the_front() -> None:
 @torch.no_grad()
 def test_protected_tokens_pass_every_threshold_and_count_towards_the_ratio() -> None:
     reference, batch = reference_of("learnt"), random_batch([16])
-    batch["token_type_ids"] = torch.tensor([[1, *[0] * 5, *[1] * 10]])  # [CLS] is protected by its place
+    batch["token_type_ids"] = torch.tensor([[0] * 6 + [1] * 10])
     kept = reference(**batch, length_config=LengthConfig((1, 0.375, 0.25), (1.0, None, None))).kept
     assert kept[0].tolist() == [[0, 1, 2, 3, 4, 5]]
     assert kept[1].tolist() == [[0, 1, 2, 3, 4, 5]]

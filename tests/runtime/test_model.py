@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import Scorer
@@ -15,11 +16,13 @@ from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.compiled import CompiledGraph, CompiledGraphs
+from dynamic_tinybert.runtime.errors import BundleCorruptError, InferenceError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel, SaturationWarning
+from dynamic_tinybert.runtime.scorer import macs_per_token
 
-from tiny import tiny_bert, write_tiny_bundle
+from tiny import arrays, tiny_bert, write_tiny_bundle
 
 HALF = LengthConfig((1, 0.7, 0.3))
 
@@ -73,8 +76,32 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
     real = batch["attention_mask"] == 1
     np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
     assert len(output.kept_positions) == 2
-    with pytest.raises(LengthConfigError, match="no significance scorer"):
-        model(**batch, length_config=(0.5, 0.5, 0.5))
+    kept = [int(positions.shape[1]) for positions in output.kept_positions.values()]
+    per_token = macs_per_token(arrays(scorers[1]))
+    plain = 2 * (4 * 64 * 32 * 32 + 2 * 64 * 64 * 32 + 2 * 64 * 32 * 64)
+    first = model.executed_macs(config, 64, [64, 64, 64])
+    assert first == 3 * plain // 2 + 2 * 64 * per_token
+    assert model.executed_macs(config, 64, [64, *kept]) < first
+    elastic = LengthAdaptiveModel.from_pretrained(tmp_path, elastic=True)
+    np.testing.assert_allclose(
+        elastic(**batch, length_config=config).start_logits[real], output.start_logits[real], atol=1e-5
+    )
+    for either in (model, elastic):
+        with pytest.raises(LengthConfigError, match="no significance scorer"):
+            either(**batch, length_config=(0.5, 0.5, 0.5))
+
+
+def test_damaged_scorers_are_refused(tmp_path: Path, tiny: BertForQuestionAnswering) -> None:
+    opened = open_bundle(write_tiny_bundle(tmp_path, tiny, scorers={1: Scorer(32)}))
+    assert opened.scorers is not None
+    weights = load_file(opened.scorers)
+    del weights["layer.1.mix.0.bias"]
+    save_file(weights, opened.scorers)
+    with pytest.raises(BundleCorruptError, match=r"layer 1 lacks \['mix.0.bias'\]"):
+        LengthAdaptiveModel(opened)
+    opened.scorers.write_bytes(b"no scorers")
+    with pytest.raises(BundleCorruptError, match="cannot be read"):
+        LengthAdaptiveModel(opened)
 
 
 def test_mask_and_types_have_defaults(model: LengthAdaptiveModel) -> None:
@@ -148,6 +175,37 @@ def test_only_so_many_compiled_graphs_are_kept(bundle: Path) -> None:
         list(threads.map(lambda k: model([[1, 2, 3]], length_config=(1, 1, 0.3 + k / 10)), range(6)))
     assert len(model._graphs) == 2
     np.testing.assert_array_equal(model([[1, 2, 3]], length_config="full").start_logits, expected)
+
+
+def test_a_configuration_that_fails_takes_no_place(bundle: Path) -> None:
+    graphs = CompiledGraphs(limit=1)
+    model = LengthAdaptiveModel.from_pretrained(bundle)
+    good = graphs.get("good", lambda: model._graph(HALF))
+
+    def fail() -> CompiledGraph:
+        raise InferenceError("no")
+
+    with pytest.raises(InferenceError):
+        graphs.get("bad", fail)
+    assert graphs.get("good", fail) is good
+
+
+def test_warm_up_compiles_what_requests_need(bundle: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle)
+    model.warm_up(lengths=[20])
+    assert len(model._graphs) == 2
+    model.warm_up([(0.5, 0.5, 0.5)], lengths=[20])
+    assert len(model._graphs) == 3
+
+
+def test_bfloat16_is_close(bundle: Path) -> None:
+    batch = random_batch([60, 31], 100)
+    one, other = (
+        LengthAdaptiveModel.from_pretrained(bundle, precision=p)(**batch, length_config="half") for p in ("f32", "bf16")
+    )
+    assert one.kept_positions.keys() == other.kept_positions.keys()
+    real = batch["attention_mask"] == 1
+    assert 0 < np.abs(one.start_logits - other.start_logits)[real].mean() < 0.1
 
 
 def test_properties_reach_openvino_and_two_forms_of_one_are_refused(bundle: Path) -> None:

@@ -185,22 +185,29 @@ def test_signals_leave_nothing(tmp_path: Path, signum: int, code: int, replacing
         assert names(tmp_path) == []
 
 
-def test_a_second_sigterm_does_not_interrupt_the_clean_up(tmp_path: Path) -> None:
-    script = WRITER.replace("time.sleep(60)", "signal.raise_signal(signal.SIGTERM)").replace(
+@pytest.mark.parametrize("second", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("first", "code"),
+    [
+        ("signal.raise_signal(signal.SIGINT)", -signal.SIGINT),
+        ("signal.raise_signal(signal.SIGTERM)", 128 + signal.SIGTERM),
+        ("sys.exit(3)", 3),
+    ],
+)
+def test_no_signal_interrupts_the_clean_up(tmp_path: Path, first: str, code: int, second: str) -> None:
+    script = WRITER.replace("time.sleep(60)", first).replace(
         "with publishing",
-        """
+        f"""
 import shutil, signal
 rmtree = shutil.rmtree
-def terminated(*args, **kwargs):
-    signal.raise_signal(signal.SIGTERM)
+def interrupted(*args, **kwargs):
+    signal.raise_signal(signal.{second})
     rmtree(*args, **kwargs)
-shutil.rmtree = terminated
+shutil.rmtree = interrupted
 with publishing""",
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "bundle")], stdout=subprocess.DEVNULL, check=False
-    )
-    assert run.returncode == 128 + signal.SIGTERM
+    run = subprocess.run([sys.executable, "-c", script, str(tmp_path / "bundle")], capture_output=True, check=False)
+    assert run.returncode == code
     assert names(tmp_path) == []
 
 
@@ -260,20 +267,31 @@ def test_folders_of_other_names_are_left_alone(tmp_path: Path) -> None:
     assert names(tmp_path) == sorted([*others, "bundle"])
 
 
-def test_the_handler_of_sigterm_is_restored_and_an_applications_own_is_kept(tmp_path: Path) -> None:
+def test_handlers_are_restored_and_an_applications_own_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    default = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with publishing(tmp_path / "a"):
         assert signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert {number: signal.getsignal(number) for number in default} == default
 
-    def own(signum: int, frame: object) -> None: ...
+    received = []
 
-    signal.signal(signal.SIGTERM, own)
+    def raise_signals(*_: object, **__: object) -> None:
+        for number in default:
+            signal.raise_signal(number)
+
+    monkeypatch.setattr(shutil, "rmtree", raise_signals)  # which the clean-up calls
+    for number in default:
+        signal.signal(number, lambda number, frame: received.append(number))
     try:
         with publishing(tmp_path / "b"):
-            assert signal.getsignal(signal.SIGTERM) is own
-        assert signal.getsignal(signal.SIGTERM) is own
+            raise_signals()
+        raise_signals()
+        assert received == [*default] * 3
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in default.items():
+            signal.signal(number, handler)
 
 
 def test_publishing_from_a_thread(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,10 +26,8 @@ def test_there_are_cases_enough() -> None:
     assert CONTRACT["transformers"] == "5.2.0"
 
 
-@pytest.mark.parametrize("cases", [CASES[::8], pytest.param(CASES, marks=pytest.mark.slow)], ids=["some", "all"])
-def test_contract_of_the_transformers_pipeline(checkpoint: Path, cases: list[dict[str, Any]]) -> None:
-    bert = load_bert(checkpoint)
-    check_contract(QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model()), cases)
+def test_contract_of_the_transformers_pipeline(fp32_bundle: Path) -> None:
+    check_contract(QuestionAnswerer.from_pretrained(fp32_bundle))
 
 
 def test_contract_check_notices_a_wrong_answer(checkpoint: Path) -> None:
