@@ -14,19 +14,11 @@ from huggingface_hub import constants, snapshot_download
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
-from dynamic_tinybert.runtime.errors import CheckpointError
+from dynamic_tinybert.runtime.bundle import CONFIG, OPTIONAL_TOKENIZER_FILES, TOKENIZER, VOCABULARY
+from dynamic_tinybert.runtime.errors import CheckpointError, StorageError
 from dynamic_tinybert.runtime.publish import writing
 
-_CONFIG = "config.json"
-_TOKENIZER = "tokenizer.json"
-_VOCABULARY = "vocab.txt"
-_TOKENIZER_FILES = (
-    _TOKENIZER,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    _VOCABULARY,
-)
+_COPIED = (CONFIG, TOKENIZER, *OPTIONAL_TOKENIZER_FILES)
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*.bin")
 
@@ -73,11 +65,11 @@ class Checkpoint:
 
         """
         with writing(output):
-            for name in (_CONFIG, *_TOKENIZER_FILES):
+            for name in _COPIED:
                 if (self.folder / name).is_file():
                     shutil.copyfile(self.folder / name, output / name)
-            if not (self.folder / _TOKENIZER).is_file():
-                (output / _TOKENIZER).write_text(self.tokenizer.to_str(), encoding="utf-8")
+            if not (self.folder / TOKENIZER).is_file():
+                (output / TOKENIZER).write_text(self.tokenizer.to_str(), encoding="utf-8")
 
 
 def load_checkpoint(
@@ -105,6 +97,7 @@ def load_checkpoint(
 
     Raises:
         CheckpointError: There is no such checkpoint, it cannot be read, or it is not supported.
+        StorageError: A download could not be stored.
 
     """
     source = str(model_id_or_path)
@@ -116,8 +109,8 @@ def load_checkpoint(
     else:
         download = partial(_download, source, token, cache_dir, local_files_only)
         own_code = ("*.py",) if trust_remote_code else ()
-        folder = download(revision, (_CONFIG, *_TOKENIZER_FILES, *own_code))
-    _check_config(source, folder / _CONFIG)
+        folder = download(revision, (*_COPIED, *own_code))
+    _check_config(source, folder / CONFIG)
     commit = None if local else folder.name
     if not local:
         download(commit, _SAFETENSORS)
@@ -151,7 +144,9 @@ def _download(
             local_files_only=local_files_only,
             allow_patterns=list(patterns),
         )
-    except (ValueError, OSError, httpx.HTTPError) as error:
+    except (ValueError, OSError, RuntimeError, httpx.HTTPError) as error:
+        if getattr(error, "errno", None):  # of the operating system: huggingface_hub's own OSErrors have none
+            raise StorageError(f"{source} could not be stored in the Hub's cache: {error}") from error
         raise CheckpointError(
             f"cannot get the checkpoint {source!r} (revision {revision or 'main'}): it is no local folder, "
             f"and {constants.ENDPOINT} does not give it: {error}"
@@ -164,14 +159,19 @@ def _check_config(source: str, path: Path) -> None:
         config = json.loads(path.read_text(encoding="utf-8"))
         # Where config.json names none, the weights decide.
         architectures = config.get("architectures") or ["BertForQuestionAnswering"]
-    except (OSError, ValueError, AttributeError) as error:
-        raise CheckpointError(f"{source} has no readable {_CONFIG}: {error}; {_SUPPORTED}") from error
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
+        raise CheckpointError(f"{source} has no readable {CONFIG}: {error}; {_SUPPORTED}") from error
     for key, required in _REQUIRED.items():
         if (value := config.get(key, required)) != required:
             raise CheckpointError(
                 f"{source} ({', '.join(architectures)}) has {key} {value!r}, and only {required!r} is "
                 f"supported; {_SUPPORTED}"
             )
+    if (types := config.get("type_vocab_size", 2)) in (0, 1):
+        raise CheckpointError(
+            f"{source} has type_vocab_size {types}, and 2 are needed to tell questions (type 0) from contexts "
+            f"(type 1); {_SUPPORTED}"
+        )
     if "BertForQuestionAnswering" not in architectures:
         raise CheckpointError(
             f"{source} is a {', '.join(architectures)} and has no question-answering head; fine-tune it for "
@@ -201,22 +201,22 @@ def _load_model(source: str, folder: Path) -> BertForQuestionAnswering:
     surplus = sorted(name for name in report["unexpected_keys"] if name.startswith("bert.encoder."))
     if missing or surplus:
         raise CheckpointError(
-            f"the weights of {source} do not fit its {_CONFIG}: missing {missing[:3]}, unknown {surplus[:3]}"
+            f"the weights of {source} do not fit its {CONFIG}: missing {missing[:3]}, unknown {surplus[:3]}"
         )
     return model
 
 
 def _load_tokenizer(source: str, folder: Path, trust_remote_code: bool) -> Tokenizer:
-    fast = (folder / _TOKENIZER).is_file()
-    if not fast and not (folder / _VOCABULARY).is_file():  # AutoTokenizer would make up an empty vocabulary
-        raise CheckpointError(f"{source} has no tokenizer: neither {_TOKENIZER} nor {_VOCABULARY}")
+    fast = (folder / TOKENIZER).is_file()
+    if not fast and not (folder / VOCABULARY).is_file():  # AutoTokenizer would make up an empty vocabulary
+        raise CheckpointError(f"{source} has no tokenizer: neither {TOKENIZER} nor {VOCABULARY}")
     try:
         if fast:
-            return Tokenizer.from_file(str(folder / _TOKENIZER))
+            return Tokenizer.from_file(str(folder / TOKENIZER))
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
         return tokenizer.backend_tokenizer
     except Exception as error:  # tokenizers raises plain Exception
         raise CheckpointError(
-            f"cannot load the tokenizer of {source}: {error}; give it a valid {_TOKENIZER}, or "
+            f"cannot load the tokenizer of {source}: {error}; give it a valid {TOKENIZER}, or "
             "trust_remote_code where the tokenizer has code of its own"
         ) from error

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
@@ -15,6 +16,8 @@ from .parity import Batch
 
 def calibration_samples(tokenizer_file: Path, data: Path, count: int, max_length: int) -> list[Batch]:
     """Windows of questions drawn from all over a SQuAD file, always the same for the same arguments.
+
+    A question that the model cannot read, too long or without a token, is skipped.
 
     Args:
         tokenizer_file: The checkpoint's tokenizer.json.
@@ -32,10 +35,17 @@ def calibration_samples(tokenizer_file: Path, data: Path, count: int, max_length
     tokenize = WindowTokenizer(tokenizer_file)
     max_seq_len, doc_stride = window_size(max_length)
     samples: list[Batch] = []
+    unusable: InvalidInputError | None = None
     for index in np.random.default_rng(0).permutation(len(examples)):
         example = examples[index]
-        windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+        try:
+            windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+        except InvalidInputError as error:
+            unusable = error
+            continue
         samples += [stack_windows([window]) for window in windows]
         if len(samples) >= count:
             break
+    if not samples:
+        raise DataError(f"{data} holds no question that this model can read: {unusable}") from unusable
     return samples[:count]

@@ -28,11 +28,12 @@ MODEL_XML = "openvino_model.xml"
 MODEL_BIN = "openvino_model.bin"
 SCORERS = "significance.safetensors"
 TOKENIZER = "tokenizer.json"
+VOCABULARY = "vocab.txt"
 OPTIONAL_TOKENIZER_FILES = (
     "tokenizer_config.json",
     "special_tokens_map.json",
     "added_tokens.json",
-    "vocab.txt",
+    VOCABULARY,
 )
 
 Significance = Literal["attention", "learnt"]
@@ -41,6 +42,7 @@ _REQUIRED_FILES: dict[str, tuple[str, ...]] = {
     "attention": (CONFIG, TOKENIZER, MODEL_XML, MODEL_BIN),
     "learnt": (CONFIG, TOKENIZER, MODEL_XML, MODEL_BIN, SCORERS),
 }
+_FILES = (*_REQUIRED_FILES["learnt"], *OPTIONAL_TOKENIZER_FILES)
 
 # What transformers' BertConfig takes for a key that config.json leaves out.
 _CONFIG_DEFAULTS = {
@@ -79,7 +81,7 @@ class Bundle:
         significance: By what its layers select tokens.
         length_configs: Its length configurations by name; "full" is always one of them.
         default_length_config: The name of the one to use when a caller names none.
-        quantization: `precision` ("fp32" or "int8"), `weight_bits` (8, 7 or None) and how it was done.
+        quantization: `precision` ("fp32" or "int8"), `weight_bits` (8 or 7, None for fp32) and how it was done.
         versions: Versions of the software that wrote it, for information only.
         source: The checkpoint that it was exported from: `model`, `revision`, `license` and the like.
         shape: Sizes of the encoder.
@@ -159,7 +161,6 @@ def write_manifest(
         BundleFormatError: A value breaks the rules of the format; a length configuration does not fit.
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
     """
-    names = (*_REQUIRED_FILES["learnt"], *OPTIONAL_TOKENIZER_FILES)
     described = {
         "format_version": FORMAT_VERSION,
         "significance": significance,
@@ -175,7 +176,7 @@ def write_manifest(
         "quantization": quantization,
         "versions": versions,
         "source": source,
-        "files": {name: _size_and_digest(folder / name) for name in names if (folder / name).is_file()},
+        "files": {name: _size_and_digest(folder / name) for name in _FILES if (folder / name).is_file()},
     }
     try:
         manifest: dict[str, Any] = json.loads(json.dumps(described, allow_nan=False))
@@ -215,8 +216,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     files = _get(manifest, "files", dict)
     for name in files:
-        if Path(name).name != name:
-            raise BundleFormatError(f"{file}: {name!r} in its files is not the plain name of a file")
+        if name not in _FILES:
+            raise BundleFormatError(f"{file}: {name!r} in its files is not one of {', '.join(_FILES)}")
         entry = _get(files, name, dict)
         _get(entry, "size", int)
         _get(entry, "sha256", str)
@@ -255,8 +256,8 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
                 "export or download it again"
             )
     quantization = _get(manifest, "quantization", dict)
-    _one_of(quantization, "precision", ("fp32", "int8"))
-    _one_of(quantization, "weight_bits", (8, 7, None))
+    precision = _one_of(quantization, "precision", ("fp32", "int8"))
+    _one_of(quantization, "weight_bits", (8, 7) if precision == "int8" else (None,))
     sizes = _model_sizes(folder / CONFIG)
     shape = EncoderShape(sizes["num_hidden_layers"], sizes["hidden_size"], sizes["intermediate_size"])
     length_configs = _length_configs(manifest, shape.num_layers)
@@ -283,6 +284,11 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
         entry = _get(entries, name, dict)
         ratios, thresholds = _get(entry, "keep_ratios", list), _get(entry, "thresholds", list)
         measured = None if entry.get("measured") is None else _get(entry, "measured", dict)
+        if len(thresholds) != len(ratios):
+            raise BundleFormatError(
+                f"{MANIFEST}: length configuration {name!r} has {len(thresholds)} thresholds for {len(ratios)} keep "
+                "ratios, and needs one for each layer"
+            )
         try:
             configs[name] = NamedLengthConfig(LengthConfig(tuple(ratios), tuple(thresholds)), measured)
         except LengthConfigError as error:

@@ -67,7 +67,6 @@ def _from_hub(
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         HFValidationError,
-        LocalEntryNotFoundError,
         RemoteEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
@@ -92,12 +91,12 @@ def _from_hub(
             f"the Hub's {repo_id} is not a complete bundle ({str(error).splitlines()[-1]}); "
             f"if it is a checkpoint, make one of it: dynamic-tinybert export {repo_id} OUTPUT"
         ) from error
-    except (LocalEntryNotFoundError, HTTPError, RuntimeError) as error:
+    except (OSError, HTTPError, RuntimeError) as error:
+        if getattr(error, "errno", None):  # of the operating system: huggingface_hub's own OSErrors have none
+            raise StorageError(f"{repo_id} could not be stored in the Hub's cache: {error}") from error
         # RuntimeError: huggingface_hub 1.21 retries a refused connection with a client that it has closed
         raise BundleNotFoundError(
             f"there is no folder {repo_id!r} here, and the Hub's {repo_id} is not wholly in the cache and "
             f"could not be fetched ({error.__cause__ or error}); connect once, or name a local bundle"
         ) from error
-    except OSError as error:
-        raise StorageError(f"{repo_id} could not be stored in the Hub's cache: {error}") from error
     return folder

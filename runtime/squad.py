@@ -52,7 +52,7 @@ def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | 
         content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON: {error}") from error
     examples = list(islice(_examples(str(path), content, require_answers), limit))
     if not examples:

@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from .checks import require_int
-from .errors import InvalidInputError
+from .errors import BundleCorruptError, InvalidInputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,8 +55,17 @@ class WindowTokenizer:
     """Tokenizes a question with its context. Nothing changes after construction, so threads may share it."""
 
     def __init__(self, tokenizer_file: Path) -> None:
-        """Read a ``tokenizer.json``."""
-        self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        """Read a ``tokenizer.json``.
+
+        Raises:
+            BundleCorruptError: It cannot be read.
+        """
+        try:
+            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleCorruptError(
+                f"{tokenizer_file} is not a readable tokenizer: {error}; export or download the bundle again"
+            ) from error
         self._tokenizer.no_truncation()  # windows are cut here, to sizes that differ from call to call
         self._tokenizer.no_padding()
         self._num_special = self._tokenizer.num_special_tokens_to_add(True)

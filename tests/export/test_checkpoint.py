@@ -177,6 +177,14 @@ def broken_config(folder: Path) -> None:
     (save(folder) / "config.json").write_text("{")
 
 
+def deep_config(folder: Path) -> None:
+    (save(folder) / "config.json").write_text("[" * 100_000)
+
+
+def one_token_type(folder: Path) -> None:
+    save(folder, type_vocab_size=1)
+
+
 def no_tokenizer(folder: Path) -> None:
     save(folder)
     (folder / "tokenizer.json").unlink()
@@ -205,6 +213,8 @@ def larger_vocabulary(folder: Path) -> None:
         (no_weights, r"cannot load the model.*model\.safetensors"),
         (no_config, r"no readable config\.json"),
         (broken_config, r"no readable config\.json"),
+        (deep_config, r"no readable config\.json"),
+        (one_token_type, "type_vocab_size 1, and 2 are needed"),
         (no_tokenizer, r"neither tokenizer\.json nor vocab\.txt"),
         (broken_tokenizer, "cannot load the tokenizer"),
         (larger_vocabulary, "token ids up to 10, but its model knows only 10"),
@@ -247,13 +257,13 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
 CLIENT = """
 import json, sys
 from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import CheckpointError
+from dynamic_tinybert.runtime.errors import DynamicTinyBertError
 for source, options in json.loads(sys.argv[1]):
     try:
         checkpoint = load_checkpoint(source, **options)
         answer = {"commit": checkpoint.commit, "weight": checkpoint.model.qa_outputs.weight.sum().item()}
-    except CheckpointError as error:
-        answer = {"error": str(error)}
+    except DynamicTinyBertError as error:
+        answer = {"error": f"{type(error).__name__}: {error}"}
     print("ANSWER", json.dumps(answer))
 """
 Call = tuple[str, dict[str, object]]
@@ -276,10 +286,11 @@ def test_the_hub_is_used_through_its_environment_variables(tmp_path: Path) -> No
         torch.save(model.state_dict(), folder / "pytorch_model.bin")
     (private / "model.safetensors").unlink()
     edit_config(foreign, model_type="roberta", architectures=["RobertaForQuestionAnswering"])
+    (tmp_path / "file").touch()
     with serve_hub(root) as hub:
         hub.tokens["ada/private"] = "secret"
         commit = hub.commit("ada/public")
-        loaded, cached, unlocked, locked, missing, no_revision, unsupported, uncached = ask(
+        loaded, cached, unlocked, locked, missing, no_revision, unsupported, uncached, no_token, unstored = ask(
             ("ada/public", {}),
             ("ada/public", {"revision": commit, "local_files_only": True}),
             ("ada/private", {"token": "secret", "cache_dir": str(tmp_path / "cache")}),
@@ -288,6 +299,8 @@ def test_the_hub_is_used_through_its_environment_variables(tmp_path: Path) -> No
             ("ada/public", {"revision": "v2"}),
             ("ada/foreign", {}),
             ("ada/public", {"local_files_only": True, "cache_dir": str(tmp_path / "empty")}),
+            ("ada/public", {"token": True}),
+            ("ada/public", {"cache_dir": str(tmp_path / "file")}),
             HF_ENDPOINT=hub.endpoint,
             HF_HOME=home,
         )
@@ -312,8 +325,11 @@ def test_the_hub_is_used_through_its_environment_variables(tmp_path: Path) -> No
         (unsupported, "RobertaForQuestionAnswering) has model_type 'roberta'"),
         (uncached, "outgoing traffic has been disabled"),
         (never_seen, "HF_HUB_OFFLINE"),
+        (no_token, "no token found"),
     ]:
+        assert str(answer["error"]).startswith("CheckpointError")
         assert message in str(answer["error"])
+    assert "StorageError: ada/public could not be stored in the Hub's cache" in str(unstored["error"])
     # Of two formats only one is fetched, and nothing large of what is not supported.
     assert f"public/resolve/{commit}/model.safetensors" in fetched
     assert not any(name.startswith("public") and name.endswith(".bin") for name in fetched)

@@ -54,7 +54,7 @@ LENGTH_CONFIGS = {
     "fast-1.5x": NamedLengthConfig(LengthConfig((0.9, 0.5, 0.25), (None, 0.125, None))),
 }
 QUANTIZATION = {"precision": "int8", "weight_bits": 8, "method": "static"}
-VERSIONS = {"dynamic_tinybert": "0.1.0", "openvino": "2026.4.1"}
+VERSIONS = {"dynamic-tinybert": "0.1.0", "openvino": "2026.4.1"}
 SOURCE = {"model": "someone/a-model", "license": "apache-2.0"}
 
 
@@ -243,17 +243,24 @@ def set_key(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
         (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[0.5, 1, 1]), r"fast-1\.5x.*larger"),
         (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[1, 1, "x"]), r"fast-1\.5x.*numbers"),
         (set_key("length_configs", "fast-1.5x", "thresholds", to=[1, 1]), r"fast-1\.5x.*2 thresholds"),
-        (set_key("length_configs", "Fast", to={"keep_ratios": [1] * 3, "thresholds": []}), "Fast"),
+        (set_key("length_configs", "fast-1.5x", "thresholds", to=[]), r"fast-1\.5x.*0 thresholds for 3 keep ratios"),
+        (set_key("length_configs", "Fast", to={"keep_ratios": [1] * 3, "thresholds": [None] * 3}), "'Fast': a name"),
         (lambda manifest: manifest["length_configs"].pop("full"), "no length configuration 'full'"),
         (set_key("quantization", "precision", to="int4"), "precision.*int4"),
         (set_key("quantization", "weight_bits", to=4), "weight_bits.*4"),
+        (set_key("quantization", "weight_bits", to=None), r"weight_bits must be one of \(8, 7\), not None"),
+        (set_key("quantization", "precision", to="fp32"), r"weight_bits must be one of \(None,\), not 8"),
         (lambda manifest: manifest["quantization"].pop("weight_bits"), "weight_bits"),
         (lambda manifest: manifest.pop("source"), "source"),
         (lambda manifest: manifest.pop("versions"), "versions"),
         (lambda manifest: manifest.pop("files"), "files"),
         (set_key("files", "vocab.txt", to=[]), r"vocab\.txt"),
         (set_key("files", "vocab.txt", "size", to="6"), "size"),
-        (set_key("files", "../secret", to={"size": 0, "sha256": ""}), "plain name"),
+        (
+            set_key("files", "../secret", to={"size": 0, "sha256": ""}),
+            r"'\.\./secret' in its files is not one of config\.json",
+        ),
+        (lambda manifest: manifest["files"].update({"README.md": manifest["files"]["vocab.txt"]}), r"README\.md"),
     ],
 )
 def test_a_manifest_against_the_rules_is_refused(
@@ -268,6 +275,11 @@ def test_learnt_significance_needs_its_scorers(bundle: Path) -> None:
     rewrite_manifest(bundle, set_key("significance", to="learnt"))
     with pytest.raises(BundleCorruptError, match=r"no significance\.safetensors"):
         open_bundle(bundle)
+
+
+def test_figures_may_be_left_out(bundle: Path) -> None:
+    rewrite_manifest(bundle, lambda manifest: manifest["length_configs"]["full"].pop("measured"))
+    assert open_bundle(bundle).length_configs["full"].measured is None
 
 
 def test_additions_do_no_harm(bundle: Path) -> None:
@@ -354,6 +366,7 @@ def test_sizes_that_config_leaves_out_are_those_of_transformers(tmp_path: Path) 
         ({"source": {"f1": float("nan")}}, InvalidInputError),
         ({"source": {"path": Path("x")}}, InvalidInputError),
         ({"default_length_config": "none"}, BundleFormatError),
+        ({"quantization": {"precision": "int8", "weight_bits": None}}, BundleFormatError),
     ],
 )
 def test_nothing_unreadable_is_written(tmp_path: Path, changes: dict[str, Any], error: type[Exception]) -> None:

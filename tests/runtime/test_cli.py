@@ -1,10 +1,13 @@
 import json
+import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
+from dynamic_tinybert.runtime import QuestionAnswerer
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from tiny import tiny_bert, write_tiny_bundle
@@ -26,16 +29,25 @@ def squad(tmp_path: Path) -> Path:
     return file
 
 
-def run(*arguments: object, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    program = "import sys; from dynamic_tinybert.runtime.cli import main; sys.exit(main())"
+def run(
+    *arguments: object, stdin: str = "", blocked: tuple[str, ...] = (), **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, where the modules `blocked` cannot be imported."""
+    program = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked!r})); "
+        "from dynamic_tinybert.runtime.cli import main; sys.exit(main())"
+    )
     command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False)
+    environment = {**os.environ, **environment}
+    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=environment)
 
 
 def test_ask_prints_the_answer_alone_on_standard_output(bundle: Path) -> None:
     done = run("ask", "--bundle", bundle, "what was in the box?", CONTEXT)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() in CONTEXT
+    answer = QuestionAnswerer.from_pretrained(bundle)("what was in the box?", CONTEXT)["answer"]
+    assert answer
+    assert done.stdout == f"{answer}\n"
     assert "length configuration full" in done.stderr
 
 
@@ -48,7 +60,7 @@ def test_ask_reads_the_context_from_a_file_or_standard_input(bundle: Path, tmp_p
     for done in (one, other):
         assert done.returncode == 0, done.stderr
         answer = json.loads(done.stdout)
-        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
+        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"] != ""
         assert answer["length_config"] == "half"
         assert answer["milliseconds"] > 0
 
@@ -73,8 +85,28 @@ def test_errors_are_one_line_and_exit_code_1(bundle: Path, arguments: tuple[str,
     assert "Traceback" not in done.stderr
 
 
-def test_wrong_usage_is_exit_code_2() -> None:
-    assert run("ask", "--no-such-option").returncode == 2
+@pytest.mark.parametrize(
+    "arguments", [("ask", "--no-such-option"), ("evaluate", "--data", "x", "--limit", "0"), ("no-such-command",)]
+)
+def test_wrong_usage_is_exit_code_2(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).returncode == 2
+
+
+def test_the_installed_command_lists_the_commands_of_all_folders() -> None:
+    command = Path(sysconfig.get_path("scripts"), "dynamic-tinybert")
+    done = subprocess.run([command, "--help"], capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    assert {"ask", "evaluate", "info", "export"} <= set(words)
+
+
+@pytest.mark.parametrize("missing", [("torch", "transformers"), ("transformers",)])
+def test_export_names_the_extra_that_is_missing(tmp_path: Path, missing: tuple[str, ...]) -> None:
+    done = run("export", tmp_path, tmp_path / "bundle", blocked=missing)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dynamic-tinybert: ")
+    assert f"needs {missing[0]}, which is not installed" in done.stderr
+    assert "run: pip install 'dynamic-tinybert[export]'" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_evaluate_prints_a_line_for_each_configuration(bundle: Path, squad: Path, tmp_path: Path) -> None:
@@ -88,8 +120,35 @@ def test_evaluate_prints_a_line_for_each_configuration(bundle: Path, squad: Path
     assert written["half"]["mean_kept"][2] < written["full"]["mean_kept"][2] == written["full"]["mean_length"]
 
 
+def test_evaluate_stops_at_the_limit(bundle: Path, squad: Path, tmp_path: Path) -> None:
+    scores = []
+    for options in ((), ("--limit", 1)):
+        figures = tmp_path / f"{len(options)}.json"
+        done = run("evaluate", "--bundle", bundle, "--data", squad, "--json", figures, *options)
+        assert done.returncode == 0, done.stderr
+        scores.append(json.loads(figures.read_text())["full"]["question_f1"])
+    everything, first = scores
+    assert len(everything) == 2
+    assert first == everything[:1]
+    assert done.stdout.startswith("1 questions of ")
+
+
 def test_info_says_what_runs_and_what_the_bundle_holds(bundle: Path) -> None:
     facts = json.loads(run("info", "--bundle", bundle, "--json").stdout)
     assert facts["cpu"]["kernels"] in facts["cpu"]["kernels_available"]
     assert list(facts["bundle"]["length_configs"]) == ["full", "half"]
     assert "half" in run("info", "--bundle", bundle).stdout
+
+
+def test_info_names_the_kernels_that_the_environment_asks_for(bundle: Path) -> None:
+    done = run("info", "--bundle", bundle, "--json", DYNAMIC_TINYBERT_ISA="scalar")
+    assert json.loads(done.stdout)["cpu"]["kernels"] == "scalar"
+
+
+@pytest.mark.parametrize("arguments", [("info",), ("ask", "what?", CONTEXT)])
+def test_an_unknown_instruction_set_is_an_error_of_ours(bundle: Path, arguments: tuple[str, ...]) -> None:
+    done = run(*arguments, "--bundle", bundle, DYNAMIC_TINYBERT_ISA="neon")
+    assert done.returncode == 1
+    assert done.stderr.startswith("dynamic-tinybert: ")
+    assert "DYNAMIC_TINYBERT_ISA is 'neon'" in done.stderr
+    assert "Traceback" not in done.stderr

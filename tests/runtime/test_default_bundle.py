@@ -1,5 +1,7 @@
 """The bundle inside the package."""
 
+import pytest
+
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.hub import default_bundle
@@ -35,10 +37,14 @@ def test_measured_macs_are_those_that_the_model_counts() -> None:
         assert abs(full / model.executed_macs(name, length, kept) - named.measured["macs_fewer"]) < 0.03
 
 
-def test_it_answers_at_every_length_configuration() -> None:
+@pytest.mark.parametrize(
+    ("question", "expected"), [("Who wrote Emma?", "Jane Austen"), ("When was Emma published?", "1815")]
+)
+def test_it_answers_at_every_length_configuration(question: str, expected: str) -> None:
     answerer = QuestionAnswerer.from_pretrained()
-    for name in answerer.model.length_configs:
-        answer = answerer("Who wrote Emma?", CONTEXT, length_config=name)
-        assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"]
-    assert answerer("Who wrote Emma?", CONTEXT)["answer"] == "Jane Austen"
-    assert answerer("When was Emma published?", CONTEXT, length_config="attention-1.2x")["answer"] == "1815"
+    answers = {name: answerer(question, CONTEXT, length_config=name) for name in answerer.model.length_configs}
+    for name in ("full", "attention-1.1x", "attention-1.2x"):
+        assert answers[name]["answer"] == expected, name
+    for name, answer in answers.items():  # the others may be wrong, but say something
+        assert answer["answer"].strip(), name
+        assert 0 < answer["score"] <= 1

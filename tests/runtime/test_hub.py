@@ -171,6 +171,12 @@ def test_a_private_repository_needs_its_token(hub: HubServer, resolve: Callable[
     assert "path" in resolve("someone/bundle", token="hf_secret")
 
 
+def test_a_stored_token_that_is_not_there_is_missed(resolve: Callable[..., Answer]) -> None:
+    answer = resolve("someone/bundle", token=True)
+    assert answer["error"] == "BundleNotFoundError"
+    assert "no token found" in answer["message"]
+
+
 def test_an_unknown_repository_is_named(resolve: Callable[..., Answer]) -> None:
     answer = resolve("someone/typo")
     assert answer["error"] == "BundleNotFoundError"

@@ -1,3 +1,4 @@
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -7,9 +8,10 @@ from contract import CASES, CONTRACT, check_contract
 from torch_model import TorchModel, letter_tokenizer, load_bert
 
 from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
 
-from tiny import tiny_bert
+from tiny import tiny_bert, write_tiny_bundle
 
 CONTEXTS = ["Ada was born in London. " * k + "She met Charles in 1833!" for k in (0, 1, 4, 9, 2, 12)]
 QUESTIONS = ["who?", "when was it?", "where?", "who met whom?", "a", "which year?"]
@@ -58,6 +60,24 @@ def test_threads_share_an_answerer(answerer: QuestionAnswerer) -> None:
 
     with ThreadPoolExecutor(8) as pool:
         assert list(pool.map(ask, calls)) == [ask(call) for call in calls]
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="OpenVINO runs no two requests at once on one core")
+def test_threads_share_a_model_that_runs_two_requests_at_once(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path, tiny_bert(), {"half": LengthConfig((1, 0.5, 0.3))})
+    answerer = QuestionAnswerer.from_pretrained(bundle, num_streams=2)
+    model = answerer.model
+    assert all(model._graph(model.resolve(name))._idle.qsize() == 2 for name in model.length_configs)
+    calls = [(q, c, name) for q in QUESTIONS for c in CONTEXTS for name in model.length_configs]
+
+    def ask(call: tuple[str, str, str]) -> object:
+        question, context, length_config = call
+        return answerer(question, context, length_config=length_config, max_seq_len=100, top_k=2)
+
+    alone = [ask(call) for call in calls]
+    assert alone[::2] != alone[1::2]  # the configurations do differ
+    with ThreadPoolExecutor(8) as pool:
+        assert list(pool.map(ask, calls)) == alone
 
 
 def test_shapes_of_results(answerer: QuestionAnswerer) -> None:

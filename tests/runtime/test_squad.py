@@ -71,7 +71,7 @@ def test_wrong_layout(tmp_path: Path, content: object, message: str) -> None:
         read_squad(write(tmp_path, content), require_answers=True)
 
 
-@pytest.mark.parametrize("content", [b'{"data": [', b"\xff\xfe", b""])
+@pytest.mark.parametrize("content", [b'{"data": [', b"\xff\xfe", b"", b"[" * 100_000])
 def test_not_json(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "squad.json"
     file.write_bytes(content)

@@ -10,7 +10,7 @@ from tokenizers import Tokenizer
 from torch_model import letter_tokenizer, transformers_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("abc dé\u0301ß日本 🙂.,?\n\t\u200d\u05d0", min_size=1, max_size=200))
@@ -104,6 +104,14 @@ def test_the_files_own_truncation_and_padding_are_ignored(tokenizer_file: Path, 
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (window,) = WindowTokenizer(tmp_path / "tokenizer.json")("ab", "cd ef gh", max_seq_len=64, doc_stride=0)
     assert len(window) == 2 + 6 + 3
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff"])
+def test_an_unreadable_tokenizer_is_refused_by_name(tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "tokenizer.json").write_bytes(content)
+    with pytest.raises(BundleCorruptError, match=r"tokenizer\.json is not a readable tokenizer: .*again"):
+        WindowTokenizer(tmp_path / "tokenizer.json")
 
 
 @pytest.mark.parametrize(
