@@ -35,6 +35,9 @@ def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionA
     """A random BertForQuestionAnswering with these entries of a config.json, in evaluation mode."""
     torch.manual_seed(seed)
     model = BertForQuestionAnswering(BertConfig.from_dict({**config, "attn_implementation": "eager"}))
+    for name, parameter in model.named_parameters():
+        if parameter.ndim == 1:  # else all 0 or all 1, and nobody would see them swapped
+            torch.nn.init.normal_(parameter, mean=float(name.endswith("LayerNorm.weight")), std=0.1)
     model.eval()
     return model
 
