@@ -54,8 +54,7 @@ def graph_runner(
 ) -> Runner:
     """Compile a plain graph at a length configuration, as the runtime does, to be called with batches."""
     num_layers = len(length_config.keep_ratios)
-    core = ov.Core()
-    ops.add_to(core)
+    core = ops.core()
     graph = with_selection(
         plain,
         None if elastic else length_config,

@@ -75,8 +75,7 @@ class LengthAdaptiveModel:
             **(ov_config or {}),
         }
         self._elastic = elastic
-        self._core = ov.Core()
-        ops.add_to(self._core)
+        self._core = ops.core()
         try:
             self._plain = self._core.read_model(bundle.model_xml)
         except RuntimeError as error:

@@ -54,13 +54,16 @@ def check_extension() -> Path:
     return path
 
 
-def add_to(core: ov.Core) -> None:
-    """Make `core` know the ops.
+def core() -> ov.Core:
+    """The process's OpenVINO core that knows the ops.
+
+    There is one, and it is never destroyed: OpenVINO's CPU plugin gives the thread that creates it a signal stack
+    and unmaps that when it is destroyed, in whichever thread; after that, any signal ends the process.
 
     Raises:
         ExtensionError: The extension is missing or cannot work with this OpenVINO and CPU.
     """
-    core.add_extension(check_extension())
+    return _core(check_extension())
 
 
 def isa() -> str:
@@ -172,6 +175,13 @@ def _library(path: Path) -> ctypes.CDLL:
         return ctypes.CDLL(str(path))
     except OSError as error:
         raise ExtensionError(f"cannot load {path}: {error}; install the package again") from error
+
+
+@cache
+def _core(path: Path) -> ov.Core:
+    core = ov.Core()
+    core.add_extension(path)
+    return core
 
 
 @cache

@@ -23,8 +23,7 @@ Quantized = Mapping[str, QuantizedLinear]
 
 
 def compiled(graph: ov.Model) -> ov.CompiledModel:
-    core = ov.Core()
-    ops.add_to(core)
+    core = ops.core()
     return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 

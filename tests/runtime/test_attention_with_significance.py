@@ -32,8 +32,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 @cache
 def core() -> ov.Core:
-    core = ov.Core()
-    ops.add_to(core)
+    core = ops.core()
     return core
 
 

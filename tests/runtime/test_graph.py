@@ -78,8 +78,7 @@ def test_configurations_that_do_not_fit_are_refused(plain: ov.Model) -> None:
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:
     static = plain.clone()
     static.reshape({name: [2, 40] for name in ("input_ids", "attention_mask", "token_type_ids")})
-    core = ov.Core()
-    ops.add_to(core)
+    core = ops.core()
     config = LengthConfig((0.9, 0.5, 0.3))
     batch = random_batch([40, 23], 100)
     f32 = {"INFERENCE_PRECISION_HINT": "f32"}

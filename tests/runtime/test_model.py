@@ -168,6 +168,22 @@ def test_eight_threads_get_the_answers_of_one(bundle: Path) -> None:
         np.testing.assert_array_equal(one, other)
 
 
+def test_signals_survive_a_model_that_another_thread_drops(bundle: Path) -> None:
+    script = f"""
+import signal, threading
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+models = [LengthAdaptiveModel.from_pretrained({str(bundle)!r})]
+models[0]([[1, 2, 3]])
+thread = threading.Thread(target=models.clear)
+thread.start()
+thread.join()
+signal.signal(signal.SIGINT, lambda number, frame: print("alive"))
+signal.raise_signal(signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "alive\n"), done.stderr
+
+
 def test_only_so_many_compiled_graphs_are_kept(bundle: Path) -> None:
     model = LengthAdaptiveModel.from_pretrained(bundle, max_compiled=2)
     expected = model([[1, 2, 3]], length_config="full").start_logits

@@ -39,7 +39,7 @@ def test_built_for_this_openvino() -> None:
 def test_missing_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "no.so"))
     with pytest.raises(ExtensionError, match=rf"not at {tmp_path}/no.so; correct or unset {VARIABLE}"):
-        ops.add_to(ov.Core())
+        ops.core()
 
 
 def test_missing_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +62,7 @@ def test_built_for_another_openvino(copied: Path) -> None:
         ExtensionError,
         match=rf"for OpenVINO 2026.1.0, and OpenVINO {running} is installed.*pip install openvino==2026.1.0",
     ):
-        ops.add_to(ov.Core())
+        ops.core()
 
 
 @pytest.mark.parametrize("record", [None, "", "{}", "[]"])
@@ -94,7 +94,7 @@ def test_the_fastest_isa_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "neon")
     message = "DYNAMIC_TINYBERT_ISA is 'neon'.*one of: .*scalar"
-    for call in (ops.isa, ops.check_extension, lambda: ops.add_to(ov.Core())):
+    for call in (ops.isa, ops.check_extension, ops.core):
         with pytest.raises(ExtensionError, match=message):
             call()
     factory = NodeFactory()  # as a graph that is read from a file would

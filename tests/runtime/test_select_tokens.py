@@ -22,8 +22,7 @@ PADDING = -10000.0
 
 @cache
 def core() -> ov.Core:
-    core = ov.Core()
-    ops.add_to(core)
+    core = ops.core()
     return core
 
 
