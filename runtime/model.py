@@ -216,9 +216,7 @@ class LengthAdaptiveModel:
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
         length = inputs["input_ids"].shape[1]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
-        arrays: dict[str, npt.NDArray[Any]] = {
-            name: np.pad(array, ((0, 0), (0, padded - length))) for name, array in inputs.items()
-        }
+        arrays: dict[str, npt.NDArray[Any]] = {name: _padded(array, padded) for name, array in inputs.items()}
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
@@ -286,3 +284,10 @@ class LengthAdaptiveModel:
                 SaturationWarning,
                 stacklevel=4,
             )
+
+
+def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
+    """`array` [B, L] with zeros up to [B, length]; np.pad takes ten times as long."""
+    padded = np.zeros((array.shape[0], length), np.int64)
+    padded[:, : array.shape[1]] = array
+    return padded
