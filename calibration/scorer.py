@@ -63,12 +63,6 @@ class Scorer(nn.Module):
         logits: Tensor = self.output(hidden)
         return logits[..., 0]
 
-    @property
-    def macs_per_token(self) -> int:
-        """Multiply-accumulates for each token, with the question's part folded into the input's weights."""
-        width, thrice_hidden = self.input.weight.shape
-        return width * (thrice_hidden // 3 + sum(self.kernel_sizes) + width * len(self.mix) + 1)
-
 
 def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
     """Write the scorers of some layers to a safetensors file, as ``layer.{i}.{name in the state dict}``.

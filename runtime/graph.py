@@ -155,9 +155,7 @@ class _Selection:
         if self.length_config is None:
             ratio, threshold = (ops.gather(b, layer, 0).output(0) for b in self.bounds)
             return ratio, threshold
-        limit = self.length_config.thresholds[layer]
-        numbers = (self.length_config.keep_ratios[layer], -np.inf if limit is None else limit)
-        ratio, threshold = (ops.constant(np.float32(v)).output(0) for v in numbers)
+        ratio, threshold = (ops.constant(b[layer]).output(0) for b in bounds(self.length_config).values())
         return ratio, threshold
 
     def select(self, layer: int, significance: ov.Output, rows: list[ov.Output]) -> list[ov.Output]:
