@@ -114,9 +114,7 @@ def evaluate_command(
     for name in names:
         result = results[name] = evaluate(model, examples, length_config=name, batch_size=batch_size, progress=True)
         mean_kept = sum(result.mean_kept) / len(result.mean_kept)
-        latencies = "".join(
-            f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in (result.latency_p50_ms, result.latency_p95_ms)
-        )
+        latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
         scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
         line = f"{name:16}{scores}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
         if name != "full" and "full" in results:

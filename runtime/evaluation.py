@@ -29,29 +29,50 @@ class Evaluation:
     Attributes:
         f1: Mean F1 in percent.
         exact_match: Mean exact match in percent.
-        question_f1: F1 of each question in percent, in the order of the examples.
+        predictions: Answer to each question, in the order of the examples, as everything by question below.
+        question_f1: F1 of each question in percent.
         question_exact_match: 100 or 0 for each question.
-        mean_length: Mean real tokens of a window.
-        mean_kept: For each layer, mean tokens of a window that it passed on.
+        question_windows: How many windows each question has.
+        question_ms: Time of each question with all its windows, from text to answer, in milliseconds; empty for
+            a run in batches, where a question has no time of its own.
+        window_lengths: Real tokens of each window, question by question.
+        window_kept: For each window, the tokens that each layer passed on.
         mean_macs: Mean executed multiply-accumulates of a window.
-        latency_p50_ms: Median time of a question with all its windows, from text to answer, in milliseconds;
-            None for a run in batches, where a question has no time of its own.
-        latency_p95_ms: 95th percentile of the same.
     """
 
     f1: float
     exact_match: float
+    predictions: tuple[str, ...]
     question_f1: tuple[float, ...]
     question_exact_match: tuple[float, ...]
-    mean_length: float
-    mean_kept: tuple[float, ...]
+    question_windows: tuple[int, ...]
+    question_ms: tuple[float, ...]
+    window_lengths: tuple[int, ...]
+    window_kept: tuple[tuple[int, ...], ...]
     mean_macs: float
-    latency_p50_ms: float | None
-    latency_p95_ms: float | None
+
+    @property
+    def mean_length(self) -> float:
+        """Mean real tokens of a window."""
+        return fmean(self.window_lengths)
+
+    @property
+    def mean_kept(self) -> tuple[float, ...]:
+        """For each layer, mean tokens of a window that it passed on."""
+        return tuple(map(fmean, zip(*self.window_kept, strict=True)))
+
+    def latency_ms(self, percentile: float) -> float | None:
+        """A percentile (0 to 100) of the questions' times; None for a run in batches."""
+        return float(np.percentile(self.question_ms, percentile)) if self.question_ms else None
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON."""
-        return asdict(self)
+        """Plain values for JSON, means and the usual percentiles among them."""
+        return asdict(self) | {
+            "mean_length": self.mean_length,
+            "mean_kept": self.mean_kept,
+            "latency_p50_ms": self.latency_ms(50),
+            "latency_p95_ms": self.latency_ms(95),
+        }
 
 
 def evaluate(
@@ -89,8 +110,9 @@ def evaluate(
 
     predictions: list[str] = []
     seconds: list[float] = []
+    question_windows: list[int] = []
     lengths: list[int] = []
-    kept: list[list[int]] = []
+    kept: list[tuple[int, ...]] = []
     if batch_size == 1:  # the first call compiles the graph, which is not to count as a question's time
         run_windows(model, [tokenize(examples[0])[:1]], length_config=length_config, batch_size=1)
     with tqdm(total=len(examples), unit="question", disable=None if progress else True) as bar:
@@ -101,6 +123,7 @@ def evaluate(
             outputs = run_windows(model, windows, length_config=length_config, batch_size=batch_size)
             predictions += map(squad_answer, (example.context for example in group), windows, outputs)
             seconds.append(perf_counter() - started)
+            question_windows += map(len, windows)
             for window, output in zip(chain(*windows), chain(*outputs), strict=True):
                 lengths.append(len(window))
                 kept.append(_kept_by_layer(output, len(window), num_layers))
@@ -108,17 +131,17 @@ def evaluate(
 
     question_f1 = tuple(map(f1, predictions, (example.answers for example in examples)))
     question_exact_match = tuple(map(exact_match, predictions, (example.answers for example in examples)))
-    p50, p95 = np.percentile(np.multiply(seconds, 1e3), (50, 95)).tolist() if batch_size == 1 else (None, None)
     return Evaluation(
         f1=fmean(question_f1),
         exact_match=fmean(question_exact_match),
+        predictions=tuple(predictions),
         question_f1=question_f1,
         question_exact_match=question_exact_match,
-        mean_length=fmean(lengths),
-        mean_kept=tuple(map(fmean, zip(*kept, strict=True))),
+        question_windows=tuple(question_windows),
+        question_ms=tuple(1e3 * s for s in seconds) if batch_size == 1 else (),
+        window_lengths=tuple(lengths),
+        window_kept=tuple(kept),
         mean_macs=fmean(map(partial(model.executed_macs, length_config), lengths, kept)),
-        latency_p50_ms=p50,
-        latency_p95_ms=p95,
     )
 
 
@@ -129,9 +152,9 @@ def _tokenize(tokenizer: WindowTokenizer, example: Example, **size: int) -> list
         raise InvalidInputError(f"question {example.id!r}: {error}") from error
 
 
-def _kept_by_layer(output: WindowOutput, length: int, num_layers: int) -> list[int]:
+def _kept_by_layer(output: WindowOutput, length: int, num_layers: int) -> tuple[int, ...]:
     kept = []
     for layer in range(num_layers):
         length = output.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
         kept.append(length)
-    return kept
+    return tuple(kept)
