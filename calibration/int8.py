@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -17,6 +17,11 @@ from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError
 from .smoothing import insert_smoothing, readers_by_tensor
 
 Batch = Mapping[str, Tensor]
+
+ActivationRanges = Literal["moving-average", "extremes", "histogram"]
+"""How the range of an activation follows from the calibration batches."""
+
+_INC_ALGORITHMS = {"moving-average": "minmax", "extremes": "minmax", "histogram": "kl"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,21 +48,58 @@ class QuantizedLinear:
     smoothing: NDArray[np.float32] | None
 
 
+@dataclass(frozen=True, eq=False)
+class ChannelExtremes:
+    """Smallest and largest value of each channel that the Linear layers of a model read, over calibration batches.
+
+    Attributes:
+        low: float32 [in] by module name.
+        high: float32 [in] by module name.
+        groups: The modules, those that read the same tensor together.
+    """
+
+    low: Mapping[str, Tensor]
+    high: Mapping[str, Tensor]
+    groups: Sequence[Sequence[str]]
+
+
+def channel_extremes(
+    model: nn.Module, batches: Sequence[Batch], *, skip: Collection[str] = (), progress: bool = True
+) -> ChannelExtremes:
+    """Run the calibration batches once and note what SmoothQuant needs, for any number of `quantize_linears`.
+
+    Arguments and errors are those of `quantize_linears`.
+    """
+    names = _linear_names(model, skip)
+    _check_batches(batches)
+    from . import inc
+
+    model = copy.deepcopy(model).eval()
+    with inc.quiet(), torch.no_grad():
+        groups = readers_by_tensor(model, names, batches[0])
+        calibration = inc.Calibration(
+            model, q_func=lambda model: _run(lambda batch: model(**batch), batches, "Reading channels", progress)
+        )
+        low, high = calibration.calibrate(1, [nn.Linear])  # once through q_func
+    _check_finite(model, names, low, high)
+    return ChannelExtremes(low, high, groups)
+
+
 def quantize_linears(
     model: nn.Module,
     batches: Sequence[Batch],
     *,
     smooth_alpha: float | None = 0.75,
+    ranges: ActivationRanges = "moving-average",
     weight_bits: int = 8,
     skip: Collection[str] = (),
+    extremes: ChannelExtremes | None = None,
     progress: bool = True,
 ) -> dict[str, QuantizedLinear]:
     """Calibrate the Linear layers of `model` with INC's SmoothQuant and PT2E static quantisation.
 
-    Activation ranges are INC's default, the moving average (constant 0.01) of the batches' minima and maxima: the
-    first batch counts most, so it should be a typical one. Weights take one scale per output channel. Layers that
-    read the same tensor (query, key and value of one layer) get the same smoothing, scale and zero point, so that
-    one quantised input serves them all.
+    Weights take one scale per output channel. Layers that read the same tensor (query, key and value of one
+    layer) get the same smoothing, scale and zero point, so that one quantised input serves them all.
 
     Args:
         model: An FP32 module that `torch.export` accepts. It is copied, not changed.
@@ -65,9 +107,13 @@ def quantize_linears(
             padding, which would count towards the ranges. Lengths may differ from batch to batch.
         smooth_alpha: How much of the activations' difficulty SmoothQuant moves to the weights, 0 to 1; None
             leaves SmoothQuant out.
+        ranges: INC's default is "moving-average" (constant 0.01) of the batches' minima and maxima: the first
+            batch counts most, so it should be a typical one. "extremes" clips nothing that occurred;
+            "histogram" (INC's `kl`) clips where that costs the least squared error.
         weight_bits: 8, or 7 for CPUs without VNNI, which add two u8·s8 products in 16 bits and saturate: the
             weights then lie within [-63, 63].
         skip: Names of Linear modules that stay in FP32.
+        extremes: What `channel_extremes` found for the same model, batches and `skip`; found here if None.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
@@ -79,49 +125,49 @@ def quantize_linears(
         CheckpointError: Weights or activations are not finite, or a Linear module does not run exactly once.
         MissingExtraError: Neural Compressor is not installed.
     """
-    names = _linear_names(model, skip)
-    _check_options(smooth_alpha, weight_bits)
-    _check_batches(batches)
+    _check_options(smooth_alpha, ranges, weight_bits)
+    if extremes is None:
+        extremes = channel_extremes(model, batches, skip=skip, progress=progress)
     from . import inc
 
     model = copy.deepcopy(model).eval()
-    with (
-        inc.quiet(),
-        torch.no_grad(),
-        tqdm(total=2 * len(batches), desc="Calibrating INT8", disable=None if progress else True) as bar,
-    ):
-
-        def run(call: Callable[[dict[str, Tensor]], object]) -> None:
-            for batch in batches:
-                call(dict(batch))
-                bar.update()
-
-        groups = readers_by_tensor(model, names, batches[0])
-        channels = inc.Calibration(model, q_func=lambda model: run(lambda batch: model(**batch)))
-        low, high = channels.calibrate(1, [nn.Linear])  # once through q_func
-        _check_finite(model, names, low, high)
-        smoothing: dict[str, Tensor] = {}
+    smoothing: dict[str, Tensor] = {}
+    with inc.quiet(), torch.no_grad():
         if smooth_alpha is not None:
-            for group in groups:
-                factor = insert_smoothing(model, group, low[group[0]], high[group[0]], smooth_alpha)
-                smoothing |= dict.fromkeys(group, factor)
-
+            for group in extremes.groups:
+                low, high = extremes.low[group[0]], extremes.high[group[0]]
+                smoothing |= dict.fromkeys(group, insert_smoothing(model, group, low, high, smooth_alpha))
         longest = max(batches, key=_length)  # the graph would fix an example's length of 1; others stay open
         example = dict(longest)
         any_length = {key: {1: torch.export.Dim.AUTO} for key in example}
         exported = inc.export(_Positional(model), (example,), dynamic_shapes=(any_length,))
-        observed = inc.prepare(exported, inc.StaticQuantConfig())
-        run(observed)
-        return {
-            name: QuantizedLinear(
+        observed = inc.prepare(exported, inc.StaticQuantConfig(act_algo=_INC_ALGORITHMS[ranges]))
+        seen = batches[:1] if ranges == "extremes" else batches  # the weights' observers, too, need a run
+        _run(observed, seen, "Calibrating INT8", progress)
+        names = {name for group in extremes.groups for name in group}
+        quantized = {}
+        for name, weight, of_weight, of_input in _observed_linears(observed):
+            if name not in names:
+                continue
+            factor = smoothing.get(name)
+            if ranges == "extremes":
+                scaling = 1 if factor is None else factor
+                of_input.min_val = (extremes.low[name] * scaling).min()
+                of_input.max_val = (extremes.high[name] * scaling).max()
+            scale, zero_point = of_input.calculate_qparams()
+            weight_scale, _ = of_weight.calculate_qparams()
+            quantized[name] = QuantizedLinear(
                 *_quantize_weight(weight, weight_scale, weight_bits),
-                activation_scale=scale,
-                activation_zero_point=zero_point,
-                smoothing=smoothing[name].numpy() if name in smoothing else None,
+                activation_scale=scale.item(),
+                activation_zero_point=zero_point.item(),
+                smoothing=None if factor is None else factor.numpy(),
             )
-            for name, weight, weight_scale, scale, zero_point in _observed_linears(observed)
-            if name in names
-        }
+        return quantized
+
+
+def _run(call: Callable[[dict[str, Tensor]], object], batches: Sequence[Batch], what: str, progress: bool) -> None:
+    for batch in tqdm(batches, desc=what, leave=False, disable=None if progress else True):
+        call(dict(batch))
 
 
 class _Positional(nn.Module):
@@ -135,16 +181,14 @@ class _Positional(nn.Module):
         return self.model(**arguments)
 
 
-def _observed_linears(observed: GraphModule) -> Iterator[tuple[str, Tensor, Tensor, float, int]]:
-    """Read name, weight, weight scale, input scale and input zero point of each Linear in INC's graph."""
+def _observed_linears(observed: GraphModule) -> Iterator[tuple[str, Tensor, Any, Any]]:
+    """Read name, weight, and the observers of weight and input of each Linear in INC's graph."""
     observers: dict[str, Any] = dict(observed.named_modules())
     for linear in observed.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         of_input, of_weight = linear.all_input_nodes[:2]
         path = str(of_weight.all_input_nodes[0].target)
         name = path.removeprefix("model.").removesuffix(".weight").removesuffix(".sq_linear")
-        scale, zero_point = observers[str(of_input.target)].calculate_qparams()
-        weight_scale, _ = observers[str(of_weight.target)].calculate_qparams()
-        yield name, observed.get_parameter(path), weight_scale, scale.item(), zero_point.item()
+        yield name, observed.get_parameter(path), observers[str(of_weight.target)], observers[str(of_input.target)]
 
 
 def _quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
@@ -168,9 +212,11 @@ def _linear_names(model: nn.Module, skip: Collection[str]) -> list[str]:
     return names
 
 
-def _check_options(smooth_alpha: float | None, weight_bits: int) -> None:
+def _check_options(smooth_alpha: float | None, ranges: str, weight_bits: int) -> None:
     if smooth_alpha is not None and not 0 <= smooth_alpha <= 1:
         raise InvalidInputError(f"smooth_alpha is {smooth_alpha}; give a number from 0 to 1, or None")
+    if ranges not in get_args(ActivationRanges):
+        raise InvalidInputError(f"ranges is {ranges!r}; give one of {get_args(ActivationRanges)}")
     if weight_bits not in (7, 8):
         raise InvalidInputError(f"weight_bits is {weight_bits}; give 8, or 7 for CPUs without VNNI")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from dynamic_tinybert.calibration.tuning import chosen
 from dynamic_tinybert.runtime.errors import LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -32,7 +33,18 @@ def export(
     calibration_data: Annotated[
         Path | None, typer.Option(help="SQuAD v1.1 JSON to take INT8 ranges from; answers are not used.")
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Windows of it to calibrate with.")] = 128,
+    validation: Annotated[
+        Path | None,
+        typer.Option(
+            help="SQuAD v1.1 JSON to compare INT8 with FP32 on, all of it (about a thousand questions are enough); "
+            "by default other articles of the calibration data."
+        ),
+    ] = None,
+    num_samples: Annotated[int, typer.Option(min=1, help="Windows of the calibration data to calibrate with.")] = 128,
+    tune: Annotated[
+        bool,
+        typer.Option(help="Try about ten INT8 settings, each in about the time of a calibration and an evaluation."),
+    ] = True,
     length_config: Annotated[
         list[str] | None,
         typer.Option(
@@ -65,7 +77,9 @@ def export(
         output,
         precision=precision.value,
         calibration_data=calibration_data,
+        validation=validation,
         num_samples=num_samples,
+        tune=tune,
         length_configs=_named_configs(length_config or []),
         weight_bits=weight_bits,
         force=force,
@@ -96,9 +110,12 @@ def _print(report: ExportReport) -> None:
     print("FP32 graph against the PyTorch reference (largest difference of a logit; tokens kept by one side only):")
     for name, parity in report.parity.items():
         print(f"  {name:16} {parity.max_difference:.1e}   {parity.disputed} of {parity.chosen_from}")
-    if change := report.int8:
+    if report.int8_steps:
+        change = chosen(report.int8_steps).change
+        f1 = "" if change.f1 is None else ", F1 {:+.2f} [{:+.2f}, {:+.2f}]".format(*change.f1)
         print(
-            f"INT8 against FP32 at full length, {change.windows} windows: logits differ by "
-            f"{change.mean_difference:.3f} on average, {change.max_difference:.2f} at most; "
-            f"same best start and end in {change.same_span:.0%}"
+            f"INT8 against FP32 on {change.questions} held-out questions: {change.moved:.1f} % of the probability on "
+            f"other tokens, same answer to {change.same_answers:.1f} %{f1}"
         )
+        if not change.tolerable:
+            print("That is much; calibrate on data closer to the checkpoint's, or export with --precision fp32")

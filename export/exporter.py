@@ -4,55 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import openvino as ov
-import torch
 from tqdm import tqdm
 
-from dynamic_tinybert.calibration import quantize_linears
-from dynamic_tinybert.runtime.bundle import (
-    MODEL_XML,
-    TOKENIZER,
-    NamedLengthConfig,
-    check_length_configs,
-    write_manifest,
-)
+from dynamic_tinybert.calibration.tuning import Step
+from dynamic_tinybert.runtime.bundle import TOKENIZER, check_length_configs
 from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.publish import publishing
 
+from .bundling import write_bundle
 from .checkpoint import Checkpoint, load_checkpoint
 from .ir import write_ir
-from .parity import Batch, Parity, check_parity, graph_runner, random_batch
+from .parity import Parity, check_parity, graph_runner, random_batch
+from .quantization import MORE_SAMPLES, quantize
 from .reference import ReferenceModel
-from .samples import calibration_samples
-
-HELD_OUT = 32
-"""Windows beyond the calibration samples on which INT8 is compared with FP32."""
-
-_PACKAGES = ("dynamic-tinybert", "openvino", "torch", "transformers", "neural-compressor-pt")
-
-
-@dataclass(frozen=True)
-class Int8Change:
-    """What INT8 changed at full length, on windows that it was not calibrated on if the data has so many.
-
-    Attributes:
-        mean_difference: Mean absolute difference of the logits.
-        max_difference: Largest absolute difference of the logits.
-        same_span: Share of windows whose best start and best end are the same.
-        windows: Number of windows.
-    """
-
-    mean_difference: float
-    max_difference: float
-    same_span: float
-    windows: int
+from .samples import Samples, read_samples
 
 
 @dataclass(frozen=True)
@@ -63,13 +34,14 @@ class ExportReport:
         path: The bundle.
         size: Its size in bytes.
         parity: By length configuration, the FP32 graph against the PyTorch reference.
-        int8: INT8 against FP32; None for an FP32 bundle.
+        int8_steps: The INT8 settings that were tried, with what each changed against FP32 on held-out questions;
+            `calibration.tuning.chosen` gives the one of the bundle. Empty for an FP32 bundle.
     """
 
     path: Path
     size: int
     parity: Mapping[str, Parity]
-    int8: Int8Change | None
+    int8_steps: Sequence[Step]
 
 
 def export_model(
@@ -78,10 +50,11 @@ def export_model(
     *,
     precision: Literal["fp32", "int8"] = "int8",
     calibration_data: str | Path | None = None,
+    validation: str | Path | None = None,
     num_samples: int = 128,
+    tune: bool = True,
     length_configs: Mapping[str, LengthConfig | Sequence[float]] | None = None,
     weight_bits: int = 8,
-    smooth_alpha: float | None = 0.75,
     force: bool = False,
     revision: str | None = None,
     token: str | bool | None = None,
@@ -97,10 +70,12 @@ def export_model(
         output: Folder of the bundle; it appears whole or not at all.
         precision: INT8 by Neural Compressor's SmoothQuant and static quantisation, or FP32.
         calibration_data: SQuAD v1.1 JSON whose questions and contexts give the INT8 ranges; answers are not used.
-        num_samples: Windows of it to calibrate with.
+        validation: SQuAD v1.1 JSON on whose questions INT8 is compared with FP32, by F1, too, if all have answers;
+            without it, questions of other articles of `calibration_data`, not by F1.
+        num_samples: Windows of `calibration_data` to calibrate with.
+        tune: Find the INT8 setting that moves least probability on those questions, instead of taking the default.
         length_configs: Length configurations by name; ``full`` is always there.
         weight_bits: 7 for CPUs without VNNI, whose sums of 8-bit products can saturate.
-        smooth_alpha: SmoothQuant's strength; None leaves it out.
         force: Replace a bundle that is there.
         revision: Branch, tag or commit on the Hub.
         token: Hub token.
@@ -111,7 +86,7 @@ def export_model(
 
     Raises:
         CheckpointError: The checkpoint is missing or not supported.
-        DataError: The calibration data cannot be used.
+        DataError: The calibration or validation data cannot be used.
         InvalidInputError: An argument is outside its range.
         LengthConfigError: A length configuration does not fit the model.
         BundleExistsError: `output` is taken and `force` is not set.
@@ -144,51 +119,41 @@ def export_model(
         }
         check_length_configs(configs, config.num_hidden_layers)
         checkpoint.copy_files(folder)
-        samples: list[Batch] = []
-        if calibration_data is not None:  # read before the long steps, so that bad data is refused at once
-            samples = calibration_samples(
+        samples: Samples | None = None  # read before the long steps, so that bad data is refused at once
+        if precision == "int8" and calibration_data is not None:
+            samples = read_samples(
                 folder / TOKENIZER,
                 Path(calibration_data),
-                num_samples + HELD_OUT,
+                None if validation is None else Path(validation),
+                num_samples * (MORE_SAMPLES if tune else 1),
                 config.max_position_embeddings,
             )
         graph = write_ir(checkpoint.model)
         say("Comparing the FP32 graph with the PyTorch reference")
         parity = _parity(checkpoint, graph, configs)
-        change = None
-        quantization: dict[str, object] = {"precision": "fp32", "weight_bits": None}
-        if precision == "int8":
-            fitting, held_out = samples[:num_samples], samples[num_samples:] or samples
-            say(f"Calibrating INT8 on {len(fitting)} windows of {calibration_data}")
-            quantized = quantize_linears(
-                checkpoint.model,
-                [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in fitting],
-                smooth_alpha=smooth_alpha,
+        steps: Sequence[Step] = ()
+        record: Mapping[str, object] = {"precision": "fp32", "weight_bits": None}
+        if samples is not None:
+            asked = samples.held_out
+            say(
+                f"{'Tuning' if tune else 'Calibrating'} INT8 on windows of {calibration_data}, compared with FP32 on "
+                f"{len(asked.examples)} questions of {asked.name}"
+            )
+            quantization = quantize(
+                checkpoint,
+                graph,
+                samples,
+                num_samples=num_samples,
+                tuned=tune,
                 weight_bits=weight_bits,
-                skip={"qa_outputs"},
+                scratch=folder,
+                say=say,
             )
-            plain, graph = graph, write_ir(checkpoint.model, quantized)
-            change = _int8_change(plain, graph, held_out, config.num_hidden_layers, config.num_attention_heads)
-            quantization = {
-                "precision": "int8",
-                "weight_bits": weight_bits,
-                "method": "Intel Neural Compressor: SmoothQuant, static post-training quantisation",
-                "smooth_alpha": smooth_alpha,
-                "num_samples": len(fitting),
-            }
+            graph, steps, record = quantization.graph, quantization.steps, quantization.record
         say("Writing the bundle")
-        with writing(folder):
-            ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
-            write_manifest(
-                folder,
-                significance="attention",
-                length_configs={name: NamedLengthConfig(c) for name, c in configs.items()},
-                quantization=quantization,
-                versions={name: version(name) for name in _PACKAGES},
-                source={"model": checkpoint.source, "revision": checkpoint.commit},
-            )
-            size = sum(file.stat().st_size for file in folder.iterdir())
-    return ExportReport(Path(output), size, parity, change)
+        write_bundle(folder, checkpoint, graph, configs, record)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+    return ExportReport(Path(output), size, parity, steps)
 
 
 def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
@@ -201,18 +166,3 @@ def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, Lengt
         name: check_parity(reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c)
         for name, c in tqdm(configs.items(), desc="Comparing", disable=None)
     }
-
-
-def _int8_change(
-    fp32: ov.Model, int8: ov.Model, windows: Sequence[Batch], num_layers: int, num_heads: int
-) -> Int8Change:
-    full = LengthConfig.full(num_layers)
-    before, after = (graph_runner(graph, full, num_heads=num_heads) for graph in (fp32, int8))
-    differences, same = [], 0
-    for batch in tqdm(windows, desc="Comparing INT8", disable=None):
-        expected, found = before(batch), after(batch)
-        names = ("start_logits", "end_logits")
-        differences.append(np.concatenate([np.abs(expected[n] - found[n]).ravel() for n in names]))
-        same += all(expected[n].argmax() == found[n].argmax() for n in names)
-    every = np.concatenate(differences)
-    return Int8Change(float(every.mean()), float(every.max()), same / len(windows), len(windows))

@@ -1,51 +1,133 @@
-"""Calibration samples: windows of real questions and contexts."""
+"""Windows of real questions and contexts: those that INT8 is calibrated on, and those on which it is compared."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.squad import read_squad
-from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
+from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
 from .parity import Batch
 
+_HELD_OUT_SHARE = 0.2
+_HELD_OUT_MOST = 500  # questions; enough for a comparison that does not look at F1
 
-def calibration_samples(tokenizer_file: Path, data: Path, count: int, max_length: int) -> list[Batch]:
-    """Windows of questions drawn from all over a SQuAD file, always the same for the same arguments.
+T = TypeVar("T")
 
-    A question that the model cannot read, too long or without a token, is skipped.
+
+@dataclass(frozen=True)
+class Questions:
+    """Questions to compare INT8 with FP32 on.
+
+    Attributes:
+        name: Where they come from, for people.
+        examples: The questions.
+        windows: The windows of each.
+        scored: Whether F1 is to be taken from their answers.
+    """
+
+    name: str
+    examples: Sequence[Example]
+    windows: Sequence[Sequence[Window]]
+    scored: bool
+
+    def first(self, count: int | None) -> Questions:
+        """The first `count` of them, all for None."""
+        return Questions(self.name, self.examples[:count], self.windows[:count], self.scored)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """What INT8 needs of data.
+
+    Attributes:
+        calibration: Batches of one unpadded window each, in random order.
+        held_out: Other questions.
+    """
+
+    calibration: Sequence[Batch]
+    held_out: Questions
+
+
+def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int) -> Samples:
+    """Draw windows to calibrate on and questions to compare on, always the same for the same arguments.
+
+    Held out are the questions of `validation`; without it, up to 500 questions of other articles of `data` than the
+    calibration windows. Those are not scored by F1: checkpoints are often trained on the data that they are
+    calibrated on. A question that the model cannot read, too long or without a token, is skipped.
 
     Args:
         tokenizer_file: The checkpoint's tokenizer.json.
         data: SQuAD v1.1 JSON; answers are not needed.
-        count: Most windows to take.
+        validation: SQuAD v1.1 JSON; its questions are scored by F1 if all have answers.
+        count: Most calibration windows to take.
         max_length: Longest input of the model in tokens.
 
-    Returns:
-        Batches of one unpadded window each.
-
     Raises:
-        DataError: The file is not SQuAD JSON or holds no usable question.
+        DataError: A file is not SQuAD JSON or holds no usable question; without `validation`, `data` has one
+            article only.
     """
-    examples = read_squad(data)
     tokenize = WindowTokenizer(tokenizer_file)
+    examples = read_squad(data)
+    if validation is not None:
+        others = _shuffled(read_squad(validation))
+        held_out = list(_readable(tokenize, others, max_length, validation))
+        name, scored = validation.name, all(example.answers for example, _ in held_out)
+    else:
+        examples, others = _hold_out(examples, data)
+        held_out = list(islice(_readable(tokenize, _shuffled(others), max_length, data), _HELD_OUT_MOST))
+        name, scored = f"held-out articles of {data.name}", False
+    fitted = chain.from_iterable(windows for _, windows in _readable(tokenize, _shuffled(examples), max_length, data))
+    return Samples(
+        calibration=[stack_windows([window]) for window in islice(fitted, count)],
+        held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
+    )
+
+
+def _shuffled(items: Sequence[T]) -> list[T]:
+    return [items[i] for i in np.random.default_rng(0).permutation(len(items))]
+
+
+def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
+    """Part the examples by article, the second part a fifth or more; a context without a title is an article."""
+    articles: dict[str, list[Example]] = {}
+    for example in examples:
+        articles.setdefault(example.title or example.context, []).append(example)
+    if len(articles) < 2:
+        raise DataError(
+            f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "
+            "give more articles, or other questions as validation"
+        )
+    first, *rest = _shuffled(list(articles.values()))
+    fitting, held_out = list(first), list[Example]()
+    for article in rest:
+        part = held_out if len(held_out) < _HELD_OUT_SHARE * len(examples) else fitting
+        part.extend(article)
+    return fitting, held_out
+
+
+def _readable(
+    tokenize: WindowTokenizer, examples: Iterable[Example], max_length: int, data: Path
+) -> Iterator[tuple[Example, list[Window]]]:
+    """Each question that the model can read, with its windows."""
     max_seq_len, doc_stride = window_size(max_length)
-    samples: list[Batch] = []
+    readable = 0
     unusable: InvalidInputError | None = None
-    for index in np.random.default_rng(0).permutation(len(examples)):
-        example = examples[index]
+    for example in examples:
         try:
             windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
         except InvalidInputError as error:
             unusable = error
             continue
-        samples += [stack_windows([window]) for window in windows]
-        if len(samples) >= count:
-            break
-    if not samples:
+        readable += 1
+        yield example, windows
+    if not readable:
         raise DataError(f"{data} holds no question that this model can read: {unusable}") from unusable
-    return samples[:count]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.int8 import QuantizedLinear, quantize_linears
+from dynamic_tinybert.calibration.int8 import QuantizedLinear, channel_extremes, quantize_linears
 from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError, MissingExtraError
 
 LENGTHS = (20, 7, 33, 1, 48, 12)
@@ -128,6 +128,20 @@ def test_activation_range_is_the_moving_average_of_the_smoothed_inputs(
         assert layer.activation_zero_point == round(-low / scale)
 
 
+def test_extremes_clip_nothing_and_waste_nothing(
+    bert: nn.Module, batches: list[dict[str, Tensor]], inputs: dict[str, list[Tensor]]
+) -> None:
+    extremes = channel_extremes(bert, batches, skip=["qa_outputs"])
+    for alpha in (ALPHA, None):  # the same pass serves both
+        quantized = quantize_linears(bert, batches, smooth_alpha=alpha, ranges="extremes", extremes=extremes)
+        assert quantized.keys() == ENCODER_LINEARS
+        for name, layer in quantized.items():
+            read = torch.cat(inputs[name]) * (1 if layer.smoothing is None else torch.from_numpy(layer.smoothing))
+            low, high = min(read.min().item(), 0), max(read.max().item(), 0)
+            assert layer.activation_scale == pytest.approx((high - low) / 255, rel=1e-5)
+            assert layer.activation_zero_point == round(-low / layer.activation_scale)
+
+
 def test_smoothing_is_that_of_the_paper_over_all_readers_of_the_input(
     bert: nn.Module, smoothed: Quantized, inputs: dict[str, list[Tensor]]
 ) -> None:
@@ -152,16 +166,19 @@ def test_query_key_and_value_share_their_quantised_input(smoothed: Quantized) ->
             np.testing.assert_array_equal(other.smoothing, query.smoothing)
 
 
+@pytest.mark.parametrize(("ranges", "algorithm"), [("moving-average", "minmax"), ("histogram", "kl")])
 def test_numbers_are_those_of_the_graph_that_inc_converts(
-    bert: nn.Module, batches: list[dict[str, Tensor]], unsmoothed: Quantized
+    bert: nn.Module, batches: list[dict[str, Tensor]], unsmoothed: Quantized, ranges: str, algorithm: str
 ) -> None:
+    if ranges != "moving-average":
+        unsmoothed = quantize_linears(bert, batches, smooth_alpha=None, ranges=ranges)
     from neural_compressor.torch.export import export
     from neural_compressor.torch.quantization import StaticQuantConfig, convert, prepare
 
     names = ("input_ids", "attention_mask", "token_type_ids")
     example = tuple(batches[0][name] for name in names)
     exported = export(copy.deepcopy(bert), example, dynamic_shapes=({1: torch.export.Dim.AUTO},) * 3)
-    prepared = prepare(exported, StaticQuantConfig())
+    prepared = prepare(exported, StaticQuantConfig(act_algo=algorithm))
     with torch.no_grad():
         for batch in batches:
             prepared(*(batch[name] for name in names))
@@ -297,12 +314,13 @@ def test_the_first_sequence_may_have_length_one() -> None:
         ([IDS], {"smooth_alpha": 1.5}, "smooth_alpha is 1.5"),
         ([IDS], {"smooth_alpha": float("nan")}, "smooth_alpha is nan"),
         ([IDS], {"weight_bits": 4}, "weight_bits is 4"),
+        ([IDS], {"ranges": "minmax"}, "ranges is 'minmax'"),
         ([IDS, {}], {}, "batch 1 holds"),
         ([{"input_ids": torch.zeros(2, 5, dtype=torch.int64)}], {}, r"shape \[2, 5\]"),
         ([IDS | {"attention_mask": torch.tensor([[1, 1, 1, 1, 0]])}], {}, "batch 0 is padded"),
     ],
 )
-def test_unusable_arguments_are_refused(bad: list[dict[str, Tensor]], options: dict[str, float], message: str) -> None:
+def test_unusable_arguments_are_refused(bad: list[dict[str, Tensor]], options: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         quantize_linears(Embedded(), bad, **options)
 

@@ -23,6 +23,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from tiny import tiny_bert, tiny_tokenizer
 
+TITLES = ("one", "two")
 CONTEXT = "the fox was in the box , and the cat was in the hat . who was in it ?"
 CONFIGS = {"half": (1, 0.7, 0.4), "paper": LengthConfig.parse("300,200,100@384")}
 
@@ -37,9 +38,23 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def squad(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    questions = [{"id": str(k), "question": f"what was in {'abcdefgh'[k]} ?", "answers": []} for k in range(8)]
+    articles = [
+        {
+            "title": title,
+            "paragraphs": [
+                {
+                    "context": CONTEXT,
+                    "qas": [
+                        {"id": f"{title}{k}", "question": f"what was in {letter} ?", "answers": [{"text": "the fox"}]}
+                        for k, letter in enumerate(letters)
+                    ],
+                }
+            ],
+        }
+        for title, letters in zip(TITLES, ("abcd", "efgh"), strict=True)
+    ]
     file = tmp_path_factory.mktemp("data") / "squad.json"
-    file.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": questions}]}]}))
+    file.write_text(json.dumps({"data": articles}))
     return file
 
 
@@ -48,15 +63,23 @@ def int8_bundle(tiny_checkpoint: Path, squad: Path, tmp_path_factory: pytest.Tem
     output = tmp_path_factory.mktemp("bundles") / "int8"
     lines: list[str] = []
     report = export_model(
-        tiny_checkpoint, output, calibration_data=squad, num_samples=5, length_configs=CONFIGS, say=lines.append
+        tiny_checkpoint,
+        output,
+        calibration_data=squad,
+        num_samples=3,
+        tune=False,
+        length_configs=CONFIGS,
+        say=lines.append,
     )
     assert lines
     assert report.path == output
     assert list(report.parity) == ["full", "half", "paper"]
     assert report.parity["half"].chosen_from > 0
-    assert report.int8 is not None
-    assert report.int8.windows == 3  # those of the eight that were not calibrated on
-    assert 0 < report.int8.mean_difference < 0.5
+    (step,) = report.int8_steps
+    assert step.setting == Int8Setting(num_samples=3)
+    assert step.change.questions == 4  # of the article that was not calibrated on
+    assert step.change.f1 is None
+    assert 0 < step.change.logit_error < 0.5
     return output
 
 
@@ -71,14 +94,15 @@ def test_bundle_says_what_it_is(int8_bundle: Path, tiny_checkpoint: Path) -> Non
     bundle = open_bundle(int8_bundle)
     assert bundle.quantization["precision"] == "int8"
     assert bundle.quantization["weight_bits"] == 8
-    assert bundle.quantization["num_samples"] == 5
+    assert bundle.quantization["num_samples"] == 3
+    assert bundle.quantization["smooth_alpha"] == 0.75
     assert bundle.versions["openvino"] == version("openvino")
     assert bundle.length_configs["paper"].config.keep_ratios == (300 / 384, 200 / 384, 100 / 384)
     assert (int8_bundle / "config.json").read_bytes() == (tiny_checkpoint / "config.json").read_bytes()
 
 
 def test_weights_of_7_bits(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
-    export_model(tiny_checkpoint, tmp_path / "b", calibration_data=squad, num_samples=4, weight_bits=7)
+    export_model(tiny_checkpoint, tmp_path / "b", calibration_data=squad, num_samples=4, tune=False, weight_bits=7)
     model = ov.Core().read_model(tmp_path / "b/openvino_model.xml")
     encoder = [
         node.get_data()

@@ -1,0 +1,42 @@
+"""Write a graph and the manifest into a folder that already holds the checkpoint's files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+
+import openvino as ov
+
+from dynamic_tinybert.runtime.bundle import MODEL_XML, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.publish import writing
+
+from .checkpoint import Checkpoint
+
+_PACKAGES = ("dynamic-tinybert", "openvino", "torch", "transformers", "neural-compressor-pt")
+
+
+def write_bundle(
+    folder: Path,
+    checkpoint: Checkpoint,
+    graph: ov.Model,
+    configs: Mapping[str, LengthConfig],
+    quantization: Mapping[str, object],
+) -> Bundle:
+    """Make a bundle, with significance by attention, of a graph.
+
+    Raises:
+        StorageError: A file could not be written.
+
+    """
+    with writing(folder):
+        ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
+        return write_manifest(
+            folder,
+            significance="attention",
+            length_configs={name: NamedLengthConfig(config) for name, config in configs.items()},
+            quantization=quantization,
+            versions={name: version(name) for name in _PACKAGES},
+            source={"model": checkpoint.source, "revision": checkpoint.commit},
+        )
