@@ -1,0 +1,111 @@
+"""Schedules: how many tokens each layer shall keep on average, as the search varies them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamic_tinybert.runtime.errors import InvalidInputError
+
+Genes = npt.NDArray[np.float64]
+"""One schedule in each row: logarithms of its shares, then the index of its headroom."""
+
+_LEAST_SHARE = 0.05
+_GRID = 0.01
+_NOT_WORTH_A_SELECTION = 0.985
+
+# Of six layers; others take them at the same relative depth.
+_KNOWN = (
+    (315 / 384, 251 / 384, 242 / 384, 159 / 384, 142 / 384, 33 / 384),  # Dynamic-TinyBERT's, as ratios
+    (269 / 384, 253 / 384, 252 / 384, 202 / 384, 104 / 384, 34 / 384),
+    (1, 0.9, 0.7, 0.5, 0.3, 0.12),
+    (1, 0.9, 0.6, 0.35, 0.25, 0.15),
+    (1, 0.8, 0.5, 0.35, 0.25, 0.15),
+    (1, 0.65, 0.45, 0.3, 0.2, 0.12),
+    (1, 1, 0.65, 0.45, 0.3, 0.2),
+    (1, 1, 1, 1, 0.5, 0.2),  # late drops cost attention's significance least
+    (1, 1, 1, 1, 0.2, 0.1),
+    *((ratio,) * 6 for ratio in (0.9, 0.8, 0.7, 0.6)),
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Mean kept shares, and what a single input may keep beyond them.
+
+    Attributes:
+        shares: For each layer the share of an input's tokens that it passes on, averaged over inputs;
+            non-increasing in (0, 1]. A layer with the share of the layer before (of the first: 1) does not select.
+        headroom: Keep ratios, which bound a single input, are so many times the shares; infinite for no bound.
+    """
+
+    shares: tuple[float, ...]
+    headroom: float = math.inf
+
+
+class ScheduleSpace:
+    """The schedules that a search may try, on a grid of shares and headrooms."""
+
+    def __init__(
+        self, num_layers: int, *, selectable: Collection[int] | None = None, headrooms: Sequence[float] = (math.inf,)
+    ) -> None:
+        """Set the bounds.
+
+        Args:
+            num_layers: Layers of the encoder.
+            selectable: Layers that may select; None for all.
+            headrooms: Values that the headroom may take.
+
+        Raises:
+            InvalidInputError: No layer may select.
+        """
+        self._num_layers = num_layers
+        self._selectable = frozenset(range(num_layers) if selectable is None else selectable)
+        if not self._selectable:
+            raise InvalidInputError("selectable is empty: a search needs a layer that may drop tokens")
+        self._headrooms = tuple(sorted(headrooms))
+        self.lower: Genes = np.array([math.log(_LEAST_SHARE)] * num_layers + [0])
+        self.upper: Genes = np.array([0] * num_layers + [len(self._headrooms) - 1])
+
+    def repair(self, genes: Genes) -> Genes:
+        """The nearest schedules that are on the grid, do not grow and select only where that saves something.
+
+        Args:
+            genes: [schedules, num_layers + 1].
+        """
+        genes = np.clip(genes, self.lower, self.upper)
+        shares = np.round(np.exp(genes[:, :-1]) / _GRID) * _GRID
+        before = np.ones(len(genes))
+        for layer in range(self._num_layers):
+            worth = (shares[:, layer] <= _NOT_WORTH_A_SELECTION * before) & (layer in self._selectable)
+            before = shares[:, layer] = np.where(worth, shares[:, layer], before)
+        return np.column_stack([np.log(shares), np.round(genes[:, -1])])
+
+    def decode(self, genes: Genes) -> Schedule:
+        """The schedule of one row of repaired genes."""
+        shares = tuple(round(float(share), 2) for share in np.exp(genes[:-1]))
+        return Schedule(shares, self._headrooms[int(genes[-1])])
+
+    def known(self) -> Genes:
+        """Schedules that others published or that proved good, and constant ones, with the widest headroom."""
+        depth, depths = np.linspace(0, 1, self._num_layers), np.linspace(0, 1, 6)
+        shares = np.array([np.interp(depth, depths, schedule) for schedule in _KNOWN])
+        return self.repair(np.column_stack([np.log(shares), np.full(len(shares), self.upper[-1])]))
+
+    def features(self, genes: Genes) -> npt.NDArray[np.float64]:
+        """What cost and loss depend on smoothly, on comparable scales: shares, which layers select, the bound."""
+        log_shares = genes[:, :-1]
+        selects = np.diff(log_shares, axis=1, prepend=0) < 0
+        bounds = 1 / np.array(self._headrooms)[genes[:, -1].astype(int)]
+        return np.column_stack([log_shares, 0.2 * selects, 0.3 * bounds])
+
+    def random(self, count: int, generator: np.random.Generator) -> Genes:
+        """Smooth schedules: shares that fall from layer to layer by random parts of a random whole."""
+        total = generator.uniform(0.6, 2.8, (count, 1))
+        parts = generator.dirichlet(np.full(self._num_layers + 1, 2.0), count)[:, :-1]
+        headroom = generator.integers(len(self._headrooms), size=(count, 1))
+        return self.repair(np.hstack([-np.cumsum(total * parts, axis=1), headroom]))
