@@ -1,0 +1,193 @@
+"""Fit the scorers of learnt significance on a frozen bundle, from questions and contexts alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from time import monotonic
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+from tqdm import tqdm
+
+from dynamic_tinybert.runtime.bundle import Bundle
+from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+
+from .scorer import Scorer
+from .states import StateReader, States
+
+BATCH_SIZE = 16
+LEARNING_RATE = 2e-3
+WARM_UP_STEPS = 20
+WIDENED_BY = 2
+"""Tokens on each side of a likely start or end that are worth keeping, too."""
+WEIGHT_OF_KEPT = 5.0
+"""A token that matters weighs so many times one that does not: dropping it costs more than keeping another."""
+
+HELD_OUT = 400
+"""Questions, at most a tenth of all, from which thresholds are taken."""
+
+_BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted scorers.
+
+    Attributes:
+        scorers: One per layer asked for.
+        significance: For each of these the significance of every real token of the questions held out, float32
+            [tokens].
+        losses: Mean loss of each layer on the questions held out.
+        windows: Windows that the scorers were fitted on, each time counted.
+    """
+
+    scorers: Mapping[int, Scorer]
+    significance: Mapping[int, npt.NDArray[np.float32]]
+    losses: Mapping[int, float]
+    windows: int
+
+
+def fit_scorers(
+    bundle: Bundle,
+    examples: Sequence[Example],
+    layers: Sequence[int],
+    *,
+    seconds: float,
+    most_passes: int,
+    seed: int = 0,
+    progress: bool = False,
+) -> Fit:
+    """Fit a scorer for each of some layers to the start and end probabilities of the bundle itself.
+
+    Args:
+        bundle: A bundle; its graph is run at full length and stays as it is.
+        examples: Questions with their contexts, at least two; those that the model cannot read are skipped.
+            Answers are not looked at.
+        layers: Layers that get a scorer.
+        seconds: Most time to spend.
+        most_passes: Most times to see each question.
+        seed: Decides the order of the questions and the scorers' first weights.
+        progress: Show a progress bar if standard error is a terminal.
+
+    Raises:
+        DataError: The model can read none of the questions.
+        InferenceError: OpenVINO failed.
+    """
+    torch.manual_seed(seed)
+    random = np.random.default_rng(seed)
+    shuffled = [examples[i] for i in random.permutation(len(examples))]
+    count = min(HELD_OUT, -(-len(examples) // 10))
+    tokenize = _Windows(bundle)
+    held_out, fitting = _batches(shuffled[:count]), _batches(shuffled[count:])
+    read = StateReader(bundle, layers)
+    scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
+    optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
+    steps, seen = most_passes * len(fitting), 0
+    started = monotonic()
+    with tqdm(total=1.0, desc="Fitting scorers", bar_format=_BAR, disable=None if progress else True) as bar:
+        for step, batch in enumerate(_endless(fitting, random)):
+            done = max(step / steps, (monotonic() - started) / seconds)
+            bar.update(min(done, 1.0) - bar.n)
+            if done >= 1 and (seen or step >= steps):  # something at least, however short the time
+                break
+            if not (windows := tokenize(batch)):
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
+            optimizer.zero_grad()
+            torch.stack(list(_losses(scorers, read(windows)).values())).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            seen += len(windows)
+    judged = [_judge(scorers, read(windows)) for batch in held_out if (windows := tokenize(batch))]
+    if not seen or not judged:
+        raise DataError(f"the model cannot read the questions to fit on: {tokenize.unusable}")
+    return Fit(
+        scorers,
+        significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
+        losses={layer: float(np.mean([losses[layer] for _, losses in judged])) for layer in layers},
+        windows=seen,
+    )
+
+
+class _Windows:
+    """Tokenizes questions; `unusable` is the last error of one that the model cannot read."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        self._tokenize = WindowTokenizer(bundle.tokenizer_json)
+        self._max_seq_len, self._doc_stride = window_size(bundle.max_length)
+        self.unusable: InvalidInputError | None = None
+
+    def __call__(self, examples: Sequence[Example]) -> list[Window]:
+        windows: list[Window] = []
+        for e in examples:
+            try:
+                windows += self._tokenize(
+                    e.question, e.context, max_seq_len=self._max_seq_len, doc_stride=self._doc_stride
+                )
+            except InvalidInputError as error:
+                self.unusable = error
+        return windows
+
+
+def _batches(examples: Sequence[Example]) -> list[list[Example]]:
+    """Questions of like lengths together."""
+    ordered = sorted(examples, key=lambda example: len(example.question) + len(example.context))
+    return [ordered[first : first + BATCH_SIZE] for first in range(0, len(ordered), BATCH_SIZE)]
+
+
+def _endless(batches: Sequence[list[Example]], random: np.random.Generator) -> Iterator[list[Example]]:
+    while True:
+        for index in random.permutation(len(batches)):
+            yield batches[index]
+
+
+def _logits(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
+    question, real = torch.from_numpy(states.question), torch.from_numpy(states.real)
+    return {
+        layer: scorer.logits(torch.from_numpy(states.by_layer[layer]), question, real)
+        for layer, scorer in scorers.items()
+    }
+
+
+def _losses(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
+    """Binary cross-entropy of each layer over the tokens of the contexts; those of the question are kept anyway."""
+    context = torch.from_numpy(states.real - states.question)
+    target = _worth_keeping(states)
+    weight = torch.tensor(WEIGHT_OF_KEPT)
+    return {
+        layer: (
+            functional.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight) * context
+        ).sum()
+        / context.sum()
+        for layer, logits in _logits(scorers, states).items()
+    }
+
+
+def _worth_keeping(states: States) -> Tensor:
+    """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it."""
+    outside = torch.from_numpy(states.real - states.question) == 0
+    likely = sum(
+        torch.from_numpy(logits).masked_fill(outside, -torch.inf).softmax(1)
+        for logits in (states.start_logits, states.end_logits)
+    )
+    width = 2 * WIDENED_BY + 1
+    assert isinstance(likely, Tensor)
+    return functional.conv1d(likely[:, None], torch.ones(1, 1, width), padding=WIDENED_BY)[:, 0].clamp(0, 1)
+
+
+@torch.no_grad()
+def _judge(
+    scorers: Mapping[int, Scorer], states: States
+) -> tuple[dict[int, npt.NDArray[np.float32]], dict[int, float]]:
+    """By layer the significance of the real tokens of a batch, and the mean loss."""
+    real = states.real > 0
+    significance = {
+        layer: (logits.sigmoid().numpy() + states.question)[real] for layer, logits in _logits(scorers, states).items()
+    }
+    return significance, {layer: float(loss) for layer, loss in _losses(scorers, states).items()}

@@ -1,0 +1,46 @@
+"""Thresholds of significance by which layers keep given shares of the tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+from .schedules import Schedule
+
+
+class SignificanceSample:
+    """The significance that scorers give to the tokens of some windows when nothing is dropped.
+
+    Dropping changes what later scorers see, so shares come out near the ones asked for, not equal to them.
+    """
+
+    def __init__(self, significance: Mapping[int, npt.NDArray[np.float32]], num_layers: int) -> None:
+        """Keep a sample.
+
+        Args:
+            significance: For each layer with a scorer the significance of every real token, [tokens].
+            num_layers: Layers of the encoder.
+        """
+        self._significance = significance
+        self._num_layers = num_layers
+
+    def length_config(self, schedule: Schedule) -> LengthConfig:
+        """Thresholds with which layers keep the shares of a schedule of all tokens of the sample."""
+        alive: npt.NDArray[np.bool_] | None = None
+        thresholds: list[float | None] = [None] * self._num_layers
+        ratios, before = [1.0] * self._num_layers, 1.0
+        for layer, share in enumerate(schedule.shares):
+            if share < before:
+                values = self._significance[layer]
+                alive = np.ones(len(values), bool) if alive is None else alive
+                reached = np.sort(values[alive])[::-1]
+                threshold = reached[min(int(share * len(values)), len(reached) - 1)]
+                alive &= values >= threshold
+                thresholds[layer] = float(threshold)
+                before = share
+            ratios[layer] = min(1.0, schedule.headroom * before)
+        return LengthConfig(tuple(ratios), tuple(thresholds))
