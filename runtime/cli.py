@@ -8,18 +8,22 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from importlib.metadata import entry_points, version
 from pathlib import Path
 from time import perf_counter
 from typing import Annotated
 
 import typer
+from rich.console import Console
 
 from . import cpu, ops
 from .bootstrap import paired_bootstrap
-from .bundle import open_bundle
+from .bundle import NamedLengthConfig, open_bundle
 from .errors import DynamicTinyBertError, InvalidInputError
 from .evaluation import evaluate
+from .explanation import explain
+from .explanation_view import show
 from .hub import default_bundle, resolve_bundle
 from .model import LengthAdaptiveModel
 from .publish import writing
@@ -37,6 +41,10 @@ BundleOption = Annotated[
     str | None,
     typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package."),
 ]
+QuestionArgument = Annotated[str, typer.Argument(help="What to ask.")]
+ContextArgument = Annotated[str | None, typer.Argument(help="Text that holds the answer.")]
+ContextFileOption = Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
 
 
@@ -53,15 +61,13 @@ def main() -> None:
 
 @app.command()
 def ask(
-    question: Annotated[str, typer.Argument(help="What to ask.")],
-    context: Annotated[str | None, typer.Argument(help="Text that holds the answer.")] = None,
-    context_file: Annotated[
-        Path | None, typer.Option(help="File with the text instead; - reads standard input.")
-    ] = None,
+    question: QuestionArgument,
+    context: ContextArgument = None,
+    context_file: ContextFileOption = None,
     bundle: BundleOption = None,
     length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
     num_threads: ThreadsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Answer a question from a text."""
     text = _context(context, context_file)
@@ -87,6 +93,24 @@ def ask(
     )
 
 
+@app.command("explain")
+def explain_command(
+    question: QuestionArgument,
+    length_config: Annotated[str, typer.Option(help="Name in the bundle.")],
+    context: ContextArgument = None,
+    context_file: ContextFileOption = None,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question, and show which words of it and of the text each layer drops; layers count from 0."""
+    text = _context(context, context_file)
+    explanation = explain(LengthAdaptiveModel.from_pretrained(bundle), question, text, length_config=length_config)
+    if as_json:
+        print(json.dumps(explanation.to_dict(), ensure_ascii=False))
+    else:
+        show(explanation, Console())
+
+
 @app.command("evaluate")
 def evaluate_command(
     data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers.")],
@@ -98,10 +122,13 @@ def evaluate_command(
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")] = 1,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")] = None,
 ) -> None:
     """Measure F1, exact match, cost and latency on questions with answers."""
-    if json_file is not None and not json_file.parent.is_dir():  # found out now, not after the evaluation
-        raise InvalidInputError(f"there is no folder {json_file.parent} to write {json_file.name} to")
+    for file in (json_file, report):  # found out now, not after the evaluation
+        if file is not None and not file.parent.is_dir():
+            raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
+    write_report = None if report is None else _report_writer(batch_size)
     examples = read_squad(data, require_answers=True, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
     default = length_config or model.bundle.default_length_config
@@ -125,12 +152,14 @@ def evaluate_command(
         figures = {name: result.to_dict() for name, result in results.items()}
         with writing(json_file):
             json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if write_report is not None:
+        write_report(model, examples, results, report, data=data.name, num_threads=num_threads)
 
 
 @app.command()
 def info(
     bundle: BundleOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show versions, what runs on this CPU, and what a bundle holds."""
     opened = open_bundle(default_bundle() if bundle is None else resolve_bundle(bundle))
@@ -173,24 +202,44 @@ def info(
         for key, value in values.items():
             if key == "length_configs":
                 print("  length configurations:")
-                for name, entry in value.items():
-                    ratios = ", ".join(f"{r:g}" for r in entry["keep_ratios"])
-                    print(f"    {name:16} keep {ratios}{_measured(entry['measured'])}")
+                for name, named in opened.length_configs.items():
+                    print(f"    {name:16} {_described(named)}")
             else:
                 print(f"  {key.replace('_', ' ')}: {_plain(value)}")
 
 
+def _report_writer(batch_size: int) -> Callable[..., None]:
+    """The function that writes the page of an evaluation; it comes with an extra."""
+    if batch_size > 1:
+        raise InvalidInputError(
+            f"--report shows latencies, which --batch-size {batch_size} does not measure; leave one of them out"
+        )
+    (entry,) = entry_points(group="dynamic_tinybert.reports", name="html")
+    writer: Callable[..., None] = entry.load()
+    return writer
+
+
 def _plain(value: object) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None)
+        return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None and not isinstance(v, (list, dict)))
     return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
 
 
-def _measured(figures: dict[str, object] | None) -> str:
-    if not figures:
-        return ""
-    lossy = ", lossy" if figures.get("lossy") else ""
-    return f"  (F1 {figures.get('f1', 'not measured')}{lossy})"
+def _described(named: NamedLengthConfig) -> str:
+    """What was measured of a length configuration and, if that was not here, where."""
+    figures = named.measured or {}
+    if "f1" not in figures:
+        return f"not measured, keep ratios {', '.join(f'{ratio:g}' for ratio in named.config.keep_ratios)}"
+    parts = [f"F1 {figures['f1']}"]
+    if "f1_against_full" in figures:
+        parts[0] += f" ({figures['f1_against_full'][0]:+.2f})"
+    if "macs_fewer" in figures:
+        parts.append(f"{figures['macs_fewer']:.2f}x fewer MACs")
+    if "latency_p50_ms" in figures:
+        parts.append(f"p50 {figures['latency_p50_ms']} ms")
+    if figures.get("cpu", cpu.name()) != cpu.name():
+        parts.append(f"times are from another machine, {figures['cpu']}")
+    return ", ".join(parts)
 
 
 def _context(context: str | None, file: Path | None) -> str:

@@ -10,6 +10,7 @@ DynamicTinyBertError
 │   ├── BundleFormatError              of a newer format, or not one of ours
 │   └── BundleExistsError              the output place is taken
 ├── CheckpointError                    a PyTorch checkpoint that cannot be exported
+├── CalibrationError                   a calibration that found nothing, or an unfinished one in the way
 ├── ParityError                        the exported graph does not compute what the checkpoint does
 ├── ExtensionError                     the C++ extension is missing or was built for another OpenVINO
 ├── InferenceError                     OpenVINO refused or failed to run the graph
@@ -56,6 +57,10 @@ class BundleExistsError(BundleError):
 
 class CheckpointError(DynamicTinyBertError):
     """A PyTorch checkpoint cannot be exported."""
+
+
+class CalibrationError(DynamicTinyBertError):
+    """A calibration found no length configuration, or another one is unfinished at the same place."""
 
 
 class ParityError(DynamicTinyBertError):

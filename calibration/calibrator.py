@@ -1,0 +1,357 @@
+"""Calibration: from a bundle and questions to the same bundle with its best length configurations."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from time import monotonic
+
+import numpy as np
+
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, Significance, open_bundle
+from dynamic_tinybert.runtime.errors import CalibrationError, InvalidInputError
+from dynamic_tinybert.runtime.evaluation import Evaluation
+from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+
+from .data import read_calibration_data
+from .figures import measured_figures
+from .front import NAMED_LIMITS, choose_named, front
+from .journal import Journal
+from .latency import LatencyModel, fit_latency_model, measure_latency, spread_by_length
+from .learnt import learnt_significance
+from .measuring import Measurer
+from .recalibrated import write_recalibrated
+from .references import References, references
+from .schedules import Schedule, ScheduleSpace
+from .search import Progress, search
+from .trial import Trial
+
+_FITTING_SHARE = 0.35  # of the budget
+_HEADROOMS = (1.5, 2.0, 3.0, math.inf)
+_BATCH = 8
+_COMPILED = 16
+_TIMED_WINDOWS = 48
+_REPEATS = 3
+_SECONDS_BETWEEN_LINES = 20.0
+# First layer that selects, and by how much the shares of it and each later one fall.
+_RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
+_LEAST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What a calibration found.
+
+    Attributes:
+        path: The bundle.
+        length_configs: Its named length configurations with their figures.
+        reporting: The questions that these figures are of.
+        evaluations: The evaluations, by name, that they come from.
+        chosen: By name what made them chosen, on the questions to choose on as are the following.
+        points: All configurations that were tried on all of these questions, with modelled latencies.
+        front: The best of them with measured latencies, fastest first.
+        latency_error: Median relative error of the latency model on the front.
+        notes: What was done on what, a line each.
+    """
+
+    path: Path
+    length_configs: Mapping[str, NamedLengthConfig]
+    reporting: Sequence[Example]
+    evaluations: Mapping[str, Evaluation]
+    chosen: Mapping[str, Trial]
+    points: Sequence[Trial]
+    front: Sequence[Trial]
+    latency_error: float
+    notes: Sequence[str]
+
+
+def calibrate(
+    bundle: str | Path,
+    data: str | Path,
+    *,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    significance: Significance = "learnt",
+    budget_minutes: float = 45.0,
+    evaluations: int | None = None,
+    seed: int = 0,
+    resume: bool = False,
+    num_threads: int | None = None,
+    say: Callable[[str], None] = lambda line: None,
+) -> Calibration:
+    """Give a bundle the length configurations that lose least for the time that they take on this machine.
+
+    Significance is fitted, configurations are searched, and the best are measured, each on questions of its own. The
+    bundle is replaced at the very end. Until then all that was measured is kept beside it, in a folder named like the
+    bundle and ending in ``.calibration``, from which an interrupted run goes on.
+
+    Args:
+        bundle: Folder of a bundle.
+        data: SQuAD v1.1 JSON to fit on; answers are not looked at.
+        validation: To choose on; by default some articles of `data`. Without answers, configurations are scored by
+            their agreement with `full`.
+        test: To report on; by default some articles of `validation` or, without it, of `data`.
+        significance: ``learnt`` fits a scorer per layer; ``attention`` goes by the attention that tokens receive.
+        budget_minutes: Time for everything.
+        evaluations: End the search after so many configurations even if there is time left.
+        seed: Of all that is random.
+        resume: Go on from what an interrupted run left, if there is one.
+        num_threads: CPU threads; by default all cores.
+        say: Receives a line for each step.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or of a newer format.
+        CalibrationError: There was too little time to find anything, and the bundle stays as it was; or an
+            interrupted run is there and `resume` is not set.
+        DataError: A file cannot be used: too few questions, or an answer that is not in its context.
+        InvalidInputError: An argument is outside its range, or the interrupted run had other ones.
+        StorageError: A file could not be written.
+    """
+    if significance not in ("learnt", "attention"):
+        raise InvalidInputError(f"significance is {significance!r}; give 'learnt' or 'attention'")
+    if not 0 < budget_minutes < math.inf:
+        raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
+    end = monotonic() + 60 * budget_minutes
+    source = open_bundle(bundle)
+    questions = read_calibration_data(data, validation, test, seed=seed)
+    num_layers = source.shape.num_layers
+    notes: list[str] = []
+
+    def note(line: str) -> None:
+        notes.append(line)
+        say(line)
+
+    header = {
+        "bundle": _digest(source.model_xml.with_suffix(".bin")),
+        "data": [_digest(Path(file)) for file in (data, validation, test) if file is not None],
+        "significance": significance,
+        "seed": seed,
+        "num_threads": num_threads,
+        "cpu": cpu.name(),
+        "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino")},
+    }
+    with _workplace(source.path, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
+        if significance == "learnt":
+            seconds = _FITTING_SHARE * 60 * budget_minutes
+            scorers, sample, done = learnt_significance(source, questions.fitting, folder / "fit", seconds, seed)
+            note(done)
+            space = ScheduleSpace(num_layers, selectable=range(1, num_layers), headrooms=_HEADROOMS)
+            to_config = sample.length_config
+        else:
+            scorers, to_config, space = None, _keep_ratios, ScheduleSpace(num_layers)
+        candidate = _candidate(source, folder / "bundle", scorers)
+        options = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
+        model = LengthAdaptiveModel(candidate, ov_config=options, max_compiled=_COMPILED)
+        elastic = LengthAdaptiveModel(candidate, ov_config=options, elastic=True)  # no compiling for each candidate
+        choosing = references(elastic, _shuffled(questions.choosing, seed))
+        timed = spread_by_length(_windows(model, questions.choosing), _TIMED_WINDOWS)
+        say("Measuring what layers cost at each length")
+        latency = _latency_model(journal, model, space, to_config, timed)
+        note(f"Searching on {len(choosing.examples)} questions, scored by {choosing.scored_by}")
+        measurer = Measurer(
+            lambda config, part: _trial(choosing, elastic, latency, config, part),
+            journal,
+            num_layers=num_layers,
+            num_questions=len(choosing.examples),
+        )
+        outcomes = search(
+            space,
+            to_config,
+            measurer,
+            seed=seed,
+            max_evaluations=evaluations,
+            deadline=end - _seconds_to_report(measurer.full, len(questions.reporting)),
+            progress=_progress_lines(say, measurer.full),
+        )
+        points = [outcome.trial for outcome in outcomes if not outcome.rejected]
+        best = _measured(
+            journal, model, latency, measurer.full, front(points), _sample(model, questions.choosing, seed)
+        )
+        named = choose_named(best.trials, best.full)
+        if not named:
+            raise CalibrationError(
+                f"{budget_minutes:g} minutes were too short: of {len(outcomes)} length configurations none is faster "
+                f"than full and surely within {max(NAMED_LIMITS.values())} F1 of it, and {source.path} stays as it "
+                "was; go on with --resume, which keeps what was measured, and a longer --budget-minutes"
+            )
+        note(
+            f"{len(outcomes)} configurations tried, {len(best.trials)} on the front; median error of the latency "
+            f"model there {best.error:.1%}"
+        )
+        named = {"full": best.full, **named}
+        say(f"Measuring {', '.join(named)} on {len(questions.reporting)} questions that nothing was chosen on")
+        reporting = references(model, questions.reporting)
+        results = {name: _reported(reporting, model, trial.config) for name, trial in named.items()}
+        about = {
+            "scored_by": reporting.scored_by,
+            "num_threads": num_threads or len(os.sched_getaffinity(0)),
+            "data": f"{Path(test or validation or data).name}, {len(questions.reporting)} questions",
+            "cpu": cpu.name(),
+        }
+        length_configs = {
+            name: NamedLengthConfig(trial.config, measured_figures(results[name], results["full"]) | about)
+            for name, trial in named.items()
+        }
+        with publishing(source.path, force=True) as target:
+            write_recalibrated(source, target, scorers, length_configs)
+    shutil.rmtree(folder, ignore_errors=True)
+    return Calibration(
+        source.path, length_configs, reporting.examples, results, named, points, best.trials, best.error, notes
+    )
+
+
+@contextmanager
+def _workplace(bundle: Path, resume: bool) -> Iterator[Path]:
+    """The folder beside a bundle where a calibration keeps what it measured, until it is done."""
+    folder = bundle.resolve().with_name(f"{bundle.resolve().name}.calibration")
+    if folder.exists() and not resume:
+        raise CalibrationError(
+            f"{folder} holds what an interrupted calibration measured; go on from there with --resume, or delete it"
+        )
+    with writing(folder):
+        folder.mkdir(exist_ok=True)
+    yield folder
+
+
+def _candidate(source: Bundle, folder: Path, scorers: Path | None) -> Bundle:
+    """The bundle with its new significance, to be measured."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with writing(folder):
+        folder.mkdir()
+    full = LengthConfig.full(source.shape.num_layers)
+    return write_recalibrated(source, folder, scorers, {"full": NamedLengthConfig(full)})
+
+
+def _keep_ratios(schedule: Schedule) -> LengthConfig:
+    return LengthConfig(schedule.shares)
+
+
+def _shuffled(examples: Sequence[Example], seed: int) -> list[Example]:
+    return [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
+
+
+def _windows(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[Window]:
+    tokenize = WindowTokenizer(model.tokenizer_file)
+    max_seq_len, doc_stride = window_size(model.max_length)
+    return [
+        window
+        for example in examples
+        for window in tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+    ]
+
+
+def _sample(model: LengthAdaptiveModel, examples: Sequence[Example], seed: int) -> list[Window]:
+    """Windows of random questions, so that lengths have their weight."""
+    return _windows(model, _shuffled(examples, seed)[:_TIMED_WINDOWS])
+
+
+def _latency_model(
+    journal: Journal,
+    model: LengthAdaptiveModel,
+    space: ScheduleSpace,
+    to_config: Callable[[Schedule], LengthConfig],
+    windows: Sequence[Window],
+) -> LatencyModel:
+    """Measure some very different configurations, each a ramp that begins at some layer."""
+    recorded = journal.get("latency", "model")
+    if recorded is None:
+        layers = np.arange(model.bundle.shape.num_layers)
+        ramps = [
+            np.where(layers < first, 1.0, np.maximum(_LEAST_SHARE, 1 - slope * (layers - first + 1)))
+            for first, slope in _RAMPS
+            if first < len(layers)
+        ]
+        genes = space.repair(np.array([[*np.log(shares), math.inf] for shares in ramps]))
+        configs = [LengthConfig.full(len(layers)), *(to_config(space.decode(row)) for row in genes)]
+        table = measure_latency(model, configs, windows, repeats=_REPEATS, max_compiled=_COMPILED)
+        recorded = fit_latency_model(table).to_dict()
+        journal.add("latency", "model", recorded)
+    return LatencyModel.from_dict(recorded)
+
+
+def _trial(
+    choosing: References, model: LengthAdaptiveModel, latency: LatencyModel, config: LengthConfig, part: range
+) -> Trial:
+    result = choosing.evaluate(model, config, batch_size=_BATCH, span=slice(part.start, part.stop))
+    windows_per_question = len(result.window_lengths) / len(part)
+    ms = latency.predict(config, result.window_lengths, result.window_kept).mean()
+    return Trial(config, result.question_f1, windows_per_question * result.mean_macs, windows_per_question * float(ms))
+
+
+def _seconds_to_report(full: Trial, num_questions: int) -> float:
+    """Time for what follows the search: a minute for the front, and each named configuration question by question."""
+    return 60 + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """A front and `full`, whose modelled latencies measured ones corrected, and the model's median relative error."""
+
+    trials: list[Trial]
+    full: Trial
+    error: float
+
+
+def _measured(
+    journal: Journal,
+    model: LengthAdaptiveModel,
+    latency: LatencyModel,
+    full: Trial,
+    trials: Sequence[Trial],
+    windows: Sequence[Window],
+) -> _Measured:
+    every = [full, *trials]
+    keys = [str(trial.config) for trial in every]
+    if any(journal.get("front", key) is None for key in keys):
+        table = measure_latency(model, [t.config for t in every], windows, repeats=_REPEATS, max_compiled=_COMPILED)
+        for i, trial in enumerate(every):
+            predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
+            journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
+    figures = [journal.get("front", key) for key in keys]
+    measured = [
+        replace(t, latency_ms=t.latency_ms * ms / predicted) for t, (ms, predicted) in zip(every, figures, strict=True)
+    ]
+    errors = [abs(predicted / ms - 1) for ms, predicted in figures]
+    return _Measured(front(measured[1:]), measured[0], median(errors))
+
+
+def _reported(questions: References, model: LengthAdaptiveModel, config: LengthConfig) -> Evaluation:
+    """An evaluation question by question, whose times are not those of preparing kernels."""
+    model.warm_up([config])
+    return questions.evaluate(model, config, batch_size=1)
+
+
+def _progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progress], None]:
+    """Say now and then how far the search is."""
+    last = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if monotonic() < last + _SECONDS_BETWEEN_LINES:
+            return
+        last = monotonic()
+        left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.1f} min left"
+        shown = [
+            f"{full.latency_ms / trial.latency_ms:.2f}x faster {trial.f1 - full.f1:+.2f} F1"
+            for limit in NAMED_LIMITS.values()
+            if (trial := next((t for t in progress.front if t.f1 >= full.f1 - limit), full)) is not full
+        ]
+        say(f"{progress.evaluations} configurations tried{left}; best: {', '.join(dict.fromkeys(shown)) or 'none'}")
+
+    return show
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

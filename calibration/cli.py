@@ -1,0 +1,73 @@
+"""The command ``dynamic-tinybert calibrate``."""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynamic_tinybert.runtime.errors import InvalidInputError
+
+
+class _Significance(StrEnum):
+    LEARNT = "learnt"
+    ATTENTION = "attention"
+
+
+def calibrate(
+    bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is replaced at the very end.")],
+    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON to fit significance on; answers are not needed.")],
+    validation: Annotated[
+        Path | None,
+        typer.Option(help="SQuAD v1.1 JSON to choose on; by default some articles of --data."),
+    ] = None,
+    test: Annotated[
+        Path | None, typer.Option(help="SQuAD v1.1 JSON to report on; by default some articles of the one above.")
+    ] = None,
+    significance: Annotated[
+        _Significance, typer.Option(help="Fit a scorer per layer, or go by the attention that tokens receive.")
+    ] = _Significance.LEARNT,
+    budget_minutes: Annotated[float, typer.Option(help="Time for everything.")] = 45.0,
+    evaluations: Annotated[
+        int | None, typer.Option(min=1, help="End the search after so many length configurations.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
+    report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
+    num_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
+) -> None:
+    """Find a bundle's best length configurations on this machine, from questions."""
+    from dynamic_tinybert.calibration import calibrate as run  # says what to install if something is missing
+    from dynamic_tinybert.calibration.report import write_calibration_report
+
+    if report is not None and not report.parent.is_dir():  # found out now, not after the calibration
+        raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
+    result = run(
+        bundle,
+        data,
+        validation=validation,
+        test=test,
+        significance=significance.value,
+        budget_minutes=budget_minutes,
+        evaluations=evaluations,
+        seed=seed,
+        resume=resume,
+        num_threads=num_threads,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    if report is not None:
+        print("Measuring where the speed comes from", file=sys.stderr)
+        write_calibration_report(result, report, num_threads=num_threads)
+    print(f"{result.path}: {len(result.points)} length configurations evaluated, {len(result.front)} on the front")
+    print(f"{'configuration':16}{'F1':>7}{'EM':>7}{'MACs':>8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}   F1 against full")
+    for name, named in result.length_configs.items():
+        figures = dict(named.measured or {})
+        times = "".join(f"{figures[f'latency_{which}_ms']:8.1f}" for which in ("p50", "p95", "max"))
+        line = f"{name:16}{figures['f1']:7.2f}{figures['exact_match']:7.2f}{figures['macs_fewer']:7.2f}x{times}"
+        if name != "full":
+            difference, low, high = figures["f1_against_full"]
+            line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        print(line)

@@ -1,0 +1,43 @@
+"""Write a bundle anew with other significance and length configurations; its model stays as it is."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+from dynamic_tinybert.runtime.bundle import SCORERS, Bundle, NamedLengthConfig, read_manifest, write_manifest
+from dynamic_tinybert.runtime.publish import writing
+
+CARD = "README.md"
+
+
+def write_recalibrated(
+    bundle: Bundle, folder: Path, scorers: Path | None, length_configs: Mapping[str, NamedLengthConfig]
+) -> Bundle:
+    """Fill a folder with the files of `bundle` and a new manifest.
+
+    Args:
+        bundle: Where the model, its tokenizer and its card come from.
+        folder: An empty folder.
+        scorers: The file of learnt significance; None for attention.
+        length_configs: All length configurations by name.
+
+    Raises:
+        StorageError: A file could not be written.
+    """
+    kept = read_manifest(bundle.path)["files"].keys() - {SCORERS}
+    with writing(folder):
+        for name in (*sorted(kept), CARD):
+            if (bundle.path / name).is_file():
+                shutil.copyfile(bundle.path / name, folder / name)
+        if scorers is not None:
+            shutil.copyfile(scorers, folder / SCORERS)
+        return write_manifest(
+            folder,
+            significance="attention" if scorers is None else "learnt",
+            length_configs=length_configs,
+            quantization=bundle.quantization,
+            versions=dict(bundle.versions),
+            source=bundle.source,
+        )

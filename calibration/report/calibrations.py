@@ -1,0 +1,51 @@
+"""Reports of calibrations."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from dynamic_tinybert.calibration.calibrator import Calibration
+from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+
+from .contents import Point
+from .evaluations import evaluation_report
+from .page import write_report
+
+
+def write_calibration_report(calibration: Calibration, path: str | Path, *, num_threads: int | None = None) -> None:
+    """Write the page of a calibration; first measure where the speed comes from, about a minute.
+
+    Args:
+        calibration: What was found.
+        path: The HTML file.
+        num_threads: CPU threads that it was measured with.
+
+    Raises:
+        InferenceError: OpenVINO failed.
+        InvalidInputError: There is no folder to write the page to.
+        StorageError: It could not be written.
+    """
+    model = LengthAdaptiveModel.from_pretrained(calibration.path, num_threads=num_threads)
+    full = calibration.chosen["full"]
+    report = evaluation_report(
+        model,
+        calibration.reporting,
+        calibration.evaluations,
+        data=str((calibration.length_configs["full"].measured or {})["data"]),
+        num_threads=num_threads,
+    )
+    report = replace(
+        report,
+        named=tuple(replace(r, point=_point(calibration.chosen[r.name], full)) for r in report.named),
+        plot_data=f"{len(full.question_f1)} questions to choose on",
+        points=tuple(_point(trial, full) for trial in calibration.points),
+        front=tuple(_point(trial, full) for trial in calibration.front),
+        notes=(*report.notes, *calibration.notes),
+    )
+    write_report(report, path)
+
+
+def _point(trial: Trial, full: Trial) -> Point:
+    return Point(trial.latency_ms, trial.f1, full.macs / trial.macs)

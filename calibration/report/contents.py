@@ -1,0 +1,115 @@
+"""What a report shows, in plain values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import fmean
+
+from dynamic_tinybert.calibration.decomposition import Decomposition, LengthGain
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+
+@dataclass(frozen=True)
+class Point:
+    """A length configuration as a point of the picture of F1 against cost.
+
+    Attributes:
+        latency_ms: Mean time of a question.
+        f1: 0 to 100.
+        macs_fewer: MACs of `full` over those of the configuration.
+    """
+
+    latency_ms: float
+    f1: float
+    macs_fewer: float
+
+
+@dataclass(frozen=True)
+class Peer:
+    """Another system, for comparison: its name, mean time of a question, and F1 (0 to 100)."""
+
+    name: str
+    latency_ms: float
+    f1: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Times of a question in milliseconds: mean, percentiles and the longest."""
+
+    mean: float
+    p50: float
+    p95: float
+    longest: float
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Tokens over windows: mean, 10th and 90th percentile."""
+
+    mean: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class NamedResult:
+    """A named length configuration and what was measured with it.
+
+    Attributes:
+        name: Its name.
+        config: Its keep ratios and thresholds.
+        point: Its place in the picture of F1 against cost, measured as `Report.points` are.
+        f1: 0 to 100, as all scores.
+        exact_match: Share of exact matches.
+        difference: F1 minus that of `full` on the same questions, lower and upper end of its paired 95 %
+            interval; None for `full`, and where `full` was not evaluated.
+        macs_fewer: MACs of `full` over its own.
+        latency: Times of a question.
+        kept: Tokens that enter the first layer, and that each layer passes on [layers + 1].
+    """
+
+    name: str
+    config: LengthConfig
+    point: Point
+    f1: float
+    exact_match: float
+    difference: tuple[float, float, float] | None
+    macs_fewer: float
+    latency: Latency
+    kept: tuple[Spread, ...]
+
+    @property
+    def mean_kept(self) -> float:
+        """Mean tokens that a layer passes on."""
+        return fmean(spread.mean for spread in self.kept[1:])
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a page shows.
+
+    Attributes:
+        title: What was measured; the heading.
+        facts: Under the heading: bundle, data, significance, CPU, threads, versions, date.
+        named: Named length configurations in the order to show them, at least one.
+        points: Everything that a search evaluated.
+        front: The best of `points`.
+        peers: Other systems on the same questions and machine.
+        plot_data: The questions that `points`, `front` and `NamedResult.point` were scored on.
+        decomposition: Where the speed comes from; None if not measured.
+        by_length: What the configurations gain on inputs of about one length, from short to long.
+        notes: How it was measured, a paragraph each.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    named: tuple[NamedResult, ...]
+    plot_data: str
+    points: tuple[Point, ...] = ()
+    front: tuple[Point, ...] = ()
+    peers: tuple[Peer, ...] = ()
+    decomposition: Decomposition | None = None
+    by_length: tuple[LengthGain, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,183 @@
+"""Reports of evaluations."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import date
+from functools import partial
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from dynamic_tinybert.calibration.decomposition import LengthGain, decompose, gain_by_length
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.evaluation import Evaluation
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+
+from .contents import Latency, NamedResult, Point, Report, Spread
+from .page import write_report
+
+_TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that lengths have their weight in it
+_REPEATS = 3
+
+
+def write_evaluation_report(
+    model: LengthAdaptiveModel,
+    examples: Sequence[Example],
+    evaluations: Mapping[str, Evaluation],
+    path: str | Path,
+    *,
+    data: str,
+    num_threads: int | None = None,
+) -> None:
+    """Write the page of an evaluation; first measure where the speed comes from, about a minute.
+
+    Args:
+        model: What was evaluated.
+        examples: The questions.
+        evaluations: Of `examples`, one window at a time, by name of the length configuration.
+        path: The HTML file.
+        data: Where the questions come from, for people.
+        num_threads: CPU threads that the model was given.
+
+    Raises:
+        InferenceError: OpenVINO failed.
+        InvalidInputError: There is no folder to write the page to.
+        StorageError: It could not be written.
+    """
+    write_report(evaluation_report(model, examples, evaluations, data=data, num_threads=num_threads), path)
+
+
+def evaluation_report(
+    model: LengthAdaptiveModel,
+    examples: Sequence[Example],
+    evaluations: Mapping[str, Evaluation],
+    *,
+    data: str,
+    num_threads: int | None = None,
+) -> Report:
+    """What `write_evaluation_report` writes."""
+    max_seq_len, doc_stride = window_size(model.max_length)
+    tokenize = partial(WindowTokenizer(model.tokenizer_file), max_seq_len=max_seq_len, doc_stride=doc_stride)
+    questions = [tokenize(example.question, example.context) for example in examples]
+    configs = {name: model.resolve(name) for name in evaluations if name != "full"}
+    all_compiled = LengthAdaptiveModel.from_pretrained(
+        model.bundle.path, num_threads=num_threads, max_compiled=len(configs) + 1
+    )
+    windows = list(chain.from_iterable(questions))
+    sample = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))[:_TIMED_WINDOWS]]
+    scored_on = f"{data}, {len(examples)} questions"
+    return Report(
+        title=str(model.bundle.source.get("model", model.bundle.path.name)),
+        facts=facts(model, data=scored_on, num_threads=num_threads),
+        named=named_results(model, evaluations),
+        plot_data=scored_on,
+        decomposition=decompose(all_compiled, configs, sample, num_threads=num_threads, repeats=_REPEATS),
+        by_length=_gain_by_length(all_compiled, configs, questions),
+        notes=_notes(max_seq_len, doc_stride),
+    )
+
+
+def facts(model: LengthAdaptiveModel, *, data: str, num_threads: int | None) -> dict[str, str]:
+    """What the heading of a report says of a model, its data, this machine and today."""
+    return {
+        "Bundle": str(model.bundle.path),
+        "Precision": str(model.bundle.quantization["precision"]).upper(),
+        "Significance": model.bundle.significance,
+        "Data": data,
+        "CPU": cpu.name(),
+        "Threads": str(num_threads or f"OpenVINO's choice of {len(os.sched_getaffinity(0))}"),
+        "Software": f"dynamic-tinybert {version('dynamic-tinybert')}, OpenVINO {version('openvino')}",
+        "Date": date.today().isoformat(),
+    }
+
+
+def named_results(
+    model: LengthAdaptiveModel,
+    evaluations: Mapping[str, Evaluation],
+    *,
+    latencies: Mapping[str, Latency] | None = None,
+    points: Mapping[str, Point] | None = None,
+) -> tuple[NamedResult, ...]:
+    """What a report says of length configurations.
+
+    Args:
+        model: What was evaluated.
+        evaluations: By name of the length configuration, all of the same questions.
+        latencies: By name, if they were measured apart; by default those of the evaluations.
+        points: By name, if the picture of F1 against cost is of other questions; by default of the evaluations.
+
+    Raises:
+        InvalidInputError: An evaluation ran in batches, so without times, and there are no `latencies`.
+    """
+    full = evaluations.get("full")
+    results = []
+    for name, evaluation in evaluations.items():
+        latency = _latency(name, evaluation) if latencies is None else latencies[name]
+        macs_fewer = _full_macs(model, evaluation) / evaluation.mean_macs
+        compared = (
+            None if full is None or name == "full" else paired_bootstrap(evaluation.question_f1, full.question_f1)
+        )
+        tokens = np.column_stack([evaluation.window_lengths, evaluation.window_kept])
+        low, high = np.percentile(tokens, (10, 90), axis=0)
+        results.append(
+            NamedResult(
+                name=name,
+                config=model.resolve(name),
+                point=Point(latency.mean, evaluation.f1, macs_fewer) if points is None else points[name],
+                f1=evaluation.f1,
+                exact_match=evaluation.exact_match,
+                difference=compared,
+                macs_fewer=macs_fewer,
+                latency=latency,
+                kept=tuple(map(Spread, tokens.mean(0).tolist(), low.tolist(), high.tolist())),
+            )
+        )
+    return tuple(results)
+
+
+def _latency(name: str, evaluation: Evaluation) -> Latency:
+    if not evaluation.question_ms:
+        raise InvalidInputError(f"the evaluation of {name!r} ran in batches and so has no times; use batch_size=1")
+    ms = np.asarray(evaluation.question_ms)
+    return Latency(*map(float, (ms.mean(), *np.percentile(ms, (50, 95)), ms.max())))
+
+
+def _full_macs(model: LengthAdaptiveModel, evaluation: Evaluation) -> float:
+    """Mean MACs of a window at full length."""
+    layers = model.bundle.shape.num_layers
+    return float(np.mean([model.executed_macs("full", n, (n,) * layers) for n in evaluation.window_lengths]))
+
+
+def _gain_by_length(
+    model: LengthAdaptiveModel, configs: Mapping[str, LengthConfig], questions: Sequence[Sequence[Window]]
+) -> tuple[LengthGain, ...]:
+    if not configs:
+        return ()
+    try:
+        return tuple(gain_by_length(model, configs, questions, repeats=_REPEATS, max_compiled=len(configs) + 1))
+    except InvalidInputError:  # there is no input of any of its lengths
+        return ()
+
+
+def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
+    return (
+        f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
+        "scored by SQuAD v1.1's rules. Its time goes from text to answer: tokenising, all its windows, the best span. "
+        "Graphs were compiled before; but the first window of a length makes OpenVINO prepare kernels, and the longest "
+        "time may be such a first one. The configurations were timed one after another: a few per cent between two "
+        "of them may be the machine's.",
+        f"The parts of the speedup were timed apart, taking turns, on the model's call alone: {_TIMED_WINDOWS} random "
+        f"windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within 15 % of "
+        "each length.",
+        "Intervals hold 95 % of 10,000 paired bootstrap samples of the questions. Where configurations were chosen on "
+        "these very questions, their F1 flatters them. MACs are those executed for real tokens, what choosing them "
+        "costs included; fewer means fewer than at full length without padding.",
+    )

@@ -1,0 +1,82 @@
+"""Names beside the points of a figure, where they cover the least."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.transforms import Bbox
+
+_DISTANCES = (9, 22, 38, 56, 76)  # pixels from point to text
+_DIRECTIONS = ((1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1), (0, 1), (0, -1))  # to the right if all are as good
+_MARKER = 5  # pixels that a point takes to each side
+
+
+@dataclass(frozen=True)
+class Label:
+    """A text and the point (x, y) that it belongs to, in the units of the axes."""
+
+    text: str
+    x: float
+    y: float
+
+
+def place_labels(axes: Axes, labels: Sequence[Label], obstacles: npt.ArrayLike, colour: str) -> None:
+    """Write each label near its point: off the other labels, inside the axes, over few obstacles.
+
+    Args:
+        axes: Where. All else must have been drawn, for its limits and layout are taken as they are.
+        labels: Those that matter most first.
+        obstacles: Further points that would better stay visible [n, 2].
+        colour: Of the line from a point to a label far off.
+    """
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # lays it out
+    renderer = FigureCanvasAgg(figure).get_renderer()  # type: ignore[no-untyped-call]
+    inside = axes.get_window_extent()
+    points = axes.transData.transform([(label.x, label.y) for label in labels])
+    others = axes.transData.transform(np.reshape(np.asarray(obstacles, np.float64), (-1, 2)))
+    taken: list[Bbox] = []
+    for label, point in zip(labels, points, strict=True):
+        note = axes.annotate(
+            label.text,
+            (label.x, label.y),
+            xytext=(0, 0),
+            textcoords="offset points",
+            ha="center",
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": _MARKER},
+        )
+        extent = note.get_window_extent(renderer)
+        boxes = [_box(point, direction, distance, extent) for distance, direction in product(_DISTANCES, _DIRECTIONS)]
+        costs = [_cost(box, inside, taken, points, others) for box in boxes]
+        best = boxes[int(np.argmin(costs))]  # of equals the first, and so the nearest
+        note.set_position(tuple(best.get_points().mean(0) - point))
+        taken.append(best)
+
+
+def _box(point: npt.NDArray[np.float64], direction: tuple[int, int], distance: int, extent: Bbox) -> Bbox:
+    sides = np.asarray(direction)
+    size = np.array([extent.width, extent.height])
+    reach = distance / np.linalg.norm(sides) + size / 2
+    centre = point + sides * reach
+    return Bbox([centre - size / 2, centre + size / 2])
+
+
+def _cost(
+    box: Bbox,
+    inside: Bbox,
+    taken: Sequence[Bbox],
+    points: npt.NDArray[np.float64],
+    others: npt.NDArray[np.float64],
+) -> int:
+    outside = inside.x0 > box.x0 or inside.x1 < box.x1 or inside.y0 > box.y0 or inside.y1 < box.y1
+    collisions = box.count_overlaps(taken)
+    covered = [int(box.padded(_MARKER).count_contains(vertices)) for vertices in (points, others)]
+    return 1000 * (outside + int(collisions)) + 50 * covered[0] + covered[1]

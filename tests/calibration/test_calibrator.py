@@ -1,0 +1,202 @@
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from dynamic_tinybert.calibration import calibrate, cli
+from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
+from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.errors import CalibrationError, DataError, InvalidInputError
+from dynamic_tinybert.runtime.hub import default_bundle
+from dynamic_tinybert.runtime.squad import read_squad
+
+from tiny import tiny_bert, write_tiny_bundle
+
+PEOPLE = ["Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Irene", "Jonas"]
+PLACES = ["Paris", "Rome", "Oslo", "Madrid", "Vienna", "Lisbon", "Dublin", "Athens", "Prague", "Berlin"]
+
+
+def write_data(path: Path, *, articles: int = 20, answers: bool = True) -> Path:
+    """A SQuAD file about who lives where, 20 questions for each article."""
+    random = np.random.default_rng(0)
+
+    def article(title: int) -> dict[str, object]:
+        homes = list(zip(PEOPLE, random.permutation(PLACES).tolist(), strict=True))
+        context = " ".join(
+            f"{who} lives in {place} and works there as number {random.integers(1000)}." for who, place in homes
+        )
+        questions = [
+            {"id": f"{title}-{verb}-{who}", "question": f"Where does {who} {verb}?"}
+            | ({"answers": [{"text": place, "answer_start": context.index(place)}]} if answers else {})
+            for who, place in homes
+            for verb in ("live", "work")
+        ]
+        return {"title": str(title), "paragraphs": [{"context": context, "qas": questions}]}
+
+    path.write_text(json.dumps({"data": [article(title) for title in range(articles)]}))
+    return path
+
+
+@pytest.fixture
+def bundle(tmp_path: Path) -> Path:
+    """A copy of the embedded bundle."""
+    return Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("significance", ["learnt", "attention"])
+def test_a_bundle_gets_configurations_that_do_what_is_said_of_them(
+    bundle: Path, tmp_path: Path, significance: str
+) -> None:
+    data = write_data(tmp_path / "data.json")
+    report = tmp_path / "report.html"
+    options = f"--significance {significance} --evaluations 12 --budget-minutes 5 --num-threads 2".split()
+    app = typer.Typer()
+    app.command()(cli.calibrate)
+    run = CliRunner().invoke(
+        app, [str(bundle), "--data", str(data), "--report", str(report), *options], catch_exceptions=False
+    )
+    assert run.exit_code == 0, run.output
+    assert "full" in run.stdout
+    made = open_bundle(bundle)
+    assert made.significance == significance
+    assert len(made.length_configs) > 1
+    assert not list(tmp_path.glob("*.calibration"))
+    assert report.read_text().startswith("<!DOCTYPE html>")
+
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
+    for name, named in made.length_configs.items():
+        figures = dict(named.measured or {})
+        assert figures["data"].startswith("data.json, ")
+        if name == "full":
+            assert figures["macs_fewer"] == 1
+            continue
+        assert figures["macs_fewer"] > 1
+        mean, low, high = figures["f1_against_full"]
+        assert low <= mean <= high
+        assert named.config.selecting_layers
+    answerer = QuestionAnswerer(model)
+    example = read_squad(data)[0]
+    for name in model.length_configs:
+        assert answerer(example.question, example.context, length_config=name)["answer"] in example.context
+
+
+def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> None:
+    """With random weights and a handful of tokens nothing is faster without changing the answers."""
+    bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512))
+    data = write_data(tmp_path / "data.json", answers=False)
+    before = contents(bundle)
+    with pytest.raises(CalibrationError, match=r"1e-06 minutes were too short: of 0 .* stays as it was; .*--resume"):
+        calibrate(bundle, data, budget_minutes=1e-6)
+    assert contents(bundle) == before
+    journal = tmp_path / "tiny.calibration" / "journal.jsonl"
+    recorded = journal.read_bytes()
+    with pytest.raises(CalibrationError, match=r"tiny.calibration holds .* --resume, or delete it"):
+        calibrate(bundle, data, budget_minutes=1e-6)
+    with pytest.raises(CalibrationError, match="were too short"):
+        calibrate(bundle, data, budget_minutes=1e-6, resume=True)
+    assert journal.read_bytes() == recorded  # nothing was measured again
+    with pytest.raises(InvalidInputError, match="its seed is 0, here it is 1"):
+        calibrate(bundle, data, budget_minutes=1e-6, seed=1, resume=True)
+
+
+def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert())
+    data = write_data(tmp_path / "data.json")
+    with pytest.raises(InvalidInputError, match="significance is 'luck'; give 'learnt' or 'attention'"):
+        calibrate(bundle, data, significance="luck")  # type: ignore[arg-type]
+    with pytest.raises(InvalidInputError, match="budget_minutes is -1; give a positive number"):
+        calibrate(bundle, data, budget_minutes=-1)
+    with pytest.raises(DataError, match="too few questions"):
+        calibrate(bundle, write_data(tmp_path / "few.json", articles=3))
+    assert not list(tmp_path.glob("*.calibration"))
+
+
+RUN = """
+import json, sys
+from pathlib import Path
+from dynamic_tinybert.calibration import calibrate, references
+bundle, data, log = sys.argv[1:]
+evaluate = references.References.evaluate
+def logged(self, model, config, *, batch_size, span=slice(None)):
+    with open(log, "a") as file:
+        file.write(json.dumps([config.keep_ratios, config.thresholds, span.start, span.stop]) + "\\n")
+    return evaluate(self, model, config, batch_size=batch_size, span=span)
+references.References.evaluate = logged
+result = calibrate(bundle, data, evaluations=20, resume=True, num_threads=2, say=lambda line: None)
+print(json.dumps([[t.config.keep_ratios, t.config.thresholds, t.question_f1, t.latency_ms] for t in result.points]))
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_like_an_undisturbed_run(bundle: Path, tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data.json")
+    work = tmp_path / "bundle.calibration"
+
+    def start() -> subprocess.Popen[str]:
+        log = tmp_path / "log"
+        log.write_text("")
+        return subprocess.Popen(
+            [sys.executable, "-c", RUN, str(bundle), str(data), str(log)], stdout=subprocess.PIPE, text=True
+        )
+
+    process = start()  # fits and measures latencies; what follows starts from these in both runs
+    journal = work / "journal.jsonl"
+    while not (journal.exists() and b'"trial"' in journal.read_bytes()):
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    recorded = [line for line in journal.read_text().splitlines() if '"trial"' not in line]
+    journal.write_text("\n".join(recorded) + "\n")
+    shutil.copytree(work, tmp_path / "copy")
+    untouched = contents(bundle)
+
+    undisturbed = json.loads(start().communicate()[0])
+    assert not work.exists()
+    shutil.rmtree(bundle)
+    shutil.copytree(default_bundle(), bundle)
+    shutil.copytree(tmp_path / "copy", work)
+    random = np.random.default_rng(0)
+    for _ in range(4):
+        known = journal_keys(journal)
+        process = start()
+        time.sleep(float(random.uniform(3, 15)))
+        process.kill()
+        process.wait()
+        if not work.exists():
+            break
+        assert contents(bundle) == untouched
+        assert set(known) <= set(journal_keys(journal))
+        assert max(Counter(journal_keys(journal)).values()) == 1
+        assert not set(known) & set((tmp_path / "log").read_text().splitlines())
+    else:
+        assert json.loads(start().communicate()[0]) == undisturbed
+        open_bundle(bundle)
+
+
+def journal_keys(journal: Path) -> list[str]:
+    entries = [json.loads(line) for line in journal.read_text().splitlines() if line.endswith("}")]
+    return [entry["key"] for entry in entries if entry.get("kind") == "trial"]
+
+
+def test_trials_are_joined_by_their_numbers_of_questions() -> None:
+    from dynamic_tinybert.calibration.trial import joined
+    from dynamic_tinybert.runtime import LengthConfig
+
+    config = LengthConfig.full(2)
+    both = joined(Trial(config, (100.0,), 10, 1), Trial(config, (0.0, 50.0, 50.0), 30, 3))
+    assert (both.f1, both.macs, both.latency_ms) == (50, 25, 2.5)

@@ -1,0 +1,87 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data
+from dynamic_tinybert.runtime.errors import DataError
+
+
+def write(path: Path, articles: list[int], *, answers: bool = True, prefix: str = "") -> Path:
+    """A SQuAD file whose articles have so many questions."""
+    content = [
+        {
+            "title": f"{prefix}{title}",
+            "paragraphs": [
+                {
+                    "context": f"Anna lives in {prefix}{title}.",
+                    "qas": [
+                        {"id": f"{prefix}{title}-{k}", "question": "Where?"}
+                        | ({"answers": [{"text": f"{prefix}{title}", "answer_start": 14}]} if answers else {})
+                        for k in range(count)
+                    ],
+                }
+            ],
+        }
+        for title, count in enumerate(articles)
+    ]
+    path.write_text(json.dumps({"data": content}))
+    return path
+
+
+@settings(deadline=None, max_examples=30)  # files are written
+@given(st.lists(st.integers(1, 60), min_size=30, max_size=60), st.integers(0, 5))
+def test_parts_share_no_article_and_lose_no_question(
+    tmp_path_factory: pytest.TempPathFactory, articles: list[int], seed: int
+) -> None:
+    file = write(tmp_path_factory.mktemp("data") / "data.json", [count + 10 for count in articles])
+    data = read_calibration_data(file, seed=seed)
+    parts = (data.fitting, data.choosing, data.reporting)
+    titles = [{example.title for example in part} for part in parts]
+    assert not titles[0] & titles[1] | titles[0] & titles[2] | titles[1] & titles[2]
+    assert sum(map(len, parts)) == sum(articles) + 10 * len(articles)
+    assert len(data.fitting) > len(data.choosing) > 0
+    assert data == read_calibration_data(file, seed=seed)
+
+
+def test_files_of_their_own_are_taken_whole(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{name}.json", [60, 70], prefix=name) for name in ("fit", "choose", "report")]
+    data = read_calibration_data(*files)
+    assert {example.title[:-1] for example in data.fitting} == {"fit"}
+    assert {example.title[:-1] for example in data.choosing} == {"choose"}
+    assert {example.title[:-1] for example in data.reporting} == {"report"}
+    assert len(data.fitting) == len(data.choosing) == len(data.reporting) == 130
+
+
+def test_validation_data_alone_serves_choosing_and_reporting(tmp_path: Path) -> None:
+    fit, other = write(tmp_path / "fit.json", [60], prefix="f"), write(tmp_path / "other.json", [20] * 30, prefix="v")
+    data = read_calibration_data(fit, other)
+    assert len(data.fitting) == 60
+    assert len(data.choosing) == 400
+    assert len(data.reporting) == 200
+
+
+def test_articles_without_a_title_are_told_apart_by_their_context(tmp_path: Path) -> None:
+    content = json.loads(write(tmp_path / "data.json", [20] * 60).read_text())
+    for article in content["data"]:
+        del article["title"]
+    (tmp_path / "data.json").write_text(json.dumps(content))
+    data = read_calibration_data(tmp_path / "data.json")
+    assert not {e.context for e in data.fitting} & {e.context for e in data.choosing}
+
+
+@pytest.mark.parametrize("articles", [[300], [40, 1, 1], [1]])
+def test_too_few_questions_are_refused(tmp_path: Path, articles: list[int]) -> None:
+    with pytest.raises(
+        DataError, match=rf"too few questions for \w+: .* for fitting, .* each needs {FEWEST_QUESTIONS}"
+    ):
+        read_calibration_data(write(tmp_path / "data.json", articles))
+
+
+def test_an_answer_that_is_not_in_its_context_is_refused(tmp_path: Path) -> None:
+    file = write(tmp_path / "data.json", [60] * 6)
+    file.write_text(file.read_text().replace('"text": "3"', '"text": "nowhere"', 1))
+    with pytest.raises(DataError, match="answer 'nowhere' of question '3-0' is not in its context"):
+        read_calibration_data(file)

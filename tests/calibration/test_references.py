@@ -1,0 +1,66 @@
+import numpy as np
+import pytest
+import torch
+
+from dynamic_tinybert.calibration.references import references
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.squad import Example, f1
+from dynamic_tinybert.runtime.windows import WindowTokenizer
+
+from tiny import tiny_bert, write_tiny_bundle
+
+FULL = LengthConfig.full(3)
+CONTEXT = "the who was in 1 and what of the 2 where in the 3 was of a b c"
+ANSWERED = [Example(str(k), f"what {k % 10}", CONTEXT, ("in 1", "the 2"), "") for k in range(12)]
+UNANSWERED = [Example(e.id, e.question, e.context, (), "") for e in ANSWERED]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> LengthAdaptiveModel:
+    folder = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bert())
+    return LengthAdaptiveModel.from_pretrained(folder, precision="f32")
+
+
+def test_answers_of_the_data_are_used_if_all_are_there(model: LengthAdaptiveModel) -> None:
+    made = references(model, ANSWERED)
+    assert made.scored_by == "answers"
+    found = made.evaluate(model, FULL, batch_size=4, span=slice(2, 9))
+    expected = evaluate(model, ANSWERED[2:9], length_config="full", batch_size=4)
+    assert found.question_f1 == expected.question_f1
+    assert found.f1 == expected.f1
+
+
+def test_one_missing_answer_makes_it_agreement(model: LengthAdaptiveModel) -> None:
+    assert references(model, [*ANSWERED, UNANSWERED[0]]).scored_by == "agreement"
+
+
+def test_agreement_is_the_expected_score_by_what_full_believes(model: LengthAdaptiveModel) -> None:
+    """Against PyTorch: softmax of the start times softmax of the end, the ten likeliest texts, their F1."""
+    made = references(model, UNANSWERED)
+    result = made.evaluate(model, LengthConfig((1, 0.4, 0.2)), batch_size=1)
+    bert, tokenize = tiny_bert(), WindowTokenizer(model.tokenizer_file)
+    for example, prediction, score in zip(UNANSWERED, result.predictions, result.question_f1, strict=True):
+        (window,) = tokenize(example.question, example.context, max_seq_len=128, doc_stride=64)
+        types = [0] * window.context.start + [1] * (len(window) - window.context.start)
+        with torch.no_grad():
+            logits = bert(torch.tensor([window.encoding.ids]), token_type_ids=torch.tensor([types]))
+        chosen = [0, *range(window.context.start, window.context.stop)]  # [CLS] is in the softmax
+        start, end = (x[0, chosen].double().softmax(0)[1:] for x in (logits.start_logits, logits.end_logits))
+        texts: dict[str, float] = {}
+        spans = [(float(start[i] * end[j]), i, j) for i in range(len(start)) for j in range(i, min(i + 30, len(end)))]
+        for probability, i, j in sorted(spans, reverse=True)[:10]:
+            first, last = window.context.start + i, window.context.start + j
+            text = example.context[window.encoding.offsets[first][0] : window.encoding.offsets[last][1]]
+            texts[text] = texts.get(text, 0) + probability
+        expected = sum(p * f1(prediction, [text]) for text, p in texts.items()) / sum(texts.values())
+        assert score == pytest.approx(expected, abs=0.01)
+
+
+def test_full_agrees_best_with_itself(model: LengthAdaptiveModel) -> None:
+    made = references(model, UNANSWERED)
+    full = made.evaluate(model, FULL, batch_size=4)
+    dropping = made.evaluate(model, LengthConfig((0.5, 0.3, 0.1)), batch_size=4)
+    assert full.predictions == tuple(believed[0][0] for believed in made.believed)
+    assert np.mean(full.question_exact_match) > np.mean(dropping.question_exact_match)
+    assert 0 < full.f1 <= 100
