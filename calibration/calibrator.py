@@ -175,9 +175,8 @@ def calibrate(
             progress=_progress_lines(say, measurer.full),
         )
         points = [outcome.trial for outcome in outcomes if not outcome.rejected]
-        best = _measured(
-            journal, model, latency, measurer.full, front(points), _sample(model, questions.choosing, seed)
-        )
+        sample_windows = _sample(model, questions.choosing, seed)
+        best = _measured(journal, model, latency, measurer.full, front(points), sample_windows)
         named = choose_named(best.trials, best.full)
         if not named:
             raise CalibrationError(
@@ -318,7 +317,7 @@ def _measured(
         for i, trial in enumerate(every):
             predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
             journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
-    figures = [journal.get("front", key) for key in keys]
+    figures = [journal.all("front")[key] for key in keys]
     measured = [
         replace(t, latency_ms=t.latency_ms * ms / predicted) for t, (ms, predicted) in zip(every, figures, strict=True)
     ]
@@ -343,11 +342,12 @@ def _progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progre
         last = monotonic()
         left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.1f} min left"
         shown = [
-            f"{full.latency_ms / trial.latency_ms:.2f}x faster {trial.f1 - full.f1:+.2f} F1"
+            f"{full.latency_ms / trial.latency_ms:.2f}x faster, {full.macs / trial.macs:.2f}x fewer MACs "
+            f"{trial.f1 - full.f1:+.2f} F1"
             for limit in NAMED_LIMITS.values()
             if (trial := next((t for t in progress.front if t.f1 >= full.f1 - limit), full)) is not full
         ]
-        say(f"{progress.evaluations} configurations tried{left}; best: {', '.join(dict.fromkeys(shown)) or 'none'}")
+        say(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
 
     return show
 

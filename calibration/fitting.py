@@ -83,8 +83,8 @@ def fit_scorers(
     random = np.random.default_rng(seed)
     shuffled = [examples[i] for i in random.permutation(len(examples))]
     count = min(HELD_OUT, -(-len(examples) // 10))
-    tokenize = _Windows(bundle)
-    held_out, fitting = _batches(shuffled[:count]), _batches(shuffled[count:])
+    tokenize = ReadableWindows(bundle)
+    held_out, fitting = batches_by_length(shuffled[:count]), batches_by_length(shuffled[count:])
     read = StateReader(bundle, layers)
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
@@ -92,30 +92,30 @@ def fit_scorers(
     started = monotonic()
     with tqdm(total=1.0, desc="Fitting scorers", bar_format=_BAR, disable=None if progress else True) as bar:
         for step, batch in enumerate(_endless(fitting, random)):
-            done = max(step / steps, (monotonic() - started) / seconds)
-            bar.update(min(done, 1.0) - bar.n)
-            if done >= 1 and (seen or step >= steps):  # something at least, however short the time
+            done = min(1.0, max(step / steps, (monotonic() - started) / seconds))
+            bar.update(done - bar.n)
+            if done == 1 and (seen or step >= steps):  # something at least, however short the time
                 break
             if not (windows := tokenize(batch)):
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
             optimizer.zero_grad()
-            torch.stack(list(_losses(scorers, read(windows)).values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(losses(scorers, read(windows)).values())).sum().backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             seen += len(windows)
-    judged = [_judge(scorers, read(windows)) for batch in held_out if (windows := tokenize(batch))]
+    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := tokenize(batch))]
     if not seen or not judged:
         raise DataError(f"the model cannot read the questions to fit on: {tokenize.unusable}")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
-        losses={layer: float(np.mean([losses[layer] for _, losses in judged])) for layer in layers},
+        losses={layer: float(np.mean([of_layer[layer] for _, of_layer in judged])) for layer in layers},
         windows=seen,
     )
 
 
-class _Windows:
+class ReadableWindows:
     """Tokenizes questions; `unusable` is the last error of one that the model cannot read."""
 
     def __init__(self, bundle: Bundle) -> None:
@@ -124,6 +124,7 @@ class _Windows:
         self.unusable: InvalidInputError | None = None
 
     def __call__(self, examples: Sequence[Example]) -> list[Window]:
+        """All windows of the questions that the model can read."""
         windows: list[Window] = []
         for e in examples:
             try:
@@ -135,7 +136,7 @@ class _Windows:
         return windows
 
 
-def _batches(examples: Sequence[Example]) -> list[list[Example]]:
+def batches_by_length(examples: Sequence[Example]) -> list[list[Example]]:
     """Questions of like lengths together."""
     ordered = sorted(examples, key=lambda example: len(example.question) + len(example.context))
     return [ordered[first : first + BATCH_SIZE] for first in range(0, len(ordered), BATCH_SIZE)]
@@ -155,11 +156,17 @@ def _logits(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
     }
 
 
-def _losses(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
+def losses(
+    scorers: Mapping[int, Scorer],
+    states: States,
+    *,
+    widened_by: int = WIDENED_BY,
+    weight_of_kept: float = WEIGHT_OF_KEPT,
+) -> dict[int, Tensor]:
     """Binary cross-entropy of each layer over the tokens of the contexts; those of the question are kept anyway."""
     context = torch.from_numpy(states.real - states.question)
-    target = _worth_keeping(states)
-    weight = torch.tensor(WEIGHT_OF_KEPT)
+    target = _worth_keeping(states, widened_by)
+    weight = torch.tensor(weight_of_kept)
     return {
         layer: (
             functional.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight) * context
@@ -169,25 +176,23 @@ def _losses(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
     }
 
 
-def _worth_keeping(states: States) -> Tensor:
+def _worth_keeping(states: States, widened_by: int) -> Tensor:
     """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it."""
     outside = torch.from_numpy(states.real - states.question) == 0
     likely = sum(
         torch.from_numpy(logits).masked_fill(outside, -torch.inf).softmax(1)
         for logits in (states.start_logits, states.end_logits)
     )
-    width = 2 * WIDENED_BY + 1
+    width = 2 * widened_by + 1
     assert isinstance(likely, Tensor)
-    return functional.conv1d(likely[:, None], torch.ones(1, 1, width), padding=WIDENED_BY)[:, 0].clamp(0, 1)
+    return functional.conv1d(likely[:, None], torch.ones(1, 1, width), padding=widened_by)[:, 0].clamp(0, 1)
 
 
 @torch.no_grad()
-def _judge(
-    scorers: Mapping[int, Scorer], states: States
-) -> tuple[dict[int, npt.NDArray[np.float32]], dict[int, float]]:
+def judge(scorers: Mapping[int, Scorer], states: States) -> tuple[dict[int, npt.NDArray[np.float32]], dict[int, float]]:
     """By layer the significance of the real tokens of a batch, and the mean loss."""
     real = states.real > 0
     significance = {
         layer: (logits.sigmoid().numpy() + states.question)[real] for layer, logits in _logits(scorers, states).items()
     }
-    return significance, {layer: float(loss) for layer, loss in _losses(scorers, states).items()}
+    return significance, {layer: float(loss) for layer, loss in losses(scorers, states).items()}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-import numpy as np
-
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 
 from .trial import Trial

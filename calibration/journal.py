@@ -58,7 +58,7 @@ class Journal:
             self.close()
             raise
 
-    def get(self, kind: str, key: str) -> Any | None:
+    def get(self, kind: str, key: str) -> Any | None:  # noqa: ANN401 - JSON
         """The value that was added last under `kind` and `key`, floats to the bit; None if there is none."""
         return self.all(kind).get(key)
 
@@ -66,7 +66,7 @@ class Journal:
         """All values of a kind by key, in the order in which their keys were first added."""
         return self._entries.get(kind, {})
 
-    def add(self, kind: str, key: str, value: Any) -> None:
+    def add(self, kind: str, key: str, value: Any) -> None:  # noqa: ANN401 - JSON
         """Write a plain JSON value to the disk.
 
         Raises:

@@ -140,7 +140,7 @@ def _promising(
             best = np.argmin(np.where(loss <= target, latency, np.inf))
             chosen.append(best)
             loss[best] = np.inf
-    return candidates[chosen]
+    return np.asarray(candidates[chosen])
 
 
 def _predictor(space: ScheduleSpace, genes: Genes, outcomes: Sequence[Outcome]) -> Predictor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from enum import StrEnum
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from time import perf_counter
@@ -88,7 +89,7 @@ def export(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
-        say=print,
+        say=partial(print, flush=True),  # the steps take minutes, also where the output is a pipe
     )
     _print(report)
     print(f"Done in {perf_counter() - start:.0f} s: {report.path} ({report.size / 1e6:.1f} MB)")

@@ -153,7 +153,9 @@ def evaluate_command(
         with writing(json_file):
             json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     if write_report is not None:
-        write_report(model, examples, results, report, data=data.name, num_threads=num_threads)
+        print("Measuring where the speed comes from", file=sys.stderr)
+        about = f"{data.name}, {len(examples)} questions"
+        write_report(model, examples, results, report, data=about, num_threads=num_threads)
 
 
 @app.command()

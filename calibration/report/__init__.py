@@ -7,7 +7,7 @@ from dynamic_tinybert.runtime.lazy import lazy_attributes
 if TYPE_CHECKING:
     from .calibrations import write_calibration_report
     from .contents import Latency, NamedResult, Peer, Point, Report, Spread
-    from .evaluations import facts, named_results, write_evaluation_report
+    from .evaluations import evaluation_report, write_evaluation_report
     from .page import write_report
 
 __all__ = [
@@ -17,8 +17,7 @@ __all__ = [
     "Point",
     "Report",
     "Spread",
-    "facts",
-    "named_results",
+    "evaluation_report",
     "write_calibration_report",
     "write_evaluation_report",
     "write_report",
@@ -28,7 +27,7 @@ __getattr__ = lazy_attributes(
     __name__,
     {
         **dict.fromkeys(("Latency", "NamedResult", "Peer", "Point", "Report", "Spread"), "contents"),
-        **dict.fromkeys(("facts", "named_results", "write_evaluation_report"), "evaluations"),
+        **dict.fromkeys(("evaluation_report", "write_evaluation_report"), "evaluations"),
         "write_calibration_report": "calibrations",
         "write_report": "page",
     },

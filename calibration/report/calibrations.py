@@ -36,13 +36,18 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
         data=str((calibration.length_configs["full"].measured or {})["data"]),
         num_threads=num_threads,
     )
+    note = (
+        "Significance was fitted, configurations were chosen, and the table's figures were taken on three different "
+        "sets of questions. The picture of F1 against cost is of those to choose on: times of faint points are those "
+        "of a model of the latency, times of the front and of named configurations were measured."
+    )
     report = replace(
         report,
         named=tuple(replace(r, point=_point(calibration.chosen[r.name], full)) for r in report.named),
         plot_data=f"{len(full.question_f1)} questions to choose on",
         points=tuple(_point(trial, full) for trial in calibration.points),
         front=tuple(_point(trial, full) for trial in calibration.front),
-        notes=(*report.notes, *calibration.notes),
+        notes=(*report.notes, note, *calibration.notes),
     )
     write_report(report, path)
 

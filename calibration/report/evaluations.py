@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from functools import partial
 from importlib.metadata import version
@@ -44,15 +45,20 @@ def write_evaluation_report(
         examples: The questions.
         evaluations: Of `examples`, one window at a time, by name of the length configuration.
         path: The HTML file.
-        data: Where the questions come from, for people.
+        data: Where the questions come from and how many there are, for people.
         num_threads: CPU threads that the model was given.
 
     Raises:
         InferenceError: OpenVINO failed.
-        InvalidInputError: There is no folder to write the page to.
+        InvalidInputError: There is no folder to write the page to, or an evaluation ran in batches.
         StorageError: It could not be written.
     """
-    write_report(evaluation_report(model, examples, evaluations, data=data, num_threads=num_threads), path)
+    report = evaluation_report(model, examples, evaluations, data=data, num_threads=num_threads)
+    note = (
+        "Graphs were compiled before, but the first window of a length makes OpenVINO prepare kernels: the longest "
+        "time may be such a first one. Where configurations were chosen on these questions, their F1 flatters them."
+    )
+    write_report(replace(report, notes=(*report.notes, note)), path)
 
 
 def evaluation_report(
@@ -63,7 +69,12 @@ def evaluation_report(
     data: str,
     num_threads: int | None = None,
 ) -> Report:
-    """What `write_evaluation_report` writes."""
+    """Make the report of evaluations, to be added to; see `write_evaluation_report` for the arguments.
+
+    Raises:
+        InferenceError: OpenVINO failed.
+        InvalidInputError: An evaluation ran in batches, without times.
+    """
     max_seq_len, doc_stride = window_size(model.max_length)
     tokenize = partial(WindowTokenizer(model.tokenizer_file), max_seq_len=max_seq_len, doc_stride=doc_stride)
     questions = [tokenize(example.question, example.context) for example in examples]
@@ -73,20 +84,18 @@ def evaluation_report(
     )
     windows = list(chain.from_iterable(questions))
     sample = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))[:_TIMED_WINDOWS]]
-    scored_on = f"{data}, {len(examples)} questions"
     return Report(
         title=str(model.bundle.source.get("model", model.bundle.path.name)),
-        facts=facts(model, data=scored_on, num_threads=num_threads),
-        named=named_results(model, evaluations),
-        plot_data=scored_on,
+        facts=_facts(model, data, num_threads),
+        named=tuple(_named_result(model, name, evaluations) for name in evaluations),
+        plot_data=data,
         decomposition=decompose(all_compiled, configs, sample, num_threads=num_threads, repeats=_REPEATS),
         by_length=_gain_by_length(all_compiled, configs, questions),
         notes=_notes(max_seq_len, doc_stride),
     )
 
 
-def facts(model: LengthAdaptiveModel, *, data: str, num_threads: int | None) -> dict[str, str]:
-    """What the heading of a report says of a model, its data, this machine and today."""
+def _facts(model: LengthAdaptiveModel, data: str, num_threads: int | None) -> dict[str, str]:
     return {
         "Bundle": str(model.bundle.path),
         "Precision": str(model.bundle.quantization["precision"]).upper(),
@@ -99,48 +108,26 @@ def facts(model: LengthAdaptiveModel, *, data: str, num_threads: int | None) -> 
     }
 
 
-def named_results(
-    model: LengthAdaptiveModel,
-    evaluations: Mapping[str, Evaluation],
-    *,
-    latencies: Mapping[str, Latency] | None = None,
-    points: Mapping[str, Point] | None = None,
-) -> tuple[NamedResult, ...]:
-    """What a report says of length configurations.
-
-    Args:
-        model: What was evaluated.
-        evaluations: By name of the length configuration, all of the same questions.
-        latencies: By name, if they were measured apart; by default those of the evaluations.
-        points: By name, if the picture of F1 against cost is of other questions; by default of the evaluations.
-
-    Raises:
-        InvalidInputError: An evaluation ran in batches, so without times, and there are no `latencies`.
-    """
-    full = evaluations.get("full")
-    results = []
-    for name, evaluation in evaluations.items():
-        latency = _latency(name, evaluation) if latencies is None else latencies[name]
-        macs_fewer = _full_macs(model, evaluation) / evaluation.mean_macs
-        compared = (
-            None if full is None or name == "full" else paired_bootstrap(evaluation.question_f1, full.question_f1)
-        )
-        tokens = np.column_stack([evaluation.window_lengths, evaluation.window_kept])
-        low, high = np.percentile(tokens, (10, 90), axis=0)
-        results.append(
-            NamedResult(
-                name=name,
-                config=model.resolve(name),
-                point=Point(latency.mean, evaluation.f1, macs_fewer) if points is None else points[name],
-                f1=evaluation.f1,
-                exact_match=evaluation.exact_match,
-                difference=compared,
-                macs_fewer=macs_fewer,
-                latency=latency,
-                kept=tuple(map(Spread, tokens.mean(0).tolist(), low.tolist(), high.tolist())),
-            )
-        )
-    return tuple(results)
+def _named_result(model: LengthAdaptiveModel, name: str, evaluations: Mapping[str, Evaluation]) -> NamedResult:
+    evaluation, full = evaluations[name], evaluations.get("full")
+    difference = None
+    if full is not None and name != "full":
+        difference = paired_bootstrap(evaluation.question_f1, full.question_f1)
+    latency = _latency(name, evaluation)
+    macs_fewer = _full_macs(model, evaluation) / evaluation.mean_macs
+    tokens = np.column_stack([evaluation.window_lengths, evaluation.window_kept])
+    low, high = np.percentile(tokens, (10, 90), axis=0)
+    return NamedResult(
+        name=name,
+        config=model.resolve(name),
+        point=Point(latency.mean, evaluation.f1, macs_fewer),
+        f1=evaluation.f1,
+        exact_match=evaluation.exact_match,
+        difference=difference,
+        macs_fewer=macs_fewer,
+        latency=latency,
+        kept=tuple(map(Spread, tokens.mean(0).tolist(), low.tolist(), high.tolist())),
+    )
 
 
 def _latency(name: str, evaluation: Evaluation) -> Latency:
@@ -171,13 +158,10 @@ def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
     return (
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
         "scored by SQuAD v1.1's rules. Its time goes from text to answer: tokenising, all its windows, the best span. "
-        "Graphs were compiled before; but the first window of a length makes OpenVINO prepare kernels, and the longest "
-        "time may be such a first one. The configurations were timed one after another: a few per cent between two "
-        "of them may be the machine's.",
-        f"The parts of the speedup were timed apart, taking turns, on the model's call alone: {_TIMED_WINDOWS} random "
-        f"windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within 15 % of "
-        "each length.",
-        "Intervals hold 95 % of 10,000 paired bootstrap samples of the questions. Where configurations were chosen on "
-        "these very questions, their F1 flatters them. MACs are those executed for real tokens, what choosing them "
-        "costs included; fewer means fewer than at full length without padding.",
+        "The configurations were timed one after another: a few per cent between two of them may be the machine's.",
+        f"The parts of the speedup were timed apart, taking turns, on the model's call alone: up to {_TIMED_WINDOWS} "
+        f"random windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within "
+        "15 % of each length.",
+        "Intervals hold 95 % of 10,000 paired bootstrap samples of the questions. MACs are those executed for real "
+        "tokens, what choosing them costs included; fewer means fewer than at full length without padding.",
     )

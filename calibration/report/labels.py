@@ -54,9 +54,13 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: npt.ArrayLike, 
             arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.8, "shrinkA": 1, "shrinkB": _MARKER},
         )
         extent = note.get_window_extent(renderer)
-        boxes = [_box(point, direction, distance, extent) for distance, direction in product(_DISTANCES, _DIRECTIONS)]
-        costs = [_cost(box, inside, taken, points, others) for box in boxes]
-        best = boxes[int(np.argmin(costs))]  # of equals the first, and so the nearest
+        places = list(product(_DISTANCES, _DIRECTIONS))
+        boxes = [_box(point, direction, distance, extent) for distance, direction in places]
+        costs = [
+            distance / 3 + _cost(box, inside, taken, points, others)
+            for (distance, _), box in zip(places, boxes, strict=True)
+        ]
+        best = boxes[int(np.argmin(costs))]
         note.set_position(tuple(best.get_points().mean(0) - point))
         taken.append(best)
 
@@ -76,7 +80,7 @@ def _cost(
     points: npt.NDArray[np.float64],
     others: npt.NDArray[np.float64],
 ) -> int:
-    outside = inside.x0 > box.x0 or inside.x1 < box.x1 or inside.y0 > box.y0 or inside.y1 < box.y1
-    collisions = box.count_overlaps(taken)
-    covered = [int(box.padded(_MARKER).count_contains(vertices)) for vertices in (points, others)]
-    return 1000 * (outside + int(collisions)) + 50 * covered[0] + covered[1]
+    outside: bool = inside.x0 > box.x0 or inside.x1 < box.x1 or inside.y0 > box.y0 or inside.y1 < box.y1
+    collisions = int(box.count_overlaps(taken))
+    points_covered, others_covered = (int(box.padded(_MARKER).count_contains(marks)) for marks in (points, others))
+    return 1000 * (int(outside) + collisions) + 50 * points_covered + others_covered

@@ -59,10 +59,10 @@ def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
 
 
 def test_scorers_learn_where_the_model_answers(bundle: Bundle) -> None:
-    before, after = fit(bundle, seconds=1e-9), fit(bundle, most_passes=20)
+    before, after = fit(bundle, seconds=1e-9), fit(bundle, most_passes=40)
     assert before.windows < after.windows
     for layer in LAYERS:
-        assert after.losses[layer] < 0.9 * before.losses[layer]
+        assert after.losses[layer] < 0.97 * before.losses[layer]
 
 
 def test_significance_held_out_is_that_of_the_scorers(bundle: Bundle) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.tuning import Int8Change, Int8Setting, Step, chosen, tune
+from dynamic_tinybert.calibration.tuning import LEAST_GAIN, Int8Change, Int8Setting, Step, chosen, tune
 
 MACS = {f"linear.{i}": 100 * (i + 1) for i in range(8)}  # 3,600 in all
 
@@ -102,4 +102,4 @@ def test_on_any_landscape_the_result_is_the_best_of_all_tried(data: st.DataObjec
     assert reported == steps
     assert [measured[step.setting] for step in steps] == [step.change.moved for step in steps]
     assert len(measured) == len(steps)
-    assert chosen(steps).change.moved == min(measured.values())
+    assert chosen(steps).change.moved <= min(measured.values()) + LEAST_GAIN

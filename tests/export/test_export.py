@@ -14,6 +14,7 @@ import openvino as ov
 import pytest
 import torch
 
+from dynamic_tinybert.calibration.tuning import OTHER_RANGES, STRENGTHS, Int8Setting, chosen
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
@@ -23,7 +24,6 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from tiny import tiny_bert, tiny_tokenizer
 
-TITLES = ("one", "two")
 CONTEXT = "the fox was in the box , and the cat was in the hat . who was in it ?"
 CONFIGS = {"half": (1, 0.7, 0.4), "paper": LengthConfig.parse("300,200,100@384")}
 
@@ -51,7 +51,7 @@ def squad(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 }
             ],
         }
-        for title, letters in zip(TITLES, ("abcd", "efgh"), strict=True)
+        for title, letters in zip(("one", "two"), ("abcd", "efgh"), strict=True)
     ]
     file = tmp_path_factory.mktemp("data") / "squad.json"
     file.write_text(json.dumps({"data": articles}))
@@ -99,6 +99,48 @@ def test_bundle_says_what_it_is(int8_bundle: Path, tiny_checkpoint: Path) -> Non
     assert bundle.versions["openvino"] == version("openvino")
     assert bundle.length_configs["paper"].config.keep_ratios == (300 / 384, 200 / 384, 100 / 384)
     assert (int8_bundle / "config.json").read_bytes() == (tiny_checkpoint / "config.json").read_bytes()
+
+
+def logits(bundle: Path, questions: list[str]) -> list[np.ndarray]:
+    """Start and end logits over the context, by stock OpenVINO; float32 [2, tokens] for each question."""
+    model = ov.Core().compile_model(bundle / "openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    found = []
+    for question in questions:
+        encoding = tiny_tokenizer().encode(question, CONTEXT)
+        inputs = {"input_ids": encoding.ids, "attention_mask": encoding.attention_mask}
+        outputs = model({name: [row] for name, row in (inputs | {"token_type_ids": encoding.type_ids}).items()})
+        inside = [i for i, part in enumerate(encoding.sequence_ids) if part == 1]
+        found.append(np.stack([outputs["start_logits"][0, inside], outputs["end_logits"][0, inside]]))
+    return found
+
+
+@pytest.mark.slow
+def test_a_tuned_bundle_is_the_best_of_what_was_tried(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
+    lines: list[str] = []
+    report = export_model(
+        tiny_checkpoint, tmp_path / "b", calibration_data=squad, validation=squad, num_samples=2, say=lines.append
+    )
+    steps = report.int8_steps
+    settings = [step.setting for step in steps]
+    assert [setting.smooth_alpha for setting in settings[: 1 + len(STRENGTHS)]] == [None, *STRENGTHS]
+    assert set(OTHER_RANGES) < {setting.ranges for setting in settings}
+    assert settings[-1].num_samples == 8  # all windows
+    assert sum(line.startswith(("* ", "  0", "  none")) for line in lines) == len(steps)  # the rows of the table
+    best = chosen(steps)
+    assert best.change.moved == min(step.change.moved for step in steps)
+    assert best.change.f1 is not None  # the validation file has answers
+
+    quantization = open_bundle(tmp_path / "b").quantization
+    assert len(quantization["steps"]) == len(steps)
+    assert quantization["smooth_alpha"] == best.setting.smooth_alpha
+    assert quantization["num_samples"] == best.setting.num_samples
+
+    export_model(tiny_checkpoint, tmp_path / "fp32", precision="fp32")
+    questions = [f"what was in {letter} ?" for letter in "abcdefgh"]
+    pairs = zip(logits(tmp_path / "b", questions), logits(tmp_path / "fp32", questions), strict=True)
+    int8, fp32 = (torch.from_numpy(np.stack(rows)).softmax(-1) for rows in zip(*pairs, strict=True))
+    moved = 50 * (int8 - fp32).abs().sum(-1).mean().item()
+    assert moved == pytest.approx(best.change.moved, abs=0.02)  # lengths and batches differ from the search's
 
 
 def test_weights_of_7_bits(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
@@ -188,7 +230,7 @@ def run_cli(*arguments: object) -> subprocess.Popen[str]:
 
 
 def test_command_line(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> None:
-    options = ("--calibration-data", squad, "--num-samples", 4, "--length-config", "half=1,0.7,0.4")
+    options = ("--calibration-data", squad, "--no-tune", "--length-config", "half=1,0.7,0.4")
     process = run_cli(tiny_checkpoint, tmp_path / "b", *options, "--length-config", "paper=300,200,100@384")
     out, err = process.communicate()
     assert process.returncode == 0, err

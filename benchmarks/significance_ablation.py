@@ -1,0 +1,137 @@
+"""What the scorers of learnt significance gain by each part of their design: F1 at equal MACs.
+
+    python benchmarks/significance_ablation.py BUNDLE DATA [QUESTIONS]
+
+Fits all variants side by side, on the same states in the same order, on QUESTIONS (by default 6000) of
+DATA/squad-style-train.json; evaluates each at two schedules on DATA/squad-search.json. About ten minutes on 2 cores.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dynamic_tinybert.calibration import Scorer, save_scorers
+from dynamic_tinybert.calibration.fitting import LEARNING_RATE, ReadableWindows, batches_by_length, judge, losses
+from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.states import StateReader
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.squad import Example, read_squad
+
+HELD_OUT = 400
+SCHEDULES = (Schedule((1, 0.68, 0.48, 0.32, 0.22, 0.15)), Schedule((1, 0.6, 0.4, 0.27, 0.19, 0.14)))
+MACS_FEWER = 1.9  # F1 is compared at this, on the line through both schedules
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    width: int = 64
+    kernel_sizes: tuple[int, ...] = (9, 17)
+    widened_by: int = 2
+    weight_of_kept: float = 5.0
+    first_part: float = 1.0  # of the questions
+
+
+BASE = Variant("as shipped")
+VARIANTS = (
+    BASE,
+    replace(BASE, name="a quarter of the questions", first_part=0.25),
+    replace(BASE, name="target widened by 1", widened_by=1),
+    replace(BASE, name="target widened by 4", widened_by=4),
+    replace(BASE, name="target widened by 8", widened_by=8),
+    replace(BASE, name="tokens to keep weigh 1", weight_of_kept=1.0),
+    replace(BASE, name="tokens to keep weigh 20", weight_of_kept=20.0),
+    replace(BASE, name="no neighbours", kernel_sizes=()),
+    replace(BASE, name="one convolution of 9", kernel_sizes=(9,)),
+    replace(BASE, name="32 wide", width=32),
+)
+
+
+def main(folder: str, data: str, questions: str = "6000") -> None:
+    bundle = open_bundle(folder)
+    train = read_squad(Path(data, "squad-style-train.json"))
+    chosen = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: int(questions)]]
+    layers = range(1, bundle.shape.num_layers)
+    fitted = fit(bundle, chosen[HELD_OUT:], layers)
+    examples = read_squad(Path(data, "squad-search.json"), require_answers=True)
+    full = evaluate(LengthAdaptiveModel.from_pretrained(folder), examples, length_config="full", batch_size=8)
+    print(f"{questions} questions fitted on, {len(examples)} evaluated, full F1 {full.f1:.2f}, {cpu.name()}")
+    for variant, scorers in fitted.items():
+        sample = significance(bundle, chosen[:HELD_OUT], scorers)
+        results = [at(bundle, scorers, sample.length_config(schedule), examples) for schedule in SCHEDULES]
+        print(f"{variant.name:28}{'; '.join(against(result, full) for result in results)}; {level(results, full)}")
+
+
+def fit(bundle: Bundle, examples: Sequence[Example], layers: Sequence[int]) -> dict[Variant, dict[int, Scorer]]:
+    torch.manual_seed(0)
+    fitted = {
+        v: {layer: Scorer(bundle.shape.hidden_size, v.width, v.kernel_sizes) for layer in layers} for v in VARIANTS
+    }
+    optimizers = {
+        v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
+        for v, scorers in fitted.items()
+    }
+    tokenize, read = ReadableWindows(bundle), StateReader(bundle, layers)
+    batches = batches_by_length(examples)
+    for step, index in enumerate(tqdm(np.random.default_rng(0).permutation(len(batches)), disable=None)):
+        states = read(tokenize(batches[index]))
+        for variant, optimizer in optimizers.items():
+            done = step / (variant.first_part * len(batches))
+            if done >= 1:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1, (step + 1) / 20) * (1 - done)
+            optimizer.zero_grad()
+            found = losses(
+                fitted[variant], states, widened_by=variant.widened_by, weight_of_kept=variant.weight_of_kept
+            )
+            torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return fitted
+
+
+def significance(bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]) -> SignificanceSample:
+    tokenize, read = ReadableWindows(bundle), StateReader(bundle, tuple(scorers))
+    judged = [judge(scorers, read(tokenize(batch)))[0] for batch in batches_by_length(examples)]
+    values = {layer: np.concatenate([of_batch[layer] for of_batch in judged]) for layer in scorers}
+    return SignificanceSample(values, bundle.shape.num_layers)
+
+
+def at(bundle: Bundle, scorers: Mapping[int, Scorer], config: LengthConfig, examples: Sequence[Example]) -> Evaluation:
+    with TemporaryDirectory() as place:
+        save_scorers(scorers, Path(place, "scorers"))
+        folder = Path(place, "bundle")
+        folder.mkdir()
+        full = {"full": NamedLengthConfig(LengthConfig.full(bundle.shape.num_layers))}
+        write_recalibrated(bundle, folder, Path(place, "scorers"), full)
+        result = evaluate(LengthAdaptiveModel.from_pretrained(folder), examples, length_config=config, batch_size=8)
+        shutil.rmtree(folder)
+    return result
+
+
+def against(result: Evaluation, full: Evaluation) -> str:
+    mean, low, high = paired_bootstrap(result.question_f1, full.question_f1)
+    return f"{full.mean_macs / result.mean_macs:.2f}x {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+
+
+def level(results: Sequence[Evaluation], full: Evaluation) -> str:
+    (x0, x1), (y0, y1) = zip(*((full.mean_macs / r.mean_macs, r.f1 - full.f1) for r in results), strict=True)
+    return f"at {MACS_FEWER}x {y0 + (MACS_FEWER - x0) / (x1 - x0) * (y1 - y0):+.2f}"
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

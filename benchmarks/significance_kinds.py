@@ -1,0 +1,76 @@
+"""The named length configurations of a calibrated bundle beside what others would use, in F1 and measured latency.
+
+    python benchmarks/significance_kinds.py BUNDLE REPORT.json
+
+Attention significance with the published configurations taken as ratios, with equal ratios in all layers and with
+(1, .9, .7, .5, .3, .12); learnt significance with ratios alone. F1 is of all questions of the file; times are of the
+model's call on 48 random windows, all configurations of both kinds taking turns, medians of 5.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from dynamic_tinybert.calibration.latency import executed_lengths, interleaved_ms, requests_of
+from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
+
+RATIOS = {
+    "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),
+    "269,253,252,202,104,34 of 384": tuple(n / 384 for n in (269, 253, 252, 202, 104, 34)),
+    "0.9 in all layers": (0.9,) * 6,
+    "1, .9, .7, .5, .3, .12": (1, 0.9, 0.7, 0.5, 0.3, 0.12),
+}
+WINDOWS, REPEATS = 48, 5
+
+
+def main(folder: str, report: str) -> None:
+    examples = read_squad(report, require_answers=True)
+    bundle = open_bundle(folder)
+    with TemporaryDirectory() as place:
+        full = LengthConfig.full(bundle.shape.num_layers)
+        attention_bundle = write_recalibrated(bundle, Path(place), None, {"full": NamedLengthConfig(full)})
+        learnt, attention = (LengthAdaptiveModel(b, max_compiled=32) for b in (bundle, attention_bundle))
+        rows = [(learnt, "learnt, thresholds", name, named.config) for name, named in bundle.length_configs.items()]
+        for model, kind in ((learnt, "learnt, ratios alone"), (attention, "attention, ratios")):
+            for name, ratios in RATIOS.items():
+                if model is learnt:  # the first layer has no scorer
+                    ratios = (1, *ratios[1:])
+                rows.append((model, kind, name, LengthConfig(ratios)))
+
+        size = window_size(bundle.max_length)
+        tokenize = WindowTokenizer(bundle.tokenizer_json)
+        chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))]
+        windows = [
+            tokenize(e.question, e.context, max_seq_len=size[0], doc_stride=size[1])[0] for e in chosen[:WINDOWS]
+        ]
+        for model, _, _, config in rows:
+            executed_lengths(model, config, windows)  # compiles, and prepares the kernels of each length
+        requests = [requests_of(model, windows)(config) for model, _, _, config in rows]
+        times = interleaved_ms(requests, WINDOWS, repeats=REPEATS).mean(1)
+        results = [
+            evaluate(model, examples, length_config=config, batch_size=8, progress=True) for model, _, _, config in rows
+        ]
+    print(f"{len(examples)} questions of {Path(report).name}, {cpu.name()}")
+    print("| Significance | Configuration | F1 | against `full` | MACs, x fewer | ms | x faster |")
+    print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
+    for (_, kind, name, _), result, ms in zip(rows, results, times, strict=True):
+        mean, low, high = paired_bootstrap(result.question_f1, results[0].question_f1)
+        fewer = results[0].mean_macs / result.mean_macs
+        print(
+            f"| {kind} | {name} | {result.f1:.2f} | {mean:+.2f} [{low:+.2f}, {high:+.2f}] | {fewer:.2f} | {ms:.2f} | "
+            f"{times[0] / ms:.2f} |"
+        )
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
