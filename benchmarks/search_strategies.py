@@ -158,7 +158,7 @@ STRATEGIES: tuple[Callable[[Measurer, int], None], ...] = (random_schedules, pla
 
 
 def main() -> None:
-    budget, landscapes = float((sys.argv[1:] or [80])[0]), int((sys.argv[2:] or [8])[0])
+    budget, landscapes = float((sys.argv[1:] or ["80"])[0]), int((sys.argv[2:] or ["8"])[0])
     print(f"{'':18}" + "".join(f"{name:>20}" for name in NAMED_LIMITS))
     for strategy in STRATEGIES:
         found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)

@@ -99,7 +99,7 @@ def fit(bundle: Bundle, examples: Sequence[Example], layers: Sequence[int]) -> d
             found = losses(
                 fitted[variant], states, widened_by=variant.widened_by, weight_of_kept=variant.weight_of_kept
             )
-            torch.stack(list(found.values())).sum().backward()  # type: ignore[no-untyped-call]
+            torch.stack(list(found.values())).sum().backward()
             optimizer.step()
     return fitted
 

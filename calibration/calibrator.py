@@ -177,7 +177,7 @@ def calibrate(
         points = [outcome.trial for outcome in outcomes if not outcome.rejected]
         sample_windows = _sample(model, questions.choosing, seed)
         best = _measured(journal, model, latency, measurer.full, front(points), sample_windows)
-        named = choose_named(best.trials, best.full)
+        named = choose_named(best.trials, measurer.full)
         if not named:
             raise CalibrationError(
                 f"{budget_minutes:g} minutes were too short: of {len(outcomes)} length configurations none is faster "
@@ -188,7 +188,7 @@ def calibrate(
             f"{len(outcomes)} configurations tried, {len(best.trials)} on the front; median error of the latency "
             f"model there {best.error:.1%}"
         )
-        named = {"full": best.full, **named}
+        named = {"full": measurer.full, **named}
         say(f"Measuring {', '.join(named)} on {len(questions.reporting)} questions that nothing was chosen on")
         reporting = references(model, questions.reporting)
         results = {name: _reported(reporting, model, trial.config) for name, trial in named.items()}
@@ -295,10 +295,9 @@ def _seconds_to_report(full: Trial, num_questions: int) -> float:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A front and `full`, whose modelled latencies measured ones corrected, and the model's median relative error."""
+    """A front with measured shares of the latency of `full`, and the median error of the modelled ones."""
 
     trials: list[Trial]
-    full: Trial
     error: float
 
 
@@ -310,6 +309,8 @@ def _measured(
     trials: Sequence[Trial],
     windows: Sequence[Window],
 ) -> _Measured:
+    if not trials:
+        return _Measured([], math.nan)
     every = [full, *trials]
     keys = [str(trial.config) for trial in every]
     if any(journal.get("front", key) is None for key in keys):
@@ -317,12 +318,11 @@ def _measured(
         for i, trial in enumerate(every):
             predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
             journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
-    figures = [journal.all("front")[key] for key in keys]
-    measured = [
-        replace(t, latency_ms=t.latency_ms * ms / predicted) for t, (ms, predicted) in zip(every, figures, strict=True)
-    ]
-    errors = [abs(predicted / ms - 1) for ms, predicted in figures]
-    return _Measured(front(measured[1:]), measured[0], median(errors))
+    (full_ms, full_modelled), *figures = (journal.all("front")[key] for key in keys)
+    # The machine may be faster or slower now than when the model was fitted: what counts is the share of `full`.
+    modelled_by_measured = [(modelled / full_modelled) / (ms / full_ms) for ms, modelled in figures]
+    measured = [replace(t, latency_ms=t.latency_ms / r) for t, r in zip(trials, modelled_by_measured, strict=True)]
+    return _Measured(front(measured), median(abs(ratio - 1) for ratio in modelled_by_measured))
 
 
 def _reported(questions: References, model: LengthAdaptiveModel, config: LengthConfig) -> Evaluation:

@@ -117,7 +117,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert())
     data = write_data(tmp_path / "data.json")
     with pytest.raises(InvalidInputError, match="significance is 'luck'; give 'learnt' or 'attention'"):
-        calibrate(bundle, data, significance="luck")  # type: ignore[arg-type]
+        calibrate(bundle, data, significance="luck")
     with pytest.raises(InvalidInputError, match="budget_minutes is -1; give a positive number"):
         calibrate(bundle, data, budget_minutes=-1)
     with pytest.raises(DataError, match="too few questions"):

@@ -34,7 +34,7 @@ def examples(count: int, seed: int = 0) -> list[Example]:
 
 def fit(bundle: Bundle, count: int = 60, **options: float) -> Fit:
     arguments = {"seconds": 60, "most_passes": 1, **options}
-    return fit_scorers(bundle, examples(count), LAYERS, **arguments)  # type: ignore[arg-type]
+    return fit_scorers(bundle, examples(count), LAYERS, **arguments)
 
 
 def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
@@ -45,7 +45,7 @@ def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
     seen: dict[int, torch.Tensor] = {}
     bert = tiny_bert()
     for layer in LAYERS:
-        module = bert.bert.encoder.layer[layer].attention.output
+        module = bert.get_submodule(f"bert.encoder.layer.{layer}.attention.output")
         module.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output}))
     inputs = {name: torch.from_numpy(array) for name, array in stack_windows(windows).items()}
     with torch.no_grad():

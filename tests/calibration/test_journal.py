@@ -64,7 +64,7 @@ def test_floats_come_back_to_the_bit(tmp_path: Path, values: list[float]) -> Non
     with Journal(path, HEADER) as journal:
         journal.add("trial", "a", values)
     with Journal(path, HEADER) as journal:
-        assert [value.hex() for value in journal.get("trial", "a")] == [value.hex() for value in values]
+        assert [value.hex() for value in journal.get("trial", "a") or ()] == [value.hex() for value in values]
 
 
 def test_cut_off_at_any_byte_loses_only_the_last_line(tmp_path: Path) -> None:

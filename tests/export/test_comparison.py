@@ -32,7 +32,10 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Questions:
 def random_outputs(questions: Questions, seed: int) -> Outputs:
     random = np.random.default_rng(seed)
     return [
-        [WindowOutput(*random.normal(size=(2, len(window) + 3)).astype(np.float32), {}) for window in own]
+        [
+            WindowOutput(start, end, {})
+            for start, end in (random.normal(size=(2, len(window) + 3)).astype(np.float32) for window in own)
+        ]
         for own in questions.windows
     ]
 
@@ -41,7 +44,9 @@ def pointing_at(questions: Questions, words: Sequence[str]) -> Outputs:
     """Outputs that make the first occurrence of a single word the answer to each question."""
     outputs: Outputs = []
     for own, word in zip(questions.windows, words, strict=True):
-        outputs.append([WindowOutput(*np.zeros((2, len(window)), np.float32), {}) for window in own])
+        outputs.append(
+            [WindowOutput(np.zeros(len(window), np.float32), np.zeros(len(window), np.float32), {}) for window in own]
+        )
         place = own[0].encoding.tokens.index(word, own[0].context.start)
         for logits in (outputs[-1][0].start_logits, outputs[-1][0].end_logits):
             logits[place] = 9
