@@ -158,13 +158,12 @@ class _Selection:
         ratio, threshold = (ops.constant(b[layer]).output(0) for b in bounds(self.length_config).values())
         return ratio, threshold
 
-    def select(self, layer: int, significance: ov.Output, rows: list[ov.Output]) -> list[ov.Output]:
-        *kept, positions, mask = select_tokens(
+    def select(self, layer: int, significance: ov.Output, *rows: ov.Output) -> list[ov.Output]:
+        positions, mask = select_tokens(
             significance,
             self.mask,
             self.length.output(0),
             *self.bound(layer),
-            rows,
             multiple=self.multiple,
             static=self.window is not None,
             window=self.window or 0,
@@ -176,18 +175,18 @@ class _Selection:
         self.results.append(result)
         if self.scorers is not None:
             self.question = self.follow(self.question, positions)
-        return kept
+        return [self.follow(row, positions) for row in rows]
 
     @staticmethod
     def follow(what: ov.Output, positions: ov.Output) -> ov.Output:
-        """`what` [B, L] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
+        """`what` [B, L, ...] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
         return ops.gather(what, positions, 1, batch_dims=1).output(0)
 
     def select_by_attention(self, layer: int) -> None:
         query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
         context, significance = attention_with_significance(query, key, value, self.mask, self.num_heads)
         residual = self.node(f"layer.{layer}.attention.residual").input(1)
-        kept_context, kept_state = self.select(layer, significance, [context, residual.get_source_output()])
+        kept_context, kept_state = self.select(layer, significance, context, residual.get_source_output())
         for target in self.node(f"layer.{layer}.context").output(0).get_target_inputs():
             target.replace_source_output(kept_context)
         residual.replace_source_output(kept_state)
@@ -196,7 +195,7 @@ class _Selection:
         state = self.node(f"layer.{layer}.attention.output").output(0)
         consumers = state.get_target_inputs()
         significance = score(state, self.question, self.mask, weights)
-        (kept_state,) = self.select(layer, significance, [state])
+        (kept_state,) = self.select(layer, significance, state)
         for target in consumers:
             target.replace_source_output(kept_state)
 

@@ -1,4 +1,4 @@
-"""The C++ extension: where it lies, whether it fits this OpenVINO, and its two ops as graph nodes."""
+"""The C++ extension: where it lies, whether it fits this OpenVINO, and its ops as graph nodes."""
 
 from __future__ import annotations
 
@@ -93,12 +93,11 @@ def select_tokens(
     length: ov.Output,
     keep_ratio: ov.Output,
     threshold: ov.Output,
-    rows: Sequence[ov.Output],
     multiple: int = 1,
     static: bool = False,
     window: int = 0,
-) -> list[ov.Output]:
-    """Keep the rows of the most significant tokens of each sequence; drop the others.
+) -> tuple[ov.Output, ov.Output]:
+    """Which tokens of each sequence go on: the most significant ones, in their order.
 
     Args:
         significance: float32 [B, L].
@@ -106,22 +105,22 @@ def select_tokens(
         length: int32 [B], real tokens of each sequence before any layer dropped one.
         keep_ratio: float32 scalar in (0, 1].
         threshold: float32 scalar, -inf for none.
-        rows: One or two float32 [B, L, H], the H of each its own.
         multiple: The number of slots n is rounded up to a multiple of it.
         static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
 
     Returns:
-        The kept rows of each of `rows`, float32 [B, n, H]; their positions in this input, int32 [B, n]; their
-        mask, float32 [B, n]. Slots that a sequence leaves empty hold zero rows, position L and mask -10000.
+        The positions in this input of the tokens kept, int32 [B, n], and their mask, float32 [B, n]. Slots that a
+        sequence leaves empty hold position L, for which Gather gives zeros, and mask -10000.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [significance, mask, length, keep_ratio, threshold, *rows]
+    inputs = [significance, mask, length, keep_ratio, threshold]
     attributes = {"multiple": multiple, "static": static, "window": window}
-    return list(_factory(check_extension()).create("SelectTokens", inputs, attributes).outputs())
+    node = _factory(check_extension()).create("SelectTokens", inputs, attributes)
+    return node.output(0), node.output(1)
 
 
 def attention_with_significance(
@@ -146,6 +145,30 @@ def attention_with_significance(
     """
     node = _factory(check_extension()).create("AttentionWithSignificance", [query, key, value, mask], {"heads": heads})
     return node.output(0), node.output(1)
+
+
+def learnt_significance(
+    state: ov.Output, question: ov.Output, mask: ov.Output, scorer: ov.Output, width: int, kernel_sizes: Sequence[int]
+) -> ov.Output:
+    """How much each token matters, by a layer's scorer, float32 [B, L]: in [0, 1], plus `question`.
+
+    Args:
+        state: float32 [B, L, H].
+        question: float32 [B, L], 1 for protected tokens, else 0.
+        mask: float32 [B, L], 0 for a real token and -10000 for padding.
+        scorer: float32 vector of its tensors: weights [W / 16, H, 16] of the state, of its product with the
+            question's mean, and of that mean, and their bias [W]; for each neighbourhood the convolution [K, W], its bias
+            [W], the mixing matrix [W (in), W (out)], its bias [W]; weight [W] and bias [1] of the output.
+        width: W, a multiple of 16.
+        kernel_sizes: K of each neighbourhood, odd.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input or attribute is not as above.
+    """
+    attributes = {"width": width, "kernel_sizes": list(kernel_sizes)}
+    node = _factory(check_extension()).create("LearntSignificance", [state, question, mask, scorer], attributes)
+    return node.output(0)
 
 
 def _call(function: str) -> str:

@@ -1,4 +1,4 @@
-"""The learnt significance of one layer, as OpenVINO operations (docs/bundle-format.md)."""
+"""The learnt significance of one layer: its tensors in the bundle, and as a node of a graph."""
 
 from __future__ import annotations
 
@@ -15,9 +15,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .errors import BundleCorruptError
+from .ops import learnt_significance
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 """Tensors of one scorer by name, without the prefix ``layer.{i}.``."""
+
+_COLUMNS = 16  # the op computes in so many at once
 
 
 def load_scorers(path: Path) -> dict[int, ScorerWeights]:
@@ -62,34 +65,25 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         mask: 0 for real tokens, -10000 for padding, [B, L].
         weights: Tensors of the scorer.
     """
-    hidden = weights["input.weight"].shape[1] // 3
-    by_state, by_product, by_question = (weights["input.weight"][:, k * hidden : (k + 1) * hidden] for k in range(3))
-    count = ops.maximum(ops.reduce_sum(question, [1], True), np.float32(1))
-    summed = ops.matmul(ops.unsqueeze(question, 1), state, False, False)
-    mean = ops.divide(summed, ops.unsqueeze(count, 2))  # [B, 1, H]
-    # W1·s + W2·(s*q) + W3·q = (W1 + W2·diag q)·s + W3·q: one narrow matmul per token
-    folded = ops.add(by_state[None], ops.multiply(by_product[None], mean))
-    offset = ops.add(ops.matmul(mean, by_question, False, True), weights["input.bias"])
-    features = ops.gelu(ops.add(ops.matmul(state, folded, False, True), offset), "erf").output(0)
-    real = ops.unsqueeze(ops.convert(ops.equal(mask, np.float32(0)), np.float32), 2)
+    tensors = [_panels(part) for part in np.split(weights["input.weight"], 3, axis=1)]
+    tensors.append(_widened(weights["input.bias"]))
+    width = tensors[-1].size
+    kernel_sizes = []
     for k in range(_depth(weights)):
-        mixed = ops.matmul(
-            _over_neighbours(ops.multiply(features, real), weights, k),
-            weights[f"mix.{k}.weight"],
-            False,
-            True,
-        )
-        features = ops.add(features, ops.gelu(ops.add(mixed, weights[f"mix.{k}.bias"]), "erf")).output(0)
-    logit = ops.add(ops.matmul(features, weights["output.weight"], False, True), weights["output.bias"])
-    return ops.add(ops.sigmoid(ops.squeeze(logit, 2)), question).output(0)
+        kernel = weights[f"convolution.{k}.weight"][:, 0].T
+        kernel_sizes.append(len(kernel))
+        tensors += [_widened(kernel), _widened(weights[f"convolution.{k}.bias"])]
+        tensors += [_widened(_widened(weights[f"mix.{k}.weight"]).T), _widened(weights[f"mix.{k}.bias"])]
+    tensors += [_widened(weights["output.weight"]), weights["output.bias"]]
+    scorer = ops.constant(np.concatenate([tensor.ravel() for tensor in tensors])).output(0)
+    return learnt_significance(state, question, mask, scorer, width, kernel_sizes)
 
 
-def _over_neighbours(features: ov.Node, weights: ScorerWeights, k: int) -> ov.Node:
-    """Depthwise convolution over the positions of [B, L, W]."""
-    kernel = weights[f"convolution.{k}.weight"]  # [W, 1, K]
-    pad = kernel.shape[2] // 2
-    last = [0, 2, 1]
-    convolved = ops.group_convolution(
-        ops.transpose(features, last), kernel[:, None], [1], [pad], [pad], [1], "explicit"
-    )
-    return ops.add(ops.transpose(convolved, last), weights[f"convolution.{k}.bias"])
+def _panels(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[W, H] as [W / 16, H, 16]."""
+    return _widened(weight.T).reshape(weight.shape[1], -1, _COLUMNS).swapaxes(0, 1)
+
+
+def _widened(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Zeros behind the last axis, a scorer's width, up to what the op computes in; they change nothing."""
+    return np.pad(tensor, [(0, 0)] * (tensor.ndim - 1) + [(0, -tensor.shape[-1] % _COLUMNS)])

@@ -76,7 +76,7 @@ void AttentionWithSignificance::validate_and_infer_types() {
                     "AttentionWithSignificance: width ", shape[2], " is not a multiple of ", m_heads,
                     " heads");
     if (!m_kernels)
-        m_kernels = &choose_attention_kernels();
+        m_kernels = &choose_kernels().attention;
     set_output_size(m_significance ? 2 : 1);
     set_output_type(0, ov::element::f32, {mask[0], mask[1], shape[2]});
     if (m_significance)

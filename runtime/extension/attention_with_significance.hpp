@@ -2,7 +2,7 @@
 
 #include <openvino/op/op.hpp>
 
-#include "kernels.hpp"
+#include "attention_kernels.hpp"
 
 namespace dynamic_tinybert {
 

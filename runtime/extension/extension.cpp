@@ -7,11 +7,13 @@
 
 #include "attention_with_significance.hpp"
 #include "isa.hpp"
+#include "learnt_significance.hpp"
 #include "select_tokens.hpp"
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
 }));
 
 /// The instruction set that an op made now would use, or "error: " and why there is none.
@@ -19,7 +21,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
 extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_isa() {
     thread_local std::string text;
     try {
-        text = dynamic_tinybert::choose_attention_kernels().isa;
+        text = dynamic_tinybert::choose_kernels().isa;
     } catch (const std::exception& error) {
         text = std::string("error: ") + error.what();
     }

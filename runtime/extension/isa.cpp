@@ -6,25 +6,36 @@
 namespace dynamic_tinybert {
 namespace {
 
-const AttentionKernels* const fastest_first[] = {&avx2_kernels, &scalar_kernels};
+bool has_avx2() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+bool always() {
+    return true;
+}
+
+const Kernels fastest_first[] = {
+    {"avx2", has_avx2, attention_avx2, scorer_avx2},
+    {"scalar", always, attention_scalar, scorer_scalar},
+};
 
 }  // namespace
 
-const AttentionKernels& choose_attention_kernels() {
+const Kernels& choose_kernels() {
     const char* variable = std::getenv("DYNAMIC_TINYBERT_ISA");
     const std::string wanted = variable ? variable : "";
-    for (const AttentionKernels* kernels : fastest_first)
-        if (kernels->runs_here() && (wanted.empty() || wanted == kernels->isa))
-            return *kernels;
+    for (const Kernels& kernels : fastest_first)
+        if (kernels.runs_here() && (wanted.empty() || wanted == kernels.isa))
+            return kernels;
     OPENVINO_THROW("DYNAMIC_TINYBERT_ISA is '", wanted,
                    "', which this CPU cannot run; unset it or set it to one of: ", runnable_isas());
 }
 
 std::string runnable_isas() {
     std::string names;
-    for (const AttentionKernels* kernels : fastest_first)
-        if (kernels->runs_here())
-            names += (names.empty() ? "" : ",") + std::string(kernels->isa);
+    for (const Kernels& kernels : fastest_first)
+        if (kernels.runs_here())
+            names += (names.empty() ? "" : ",") + std::string(kernels.isa);
     return names;
 }
 

@@ -2,13 +2,22 @@
 
 #include <string>
 
-#include "kernels.hpp"
+#include "attention_kernels.hpp"
+#include "scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
 
-/// The fastest attention that this CPU runs, or the one that the environment variable DYNAMIC_TINYBERT_ISA
+/// What the ops compute with, for one instruction set.
+struct Kernels {
+    const char* isa;
+    bool (*runs_here)();
+    const AttentionKernels& attention;
+    const ScorerKernels& scorer;
+};
+
+/// The fastest kernels that this CPU runs, or those that the environment variable DYNAMIC_TINYBERT_ISA
 /// names. Throws ov::Exception for a name that is unknown or that this CPU cannot run.
-const AttentionKernels& choose_attention_kernels();
+const Kernels& choose_kernels();
 
 /// Names that this CPU can run, fastest first, separated by commas.
 std::string runnable_isas();

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <openvino/op/constant.hpp>
 #include <vector>
@@ -12,10 +11,10 @@
 namespace dynamic_tinybert {
 namespace {
 
-enum Input : size_t { significance_in, mask_in, length_in, keep_ratio_in, threshold_in, rows_in };
+enum Input : size_t { significance_in, mask_in, length_in, keep_ratio_in, threshold_in, num_inputs };
 
 constexpr float padding_mask = -10000.0f;
-constexpr size_t bytes_worth_threads = 256 * 1024;  // below, waking a thread costs more than it copies
+constexpr size_t tokens_worth_threads = 64 * 1024;  // below, waking a thread costs more than selecting
 
 /// In double: a float32 ceil is wrong for pairs like 0.09 * 300.
 size_t most_kept(float keep_ratio, size_t length) {
@@ -91,10 +90,8 @@ size_t SelectTokens::static_slots(float keep_ratio, size_t length) const {
 }
 
 void SelectTokens::validate_and_infer_types() {
-    const size_t num_inputs = get_input_size();
-    OPENVINO_ASSERT(
-        num_inputs == rows_in + 1 || num_inputs == rows_in + 2, "SelectTokens: ", num_inputs,
-        " inputs; give significance, mask, length, keep ratio, threshold and one or two row tensors");
+    OPENVINO_ASSERT(get_input_size() == num_inputs, "SelectTokens: ", get_input_size(),
+                    " inputs; give significance, mask, length, keep ratio and threshold");
     OPENVINO_ASSERT(m_multiple >= 1, "SelectTokens: multiple ", m_multiple, " must be at least 1");
     OPENVINO_ASSERT(m_window >= 0, "SelectTokens: window ", m_window,
                     " must be a number of tokens, or 0 for the length of the input");
@@ -110,15 +107,13 @@ void SelectTokens::validate_and_infer_types() {
             (shape.rank().is_dynamic() || rank < 2 || ov::Dimension::merge(length, length, shape[1]));
         OPENVINO_ASSERT(fits, "SelectTokens: ", name, " has shape ", shape, " beside significance of shape ",
                         get_input_partial_shape(significance_in),
-                        "; give significance and mask [B, L], length [B], scalars [], rows [B, L, H]");
+                        "; give significance and mask [B, L], length [B], scalars []");
     };
     check_input(significance_in, "significance", ov::element::f32, 2);
     check_input(mask_in, "mask", ov::element::f32, 2);
     check_input(length_in, "length", ov::element::i32, 1);
     check_input(keep_ratio_in, "keep ratio", ov::element::f32, 0);
     check_input(threshold_in, "threshold", ov::element::f32, 0);
-    for (size_t input = rows_in; input < num_inputs; ++input)
-        check_input(input, "a row tensor", ov::element::f32, 3);
 
     const auto constant = [this](size_t input) {
         return ov::as_type_ptr<ov::op::v0::Constant>(get_input_node_shared_ptr(input));
@@ -141,14 +136,8 @@ void SelectTokens::validate_and_infer_types() {
                                  length.is_static() ? length.get_length() : 0);
     }
 
-    size_t output = 0;
-    for (size_t input = rows_in; input < num_inputs; ++input) {
-        const ov::PartialShape& rows = get_input_partial_shape(input);
-        set_output_type(output++, ov::element::f32,
-                        {batch, slots, rows.rank().is_static() ? rows[2] : ov::Dimension::dynamic()});
-    }
-    set_output_type(output++, ov::element::i32, {batch, slots});
-    set_output_type(output++, ov::element::f32, {batch, slots});
+    set_output_type(0, ov::element::i32, {batch, slots});
+    set_output_type(1, ov::element::f32, {batch, slots});
 }
 
 bool SelectTokens::has_evaluate() const {
@@ -183,7 +172,7 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
                             " is not finite; check the model's weights and inputs");
         kept[b] = select(tokens, significance + b * length, most_kept(keep_ratio, original), threshold);
     };
-    if (batch * length * sizeof(float) < bytes_worth_threads)
+    if (batch * length < tokens_worth_threads)
         for (size_t b = 0; b < batch; ++b)
             select_in_sequence(b);
     else
@@ -194,31 +183,10 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
         slots = std::max(slots, tokens.size());
     slots = m_static ? static_slots(keep_ratio, length) : round_up(slots, m_multiple);
 
-    const size_t num_rows = inputs.size() - rows_in;
-    for (size_t r = 0; r < num_rows; ++r) {
-        const size_t width = inputs[rows_in + r].get_shape()[2];
-        outputs[r].set_shape({batch, slots, width});
-        const float* from = inputs[rows_in + r].data<const float>();
-        float* to = outputs[r].data<float>();
-        const auto copy_row = [&](size_t row) {
-            const size_t b = row / slots, slot = row % slots;
-            if (slot < kept[b].size())
-                std::memcpy(to + row * width, from + (b * length + kept[b][slot]) * width,
-                            width * sizeof(float));
-            else
-                std::memset(to + row * width, 0, width * sizeof(float));
-        };
-        if (batch * slots * width * sizeof(float) < bytes_worth_threads)
-            for (size_t row = 0; row < batch * slots; ++row)
-                copy_row(row);
-        else
-            tbb::parallel_for(size_t{0}, batch * slots, copy_row);
-    }
-
-    outputs[num_rows].set_shape({batch, slots});
-    outputs[num_rows + 1].set_shape({batch, slots});
-    int32_t* positions = outputs[num_rows].data<int32_t>();
-    float* kept_mask = outputs[num_rows + 1].data<float>();
+    outputs[0].set_shape({batch, slots});
+    outputs[1].set_shape({batch, slots});
+    int32_t* positions = outputs[0].data<int32_t>();
+    float* kept_mask = outputs[1].data<float>();
     std::fill_n(positions, batch * slots, static_cast<int32_t>(length));
     std::fill_n(kept_mask, batch * slots, padding_mask);
     for (size_t b = 0; b < batch; ++b) {

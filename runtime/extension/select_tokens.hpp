@@ -4,19 +4,19 @@
 
 namespace dynamic_tinybert {
 
-/// Passes on the rows of each sequence's most significant tokens, in their order, and drops the others.
+/// Says which tokens of each sequence go on: the most significant ones, in their order. (Gather copies their rows:
+/// OpenVINO copies twice what an op writes whose shape depends on data.)
 ///
 /// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens
 /// of the sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf
-/// for none; one or two row tensors f32 [B, L, H], of any width each.
+/// for none.
 ///
-/// Outputs: the kept rows of each row tensor f32 [B, n, H]; their positions in this input i32 [B, n]; their
-/// mask f32 [B, n].
+/// Outputs: the positions of the kept tokens in this input i32 [B, n]; their mask f32 [B, n].
 ///
 /// A sequence keeps at most max(1, ceil(keep ratio * length - 1e-4)) of its real tokens, those of the largest
 /// significance (the lower position first among equals), and of these only those that reach the threshold, or
-/// the most significant one if none does. Slots that a sequence leaves empty are fillers: zero rows, position
-/// L, mask -10000. What a sequence keeps depends on nothing but itself.
+/// the most significant one if none does. Slots that a sequence leaves empty are fillers: position L,
+/// mask -10000. What a sequence keeps depends on nothing but itself.
 ///
 /// Attributes:
 /// - multiple: n, the most that any sequence keeps, is rounded up to a multiple of it.

@@ -1,36 +1,22 @@
-// AVX2 with FMA. Keys and values are packed in panels of 16 columns, so that both products of attention are
-// one small matrix multiplication: 6 rows of the left side times one panel, held in 12 registers.
-
-#include <immintrin.h>
+// AVX2 with FMA. Keys and values are packed in panels of 16 columns, as `multiply` wants them.
 
 #include <tbb/cache_aligned_allocator.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
 #include <vector>
 
-#include "kernels.hpp"
-
-#define AVX2 __attribute__((target("avx2,fma")))
+#include "attention_kernels.hpp"
+#include "avx2.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
-constexpr size_t panel = 16;  // columns
-constexpr size_t strip = 6;   // rows
-
 static_assert(query_block % strip == 0 && column_padding >= panel - 1);
 
 using Buffer = std::vector<float, tbb::cache_aligned_allocator<float>>;
-
-constexpr size_t panels(size_t columns) {
-    return (columns + panel - 1) / panel;
-}
-
-bool runs_here() {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-}
 
 /// Keys in panels of 16 tokens, [dim, 16] each; then values in panels of 16 columns, [num_tokens, 16] each.
 size_t packed_size(size_t num_tokens, size_t dim) {
@@ -91,61 +77,6 @@ void pack(const Head& head, float* packed) {
             std::memset(packed + count, 0, (panel - count) * sizeof(float));
         }
     }
-}
-
-/// c[rows, 16] = a[rows, depth] * b[depth, 16]
-template <int rows>
-AVX2 void multiply_strip(size_t depth, const float* a, size_t a_stride, const float* b, float* c,
-                         size_t c_stride) {
-    __m256 left[rows], right[rows];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i)
-        left[i] = right[i] = _mm256_setzero_ps();
-    for (size_t k = 0; k < depth; ++k) {
-        const __m256 b_left = _mm256_loadu_ps(b + k * panel), b_right = _mm256_loadu_ps(b + k * panel + 8);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; ++i) {
-            const __m256 factor = _mm256_broadcast_ss(a + i * a_stride + k);
-            left[i] = _mm256_fmadd_ps(factor, b_left, left[i]);
-            right[i] = _mm256_fmadd_ps(factor, b_right, right[i]);
-        }
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i) {
-        _mm256_storeu_ps(c + i * c_stride, left[i]);
-        _mm256_storeu_ps(c + i * c_stride + 8, right[i]);
-    }
-}
-
-using MultiplyStrip = void (*)(size_t, const float*, size_t, const float*, float*, size_t);
-constexpr MultiplyStrip multiply_strips[strip + 1] = {nullptr,           multiply_strip<1>, multiply_strip<2>,
-                                                      multiply_strip<3>, multiply_strip<4>, multiply_strip<5>,
-                                                      multiply_strip<6>};
-
-/// c[rows, columns] = a[rows, depth] * b, which is packed in panels.
-void multiply(size_t rows, size_t columns, size_t depth, const float* a, size_t a_stride, const float* b,
-              float* c, size_t c_stride) {
-    for (size_t column = 0; column < columns; column += panel, b += depth * panel)
-        for (size_t row = 0; row < rows; row += strip)
-            multiply_strips[std::min(strip, rows - row)](depth, a + row * a_stride, a_stride, b,
-                                                         c + row * c_stride + column, c_stride);
-}
-
-/// 2^x for x <= 0, to a relative 1e-7; exactly 0 below 2^-126.5. NaN stays NaN.
-AVX2 inline __m256 exp2_of_nonpositive(__m256 x) {
-    x = _mm256_max_ps(_mm256_set1_ps(-127.0f), x);
-    const __m256 whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const __m256 f = _mm256_sub_ps(x, whole);
-    // Minimax polynomial of 2^f on [-0.5, 0.5], exact at 0.
-    __m256 p = _mm256_set1_ps(1.535336178e-04f);
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.339887446e-03f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(9.618437359e-03f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(5.550332471e-02f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(2.402264791e-01f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(6.931472029e-01f));
-    p = _mm256_fmadd_ps(p, f, _mm256_set1_ps(1.0f));
-    const __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(whole), _mm256_set1_epi32(127));
-    return _mm256_mul_ps(p, _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23)));
 }
 
 AVX2 inline float sum_of(__m256 v) {
@@ -219,7 +150,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
     for (size_t i = 0; i < rows; ++i)
         scale(head.query + head.tokens[first + i] * head.stride, dim, score_scale, queries + i * dim);
 
-    multiply(rows, n, dim, queries, dim, keys, probabilities, stride);
+    multiply(rows, n, dim, queries, dim, packed_panels(keys, dim), probabilities, stride);
     for (size_t i = 0; i < rows; ++i) {
         float* row = probabilities + i * stride;
         std::fill(row + n, row + columns, -std::numeric_limits<float>::infinity());
@@ -227,7 +158,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
     }
     if (column_sums)
         add_columns(probabilities, rows, columns, stride, one_over_sum, column_sums);
-    multiply(rows, dim, n, probabilities, stride, values, context, context_stride);
+    multiply(rows, dim, n, probabilities, stride, packed_panels(values, n), context, context_stride);
     for (size_t i = 0; i < rows; ++i)
         scale(context + i * context_stride, dim, one_over_sum[i],
               head.context + head.tokens[first + i] * head.stride);
@@ -235,6 +166,6 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
 
 }  // namespace
 
-const AttentionKernels avx2_kernels{"avx2", runs_here, packed_size, pack, attend};
+const AttentionKernels attention_avx2{packed_size, pack, attend};
 
 }  // namespace dynamic_tinybert

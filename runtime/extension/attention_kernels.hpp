@@ -24,10 +24,8 @@ constexpr size_t query_block = 48;
 /// Column sums of a work item have room for this many floats more than there are tokens.
 constexpr size_t column_padding = 16;
 
-/// Attention for one instruction set.
+/// Attention by one instruction set.
 struct AttentionKernels {
-    const char* isa;
-    bool (*runs_here)();
     /// Floats that `pack` writes.
     size_t (*packed_size)(size_t num_tokens, size_t dim);
     /// Lays out the real tokens' keys and values as `attend` reads them.
@@ -37,7 +35,7 @@ struct AttentionKernels {
     void (*attend)(const Head& head, const float* packed, size_t first, size_t last, float* column_sums);
 };
 
-extern const AttentionKernels scalar_kernels;
-extern const AttentionKernels avx2_kernels;
+extern const AttentionKernels attention_scalar;
+extern const AttentionKernels attention_avx2;
 
 }  // namespace dynamic_tinybert

@@ -5,14 +5,10 @@
 #include <limits>
 #include <vector>
 
-#include "kernels.hpp"
+#include "attention_kernels.hpp"
 
 namespace dynamic_tinybert {
 namespace {
-
-bool runs_here() {
-    return true;
-}
 
 size_t packed_size(size_t num_tokens, size_t dim) {
     return 2 * num_tokens * dim;
@@ -67,6 +63,6 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
 
 }  // namespace
 
-const AttentionKernels scalar_kernels{"scalar", runs_here, packed_size, pack, attend};
+const AttentionKernels attention_scalar{packed_size, pack, attend};
 
 }  // namespace dynamic_tinybert

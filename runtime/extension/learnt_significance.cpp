@@ -1,0 +1,196 @@
+#include "learnt_significance.hpp"
+
+#include <tbb/cache_aligned_allocator.h>
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+#include <vector>
+
+#include "isa.hpp"
+
+namespace dynamic_tinybert {
+namespace {
+
+enum Input : size_t { state_in, question_in, mask_in, scorer_in, num_inputs };
+
+constexpr size_t block = 24;  // tokens of a work item
+
+using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
+
+/// Memory of one call, kept by its thread for the next one.
+struct Scratch {
+    Floats mean;         // [B, H]: of the question's states
+    Floats first;        // [B, W / 16, H + 1, 16]: the first layer, the question folded in, its bias behind
+    Floats features[2];  // [B, L, W]: what one step reads and the next one writes
+};
+
+/// mean[hidden] of the question's states; zeros if there is no question.
+void average(const float* state, const float* question, const float* mask, size_t length, size_t hidden,
+             float* mean) {
+    float count = 0.0f;
+    std::fill_n(mean, hidden, 0.0f);
+    for (size_t i = 0; i < length; ++i)
+        if (mask[i] == 0.0f && question[i] != 0.0f) {
+            count += question[i];
+            for (size_t k = 0; k < hidden; ++k)
+                mean[k] += question[i] * state[i * hidden + k];
+        }
+    for (size_t k = 0; k < hidden; ++k)
+        mean[k] /= std::max(count, 1.0f);
+}
+
+/// Takes the scorer's tensors from the front of what is left of them.
+struct Reader {
+    const float* at;
+    const float* take(size_t size) {
+        at += size;
+        return at - size;
+    }
+};
+
+float dot(const float* a, const float* b, size_t width) {
+    float sums[scorer_columns] = {};  // independent of each other, so that they fit into vectors
+    for (size_t w = 0; w < width; w += scorer_columns)
+        for (size_t j = 0; j < scorer_columns; ++j)
+            sums[j] += a[w + j] * b[w + j];
+    return std::accumulate(sums, sums + scorer_columns, 0.0f);
+}
+
+}  // namespace
+
+bool LearntSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
+    visitor.on_attribute("width", m_width);
+    visitor.on_attribute("kernel_sizes", m_kernel_sizes);
+    return true;
+}
+
+std::shared_ptr<ov::Node> LearntSignificance::clone_with_new_inputs(const ov::OutputVector& inputs) const {
+    auto copy = std::make_shared<LearntSignificance>();
+    copy->m_width = m_width;
+    copy->m_kernel_sizes = m_kernel_sizes;
+    copy->m_kernels = m_kernels;
+    copy->set_arguments(inputs);
+    copy->constructor_validate_and_infer_types();
+    return copy;
+}
+
+/// Floats of the scorer's tensors together.
+size_t LearntSignificance::scorer_size(size_t hidden) const {
+    const size_t width = m_width;
+    size_t size = (3 * hidden + 2) * width + 1;
+    for (int64_t kernel_size : m_kernel_sizes)
+        size += (kernel_size + width + 2) * width;
+    return size;
+}
+
+void LearntSignificance::validate_and_infer_types() {
+    OPENVINO_ASSERT(get_input_size() == num_inputs, "LearntSignificance: ", get_input_size(),
+                    " inputs; give state, question, mask and the scorer's tensors");
+    OPENVINO_ASSERT(m_width > 0 && m_width % scorer_columns == 0, "LearntSignificance: width ", m_width,
+                    " is not a multiple of ", scorer_columns, "; fill the scorer up with zeros");
+    for (int64_t size : m_kernel_sizes)
+        OPENVINO_ASSERT(size > 0 && size % 2 == 1, "LearntSignificance: a convolution sees ", size,
+                        " tokens; it must be an odd number, to centre on one");
+    ov::Dimension batch, length, hidden, size;
+    const auto check = [&](size_t input, const char* name, std::vector<ov::Dimension*> dimensions) {
+        OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32, "LearntSignificance: ", name,
+                        " is of type ", get_input_element_type(input), "; convert it to f32");
+        const ov::PartialShape& shape = get_input_partial_shape(input);
+        bool fits = shape.rank().compatible(dimensions.size());
+        for (size_t k = 0; fits && shape.rank().is_static() && k < dimensions.size(); ++k)
+            fits = ov::Dimension::merge(*dimensions[k], *dimensions[k], shape[k]);
+        OPENVINO_ASSERT(fits, "LearntSignificance: ", name, " has shape ", shape, " beside a state of shape ",
+                        get_input_partial_shape(state_in),
+                        "; give state [B, L, H], question and mask [B, L], the scorer's tensors as one vector");
+    };
+    check(state_in, "the state", {&batch, &length, &hidden});
+    check(question_in, "the question", {&batch, &length});
+    check(mask_in, "the mask", {&batch, &length});
+    check(scorer_in, "the scorer", {&size});
+    OPENVINO_ASSERT(hidden.is_dynamic() || size.compatible(scorer_size(hidden.get_length())),
+                    "LearntSignificance: the scorer has ", size, " numbers where width ", m_width,
+                    " and states as wide as ", hidden, " need ", scorer_size(hidden.get_length()));
+    if (!m_kernels)
+        m_kernels = &choose_kernels().scorer;
+    set_output_type(0, ov::element::f32, {batch, length});
+}
+
+bool LearntSignificance::has_evaluate() const {
+    return true;
+}
+
+bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[state_in].get_shape();
+    const size_t batch = shape[0], length = shape[1], hidden = shape[2];
+    const size_t width = m_width, panels = width / scorer_columns;
+    const float* state = inputs[state_in].data<const float>();
+    const float* question = inputs[question_in].data<const float>();
+    const float* mask = inputs[mask_in].data<const float>();
+    Reader scorer{inputs[scorer_in].data<const float>()};
+    outputs[0].set_shape({batch, length});
+    float* significance = outputs[0].data<float>();
+
+    thread_local Scratch thread_scratch;
+    Scratch& scratch = thread_scratch;  // by this name the threads below share it
+    scratch.mean.resize(batch * hidden);
+    scratch.first.resize(batch * (hidden + 1) * width);
+    for (Floats& features : scratch.features)
+        features.resize(batch * length * width);
+
+    // Runs `compute(b, first, last)` on blocks of tokens; then padding gets zeros, which no neighbour notices.
+    const size_t blocks = (length + block - 1) / block;
+    const auto for_blocks = [&](Floats& features, const auto& compute) {
+        tbb::parallel_for(size_t{0}, batch * blocks, [&](size_t item) {
+            const size_t b = item / blocks, first = item % blocks * block, last = std::min(first + block, length);
+            compute(b, first, last);
+            for (size_t i = first; i < last; ++i)
+                if (mask[b * length + i] != 0.0f)
+                    std::fill_n(features.data() + (b * length + i) * width, width, 0.0f);
+        });
+    };
+
+    // A thread that waits in here must not pick up another request, which would use the same scratch.
+    tbb::this_task_arena::isolate([&] {
+        for (size_t b = 0; b < batch; ++b)
+            average(state + b * length * hidden, question + b * length, mask + b * length, length, hidden,
+                    scratch.mean.data() + b * hidden);
+        const float *by_state = scorer.take(hidden * width), *by_product = scorer.take(hidden * width);
+        const float *by_question = scorer.take(hidden * width), *bias = scorer.take(width);
+        tbb::parallel_for(size_t{0}, batch * panels, [&](size_t item) {
+            const size_t b = item / panels, p = item % panels, from = p * hidden * scorer_columns;
+            m_kernels->fold(by_state + from, by_product + from, by_question + from, bias + p * scorer_columns,
+                            scratch.mean.data() + b * hidden, hidden,
+                            scratch.first.data() + item * (hidden + 1) * scorer_columns);
+        });
+        Floats *features = &scratch.features[0], *next = &scratch.features[1];
+        for_blocks(*features, [&](size_t b, size_t first, size_t last) {
+            m_kernels->features(state + (b * length + first) * hidden, last - first, hidden, width,
+                                scratch.first.data() + b * width * (hidden + 1),
+                                features->data() + (b * length + first) * width);
+        });
+        for (size_t size : m_kernel_sizes) {
+            Neighbourhood neighbourhood{};
+            neighbourhood.size = size;
+            neighbourhood.kernel = scorer.take(size * width);
+            neighbourhood.bias = scorer.take(width);
+            neighbourhood.mix = scorer.take(width * width);
+            neighbourhood.mix_bias = scorer.take(width);
+            for_blocks(*next, [&](size_t b, size_t first, size_t last) {
+                m_kernels->look_around(neighbourhood, features->data() + b * length * width, length, width, first,
+                                       last, next->data() + b * length * width);
+            });
+            std::swap(features, next);
+        }
+        const float *weight = scorer.take(width), *output_bias = scorer.take(1);
+        for (size_t i = 0; i < batch * length; ++i) {
+            const float logit = dot(features->data() + i * width, weight, width) + *output_bias;
+            significance[i] = question[i] + (mask[i] == 0.0f ? 1.0f / (1.0f + std::exp(-logit)) : 0.0f);
+        }
+    });
+    return true;
+}
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,44 @@
+#pragma once
+
+#include <openvino/op/op.hpp>
+
+#include "scorer_kernels.hpp"
+
+namespace dynamic_tinybert {
+
+/// How much each token matters, by the scorer of a layer (docs/bundle-format.md): the sigmoid of its logit, plus
+/// 1 for protected tokens.
+///
+/// Inputs, all f32: state [B, L, H]; question [B, L], 1 for protected tokens, else 0; mask [B, L], exactly 0 for
+/// a real token; and the scorer's tensors of width W, one behind the other (few inputs: OpenVINO prepares each of
+/// them at every call): weights of the state, of its product with the question's mean and of that mean, each
+/// [W / 16, H, 16]; their bias [W]; for each neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a
+/// row for each input, its bias [W]; weights [W] and bias [1] of the output.
+///
+/// Output: significance f32 [B, L], the question's value at padding. Whatever padding holds, and how much there
+/// is behind a sequence, other sequences and threads do not change a real token's significance by a bit.
+///
+/// Attributes:
+/// - width: W, a multiple of 16.
+/// - kernel_sizes: K of each neighbourhood, odd.
+class LearntSignificance : public ov::op::Op {
+public:
+    OPENVINO_OP("LearntSignificance", "dynamic_tinybert");
+
+    LearntSignificance() = default;
+
+    void validate_and_infer_types() override;
+    std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;
+    bool visit_attributes(ov::AttributeVisitor& visitor) override;
+    bool has_evaluate() const override;
+    bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
+
+private:
+    size_t scorer_size(size_t hidden) const;
+
+    int64_t m_width = 0;
+    std::vector<int64_t> m_kernel_sizes;
+    const ScorerKernels* m_kernels = nullptr;  // chosen once; copies of the op keep it
+};
+
+}  // namespace dynamic_tinybert
