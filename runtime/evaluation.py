@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import chain
 from statistics import fmean
@@ -73,6 +73,21 @@ class Evaluation:
             "latency_p50_ms": self.latency_ms(50),
             "latency_p95_ms": self.latency_ms(95),
         }
+
+
+def joined(parts: Sequence[Evaluation]) -> Evaluation:
+    """One evaluation of the examples of several, at least one, of the same length configuration."""
+    rows = {
+        field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
+        for field in fields(Evaluation)
+        if field.name not in ("f1", "exact_match", "mean_macs")
+    }
+    return Evaluation(
+        f1=fmean(rows["question_f1"]),
+        exact_match=fmean(rows["question_exact_match"]),
+        mean_macs=fmean([part.mean_macs for part in parts], [len(part.window_lengths) for part in parts]),
+        **rows,
+    )
 
 
 def evaluate(

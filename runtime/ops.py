@@ -157,8 +157,8 @@ def learnt_significance(
         question: float32 [B, L], 1 for protected tokens, else 0.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         scorer: float32 vector of its tensors: weights [W / 16, H, 16] of the state, of its product with the
-            question's mean, and of that mean, and their bias [W]; for each neighbourhood the convolution [K, W], its bias
-            [W], the mixing matrix [W (in), W (out)], its bias [W]; weight [W] and bias [1] of the output.
+            question's mean, and of that mean, and their bias [W]; for each neighbourhood the convolution [K, W], its
+            bias [W], the mixing matrix [W (in), W (out)], its bias [W]; weight [W] and bias [1] of the output.
         width: W, a multiple of 16.
         kernel_sizes: K of each neighbourhood, odd.
 

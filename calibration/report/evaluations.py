@@ -56,7 +56,8 @@ def write_evaluation_report(
     report = evaluation_report(model, examples, evaluations, data=data, num_threads=num_threads)
     note = (
         "Graphs were compiled before, but the first window of a length makes OpenVINO prepare kernels: the longest "
-        "time may be such a first one. Where configurations were chosen on these questions, their F1 flatters them."
+        "time may be such a first one. The configurations were timed one after another: a few per cent between two "
+        "of them may be the machine's. Where configurations were chosen on these questions, their F1 flatters them."
     )
     write_report(replace(report, notes=(*report.notes, note)), path)
 
@@ -97,7 +98,7 @@ def evaluation_report(
 
 def _facts(model: LengthAdaptiveModel, data: str, num_threads: int | None) -> dict[str, str]:
     return {
-        "Bundle": str(model.bundle.path),
+        "Bundle": model.bundle.path.name,
         "Precision": str(model.bundle.quantization["precision"]).upper(),
         "Significance": model.bundle.significance,
         "Data": data,
@@ -148,17 +149,13 @@ def _gain_by_length(
 ) -> tuple[LengthGain, ...]:
     if not configs:
         return ()
-    try:
-        return tuple(gain_by_length(model, configs, questions, repeats=_REPEATS, max_compiled=len(configs) + 1))
-    except InvalidInputError:  # there is no input of any of its lengths
-        return ()
+    return tuple(gain_by_length(model, configs, questions, repeats=_REPEATS, max_compiled=len(configs) + 1))
 
 
 def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
     return (
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
-        "scored by SQuAD v1.1's rules. Its time goes from text to answer: tokenising, all its windows, the best span. "
-        "The configurations were timed one after another: a few per cent between two of them may be the machine's.",
+        "scored by SQuAD v1.1's rules. Its time goes from text to answer: tokenising, all its windows, the best span.",
         f"The parts of the speedup were timed apart, taking turns, on the model's call alone: up to {_TIMED_WINDOWS} "
         f"random windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within "
         "15 % of each length.",

@@ -309,7 +309,7 @@ def test_evaluate_writes_the_figures_that_it_measured(bundle: Path, squad: Path,
     page = Page(tmp_path / "report.html")
 
     learnt = "learnt" if (bundle / "significance.safetensors").exists() else "attention"
-    assert {"squad <1>.json, 9 questions", learnt, "1", str(bundle)} <= set(page.texts_of("dd"))
+    assert {"squad <1>.json, 9 questions", learnt, "1", bundle.name} <= set(page.texts_of("dd"))
     assert "Where the speed comes from" in page.texts_of("h2")
     assert "Gain by length" in page.texts_of("h2")
     for row in page.tables[0][2:]:

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.runtime import evaluation
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.evaluation import evaluate, joined
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.squad import Example, read_squad
 
@@ -125,6 +126,18 @@ def test_figures(tokenizer_file: Path, examples: list[Example], batch_size: int)
     else:
         assert (result.latency_ms(50), result.latency_ms(95)) == (None, None)
     assert json.loads(json.dumps(result.to_dict()))["question_f1"] == list(result.question_f1)
+
+
+def test_joined_parts_are_the_whole(tokenizer_file: Path, examples: list[Example]) -> None:
+    model = TorchModel(tiny_bert(), tokenizer_file, kept_positions).as_model()
+    whole = evaluate(model, examples, length_config="any", batch_size=4)
+    parts = [evaluate(model, part, length_config="any", batch_size=4) for part in (examples[:3], examples[3:])]
+    assert joined(parts) == replace(
+        whole,
+        f1=pytest.approx(whole.f1),
+        exact_match=pytest.approx(whole.exact_match),
+        mean_macs=pytest.approx(whole.mean_macs),
+    )
 
 
 def test_compiling_does_not_count_as_latency(
