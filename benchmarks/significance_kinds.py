@@ -27,7 +27,7 @@ from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 RATIOS = {
     "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),
     "269,253,252,202,104,34 of 384": tuple(n / 384 for n in (269, 253, 252, 202, 104, 34)),
-    "0.9 in all layers": (0.9,) * 6,
+    **{f"{ratio} in all layers": (ratio,) * 6 for ratio in (0.9, 0.75, 0.6, 0.5)},
     "1, .9, .7, .5, .3, .12": (1, 0.9, 0.7, 0.5, 0.3, 0.12),
 }
 WINDOWS, REPEATS = 48, 5

@@ -37,13 +37,14 @@ from .schedules import Schedule, ScheduleSpace
 from .search import Progress, search
 from .trial import Trial
 
-_FITTING_SHARE = 0.4  # of the budget
+_FITTING_SHARE = 0.45  # of the budget
 _HEADROOMS = (1.5, 2.0, 3.0, math.inf)
 _BATCH = 8
 _TURN = 64  # questions
 _COMPILED = 16
 _TIMED_WINDOWS = 48
 _REPEATS = 3
+_FRONT_WINDOWS, _FRONT_REPEATS = 96, 8  # what gets a name is decided by a few per cent
 _SECONDS_BETWEEN_LINES = 20.0
 # First layer that selects, and by how much the shares of it and each later one fall.
 _RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
@@ -253,7 +254,7 @@ def _windows(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[Wi
 
 def _sample(model: LengthAdaptiveModel, examples: Sequence[Example], seed: int) -> list[Window]:
     """Windows of random questions, so that lengths have their weight."""
-    return _windows(model, _shuffled(examples, seed)[:_TIMED_WINDOWS])
+    return _windows(model, _shuffled(examples, seed)[:_FRONT_WINDOWS])
 
 
 def _latency_model(
@@ -274,7 +275,7 @@ def _latency_model(
         ]
         genes = space.repair(np.array([[*np.log(shares), math.inf] for shares in ramps]))
         configs = [LengthConfig.full(len(layers)), *(to_config(space.decode(row)) for row in genes)]
-        table = measure_latency(model, configs, windows, repeats=_REPEATS, max_compiled=_COMPILED)
+        table = measure_latency(model, configs, windows, repeats=_REPEATS)
         recorded = fit_latency_model(table).to_dict()
         journal.add("latency", "model", recorded)
     return LatencyModel.from_dict(recorded)
@@ -290,8 +291,8 @@ def _trial(
 
 
 def _seconds_to_report(full: Trial, num_questions: int) -> float:
-    """Time for what follows the search: a minute for the front, and each named configuration question by question."""
-    return 60 + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
+    """Time for what follows the search: the front, about two minutes, and named configurations on each question."""
+    return 120 + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
 
 
 @dataclass(frozen=True)
@@ -315,7 +316,7 @@ def _measured(
     every = [full, *trials]
     keys = [str(trial.config) for trial in every]
     if any(journal.get("front", key) is None for key in keys):
-        table = measure_latency(model, [t.config for t in every], windows, repeats=_REPEATS, max_compiled=_COMPILED)
+        table = measure_latency(model, [t.config for t in every], windows, repeats=_FRONT_REPEATS)
         for i, trial in enumerate(every):
             predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
             journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])

@@ -175,7 +175,6 @@ def gain_by_length(
     *,
     per_length: int = 16,
     repeats: int = 5,
-    max_compiled: int = 8,
     seed: int = 0,
 ) -> list[LengthGain]:
     """Measure how the gain grows with length: near each of `LENGTHS`, and for questions with several windows.
@@ -186,7 +185,6 @@ def gain_by_length(
         questions: The windows of each question, as a model would get them.
         per_length: Most windows near a length, and most questions with several.
         repeats: As for `measure_latency`, here and below.
-        max_compiled: As the model was loaded with; at least 2.
         seed: Of the order.
 
     Returns:
@@ -205,9 +203,7 @@ def gain_by_length(
     if not measured:
         return []
     full = model.resolve("full")
-    table = measure_latency(
-        model, [full, *configs.values()], measured, repeats=repeats, max_compiled=max_compiled, seed=seed
-    )
+    table = measure_latency(model, [full, *configs.values()], measured, repeats=repeats, seed=seed)
     gains, end = [], 0
     for name, group in groups.items():
         part = slice(end, end := end + len(group))

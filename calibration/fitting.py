@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
@@ -22,12 +23,15 @@ from .scorer import Scorer
 from .states import StateReader, States
 
 BATCH_SIZE = 16
-LEARNING_RATE = 2e-3
+LEARNING_RATE = 4e-3
 WARM_UP_STEPS = 20
 WIDENED_BY = 2
 """Tokens on each side of a likely start or end that are worth keeping, too."""
 WEIGHT_OF_KEPT = 5.0
 """A token that matters weighs so many times one that does not: dropping it costs more than keeping another."""
+
+RECENT, REPLAYS = 64, 2
+"""Reading a batch of states takes as long as two steps on it: after it, so many of the recent ones come again."""
 
 HELD_OUT = 400
 """Questions, at most a tenth of all, from which thresholds are taken."""
@@ -44,7 +48,7 @@ class Fit:
         significance: For each of these the significance of every real token of the questions held out, float32
             [tokens].
         losses: Mean loss of each layer on the questions held out.
-        windows: Windows that the scorers were fitted on, each time counted.
+        windows: Windows that were read to fit on, each time counted.
     """
 
     scorers: Mapping[int, Scorer]
@@ -89,6 +93,7 @@ def fit_scorers(
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
     steps, seen = most_passes * len(fitting), 0
+    recent: deque[States] = deque(maxlen=RECENT)
     started = monotonic()
     with tqdm(total=1.0, desc="Fitting scorers", bar_format=_BAR, disable=None if progress else True) as bar:
         for step, batch in enumerate(_endless(fitting, random)):
@@ -100,9 +105,11 @@ def fit_scorers(
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
-            optimizer.zero_grad()
-            torch.stack(list(losses(scorers, read(windows)).values())).sum().backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
+            recent.append(read(windows))
+            for states in (recent[-1], *(recent[i] for i in random.integers(len(recent), size=REPLAYS))):
+                optimizer.zero_grad()
+                torch.stack(list(losses(scorers, states).values())).sum().backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
             seen += len(windows)
     judged = [judge(scorers, read(windows)) for batch in held_out if (windows := tokenize(batch))]
     if not seen or not judged:

@@ -108,7 +108,6 @@ def measure_latency(
     windows: Sequence[Window],
     *,
     repeats: int = 5,
-    max_compiled: int = 8,
     seed: int = 0,
 ) -> LatencyTable:
     """Time the model's call alone, one window at a time, for each configuration.
@@ -122,20 +121,20 @@ def measure_latency(
         configs: At least one.
         windows: Real inputs, at least one.
         repeats: How often each window is timed at each configuration.
-        max_compiled: As the model was loaded with; at least 2.
         seed: Of the order.
 
     Raises:
-        InvalidInputError: There is nothing to measure, or a number is out of range.
+        InvalidInputError: There is nothing to measure, `repeats` is less than 1, or the model keeps one graph only.
         LengthConfigError: A configuration does not fit the model.
         InferenceError: OpenVINO failed.
     """
     require_int("repeats", repeats, 1)
-    require_int("max_compiled", max_compiled, 2)
+    if model.max_compiled < 2:
+        raise InvalidInputError("a model with max_compiled=1 compiles while it is timed; load it with at least 2")
     if not configs or not windows:
         raise InvalidInputError(f"nothing to measure: {len(configs)} length configurations, {len(windows)} windows")
     requests = requests_of(model, windows)
-    full, size = model.resolve("full"), max_compiled - 1
+    full, size = model.resolve("full"), model.max_compiled - 1
     kept, times = [], []
     for group in (configs[first : first + size] for first in range(0, len(configs), size)):
         executed_lengths(model, full, windows)  # also compiles, and prepares the kernels of each length
@@ -180,12 +179,8 @@ def spread_by_length(windows: Sequence[Window], count: int) -> list[Window]:
 def executed_lengths(model: LengthAdaptiveModel, config: LengthConfig, windows: Sequence[Window]) -> Lengths:
     """Tokens that each layer passes on, int64 [windows, num_layers], from a run of each window alone."""
     (outputs,) = run_windows(model, [windows], length_config=config, batch_size=1)
-    before = np.array([len(window) for window in windows])
-    kept = []
-    for layer in range(len(config.keep_ratios)):
-        before = np.array([output.kept.get(layer, n) for output, n in zip(outputs, before, strict=True)])
-        kept.append(before)
-    return np.stack(kept, axis=1)
+    num_layers = len(config.keep_ratios)
+    return np.array([output.kept_by_layer(len(w), num_layers) for output, w in zip(outputs, windows, strict=True)])
 
 
 def requests_of(model: LengthAdaptiveModel, windows: Sequence[Window]) -> Callable[[LengthConfig], Request]:

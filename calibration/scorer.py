@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.scorer import ScorerWeights
+from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 
 
 class Scorer(nn.Module):
@@ -23,18 +24,32 @@ class Scorer(nn.Module):
         hidden_size: Width H of the states.
         width: Width W of the scorer.
         kernel_sizes: Odd size, in tokens, of each depthwise convolution.
+        heads: Ways in which a token may be like one of the question's.
+        head_size: Numbers that are compared for each.
 
     Raises:
         InvalidInputError: A kernel size is even.
 
     """
 
-    def __init__(self, hidden_size: int, width: int = 64, kernel_sizes: Sequence[int] = (9, 17)) -> None:
+    def __init__(
+        self,
+        hidden_size: int,
+        width: int = 64,
+        kernel_sizes: Sequence[int] = (9, 17),
+        *,
+        heads: int = 16,
+        head_size: int = 4,
+    ) -> None:
         super().__init__()
         if any(size % 2 == 0 for size in kernel_sizes):
             raise InvalidInputError(f"kernel sizes {tuple(kernel_sizes)} must be odd, to centre on a token")
         self.kernel_sizes = tuple(kernel_sizes)
+        self.heads = heads
         self.input = nn.Linear(3 * hidden_size, width)
+        self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
+        self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
+        self.match = nn.Linear(heads, width, bias=False)
         self.convolution = nn.ModuleList(
             nn.Conv1d(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
         )
@@ -58,12 +73,26 @@ class Scorer(nn.Module):
         by_state, by_product, by_question = self.input.weight.chunk(3, 1)
         # input([s, s * q, q]) = (W1 + W2 diag q) s + W3 q + b takes a third of the time
         folded = by_state + by_product * mean
-        hidden = functional.gelu(state @ folded.mT + (mean @ by_question.T + self.input.bias))
+        matched = self.match(self._likeness(state, question))
+        hidden = functional.gelu(state @ folded.mT + (mean @ by_question.T + self.input.bias) + matched)
         for convolution, mix in zip(self.convolution, self.mix, strict=True):
             neighbours = convolution((hidden * real[..., None]).mT).mT
             hidden = hidden + functional.gelu(mix(neighbours))
         logits: Tensor = self.output(hidden)
         return logits[..., 0]
+
+    def _likeness(self, state: Tensor, question: Tensor) -> Tensor:
+        """How like each token is to the question's token that is most like it, `[B, L, heads]`; 0 without any."""
+        columns = question.any(0)  # the question is short, the context long
+        if not columns.any():
+            return state.new_zeros(*question.shape, self.heads)
+        tokens, asked = (
+            layer(rows).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, rows in ((self.match_token, state), (self.match_question, state[:, columns]))
+        )
+        there = question[:, None, None, columns] > 0
+        likeness = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
+        return likeness.masked_fill(~there.any(3), 0.0).mT
 
 
 def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
@@ -90,19 +119,18 @@ def load_scorers(path: Path) -> dict[int, Scorer]:
 
     """
     try:
-        layers: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in load_file(path).items():
-            layer, name = re.fullmatch(r"layer\.(\d+)\.(.+)", key).groups()  # type: ignore[union-attr]
-            layers.setdefault(int(layer), {})[name] = tensor
-        return {layer: _scorer_from(state) for layer, state in sorted(layers.items())}
-    except (OSError, SafetensorError, AttributeError, KeyError, RuntimeError, ValueError) as error:
+        return {layer: _scorer_from(weights) for layer, weights in sorted(load_weights(path).items())}
+    except (KeyError, RuntimeError, ValueError) as error:
         raise BundleCorruptError(f"{path} does not hold scorers of learnt significance: {error}") from error
 
 
-def _scorer_from(state: Mapping[str, Tensor]) -> Scorer:
+def _scorer_from(weights: ScorerWeights) -> Scorer:
+    state = {name: torch.from_numpy(tensor) for name, tensor in weights.items()}
     width, thrice_hidden = state["input.weight"].shape
+    heads = state["match.weight"].shape[1]
     count = sum(name.startswith("convolution.") for name in state) // 2
     sizes = [state[f"convolution.{k}.weight"].shape[-1] for k in range(count)]
-    scorer = Scorer(thrice_hidden // 3, width, sizes)
+    head_size = len(state["match_token.weight"]) // heads
+    scorer = Scorer(thrice_hidden // 3, width, sizes, heads=heads, head_size=head_size)
     scorer.load_state_dict(state)
     return scorer

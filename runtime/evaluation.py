@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .checks import require_int
 from .errors import DataError, InvalidInputError
-from .inference import WindowOutput, run_windows
+from .inference import run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
 from .spans import squad_answer
@@ -141,7 +141,7 @@ def evaluate(
             question_windows += map(len, windows)
             for window, output in zip(chain(*windows), chain(*outputs), strict=True):
                 lengths.append(len(window))
-                kept.append(_kept_by_layer(output, len(window), num_layers))
+                kept.append(output.kept_by_layer(len(window), num_layers))
             bar.update(len(group))
 
     question_f1 = tuple(map(f1, predictions, (example.answers for example in examples)))
@@ -165,11 +165,3 @@ def _tokenize(tokenizer: WindowTokenizer, example: Example, **size: int) -> list
         return tokenizer(example.question, example.context, **size)
     except InvalidInputError as error:
         raise InvalidInputError(f"question {example.id!r}: {error}") from error
-
-
-def _kept_by_layer(output: WindowOutput, length: int, num_layers: int) -> tuple[int, ...]:
-    kept = []
-    for layer in range(num_layers):
-        length = output.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
-        kept.append(length)
-    return tuple(kept)

@@ -12,7 +12,7 @@ from openvino import opset13 as ops
 from .compiled import Arrays
 from .errors import BundleFormatError
 from .length_config import LengthConfig
-from .ops import attention_with_significance, select_tokens
+from .ops import attention, attention_with_significance, select_tokens
 from .scorer import ScorerWeights, score
 
 _KEPT = "kept_slots."
@@ -26,6 +26,7 @@ def with_selection(
     num_heads: int,
     scorers: Mapping[int, ScorerWeights] | None = None,
     multiple: int = 1,
+    int16_attention: bool = False,
 ) -> ov.Model:
     """A copy of a plain bundle graph whose layers drop tokens.
 
@@ -39,6 +40,7 @@ def with_selection(
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
         multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
+        int16_attention: Attention multiplies integers, in all layers; see `ops.attention`.
 
     Returns:
         The graph with one more output per selecting layer, `kept_slots.{layer}` int32 [B, n]: 1 + the index
@@ -55,8 +57,8 @@ def with_selection(
         length_config.check_layers(num_layers, None if scorers is None else scorers.keys())
         selecting = length_config.selecting_layers
     model = model.clone()
-    if selecting:
-        _Selection(model, length_config, num_layers, num_heads, scorers, multiple).apply(selecting)
+    if selecting or int16_attention:
+        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, int16_attention).apply(selecting)
     return model
 
 
@@ -96,6 +98,7 @@ class _Selection:
         num_heads: int,
         scorers: Mapping[int, ScorerWeights] | None,
         multiple: int,
+        int16_attention: bool,
     ) -> None:
         self.model = model
         self.nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
@@ -104,6 +107,7 @@ class _Selection:
         self.num_heads = num_heads
         self.scorers = scorers
         self.multiple = multiple
+        self.int16_attention = int16_attention
         self.results: list[ov.op.Result] = []
         self.mask: ov.Output
         self.slots: ov.Output
@@ -123,15 +127,21 @@ class _Selection:
         by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
         self.window = shape[1].get_length() if shape.is_static and by_ratios else None
         self.start_slots(ids)
-        for layer in selecting:
-            self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
-            if self.scorers is None:
+        for layer in range(self.num_layers):
+            selects = layer in selecting
+            if selects:
+                self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
+            if selects and self.scorers is None:
                 self.select_by_attention(layer)
-            else:
+            elif self.int16_attention:
+                self.replace_attention(layer)
+            if selects and self.scorers is not None:
                 self.select_by_scorer(layer, self.scorers[layer])
-            self.mask_later_attention(layer)
-            self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
-        self.finish()
+            if selects:
+                self.mask_later_attention(layer)
+                self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
+        if selecting:
+            self.finish()
 
     def node(self, name: str) -> ov.Node:
         if name not in self.nodes:
@@ -183,13 +193,24 @@ class _Selection:
         return ops.gather(what, positions, 1, batch_dims=1).output(0)
 
     def select_by_attention(self, layer: int) -> None:
-        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
-        context, significance = attention_with_significance(query, key, value, self.mask, self.num_heads)
+        context, significance = attention_with_significance(
+            *self.attended(layer), self.mask, self.num_heads, int16=self.int16_attention
+        )
         residual = self.node(f"layer.{layer}.attention.residual").input(1)
         kept_context, kept_state = self.select(layer, significance, context, residual.get_source_output())
-        for target in self.node(f"layer.{layer}.context").output(0).get_target_inputs():
-            target.replace_source_output(kept_context)
+        self.replace_context(layer, kept_context)
         residual.replace_source_output(kept_state)
+
+    def replace_attention(self, layer: int) -> None:
+        self.replace_context(layer, attention(*self.attended(layer), self.mask, self.num_heads, int16=True))
+
+    def attended(self, layer: int) -> tuple[ov.Output, ov.Output, ov.Output]:
+        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
+        return query, key, value
+
+    def replace_context(self, layer: int, context: ov.Output) -> None:
+        for target in self.node(f"layer.{layer}.context").output(0).get_target_inputs():
+            target.replace_source_output(context)
 
     def select_by_scorer(self, layer: int, weights: ScorerWeights) -> None:
         state = self.node(f"layer.{layer}.attention.output").output(0)

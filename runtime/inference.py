@@ -28,6 +28,14 @@ class WindowOutput:
     end_logits: npt.NDArray[np.float32]
     kept: Mapping[int, int]
 
+    def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
+        """For each layer, how many tokens of a window of `length` went on from it."""
+        by_layer = []
+        for layer in range(num_layers):
+            length = self.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
+            by_layer.append(length)
+        return tuple(by_layer)
+
 
 def run_windows(
     model: LengthAdaptiveModel,

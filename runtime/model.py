@@ -83,6 +83,7 @@ class LengthAdaptiveModel:
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
+        self._int16_attention = bundle.quantization["precision"] == "int8" and ops.int16_attention()
         self._graphs = CompiledGraphs(max_compiled)
         self._warn_of_saturation()
 
@@ -155,6 +156,11 @@ class LengthAdaptiveModel:
             )
         )
         return cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+
+    @property
+    def max_compiled(self) -> int:
+        """Compiled graphs kept in memory."""
+        return self._graphs.limit
 
     @property
     def length_configs(self) -> Mapping[str, NamedLengthConfig]:
@@ -237,7 +243,7 @@ class LengthAdaptiveModel:
             length_configs: By default all of the bundle, at most as many as are kept in memory.
             lengths: Input lengths in tokens; by default every multiple of 16 up to 384.
         """
-        configs = list(self.length_configs)[: self._graphs.limit] if length_configs is None else length_configs
+        configs = list(self.length_configs)[: self.max_compiled] if length_configs is None else length_configs
         sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
         sizes = list(sizes)
         for config in configs:
@@ -268,6 +274,7 @@ class LengthAdaptiveModel:
                     num_heads=self.bundle.num_attention_heads,
                     scorers=self._scorers,
                     multiple=LENGTH_MULTIPLE,
+                    int16_attention=self._int16_attention,
                 )
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:

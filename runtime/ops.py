@@ -87,6 +87,18 @@ def available_isas() -> tuple[str, ...]:
     return tuple(_call("dynamic_tinybert_isas").split(","))
 
 
+def int16_attention() -> bool:
+    """Whether attention is faster in integers than in float32 with the instruction set that is used.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
+    """
+    isa()
+    is_faster = _library(extension_path()).dynamic_tinybert_int16_attention
+    is_faster.restype = ctypes.c_bool
+    return bool(is_faster())
+
+
 def select_tokens(
     significance: ov.Output,
     mask: ov.Output,
@@ -124,7 +136,7 @@ def select_tokens(
 
 
 def attention_with_significance(
-    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int
+    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
 ) -> tuple[ov.Output, ov.Output]:
     """Self-attention that also gives each token's significance.
 
@@ -134,6 +146,8 @@ def attention_with_significance(
         value: See `query`.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         heads: Attention heads; D must be a multiple.
+        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, where the CPU does
+            that faster than float32.
 
     Returns:
         The context, float32 [B, L, D], and the significance, float32 [B, L]: attention probability that each
@@ -143,12 +157,32 @@ def attention_with_significance(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or `heads` is not as above.
     """
-    node = _factory(check_extension()).create("AttentionWithSignificance", [query, key, value, mask], {"heads": heads})
+    node = _attention([query, key, value, mask], heads, int16, significance=True)
     return node.output(0), node.output(1)
 
 
+def attention(
+    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
+) -> ov.Output:
+    """The context alone of `attention_with_significance`."""
+    return _attention([query, key, value, mask], heads, int16, significance=False).output(0)
+
+
+def _attention(inputs: list[ov.Output], heads: int, int16: bool, *, significance: bool) -> ov.Node:
+    attributes = {"heads": heads, "int16": int16, "significance": significance}
+    return _factory(check_extension()).create("AttentionWithSignificance", inputs, attributes)
+
+
 def learnt_significance(
-    state: ov.Output, question: ov.Output, mask: ov.Output, scorer: ov.Output, width: int, kernel_sizes: Sequence[int]
+    state: ov.Output,
+    question: ov.Output,
+    mask: ov.Output,
+    scorer: ov.Output,
+    *,
+    width: int,
+    heads: int,
+    head_size: int,
+    kernel_sizes: Sequence[int],
 ) -> ov.Output:
     """How much each token matters, by a layer's scorer, float32 [B, L]: in [0, 1], plus `question`.
 
@@ -156,17 +190,17 @@ def learnt_significance(
         state: float32 [B, L, H].
         question: float32 [B, L], 1 for protected tokens, else 0.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
-        scorer: float32 vector of its tensors: weights [W / 16, H, 16] of the state, of its product with the
-            question's mean, and of that mean, and their bias [W]; for each neighbourhood the convolution [K, W], its
-            bias [W], the mixing matrix [W (in), W (out)], its bias [W]; weight [W] and bias [1] of the output.
-        width: W, a multiple of 16.
-        kernel_sizes: K of each neighbourhood, odd.
+        scorer: float32 vector of its tensors, as `learnt_significance.hpp` lists them.
+        width: Of the scorer, a multiple of 16.
+        heads: Ways in which a token may be like one of the question's, a multiple of 16.
+        head_size: Numbers that are compared for each.
+        kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    attributes = {"width": width, "kernel_sizes": list(kernel_sizes)}
+    attributes = {"width": width, "heads": heads, "head_size": head_size, "kernel_sizes": list(kernel_sizes)}
     node = _factory(check_extension()).create("LearntSignificance", [state, question, mask, scorer], attributes)
     return node.output(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import defaultdict
 from collections.abc import Mapping
@@ -21,6 +22,8 @@ ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 """Tensors of one scorer by name, without the prefix ``layer.{i}.``."""
 
 _COLUMNS = 16  # the op computes in so many at once
+_MATCH = ("match_token", "match_question", "match")
+_QUESTION = 16  # tokens of a question, to count with
 
 
 def load_scorers(path: Path) -> dict[int, ScorerWeights]:
@@ -39,7 +42,8 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
             layers[int(match[1])][match[2]] = tensor
     for layer, weights in layers.items():
         parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(_depth(weights)))]
-        if missing := {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")} - weights.keys():
+        needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+        if missing := needed.union(f"{part}.weight" for part in _MATCH) - weights.keys():
             raise BundleCorruptError(f"{path}: the scorer of layer {layer} lacks {sorted(missing)}")
     return dict(layers)
 
@@ -49,11 +53,13 @@ def _depth(weights: ScorerWeights) -> int:
 
 
 def macs_per_token(weights: ScorerWeights) -> int:
-    """Multiply-accumulates of a scorer for each token, the folding of the question left out."""
+    """Multiply-accumulates of a scorer for each token beside a question of 16; the question's own are left out."""
     width, inputs = weights["input.weight"].shape
+    compared, heads = len(weights["match_token.weight"]), weights["match.weight"].shape[1]
     neighbours = sum(w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3)
     mixing = sum(w.size for name, w in weights.items() if name.startswith("mix.") and w.ndim == 2)
-    return int(inputs // 3 * width + neighbours * width + mixing + width)
+    matching = (inputs // 3 + _QUESTION) * compared + heads * width
+    return int(inputs // 3 * width + matching + neighbours * width + mixing + width)
 
 
 def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: ScorerWeights) -> ov.Output:
@@ -65,9 +71,14 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         mask: 0 for real tokens, -10000 for padding, [B, L].
         weights: Tensors of the scorer.
     """
+    match = _widened(weights["match.weight"])  # [W, heads]
+    head_size = len(weights["match_token.weight"]) // weights["match.weight"].shape[1]
     tensors = [_panels(part) for part in np.split(weights["input.weight"], 3, axis=1)]
     tensors.append(_widened(weights["input.bias"]))
-    width = tensors[-1].size
+    for of, scale in (("token", 1 / math.sqrt(head_size)), ("question", 1)):
+        components = weights[f"match_{of}.weight"].reshape(-1, head_size, tensors[0].shape[1]).swapaxes(0, 1)
+        tensors += [np.float32(scale) * _panels(component) for component in components]
+    tensors.append(_widened(match.T))
     kernel_sizes = []
     for k in range(_depth(weights)):
         kernel = weights[f"convolution.{k}.weight"][:, 0].T
@@ -76,7 +87,8 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         tensors += [_widened(_widened(weights[f"mix.{k}.weight"]).T), _widened(weights[f"mix.{k}.bias"])]
     tensors += [_widened(weights["output.weight"]), weights["output.bias"]]
     scorer = ops.constant(np.concatenate([tensor.ravel() for tensor in tensors])).output(0)
-    return learnt_significance(state, question, mask, scorer, width, kernel_sizes)
+    sizes = {"width": tensors[3].size, "heads": match.shape[1], "head_size": head_size, "kernel_sizes": kernel_sizes}
+    return learnt_significance(state, question, mask, scorer, **sizes)
 
 
 def _panels(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -85,5 +97,5 @@ def _panels(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
 
 
 def _widened(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Zeros behind the last axis, a scorer's width, up to what the op computes in; they change nothing."""
+    """Zeros behind the last axis up to what the op computes in; they change nothing."""
     return np.pad(tensor, [(0, 0)] * (tensor.ndim - 1) + [(0, -tensor.shape[-1] % _COLUMNS)])

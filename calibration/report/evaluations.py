@@ -149,7 +149,7 @@ def _gain_by_length(
 ) -> tuple[LengthGain, ...]:
     if not configs:
         return ()
-    return tuple(gain_by_length(model, configs, questions, repeats=_REPEATS, max_compiled=len(configs) + 1))
+    return tuple(gain_by_length(model, configs, questions, repeats=_REPEATS))
 
 
 def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:

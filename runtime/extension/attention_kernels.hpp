@@ -37,5 +37,6 @@ struct AttentionKernels {
 
 extern const AttentionKernels attention_scalar;
 extern const AttentionKernels attention_avx2;
+extern const AttentionKernels attention_avx512_vnni;  // with integers
 
 }  // namespace dynamic_tinybert

@@ -40,6 +40,7 @@ size_t split_padding(const float* mask, size_t length, size_t width, int32_t* to
 bool AttentionWithSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("heads", m_heads);
     visitor.on_attribute("significance", m_significance);
+    visitor.on_attribute("int16", m_int16);
     return true;
 }
 
@@ -48,6 +49,7 @@ std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(
     auto copy = std::make_shared<AttentionWithSignificance>();
     copy->m_heads = m_heads;
     copy->m_significance = m_significance;
+    copy->m_int16 = m_int16;
     copy->m_kernels = m_kernels;
     copy->set_arguments(inputs);
     copy->constructor_validate_and_infer_types();
@@ -75,8 +77,10 @@ void AttentionWithSignificance::validate_and_infer_types() {
     OPENVINO_ASSERT(shape[2].is_dynamic() || shape[2].get_length() % m_heads == 0,
                     "AttentionWithSignificance: width ", shape[2], " is not a multiple of ", m_heads,
                     " heads");
-    if (!m_kernels)
-        m_kernels = &choose_kernels().attention;
+    if (!m_kernels) {
+        const Kernels& kernels = choose_kernels();
+        m_kernels = m_int16 && kernels.int16_attention ? kernels.int16_attention : &kernels.attention;
+    }
     set_output_size(m_significance ? 2 : 1);
     set_output_type(0, ov::element::f32, {mask[0], mask[1], shape[2]});
     if (m_significance)

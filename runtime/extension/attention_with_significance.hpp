@@ -18,6 +18,8 @@ namespace dynamic_tinybert {
 /// Attributes:
 /// - heads: attention heads; D is a multiple of it.
 /// - significance: false leaves the second output out.
+/// - int16: multiply integers, queries and keys of 12 bits, probabilities and values of 16, where this CPU does
+///   that faster than f32; elsewhere nothing changes.
 class AttentionWithSignificance : public ov::op::Op {
 public:
     OPENVINO_OP("AttentionWithSignificance", "dynamic_tinybert");
@@ -33,6 +35,7 @@ public:
 private:
     int64_t m_heads = 0;
     bool m_significance = true;
+    bool m_int16 = false;
     const AttentionKernels* m_kernels = nullptr;  // chosen once; copies of the op keep it
 };
 

@@ -33,3 +33,12 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_i
     static const std::string names = dynamic_tinybert::runnable_isas();
     return names.c_str();
 }
+
+/// Whether attention is faster in integers than in f32 with the instruction set that an op made now would use.
+extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_int16_attention() {
+    try {
+        return dynamic_tinybert::choose_kernels().int16_attention != nullptr;
+    } catch (const std::exception&) {
+        return false;
+    }
+}

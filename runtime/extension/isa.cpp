@@ -10,13 +10,20 @@ bool has_avx2() {
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
 }
 
+bool has_avx512_vnni() {
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
 bool always() {
     return true;
 }
 
 const Kernels fastest_first[] = {
-    {"avx2", has_avx2, attention_avx2, scorer_avx2},
-    {"scalar", always, attention_scalar, scorer_scalar},
+    {"avx512_vnni", has_avx512_vnni, attention_avx2, &attention_avx512_vnni, scorer_avx2},
+    {"avx2", has_avx2, attention_avx2, nullptr, scorer_avx2},
+    {"scalar", always, attention_scalar, nullptr, scorer_scalar},
 };
 
 }  // namespace

@@ -12,6 +12,7 @@ struct Kernels {
     const char* isa;
     bool (*runs_here)();
     const AttentionKernels& attention;
+    const AttentionKernels* int16_attention;  ///< Null where integers would not be faster.
     const ScorerKernels& scorer;
 };
 

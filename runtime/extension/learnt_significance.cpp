@@ -24,22 +24,26 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 struct Scratch {
     Floats mean;         // [B, H]: of the question's states
     Floats first;        // [B, W / 16, H + 1, 16]: the first layer, the question folded in, its bias behind
+    Floats question;     // [B, L, H]: states of the question's tokens, then unused rows
+    Floats compared;     // [B, L, components]: what these are compared by
     Floats features[2];  // [B, L, W]: what one step reads and the next one writes
+    std::vector<size_t> num_question;  // [B]
 };
 
-/// mean[hidden] of the question's states; zeros if there is no question.
-void average(const float* state, const float* question, const float* mask, size_t length, size_t hidden,
-             float* mean) {
-    float count = 0.0f;
+/// Copies the states of the question's tokens and averages them, to zeros if there are none; returns their number.
+size_t gather_question(const float* state, const float* question, const float* mask, size_t length, size_t hidden,
+                       float* gathered, float* mean) {
+    size_t count = 0;
     std::fill_n(mean, hidden, 0.0f);
     for (size_t i = 0; i < length; ++i)
         if (mask[i] == 0.0f && question[i] != 0.0f) {
-            count += question[i];
+            std::copy_n(state + i * hidden, hidden, gathered + count++ * hidden);
             for (size_t k = 0; k < hidden; ++k)
-                mean[k] += question[i] * state[i * hidden + k];
+                mean[k] += state[i * hidden + k];
         }
     for (size_t k = 0; k < hidden; ++k)
-        mean[k] /= std::max(count, 1.0f);
+        mean[k] /= static_cast<float>(std::max<size_t>(count, 1));
+    return count;
 }
 
 /// Takes the scorer's tensors from the front of what is left of them.
@@ -63,6 +67,8 @@ float dot(const float* a, const float* b, size_t width) {
 
 bool LearntSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("width", m_width);
+    visitor.on_attribute("heads", m_heads);
+    visitor.on_attribute("head_size", m_head_size);
     visitor.on_attribute("kernel_sizes", m_kernel_sizes);
     return true;
 }
@@ -70,6 +76,8 @@ bool LearntSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
 std::shared_ptr<ov::Node> LearntSignificance::clone_with_new_inputs(const ov::OutputVector& inputs) const {
     auto copy = std::make_shared<LearntSignificance>();
     copy->m_width = m_width;
+    copy->m_heads = m_heads;
+    copy->m_head_size = m_head_size;
     copy->m_kernel_sizes = m_kernel_sizes;
     copy->m_kernels = m_kernels;
     copy->set_arguments(inputs);
@@ -80,7 +88,7 @@ std::shared_ptr<ov::Node> LearntSignificance::clone_with_new_inputs(const ov::Ou
 /// Floats of the scorer's tensors together.
 size_t LearntSignificance::scorer_size(size_t hidden) const {
     const size_t width = m_width;
-    size_t size = (3 * hidden + 2) * width + 1;
+    size_t size = (3 * hidden + 2) * width + 1 + (2 * m_head_size * hidden + width) * m_heads;
     for (int64_t kernel_size : m_kernel_sizes)
         size += (kernel_size + width + 2) * width;
     return size;
@@ -91,6 +99,9 @@ void LearntSignificance::validate_and_infer_types() {
                     " inputs; give state, question, mask and the scorer's tensors");
     OPENVINO_ASSERT(m_width > 0 && m_width % scorer_columns == 0, "LearntSignificance: width ", m_width,
                     " is not a multiple of ", scorer_columns, "; fill the scorer up with zeros");
+    OPENVINO_ASSERT(m_heads > 0 && m_heads % scorer_columns == 0 && m_head_size > 0, "LearntSignificance: ", m_heads,
+                    " heads of ", m_head_size, " numbers; give a multiple of ", scorer_columns,
+                    " heads, filled up with zeros, and at least one number");
     for (int64_t size : m_kernel_sizes)
         OPENVINO_ASSERT(size > 0 && size % 2 == 1, "LearntSignificance: a convolution sees ", size,
                         " tokens; it must be an odd number, to centre on one");
@@ -125,7 +136,7 @@ bool LearntSignificance::has_evaluate() const {
 bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[state_in].get_shape();
     const size_t batch = shape[0], length = shape[1], hidden = shape[2];
-    const size_t width = m_width, panels = width / scorer_columns;
+    const size_t width = m_width, panels = width / scorer_columns, components = m_heads * m_head_size;
     const float* state = inputs[state_in].data<const float>();
     const float* question = inputs[question_in].data<const float>();
     const float* mask = inputs[mask_in].data<const float>();
@@ -137,6 +148,9 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
     Scratch& scratch = thread_scratch;  // by this name the threads below share it
     scratch.mean.resize(batch * hidden);
     scratch.first.resize(batch * (hidden + 1) * width);
+    scratch.question.resize(batch * length * hidden);
+    scratch.compared.resize(batch * length * components);
+    scratch.num_question.resize(batch);
     for (Floats& features : scratch.features)
         features.resize(batch * length * width);
 
@@ -155,20 +169,34 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
     // A thread that waits in here must not pick up another request, which would use the same scratch.
     tbb::this_task_arena::isolate([&] {
         for (size_t b = 0; b < batch; ++b)
-            average(state + b * length * hidden, question + b * length, mask + b * length, length, hidden,
-                    scratch.mean.data() + b * hidden);
+            scratch.num_question[b] =
+                gather_question(state + b * length * hidden, question + b * length, mask + b * length, length, hidden,
+                                scratch.question.data() + b * length * hidden, scratch.mean.data() + b * hidden);
         const float *by_state = scorer.take(hidden * width), *by_product = scorer.take(hidden * width);
         const float *by_question = scorer.take(hidden * width), *bias = scorer.take(width);
-        tbb::parallel_for(size_t{0}, batch * panels, [&](size_t item) {
-            const size_t b = item / panels, p = item % panels, from = p * hidden * scorer_columns;
-            m_kernels->fold(by_state + from, by_product + from, by_question + from, bias + p * scorer_columns,
-                            scratch.mean.data() + b * hidden, hidden,
-                            scratch.first.data() + item * (hidden + 1) * scorer_columns);
+        const float *match_token = scorer.take(hidden * components), *match_question = scorer.take(hidden * components);
+        const float* match = scorer.take(m_heads * width);
+        const auto compared_of = [&](size_t b) { return scratch.compared.data() + b * length * components; };
+        tbb::parallel_for(size_t{0}, batch * (panels + 1), [&](size_t item) {
+            const size_t b = item / (panels + 1), p = item % (panels + 1), from = p * hidden * scorer_columns;
+            if (p == panels)
+                m_kernels->project(scratch.question.data() + b * length * hidden, scratch.num_question[b], hidden,
+                                   match_question, components, compared_of(b));
+            else
+                m_kernels->fold(by_state + from, by_product + from, by_question + from, bias + p * scorer_columns,
+                                scratch.mean.data() + b * hidden, hidden,
+                                scratch.first.data() + (b * panels + p) * (hidden + 1) * scorer_columns);
         });
         Floats *features = &scratch.features[0], *next = &scratch.features[1];
         for_blocks(*features, [&](size_t b, size_t first, size_t last) {
-            m_kernels->features(state + (b * length + first) * hidden, last - first, hidden, width,
-                                scratch.first.data() + b * width * (hidden + 1),
+            const FirstLayer layer{scratch.first.data() + b * width * (hidden + 1),
+                                   match_token,
+                                   compared_of(b),
+                                   match,
+                                   scratch.num_question[b],
+                                   static_cast<size_t>(m_heads),
+                                   components};
+            m_kernels->features(state + (b * length + first) * hidden, last - first, hidden, width, layer,
                                 features->data() + (b * length + first) * width);
         });
         for (size_t size : m_kernel_sizes) {

@@ -12,7 +12,9 @@ namespace dynamic_tinybert {
 /// Inputs, all f32: state [B, L, H]; question [B, L], 1 for protected tokens, else 0; mask [B, L], exactly 0 for
 /// a real token; and the scorer's tensors of width W, one behind the other (few inputs: OpenVINO prepares each of
 /// them at every call): weights of the state, of its product with the question's mean and of that mean, each
-/// [W / 16, H, 16]; their bias [W]; for each neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a
+/// [W / 16, H, 16]; their bias [W]; weights of what a token and what the question's tokens are compared by, for each
+/// component of a head [heads / 16, H, 16], the token's divided by sqrt(head_size); weights of the likeness
+/// [heads, W]; for each neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a
 /// row for each input, its bias [W]; weights [W] and bias [1] of the output.
 ///
 /// Output: significance f32 [B, L], the question's value at padding. Whatever padding holds, and how much there
@@ -20,6 +22,8 @@ namespace dynamic_tinybert {
 ///
 /// Attributes:
 /// - width: W, a multiple of 16.
+/// - heads: a multiple of 16.
+/// - head_size: components of each.
 /// - kernel_sizes: K of each neighbourhood, odd.
 class LearntSignificance : public ov::op::Op {
 public:
@@ -37,6 +41,8 @@ private:
     size_t scorer_size(size_t hidden) const;
 
     int64_t m_width = 0;
+    int64_t m_heads = 0;
+    int64_t m_head_size = 0;
     std::vector<int64_t> m_kernel_sizes;
     const ScorerKernels* m_kernels = nullptr;  // chosen once; copies of the op keep it
 };

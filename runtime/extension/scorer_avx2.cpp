@@ -3,6 +3,7 @@
 #include <tbb/cache_aligned_allocator.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "avx2.hpp"
@@ -12,6 +13,8 @@ namespace dynamic_tinybert {
 namespace {
 
 static_assert(scorer_columns == panel);
+
+using Buffer = std::vector<float, tbb::cache_aligned_allocator<float>>;
 
 /// x times the share of a normal distribution below x, to an absolute 2e-7 of x: Abramowitz and Stegun 7.1.26.
 AVX2 inline __m256 gelu(__m256 x) {
@@ -46,15 +49,43 @@ AVX2 void fold(const float* by_state, const float* by_product, const float* by_q
     }
 }
 
-AVX2 void features(const float* state, size_t rows, size_t hidden, size_t width, const float* first,
+void project(const float* state, size_t rows, size_t hidden, const float* panels, size_t columns, float* to) {
+    multiply(rows, columns, hidden, state, hidden, packed_panels(panels, hidden), to, columns);
+}
+
+/// to[heads] of one token
+AVX2 void liken(const float* token, const FirstLayer& first, float* to) {
+    for (size_t head = 0; head < first.heads; head += 8) {
+        __m256 most = _mm256_set1_ps(first.num_question ? -std::numeric_limits<float>::infinity() : 0.0f);
+        const float* question = first.question + head;
+        for (size_t j = 0; j < first.num_question; ++j, question += first.components) {
+            __m256 sum = _mm256_setzero_ps();
+            for (size_t c = 0; c < first.components; c += first.heads)
+                sum = _mm256_fmadd_ps(_mm256_loadu_ps(token + head + c), _mm256_loadu_ps(question + c), sum);
+            most = _mm256_max_ps(sum, most);
+        }
+        _mm256_storeu_ps(to + head, most);
+    }
+}
+
+AVX2 void features(const float* state, size_t rows, size_t hidden, size_t width, const FirstLayer& first,
                    float* features) {
+    thread_local Buffer tokens, likeness, matched;
+    tokens.resize(rows * first.components);
+    likeness.resize(rows * first.heads);
+    matched.resize(rows * width);
+    project(state, rows, hidden, first.token, first.components, tokens.data());
+    for (size_t i = 0; i < rows; ++i)
+        liken(tokens.data() + i * first.components, first, likeness.data() + i * first.heads);
+    multiply(rows, width, first.heads, likeness.data(), first.heads, {first.mix, panel, width}, matched.data(), width);
+
     const size_t step = (hidden + 1) * panel;
-    multiply(rows, width, hidden, state, hidden, {first, step, panel}, features, width);
-    for (size_t i = 0; i < rows; ++i, features += width)
+    multiply(rows, width, hidden, state, hidden, {first.panels, step, panel}, features, width);
+    for (size_t i = 0; i < rows * width; i += width)
         for (size_t w = 0; w < width; w += 8) {
-            const float* bias = first + w / panel * step + hidden * panel + w % panel;
-            _mm256_storeu_ps(features + w,
-                             gelu(_mm256_add_ps(_mm256_loadu_ps(features + w), _mm256_loadu_ps(bias))));
+            const __m256 bias = _mm256_loadu_ps(first.panels + w / panel * step + hidden * panel + w % panel);
+            const __m256 more = _mm256_add_ps(bias, _mm256_loadu_ps(matched.data() + i + w));
+            _mm256_storeu_ps(features + i + w, gelu(_mm256_add_ps(_mm256_loadu_ps(features + i + w), more)));
         }
 }
 
@@ -78,7 +109,7 @@ AVX2 void convolve(const Neighbourhood& neighbourhood, const float* features, si
 
 AVX2 void look_around(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width,
                       size_t first, size_t last, float* to) {
-    thread_local std::vector<float, tbb::cache_aligned_allocator<float>> around;
+    thread_local Buffer around;
     around.resize((last - first) * width);
     for (size_t i = first; i < last; ++i)
         convolve(neighbourhood, features, length, width, i, around.data() + (i - first) * width);
@@ -93,6 +124,6 @@ AVX2 void look_around(const Neighbourhood& neighbourhood, const float* features,
 
 }  // namespace
 
-const ScorerKernels scorer_avx2{fold, features, look_around};
+const ScorerKernels scorer_avx2{fold, project, features, look_around};
 
 }  // namespace dynamic_tinybert

@@ -229,7 +229,7 @@ def test_groups_are_brought_to_one_speed(
 
     monkeypatch.setattr(latency, "perf_counter", clock)
     configs = [LengthConfig((1, 0.7, 0.5)), LengthConfig((1, 1, 1), (None, 0.5, None))]
-    table = measure_latency(model, configs, windows, repeats=3, max_compiled=2)
+    table = measure_latency(model, configs, windows, repeats=3)
     assert readings == 2 * of_first_group
     assert table.configs == tuple(configs)
     assert table.lengths.tolist() == [len(window) for window in windows]
@@ -243,7 +243,6 @@ def test_groups_are_brought_to_one_speed(
     ("wrong", "message"),
     [
         ({"repeats": 0}, "repeats"),
-        ({"max_compiled": 1}, "max_compiled"),
         ({"windows": []}, "0 windows"),
         ({"configs": []}, "0 length"),
     ],
@@ -253,6 +252,12 @@ def test_what_cannot_be_measured_is_refused(
 ) -> None:
     with pytest.raises(InvalidInputError, match=message):
         measure_latency(**{"model": model, "configs": [LengthConfig.full(3)], "windows": windows, **wrong})
+
+
+def test_a_model_that_would_compile_while_timed_is_refused(model: LengthAdaptiveModel, windows: list[Window]) -> None:
+    one_graph = LengthAdaptiveModel(model.bundle, max_compiled=1)
+    with pytest.raises(InvalidInputError, match="max_compiled=1"):
+        measure_latency(one_graph, [LengthConfig.full(3)], windows)
 
 
 @pytest.mark.parametrize("count", [1, 3, 4, 9])

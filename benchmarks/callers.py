@@ -1,0 +1,81 @@
+"""Throughput of one model object that 1, 2 and 8 threads call, and of batches for offline work.
+
+    python benchmarks/callers.py BUNDLE DATA.json [--length-config NAME]
+
+Real windows of DATA, one a call; each number of callers answers all of them, in random order of the numbers, with
+OpenVINO's settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then the
+same windows sorted by length in batches of 8, as `evaluate` runs them.
+"""
+
+from __future__ import annotations
+
+import argparse
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import openvino as ov
+
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
+from dynamic_tinybert.runtime.inference import run_windows, stack_windows
+from dynamic_tinybert.runtime.squad import read_squad
+
+from peers.measuring import windows_of
+
+CALLERS = (1, 2, 8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--length-config", default="full")
+    parser.add_argument("--windows", type=int, default=200)
+    parser.add_argument("--passes", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    config = arguments.length_config
+    print(
+        f"{cpu.name()}, {arguments.threads} threads, {arguments.windows} windows, {config}, OpenVINO {ov.__version__}"
+    )
+    print("| Hint | Callers | windows/s | x one caller |")
+    print("| --- | --- | ---: | ---: |")
+    for hint in ("LATENCY", "THROUGHPUT"):
+        model = LengthAdaptiveModel.from_pretrained(
+            arguments.bundle, num_threads=arguments.threads, performance_hint=hint
+        )
+        examples = read_squad(arguments.data)
+        chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[: arguments.windows]]
+        windows = [own[0] for own in windows_of(model.tokenizer_file, chosen)]
+        inputs = [stack_windows([window]) for window in windows]
+
+        def answer(i: int) -> bytes:
+            output = model(**inputs[i], length_config=config)  # noqa: B023 - called before the next model is made
+            return output.start_logits.tobytes() + output.end_logits.tobytes()
+
+        expected = [answer(i) for i in range(len(inputs))]
+        for _ in range(max(CALLERS)):  # each request of the pool prepares kernels of its own
+            with ThreadPoolExecutor(max(CALLERS)) as pool:
+                list(pool.map(answer, range(len(inputs))))
+        seconds: dict[str, list[float]] = {f"{n} threads": [] for n in CALLERS} | {"batches of 8": []}
+        generator = np.random.default_rng(0)
+        for _ in range(arguments.passes):
+            for n in generator.permutation(CALLERS):
+                with ThreadPoolExecutor(n) as pool:
+                    started = perf_counter()
+                    found = list(pool.map(answer, range(len(inputs))))
+                    seconds[f"{n} threads"].append(perf_counter() - started)
+                if found != expected:
+                    raise SystemExit(f"{n} threads found other logits than one")
+            started = perf_counter()
+            run_windows(model, [windows], length_config=config, batch_size=8)
+            seconds["batches of 8"].append(perf_counter() - started)
+        one = np.array(seconds["1 threads"])
+        for name, own in seconds.items():
+            rate, ratio = len(windows) / np.median(own), np.median(one / np.array(own))
+            print(f"| {hint} | {name} | {rate:.0f} | {ratio:.2f} |")
+
+
+if __name__ == "__main__":
+    main()

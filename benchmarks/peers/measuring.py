@@ -1,0 +1,155 @@
+"""The protocol: cold starts; a first visit of every question; then later passes. All in blocks that take turns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from dynamic_tinybert.runtime.inference import WindowOutput
+from dynamic_tinybert.runtime.spans import squad_answer
+from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+
+from .process import SystemProcess
+from .systems import WINDOW, System
+
+WARM_UP = 3
+"""Questions before each block, always the first ones; they do not count as a first visit."""
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How much is measured.
+
+    Attributes:
+        threads: Of each system, by its own setting.
+        timed: Questions of the later passes: the first so many of the random order.
+        passes: Later passes.
+        block: Questions that a system answers before it is the next one's turn.
+        starts: Process starts, of each kind.
+    """
+
+    threads: int
+    timed: int
+    passes: int
+    block: int
+    starts: int
+
+
+@dataclass
+class Measurement:
+    """What was measured of one system; lists are in the order of the questions.
+
+    Attributes:
+        first_visit: Seconds of each question at its first visit.
+        later: In each later pass, seconds of each timed question.
+        answers: The answer to each question.
+        kept: For each window of each question, how many tokens a layer passed on, by layer as text.
+        cold_start: Seconds from process start to the first answer.
+        warm_start: The same when a former process has left what it compiled; None where nothing can be left.
+        resident_bytes: After all passes.
+    """
+
+    first_visit: list[float] = field(default_factory=list)
+    later: list[list[float]] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
+    kept: list[list[dict[str, int]]] = field(default_factory=list)
+    cold_start: list[float] = field(default_factory=list)
+    warm_start: list[float] | None = None
+    resident_bytes: int = 0
+
+
+def windows_of(tokenizer: Path, examples: Sequence[Example]) -> list[list[Window]]:
+    tokenize = WindowTokenizer(tokenizer)
+    size, stride = window_size(WINDOW)
+    return [tokenize(e.question, e.context, max_seq_len=size, doc_stride=stride) for e in examples]
+
+
+def measure(
+    systems: Sequence[System],
+    tokenizer: Path,
+    examples: Sequence[Example],
+    windows: Sequence[Sequence[Window]],
+    protocol: Protocol,
+) -> dict[str, Measurement]:
+    """Measure systems on examples in random order, given with their windows."""
+    questions = [[{"ids": window.encoding.ids, "context": window.context.start} for window in own] for own in windows]
+    measured = {system.name: Measurement() for system in systems}
+    for system in tqdm(systems, desc="starts", disable=None):
+        _measure_starts(measured[system.name], system, tokenizer, examples[0], windows[0][:1], protocol)
+    processes: dict[str, SystemProcess] = {}
+
+    def turns(counts: Mapping[str, int], what: str, *, outputs: bool) -> Iterator[tuple[str, range, dict[str, Any]]]:
+        """Let each system answer its first so many questions, in blocks that take turns, to and fro."""
+        for start in tqdm(range(0, max(counts.values()), protocol.block), desc=what, disable=None):
+            forth = start // protocol.block % 2 == 0
+            for system in systems if forth else reversed(systems):
+                if block := range(start, min(start + protocol.block, counts[system.name])):
+                    process = processes[system.name]
+                    process.ask(run=questions[:WARM_UP], pad_to=system.pad_to, outputs=False)
+                    asked = questions[block.start : block.stop]
+                    yield system.name, block, process.ask(run=asked, pad_to=system.pad_to, outputs=outputs)
+
+    try:
+        for system in tqdm(systems, desc="loading", disable=None):
+            processes[system.name] = SystemProcess(system, protocol.threads)
+            processes[system.name].ask(run=questions[:1], pad_to=system.pad_to, outputs=False)
+
+        counts = {system.name: len(examples) if system.scored else protocol.timed for system in systems}
+        for name, block, reply in turns(counts, "first visit", outputs=True):
+            result = measured[name]
+            result.first_visit += reply["seconds"]
+            for number, outputs in zip(block, reply["outputs"], strict=True):
+                result.answers.append(_answer(examples[number], windows[number], outputs))
+                result.kept.append([output["kept"] for output in outputs])
+        counts = dict.fromkeys(counts, protocol.timed)
+        for _ in range(protocol.passes):
+            for result in measured.values():
+                result.later.append([])
+            for name, _, reply in turns(counts, "later pass", outputs=False):
+                measured[name].later[-1] += reply["seconds"]
+
+        for name, process in processes.items():
+            measured[name].resident_bytes = process.resident_bytes()
+    finally:
+        for process in processes.values():
+            process.end()
+    return measured
+
+
+def _measure_starts(
+    result: Measurement,
+    system: System,
+    tokenizer: Path,
+    example: Example,
+    windows: Sequence[Window],
+    protocol: Protocol,
+) -> None:
+    def start(cache: str | None = None) -> float:
+        text = {"tokenizer": str(tokenizer), "question": example.question, "context": example.context}
+        started = perf_counter()
+        process = SystemProcess(system, protocol.threads, cache)
+        try:
+            reply = process.ask(text=text, pad_to=system.pad_to)
+            _answer(example, windows, [reply["outputs"]])
+            return perf_counter() - started
+        finally:
+            process.end()
+
+    result.cold_start = [start() for _ in range(protocol.starts)]
+    if system.cached:
+        with TemporaryDirectory() as cache:
+            start(cache)
+            result.warm_start = [start(cache) for _ in range(protocol.starts)]
+
+
+def _answer(example: Example, windows: Sequence[Window], outputs: Sequence[dict[str, Any]]) -> str:
+    logits = [[np.asarray(output[side], np.float32) for side in ("start", "end")] for output in outputs]
+    return squad_answer(example.context, windows, [WindowOutput(start, end, {}) for start, end in logits])

@@ -1,0 +1,55 @@
+"""Run a system in a process of its own, which stands still whenever it is not asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+from .systems import System
+
+BENCHMARKS = Path(__file__).parent.parent
+
+
+class SystemProcess:
+    """A worker (see worker.py). It is stopped (SIGSTOP) between requests, so that no idle thread pool spins."""
+
+    def __init__(self, system: System, threads: int, cache: str | None = None) -> None:
+        options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
+        path = os.pathsep.join((str(BENCHMARKS), os.environ.get("PYTHONPATH", "")))
+        self._log = TemporaryFile("w+")  # noqa: SIM115 - of what libraries print, for when the worker fails; `end` closes it
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "peers.worker", system.loader, json.dumps(options)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._log,
+            text=True,
+            env={**os.environ, "PYTHONPATH": path},
+        )
+
+    def ask(self, **command: object) -> dict[str, Any]:
+        assert self._process.stdin
+        assert self._process.stdout
+        self._process.send_signal(signal.SIGCONT)
+        print(json.dumps(command), file=self._process.stdin, flush=True)
+        reply = self._process.stdout.readline()
+        if not reply:
+            self._log.seek(0)
+            raise RuntimeError(f"the worker {self._process.args!r} failed:\n{self._log.read()}")
+        self._process.send_signal(signal.SIGSTOP)
+        answer: dict[str, Any] = json.loads(reply)
+        return answer
+
+    def resident_bytes(self) -> int:
+        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._log.close()

@@ -1,0 +1,136 @@
+"""From measurements to figures: scores, percentiles, ratios, shares of the CPU's limit."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.length_config import executed_macs
+from dynamic_tinybert.runtime.squad import Example, f1
+from dynamic_tinybert.runtime.windows import Window
+
+from .measuring import WARM_UP, Measurement
+from .systems import System
+from cpu_limits import CpuLimits
+
+Interval = tuple[float, float, float]  # the value, and the ends of its 95 % interval
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures of one system; times are of a question.
+
+    Attributes:
+        f1: Over all questions; None for random weights.
+        f1_difference: To the reference system.
+        p50_ms: Of the later passes, as are `p95_ms`, `mean_ms` and `questions_per_second`.
+        ratio: Its time to that of the reference: median of the blocks.
+        first_visit_p50_ms: Of the questions, in random order, that brought a new length; in the first pass.
+        resident_mib: After all passes.
+        cold_start: Seconds from process start to the first answer.
+        warm_start: The same with what a former process has compiled.
+        limit_share: The least time that this CPU needs for its multiply-accumulates, over the time it took.
+    """
+
+    f1: float | None
+    f1_difference: Interval | None
+    p50_ms: float
+    p95_ms: float
+    mean_ms: float
+    questions_per_second: float
+    ratio: Interval
+    first_visit_p50_ms: float
+    resident_mib: float
+    cold_start: float
+    warm_start: float | None
+    limit_share: float
+
+
+def figures(
+    systems: Sequence[System],
+    measured: Mapping[str, Measurement],
+    reference: str,
+    examples: Sequence[Example],
+    windows: Sequence[Sequence[Window]],
+    limits: CpuLimits,
+    block: int,
+) -> dict[str, Figures]:
+    """The figures of each system, by its name."""
+    scores = {
+        system.name: [
+            f1(answer, example.answers) for answer, example in zip(measured[system.name].answers, examples, strict=True)
+        ]
+        for system in systems
+        if system.scored
+    }
+    visits = _first_visits(windows)
+    found = {}
+    for system in systems:
+        result, own = measured[system.name], scores.get(system.name)
+        later = np.array(result.later)
+        first_visits = [result.first_visit[i] for i in visits if i < len(result.first_visit)]
+        p50, p95 = np.percentile(later, (50, 95))
+        found[system.name] = Figures(
+            f1=fmean(own) if own else None,
+            f1_difference=paired_bootstrap(own, scores[reference]) if own else None,
+            p50_ms=1000 * float(p50),
+            p95_ms=1000 * float(p95),
+            mean_ms=1000 * float(later.mean()),
+            questions_per_second=1 / float(later.mean()),
+            ratio=_ratio(later, np.array(measured[reference].later), block),
+            first_visit_p50_ms=1000 * float(np.median(first_visits)),
+            resident_mib=result.resident_bytes / 2**20,
+            cold_start=median(result.cold_start),
+            warm_start=median(result.warm_start) if result.warm_start else None,
+            limit_share=_least_seconds(system, result, windows, limits) / float(later.mean()),
+        )
+    return found
+
+
+def _first_visits(windows: Sequence[Sequence[Window]]) -> list[int]:
+    """The questions with a window of a length that no question before them had."""
+    visits = []
+    seen = {len(window) for own in windows[:WARM_UP] for window in own}
+    for number, own in enumerate(windows[WARM_UP:], WARM_UP):
+        lengths = {len(window) for window in own}
+        if not lengths <= seen:
+            visits.append(number)
+        seen |= lengths
+    return visits
+
+
+def _ratio(own: npt.NDArray[np.float64], reference: npt.NDArray[np.float64], block: int) -> Interval:
+    starts = np.arange(0, own.shape[1], block)
+    ratios = (np.add.reduceat(own, starts, axis=1) / np.add.reduceat(reference, starts, axis=1)).ravel()
+    resampled = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
+    low, high = np.percentile(resampled, (2.5, 97.5))
+    return float(np.median(ratios)), float(low), float(high)
+
+
+def _least_seconds(
+    system: System, result: Measurement, windows: Sequence[Sequence[Window]], limits: CpuLimits
+) -> float:
+    """Of a timed question, on average: attention in FP32, all other matmuls as the system does them."""
+    model = LengthAdaptiveModel.from_pretrained(system.options["bundle"]) if system.length_config else None
+    shape = system.shape
+    timed = len(result.later[0])
+    total = 0.0
+    for own, counts_of in zip(windows[:timed], result.kept[:timed], strict=True):
+        for window, counts in zip(own, counts_of, strict=True):
+            length = max(len(window), system.pad_to)
+            kept: list[int] = []
+            for layer in range(shape.num_layers):
+                kept.append(counts.get(str(layer), kept[-1] if kept else length))
+            if model:
+                macs = model.executed_macs(system.length_config, length, kept)
+            else:
+                macs = executed_macs(shape, length, kept, [None] * shape.num_layers, {})
+            attention = sum(2 * n * n * shape.hidden_size for n in (length, *kept[:-1]))
+            total += limits.seconds(macs - attention, attention) if system.int8 else limits.seconds(0, macs)
+    return total / timed

@@ -1,0 +1,65 @@
+"""The list of systems to compare."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dynamic_tinybert.runtime.bundle import Bundle
+from dynamic_tinybert.runtime.length_config import EncoderShape
+
+WINDOW = 384  # tokens
+
+
+@dataclass(frozen=True)
+class System:
+    """A system, and how a worker loads it.
+
+    Attributes:
+        name: For people.
+        loader: The module of `peers` that loads it.
+        options: What its `load` is given, besides `threads`.
+        shape: Of its encoder.
+        pad_to: Tokens that inputs are padded up to; 0 for none.
+        int8: Whether its matmuls with weights are INT8.
+        cached: Whether it can keep what it compiled for its next start (`load` then takes `cache`).
+        scored: Whether its answers mean anything; random weights are there for their time alone.
+        length_config: Of ours, the name of its length configuration.
+    """
+
+    name: str
+    loader: str
+    options: Mapping[str, object]
+    shape: EncoderShape
+    pad_to: int = 0
+    int8: bool = False
+    cached: bool = False
+    scored: bool = True
+    length_config: str | None = None
+
+
+def ours(name: str, bundle: Bundle, config: str, *, pad_to: int = 0) -> System:
+    options = {"bundle": str(bundle.path), "config": config}
+    int8 = bundle.quantization["precision"] == "int8"
+    return System(name, "ours", options, bundle.shape, pad_to, int8, cached=True, length_config=config)
+
+
+def peers(checkpoint: Path, shape: EncoderShape, prepared: Path) -> list[System]:
+    """Every peer of a checkpoint; `prepared` is the folder that was given to `prepare`."""
+    base = EncoderShape(num_layers=12, hidden_size=768, intermediate_size=3072)
+    pytorch = {"checkpoint": str(checkpoint)}
+    systems = [
+        System("BERT-base-sized PyTorch FP32, padded", "pytorch", {"checkpoint": None}, base, WINDOW, scored=False),
+        System("PyTorch FP32, padded", "pytorch", pytorch, shape, WINDOW),
+        System("PyTorch FP32", "pytorch", pytorch, shape),
+    ]
+    for precision, label in ((None, ""), ("f32", ", f32 hint")):
+        for kind in ("fp32", "int8"):
+            model = {"model": str(prepared / f"optimum-intel-{kind}"), "precision": precision}
+            name = f"optimum-intel {kind.upper()}{label}"
+            systems.append(System(name, "optimum_intel", model, shape, int8=kind == "int8", cached=True))
+    for kind in ("FP32", "FP32 optimized", "INT8 dynamic", "INT8 dynamic optimized", "INT8 static"):
+        file = prepared / f"onnxruntime-{kind.lower().replace(' ', '-')}.onnx"
+        systems.append(System(f"ONNX Runtime {kind}", "onnx_runtime", {"model": str(file)}, shape, int8="INT8" in kind))
+    return systems

@@ -1,0 +1,76 @@
+"""One system in a process of its own. Commands come on standard input, a JSON object a line, and so do the answers.
+
+    python -m peers.worker LOADER OPTIONS
+
+{"text": {"tokenizer", "question", "context"}, "pad_to"}   the logits of the first window of a question
+{"run": [[{"ids", "context"}, ...], ...], "pad_to", "outputs": bool}   of questions, given as their windows, the
+    times: of each the model's calls for all its windows; and the logits, if wanted
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from importlib import import_module
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from .model import Inputs, Model, Outputs
+
+
+def main(loader: str, options: str) -> None:
+    replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no reply
+    model: Model = import_module(f"peers.{loader}").load(**json.loads(options))
+    for line in sys.stdin:
+        match json.loads(line):
+            case {"text": text, "pad_to": pad_to}:
+                window = _first_window(**text)
+                reply: dict[str, Any] = {"outputs": _readable(model(_inputs(window, pad_to)), window)}
+            case {"run": questions, "pad_to": pad_to, "outputs": wanted}:
+                seconds, outputs = _run(model, [[_inputs(window, pad_to) for window in own] for own in questions])
+                reply = {"seconds": seconds}
+                if wanted:
+                    reply["outputs"] = [list(map(_readable, *both)) for both in zip(outputs, questions, strict=True)]
+        print(json.dumps(reply), file=replies, flush=True)
+
+
+def _run(model: Model, questions: list[list[Inputs]]) -> tuple[list[float], list[list[Outputs]]]:
+    seconds, outputs = [], []
+    for windows in questions:
+        started = perf_counter()
+        answers = [model(inputs) for inputs in windows]
+        seconds.append(perf_counter() - started)
+        outputs.append(answers)
+    return seconds, outputs
+
+
+def _inputs(window: dict[str, Any], pad_to: int) -> Inputs:
+    ids, context = window["ids"], window["context"]  # its tokens, and the first one of its context
+    length = max(len(ids), pad_to)
+    inputs = {name: np.zeros((1, length), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
+    inputs["input_ids"][0, : len(ids)] = ids
+    inputs["attention_mask"][0, : len(ids)] = 1
+    inputs["token_type_ids"][0, context : len(ids)] = 1
+    return inputs
+
+
+def _first_window(tokenizer: str, question: str, context: str) -> dict[str, Any]:
+    from tokenizers import Tokenizer
+
+    loaded = Tokenizer.from_file(tokenizer)
+    loaded.no_padding()
+    loaded.enable_truncation(384, stride=128, strategy="only_second")
+    encoding = loaded.encode(question, context)
+    return {"ids": encoding.ids, "context": encoding.sequence_ids.index(1)}
+
+
+def _readable(outputs: Outputs, window: dict[str, Any]) -> dict[str, Any]:
+    length, padded = len(window["ids"]), outputs.start.shape[1]
+    kept = {layer: int((positions[0] < padded).sum()) for layer, positions in outputs.kept_positions.items()}
+    return {"start": outputs.start[0, :length].tolist(), "end": outputs.end[0, :length].tolist(), "kept": kept}
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

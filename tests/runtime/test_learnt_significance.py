@@ -1,0 +1,173 @@
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from openvino import opset15
+
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime.scorer import score
+
+Floats = npt.NDArray[np.float32]
+PADDING = -10000.0
+
+
+@pytest.fixture(scope="module", params=ops.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test on every path that this CPU has; ops are made while the variable is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
+        assert ops.isa() == request.param
+        yield request.param
+
+
+@cache
+def scorer(
+    hidden: int = 40, width: int = 32, kernel_sizes: tuple[int, ...] = (3, 9), heads: int = 16, head_size: int = 4
+) -> Scorer:
+    torch.manual_seed(hidden + width)
+    made = Scorer(hidden, width, kernel_sizes, heads=heads, head_size=head_size)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(2)  # so that the sigmoid is not near one half everywhere
+    return made
+
+
+def inputs_of(hidden: int) -> list[ov.Node]:
+    return [opset15.parameter(shape, np.float32) for shape in ([-1, -1, hidden], [-1, -1], [-1, -1])]
+
+
+@cache
+def compiled(isa: str, made: Scorer, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
+    assert ops.isa() == isa
+    weights = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
+    inputs = inputs_of(weights["input.weight"].shape[1] // 3)
+    state, question, mask = (node.output(0) for node in inputs)
+    options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
+    return ops.core().compile_model(ov.Model([score(state, question, mask, weights)], inputs), "CPU", options)
+
+
+def run(model: ov.CompiledModel, state: Floats, question: Floats, mask: Floats) -> Floats:
+    request = model.create_infer_request()
+    request.start_async([state, question, mask])
+    request.wait()
+    result: Floats = request.get_output_tensor(0).data.copy()
+    return result
+
+
+def batch(lengths: list[int], questions: list[int], hidden: int = 40, seed: int = 0) -> tuple[Floats, Floats, Floats]:
+    """States, questions that begin each sequence, and masks of padding behind it."""
+    positions = np.arange(max(lengths))
+    state = np.random.default_rng(seed).standard_normal((len(lengths), len(positions), hidden), np.float32)
+    question = (positions < np.array(questions)[:, None]).astype(np.float32)
+    mask = np.where(positions < np.array(lengths)[:, None], 0, PADDING).astype(np.float32)
+    return state, question, mask
+
+
+def expected(made: Scorer, state: Floats, question: Floats, mask: Floats) -> Floats:
+    real = torch.from_numpy((mask == 0).astype(np.float32))
+    with torch.no_grad():
+        significance: Floats = made(torch.from_numpy(state), torch.from_numpy(question), real).numpy()
+    return significance
+
+
+@pytest.mark.parametrize("length", [1, 2, 23, 24, 25, 171])
+@pytest.mark.parametrize(("hidden", "width", "kernel_sizes"), [(40, 32, (3, 9)), (384, 64, (9, 17)), (7, 16, ())])
+def test_equals_the_scorer_in_pytorch(
+    isa: str, length: int, hidden: int, width: int, kernel_sizes: tuple[int, ...]
+) -> None:
+    made = scorer(hidden, width, kernel_sizes)
+    inputs = batch([length], [min(length, 12)], hidden)
+    np.testing.assert_allclose(run(compiled(isa, made), *inputs), expected(made, *inputs), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("width", [1, 17, 24])
+def test_any_width_is_filled_up(isa: str, width: int) -> None:
+    # hidden size, width and heads alike: no axis may be taken for another
+    made = scorer(hidden=width, width=width, heads=width, head_size=3)
+    inputs = batch([30], [5], hidden=width)
+    np.testing.assert_allclose(run(compiled(isa, made), *inputs), expected(made, *inputs), rtol=0, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_equals_pytorch_in_any_batch(isa: str, data: st.DataObject) -> None:
+    lengths = data.draw(st.lists(st.integers(1, 60), min_size=1, max_size=4))
+    questions = [data.draw(st.integers(0, length)) for length in lengths]
+    state, question, mask = batch(lengths, questions, seed=data.draw(st.integers(0, 99)))
+    got, wanted = run(compiled(isa, scorer()), state, question, mask), expected(scorer(), state, question, mask)
+    np.testing.assert_allclose(got[mask == 0], wanted[mask == 0], rtol=0, atol=1e-5)
+    assert not got[mask != 0].any()
+
+
+def test_each_sequence_as_if_alone_and_unpadded(isa: str) -> None:
+    lengths, questions = [50, 7, 26], [9, 7, 0]
+    state, question, mask = batch(lengths, questions)
+    together = run(compiled(isa, scorer()), state, question, mask)
+    for b, n in enumerate(lengths):
+        alone = run(compiled(isa, scorer()), *(array[b : b + 1, :n] for array in (state, question, mask)))
+        np.testing.assert_array_equal(together[b, :n], alone[0])
+
+
+def test_padding_may_hold_anything(isa: str) -> None:
+    state, question, mask = batch([50, 20], [9, 4])
+    clean = run(compiled(isa, scorer()), state, question, mask)
+    state[1, 20:] = np.nan
+    np.testing.assert_array_equal(run(compiled(isa, scorer()), state, question, mask), clean)
+
+
+def test_nan_in_a_real_token_is_not_hidden(isa: str) -> None:
+    state, question, mask = batch([20], [4])
+    state[0, 15, 3] = np.nan
+    assert np.isnan(run(compiled(isa, scorer()), state, question, mask)[0, 15])
+
+
+def test_same_bits_for_any_number_of_threads(isa: str) -> None:
+    inputs = batch([171, 90], [12, 30])
+    first = run(compiled(isa, scorer(), threads=1), *inputs)
+    for threads in (2, 3):
+        np.testing.assert_array_equal(run(compiled(isa, scorer(), threads=threads), *inputs), first)
+
+
+def test_concurrent_requests_do_not_disturb_each_other(isa: str) -> None:
+    model = compiled(isa, scorer(), threads=2, streams=2)
+    cases = [batch([n], [n // 3], seed=n) for n in range(10, 90, 5)]
+    alone = [run(model, *case) for case in cases]
+    with ThreadPoolExecutor(4) as pool:
+        for wanted, got in zip(alone * 5, pool.map(lambda case: run(model, *case), cases * 5), strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"width": 24}, "width 24 is not a multiple of 16"),
+        ({"heads": 8}, "8 heads of 2 numbers; give a multiple of 16"),
+        ({"head_size": 0}, "16 heads of 0 numbers"),
+        ({"kernel_sizes": [4]}, "sees 4 tokens; it must be an odd number"),
+        ({"scorer": 100}, r"the scorer has 100 numbers where width 16 .* need 1297"),
+        ({"state": [1, 4]}, r"the state has shape \[1,4\]"),
+        ({"question": [1, 5]}, r"the question has shape \[1,5\]"),
+        ({"mask": [2, 4]}, r"the mask has shape \[2,4\]"),
+        ({"kind": np.float64}, "the state is of type f64; convert it to f32"),
+    ],
+)
+def test_refuses_wrong_inputs_when_the_graph_is_built(change: dict[str, object], message: str) -> None:
+    case: dict[str, Any] = {"state": [1, 4, 6], "question": [1, 4], "mask": [1, 4], "kind": np.float32}
+    case |= {"width": 16, "heads": 16, "head_size": 2, "kernel_sizes": [3]}
+    case["scorer"] = (3 * 6 + 2) * 16 + (2 * 2 * 6 + 16) * 16 + (3 + 16 + 2) * 16 + 1
+    case |= change
+    inputs = [opset15.parameter(case["state"], case["kind"])]
+    inputs += [opset15.parameter(case[name], np.float32) for name in ("question", "mask")]
+    inputs.append(opset15.parameter([case["scorer"]], np.float32))
+    sizes = {name: case[name] for name in ("width", "heads", "head_size", "kernel_sizes")}
+    with pytest.raises(RuntimeError, match=message):
+        ops.learnt_significance(*(node.output(0) for node in inputs), **sizes)
