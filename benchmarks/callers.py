@@ -58,7 +58,7 @@ def main() -> None:
         for _ in range(max(CALLERS)):  # each request of the pool prepares kernels of its own
             with ThreadPoolExecutor(max(CALLERS)) as pool:
                 list(pool.map(answer, range(len(inputs))))
-        seconds: dict[str, list[float]] = {f"{n} threads": [] for n in CALLERS} | {"batches of 8": []}
+        seconds: dict[str, list[float]] = {name: [] for name in (*(f"{n} threads" for n in CALLERS), "batches of 8")}
         generator = np.random.default_rng(0)
         for _ in range(arguments.passes):
             for n in generator.permutation(CALLERS):

@@ -112,7 +112,7 @@ def executed_macs(bundle: Bundle, config: str, windows: Sequence[Window]) -> int
 
 def rows(seconds: dict[str, Seconds], macs: dict[str, int]) -> list[tuple[str, ...]]:
     full = seconds["full"]
-    found = [("stock", "", f"{1e3 * np.median(seconds['stock']):.2f}", "1", "", "")]
+    found: list[tuple[str, ...]] = [("stock", "", f"{1e3 * np.median(seconds['stock']):.2f}", "1", "", "")]
     for name, own in seconds.items():
         if name == "stock":
             continue

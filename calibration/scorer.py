@@ -91,8 +91,9 @@ class Scorer(nn.Module):
             for layer, rows in ((self.match_token, state), (self.match_question, state[:, columns]))
         )
         there = question[:, None, None, columns] > 0
-        likeness = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
-        return likeness.masked_fill(~there.any(3), 0.0).mT
+        likeness: Tensor = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
+        of_question: Tensor = likeness.masked_fill(~there.any(3), 0.0)
+        return of_question.mT
 
 
 def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
