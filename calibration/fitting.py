@@ -25,7 +25,7 @@ from .states import StateReader, States
 BATCH_SIZE = 16
 LEARNING_RATE = 4e-3
 WARM_UP_STEPS = 20
-WIDENED_BY = 4
+WIDENED_BY = 2
 """Tokens on each side of a likely start or end that are worth keeping, too."""
 WEIGHT_OF_KEPT = 5.0
 """A token that matters weighs so many times one that does not: dropping it costs more than keeping another."""
