@@ -45,6 +45,7 @@ _COMPILED = 16
 _TIMED_WINDOWS = 48
 _REPEATS = 3
 _FRONT_WINDOWS, _FRONT_REPEATS = 96, 8  # what gets a name is decided by a few per cent
+_USUAL_FRONT, _SECONDS_TO_COMPILE = 16, 2.0
 _SECONDS_BETWEEN_LINES = 20.0
 # First layer that selects, and by how much the shares of it and each later one fall.
 _RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
@@ -291,8 +292,9 @@ def _trial(
 
 
 def _seconds_to_report(full: Trial, num_questions: int) -> float:
-    """Time for what follows the search: the front, about two minutes, and named configurations on each question."""
-    return 120 + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
+    """Time for what follows the search: compiling and timing the front, and named configurations on each question."""
+    timed = _USUAL_FRONT * (_SECONDS_TO_COMPILE + _FRONT_WINDOWS * (_FRONT_REPEATS + 1) * full.latency_ms / 1e3)
+    return timed + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
 
 
 @dataclass(frozen=True)
