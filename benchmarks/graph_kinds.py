@@ -3,10 +3,11 @@
     python benchmarks/graph_kinds.py BUNDLE DATA.json [--json FILE]
 
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
-graph that has the configuration as inputs. With lengths padded to a multiple of 16, 8 or 1, for one and for eight
-configurations (the bundle's, and some between them), in a process of its own, one after the other: a first pass over
-random windows of DATA, in which graphs are compiled and kernels prepared, then passes that are timed. Memory is what
-the process holds beyond what it held before its first graph.
+graph that has the configuration as inputs. With lengths padded to a multiple of 16, 8, 4 or 1, for one and for eight
+configurations (the bundle's, and some between them), each in a process of its own: a first pass over random windows
+of DATA, in which graphs are compiled and kernels prepared, then passes that take turns. Memory is what the process
+holds beyond what it held before its first graph. Ratios are of sums over the windows, with the lowest and highest of
+the passes'.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import perf_counter
 
@@ -27,14 +28,16 @@ from dynamic_tinybert.runtime import LengthConfig, cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
+from dynamic_tinybert.runtime.model import has_int16_attention
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
 from peers.measuring import windows_of
 
-KINDS = [(kind, multiple) for kind in ("dynamic", "elastic") for multiple in (16, 8, 1)]
+KINDS = [(kind, multiple) for kind in ("dynamic", "elastic") for multiple in (16, 8, 4, 1)]
 KINDS.append(("static", 16))  # OpenVINO 2026.4.1 crashes in a static Gather of fewer than 16 of a sequence's tokens
 COUNTS = (1, 8)
+WARM_UP = 3
 Arrays = dict[str, np.ndarray]
 
 
@@ -74,7 +77,7 @@ def graphs(bundle: Bundle, kind: str, multiple: int, threads: int) -> Callable[[
                 num_heads=bundle.num_attention_heads,
                 scorers=scorers,
                 multiple=multiple,
-                int16_attention=bundle.quantization["precision"] == "int8" and ops.int16_attention(),
+                int16_attention=has_int16_attention(bundle),
             )
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
         return made[key]
@@ -92,7 +95,8 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def measure(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -> dict[str, float]:
+def serve(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -> None:
+    """Print the seconds of a first pass and the memory after it, then those of one more for each line of input."""
     bundle = open_bundle(arguments.bundle)
     examples = read_squad(arguments.data)
     chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[: arguments.windows]]
@@ -112,54 +116,99 @@ def measure(arguments: argparse.Namespace, kind: str, multiple: int, count: int)
                 seconds.append(perf_counter() - started)
         return seconds
 
-    first = one_pass()
-    later = np.array([one_pass() for _ in range(arguments.passes)])
-    full = slice(0, None, len(configs))  # `full` comes first for each window
-    return {
-        "ms": 1e3 * float(np.median(later, axis=0).mean()),
-        "full ms": 1e3 * float(np.median(later, axis=0)[full].mean()),
-        "first ms": 1e3 * float(np.mean(first)),
-        "MiB": resident_mib() - before,
-    }
+    print(json.dumps(one_pass()), resident_mib() - before, flush=True)
+    for _ in sys.stdin:  # each line asks for one more
+        for arrays in inputs[:WARM_UP]:
+            for config in configs:
+                given = arrays | (bounds(config) if kind == "elastic" else {})
+                request_of(config, arrays["input_ids"].shape[1]).infer(given, share_inputs=True)
+        print(json.dumps(one_pass()), resident_mib() - before, flush=True)
 
 
-def rows(found: dict[tuple[str, int, int], dict[str, float]]) -> Sequence[str]:
-    most = max(COUNTS)
-    base = found[*KINDS[0], most]
-    return [
-        f"| {kind} | {multiple} | {many['ms']:.2f} | {many['ms'] / base['ms']:.2f} | {many['full ms']:.2f} | "
-        f"{many['first ms']:.1f} | {one['MiB']:.0f} | {many['MiB']:.0f} | {many['MiB'] / one['MiB']:.2f} |"
-        for kind, multiple in KINDS
-        for one, many in [[found[kind, multiple, count] for count in COUNTS]]
-    ]
+class Kind:
+    """A kind of graph at work in a process of its own."""
+
+    def __init__(self, kind: str, multiple: int, count: int) -> None:
+        command = [sys.executable, *sys.argv, "--only", kind, str(multiple), str(count)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.configs = count
+        self.mib = 0.0
+        self.first = self.reply()
+        self.later: list[list[list[float]]] = []
+
+    def one_pass(self) -> None:
+        assert self.process.stdin is not None
+        print("again", file=self.process.stdin, flush=True)
+        self.later.append(self.reply())
+
+    def reply(self) -> list[list[float]]:
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"{self.process.args} ended with {self.process.wait()}")
+        seconds, _, mib = line.rpartition(" ")
+        self.mib = float(mib)
+        return np.reshape(json.loads(seconds), (-1, self.configs)).tolist()  # type: ignore[no-any-return]
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def rows(found: dict[tuple[str, int], tuple[Kind, Kind]]) -> Iterator[str]:
+    _, base = found[KINDS[0]]
+    base_seconds = np.sum(base.later, (1, 2))
+    for (kind, multiple), (one, many) in found.items():
+        seconds = np.sum(many.later, (1, 2))
+        ratios = seconds / base_seconds
+        of_full = np.array(many.later)[:, :, 0].sum(1) / np.array(base.later)[:, :, 0].sum(1)
+        yield (
+            f"| {kind} | {multiple} | {1e3 * np.median(many.later):.2f} | "
+            f"{seconds.sum() / base_seconds.sum():.3f} [{ratios.min():.3f}, {ratios.max():.3f}] | "
+            f"{np.median(of_full):.3f} [{of_full.min():.3f}, {of_full.max():.3f}] | "
+            f"{1e3 * np.mean(one.first):.1f} | {1e3 * np.mean(many.first):.1f} | "
+            f"{one.mib:.0f} | {many.mib:.0f} | {many.mib / one.mib:.2f} |"
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--windows", type=int, default=100)
-    parser.add_argument("--passes", type=int, default=3)
+    parser.add_argument("--windows", type=int, default=60)
+    parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         kind, multiple, count = arguments.only
-        print(json.dumps(measure(arguments, kind, int(multiple), int(count))))
+        serve(arguments, kind, int(multiple), int(count))
         return
-    found = {}
-    for count in COUNTS:
+    found: dict[tuple[str, int], tuple[Kind, Kind]] = {}
+    started: list[Kind] = []
+    try:
         for kind, multiple in KINDS:
-            command = [sys.executable, *sys.argv, "--only", kind, str(multiple), str(count)]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            found[kind, multiple, count] = json.loads(done.stdout)
+            for count in COUNTS:
+                started.append(Kind(kind, multiple, count))
+            found[kind, multiple] = (started[-2], started[-1])
+        for number in range(arguments.passes):
+            for one in started[:: 1 if number % 2 else -1]:
+                one.one_pass()
+    finally:
+        for one in started:
+            one.end()
     print(f"{cpu.name()}, {arguments.threads} threads, {arguments.windows} windows, OpenVINO {ov.__version__}")
-    print("| Graphs | Multiple | ms, 8 configurations | x | `full` ms | first pass ms | MiB, 1 | MiB, 8 | x |")
-    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    print("| Graphs | Multiple | ms | time, x | `full`, x | first pass ms, 1 | 8 | MiB, 1 | MiB, 8 | x |")
+    print("| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     print(*rows(found), sep="\n")
     if arguments.json:
-        arguments.json.write_text(json.dumps({" ".join(map(str, key)): value for key, value in found.items()}))
+        raw = {
+            f"{kind} {multiple} {one.configs}": {"first": one.first, "later": one.later, "MiB": one.mib}
+            for (kind, multiple), pair in found.items()
+            for one in pair
+        }
+        arguments.json.write_text(json.dumps(raw))
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ from .schedules import Schedule, ScheduleSpace
 from .search import Progress, search
 from .trial import Trial
 
-_FITTING_SHARE = 0.45  # of the budget
+_FITTING_SHARE = 0.55  # of the budget
 _HEADROOMS = (1.5, 2.0, 3.0, math.inf)
 _BATCH = 8
 _TURN = 64  # questions
@@ -149,7 +149,7 @@ def calibrate(
             seconds = _FITTING_SHARE * 60 * budget_minutes
             scorers, sample, done = learnt_significance(source, questions.fitting, folder / "fit", seconds, seed)
             note(done)
-            space = ScheduleSpace(num_layers, selectable=range(1, num_layers), headrooms=_HEADROOMS)
+            space = ScheduleSpace(num_layers, selectable=sample.layers, headrooms=_HEADROOMS)
             to_config = sample.length_config
         else:
             scorers, to_config, space = None, _keep_ratios, ScheduleSpace(num_layers)

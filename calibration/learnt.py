@@ -24,9 +24,10 @@ _MOST_PASSES = 10
 def learnt_significance(
     bundle: Bundle, examples: Sequence[Example], folder: Path, seconds: float, seed: int
 ) -> tuple[Path, SignificanceSample, str]:
-    """Fit scorers for every layer but the first, or take those that `folder` has from an interrupted run.
+    """Fit scorers for all layers but the first and the last, or take those that `folder` has from an interrupted run.
 
-    The first layer's attention has seen too little to tell what matters.
+    The first layer's attention has seen too little to tell what matters. Behind the last one's only its feed-forward
+    part has fewer tokens, which pays for little more than the scorer.
 
     Args:
         bundle: The bundle.
@@ -40,19 +41,20 @@ def learnt_significance(
         and a line that says what was done.
     """
     num_layers = bundle.shape.num_layers
+    layers = range(1, max(2, num_layers - 1))
     done = "Scorers are there from the interrupted run"
     if not folder.is_dir():
         fit = fit_scorers(
             bundle,
             examples,
-            range(1, num_layers),
+            layers,
             seconds=seconds,
             most_passes=min(_MOST_PASSES, max(1, _ENOUGH_QUESTIONS // len(examples))),
             seed=seed,
             progress=True,
         )
         losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
-        done = f"Fitted scorers of layers 1 to {num_layers - 1} on {fit.windows} windows; losses held out: {losses}"
+        done = f"Fitted scorers of layers 1 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
         partial = folder.with_name(f"{folder.name}.partial")
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)

@@ -12,7 +12,10 @@ from openvino import opset13
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle
 from dynamic_tinybert.runtime.compiled import CompiledGraph
+from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, has_int16_attention
 from dynamic_tinybert.runtime.windows import Window
 
 
@@ -40,7 +43,14 @@ class StateReader:
 
     def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
         """Compile the graph of a bundle; `layers` are those whose states are wanted."""
-        model = ops.core().read_model(bundle.model_xml)
+        num_layers = bundle.shape.num_layers
+        model = with_selection(
+            ops.core().read_model(bundle.model_xml),
+            LengthConfig.full(num_layers),
+            num_layers=num_layers,
+            num_heads=bundle.num_attention_heads,
+            int16_attention=has_int16_attention(bundle),
+        )
         nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
         for layer in layers:
             result = opset13.result(nodes[f"layer.{layer}.attention.output"])
@@ -52,7 +62,7 @@ class StateReader:
 
     def __call__(self, windows: Sequence[Window]) -> States:
         """Run one batch."""
-        inputs = stack_windows(windows)
+        inputs = stack_windows(windows, multiple=LENGTH_MULTIPLE)  # kernels are prepared for each new length
         outputs = self._graph.infer(inputs)
         real = inputs["attention_mask"].astype(np.float32)
         return States(

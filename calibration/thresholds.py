@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,11 @@ class SignificanceSample:
         """
         self._significance = significance
         self._num_layers = num_layers
+
+    @property
+    def layers(self) -> Collection[int]:
+        """The layers that have a scorer."""
+        return self._significance.keys()
 
     def length_config(self, schedule: Schedule) -> LengthConfig:
         """Thresholds with which layers keep the shares of a schedule of all tokens of the sample."""

@@ -70,9 +70,9 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
             yield bucket[first : first + batch_size]
 
 
-def stack_windows(windows: Sequence[Window]) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of a model for a batch of windows, int64 [B, L] by name."""
-    shape = (len(windows), max(map(len, windows)))
+def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
+    """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
+    shape = (len(windows), -(-max(map(len, windows)) // multiple) * multiple)
     input_ids, attention_mask, token_type_ids = (np.zeros(shape, np.int64) for _ in range(3))
     for row, window in enumerate(windows):
         input_ids[row, : len(window)] = window.encoding.ids

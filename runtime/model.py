@@ -23,7 +23,7 @@ from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
 from .scorer import ScorerWeights, load_scorers, macs_per_token
 
-LENGTH_MULTIPLE = 16
+LENGTH_MULTIPLE = 8
 """Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
 
 _SHORT_FORMS = {
@@ -83,7 +83,6 @@ class LengthAdaptiveModel:
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
-        self._int16_attention = bundle.quantization["precision"] == "int8" and ops.int16_attention()
         self._graphs = CompiledGraphs(max_compiled)
         self._warn_of_saturation()
 
@@ -241,7 +240,7 @@ class LengthAdaptiveModel:
 
         Args:
             length_configs: By default all of the bundle, at most as many as are kept in memory.
-            lengths: Input lengths in tokens; by default every multiple of 16 up to 384.
+            lengths: Input lengths in tokens; by default every multiple of 8 up to 384.
         """
         configs = list(self.length_configs)[: self.max_compiled] if length_configs is None else length_configs
         sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
@@ -274,7 +273,7 @@ class LengthAdaptiveModel:
                     num_heads=self.bundle.num_attention_heads,
                     scorers=self._scorers,
                     multiple=LENGTH_MULTIPLE,
-                    int16_attention=self._int16_attention,
+                    int16_attention=has_int16_attention(self.bundle),
                 )
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
@@ -291,6 +290,11 @@ class LengthAdaptiveModel:
                 SaturationWarning,
                 stacklevel=4,
             )
+
+
+def has_int16_attention(bundle: Bundle) -> bool:
+    """Whether attention of this bundle multiplies integers here; see `ops.attention`."""
+    return bundle.quantization["precision"] == "int8" and ops.int16_attention()
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

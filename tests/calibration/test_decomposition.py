@@ -18,6 +18,7 @@ from dynamic_tinybert.runtime.bundle import open_bundle, write_manifest
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import executed_macs
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.scorer import load_scorers, macs_per_token
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
@@ -151,7 +152,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def up(length: int) -> int:
-    return math.ceil(length / 16) * 16
+    return math.ceil(length / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def simulated_ms(config: LengthConfig, length: int) -> float:

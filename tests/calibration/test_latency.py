@@ -23,6 +23,7 @@ from dynamic_tinybert.calibration.latency import (
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.inference import stack_windows
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
@@ -41,7 +42,7 @@ TRUE = {
 
 
 def up(length: int) -> int:
-    return math.ceil(length / 16) * 16
+    return math.ceil(length / LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def naive_terms(config: LengthConfig, length: int, kept: list[int]) -> Counter[str]:

@@ -73,10 +73,10 @@ def naive(query: Floats, key: Floats, value: Floats, mask: Floats, heads: int, *
         real = np.flatnonzero(mask[b] == 0)
         for head in range(heads):
             columns = slice(head * dim, (head + 1) * dim)
-            q, k, v = (x[b, real, columns] for x in (query, key, value))
+            q, k, v = (x[b, real, columns].astype(np.float64) for x in (query, key, value))
             if int16 and len(real):
                 q, k, v = rounded(q, 2047, axis=1), rounded(k, 2047, axis=1), rounded(v, 32767, axis=0)
-            for i, row in zip(real, q.astype(np.float64), strict=True):
+            for i, row in zip(real, q, strict=True):
                 scores = k.astype(np.float64) @ row / math.sqrt(dim)
                 weights = np.exp(scores - scores.max())
                 weights /= weights.sum()
@@ -85,10 +85,11 @@ def naive(query: Floats, key: Floats, value: Floats, mask: Floats, heads: int, *
     return context, significance
 
 
-def rounded(values: Floats, most: int, axis: int) -> npt.NDArray[np.float64]:
+def rounded(values: npt.NDArray[np.float64], most: int, axis: int) -> npt.NDArray[np.float64]:
     """Values that are whole multiples of the largest one along an axis, divided by `most`."""
-    largest = np.abs(values).max(axis, keepdims=True)
-    whole = np.rint(values * (np.float32(most) / largest))  # in float32, as the op rounds
+    in_float32 = values.astype(np.float32)  # as the op rounds
+    largest = np.abs(in_float32).max(axis, keepdims=True)
+    whole: npt.NDArray[np.float32] = np.rint(in_float32 * (np.float32(most) / largest))
     return whole.astype(np.float64) * largest / most
 
 
