@@ -1,0 +1,107 @@
+"""Where the time of one request goes: a bundle's nodes by kind, and the whole call over its FullyConnected nodes.
+
+    python benchmarks/nodes.py BUNDLE [--length-config NAME] [--length 171] [--threads 2]
+
+Batch 1, random tokens behind a question of 16. The call is timed in a graph without profiling, whose requests take
+turns with those of the profiled one; OpenVINO gives each node's mean over all requests. Beside it what the CPU could do
+at best in the same run: the multiply-accumulates of the request at the rate of a loop of INT8 dot products.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import defaultdict
+from pathlib import Path
+from time import perf_counter
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+
+from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.graph import with_selection
+from dynamic_tinybert.runtime.inference import WindowOutput
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, has_int16_attention
+from dynamic_tinybert.runtime.scorer import load_scorers
+
+from cpu_limits import measure_cpu_limits
+
+Ids = npt.NDArray[np.int64]
+WARM_UP, REQUESTS, QUESTION = 20, 200, 16
+
+
+def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
+    graph = with_selection(
+        ops.core().read_model(bundle.model_xml),
+        bundle.length_configs[config].config,
+        num_layers=bundle.shape.num_layers,
+        num_heads=bundle.num_attention_heads,
+        scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
+        multiple=LENGTH_MULTIPLE,
+        int16_attention=has_int16_attention(bundle),
+    )
+    properties = {
+        "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+        "INFERENCE_NUM_THREADS": threads,
+        "PERFORMANCE_HINT": "LATENCY",
+        "PERF_COUNT": profiled,
+    }
+    return ops.core().compile_model(graph, "CPU", properties).create_infer_request()
+
+
+def executed_macs(bundle: Bundle, config: str, ids: Ids, types: Ids) -> int:
+    model, length = LengthAdaptiveModel(bundle), ids.shape[1]
+    output = model(ids, token_type_ids=types, length_config=config)
+    kept = {layer: int((positions < length).sum()) for layer, positions in output.kept_positions.items()}
+    window = WindowOutput(output.start_logits[0], output.end_logits[0], kept)
+    return model.executed_macs(config, length, window.kept_by_layer(length, bundle.shape.num_layers))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("--length-config", default="full")
+    parser.add_argument("--length", type=int, default=171, help="tokens")
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    bundle, length = open_bundle(arguments.bundle), arguments.length
+    ids = np.random.default_rng(0).integers(1000, bundle.vocab_size, (1, length))
+    types = (np.arange(length) >= QUESTION).astype(np.int64)[None]
+    inputs = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
+    timed, profiled = (
+        compiled(bundle, arguments.length_config, arguments.threads, profiled=profiled) for profiled in (False, True)
+    )
+    seconds = []
+    for _ in range(WARM_UP + REQUESTS):
+        profiled.infer(inputs, share_inputs=True)
+        timed.infer(inputs, share_inputs=True)
+        started = perf_counter()
+        timed.infer(inputs, share_inputs=True)
+        seconds.append(perf_counter() - started)
+    wall = 1e6 * float(np.median(seconds[WARM_UP:]))
+    kinds: defaultdict[str, list[float]] = defaultdict(list)
+    for node in profiled.profiling_info:
+        if node.status == ov.ProfilingInfo.Status.EXECUTED:
+            kind = node.node_name.rsplit("_", 1)[0] if node.node_type == "Reference" else node.node_type
+            kinds[kind].append(node.real_time.total_seconds() * 1e6)
+    limits = measure_cpu_limits(arguments.threads)
+    print(
+        f"{bundle.path}, {arguments.length_config}, {length} tokens, {cpu.name()}, {arguments.threads} threads, {limits}"
+    )
+    print("| Nodes | number | µs |\n| --- | ---: | ---: |")
+    for kind, times in sorted(kinds.items(), key=lambda item: -sum(item[1])):
+        if sum(times) >= 1:
+            print(f"| {kind} | {len(times)} | {sum(times):.0f} |")
+    matmuls = sum(sum(times) for kind, times in kinds.items() if kind.startswith("FullyConnected"))
+    macs = executed_macs(bundle, arguments.length_config, ids, types)
+    in_int8 = bundle.quantization["precision"] == "int8"
+    best = 1e6 * (limits.seconds(macs, 0) if in_int8 else limits.seconds(0, macs))
+    print(
+        f"a call {wall:.0f} µs; its FullyConnected nodes {matmuls:.0f} µs, {wall / matmuls:.2f}x; "
+        f"{macs / 1e6:.0f} million multiply-accumulates, which this CPU does in {best:.0f} µs at best ({best / wall:.0%})"
+    )
+
+
+if __name__ == "__main__":
+    main()
