@@ -87,7 +87,8 @@ def main() -> None:
             kinds[kind].append(node.real_time.total_seconds() * 1e6)
     limits = measure_cpu_limits(arguments.threads)
     print(
-        f"{bundle.path}, {arguments.length_config}, {length} tokens, {cpu.name()}, {arguments.threads} threads, {limits}"
+        f"{bundle.path.name}, {arguments.length_config}, {length} tokens; {cpu.name()}, {arguments.threads} threads; "
+        f"{limits}"
     )
     print("| Nodes | number | µs |\n| --- | ---: | ---: |")
     for kind, times in sorted(kinds.items(), key=lambda item: -sum(item[1])):
@@ -99,7 +100,7 @@ def main() -> None:
     best = 1e6 * (limits.seconds(macs, 0) if in_int8 else limits.seconds(0, macs))
     print(
         f"a call {wall:.0f} µs; its FullyConnected nodes {matmuls:.0f} µs, {wall / matmuls:.2f}x; "
-        f"{macs / 1e6:.0f} million multiply-accumulates, which this CPU does in {best:.0f} µs at best ({best / wall:.0%})"
+        f"{macs / 1e6:.0f} million multiply-accumulates, at best {best:.0f} µs, {best / wall:.0%} of the call"
     )
 
 
