@@ -1,6 +1,6 @@
 """Time and memory of the kinds of graph that can serve several length configurations at mixed lengths.
 
-    python benchmarks/graph_kinds.py BUNDLE DATA.json [--json FILE]
+    python benchmarks/graph_kinds.py BUNDLE DATA.json [--length TOKENS] [--json FILE]
 
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
 graph that has the configuration as inputs. With lengths padded to a multiple of 16, 8, 4 or 1, for one and for eight
@@ -99,8 +99,11 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -
     """Print the seconds of a first pass and the memory after it, then those of one more for each line of input."""
     bundle = open_bundle(arguments.bundle)
     examples = read_squad(arguments.data)
-    chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[: arguments.windows]]
-    windows = [own[0] for own in windows_of(bundle.tokenizer_json, chosen)]
+    windows = [own[0] for own in windows_of(bundle.tokenizer_json, examples)]
+    windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
+    if arguments.length:
+        windows.sort(key=lambda window: abs(len(window) - arguments.length))
+    del windows[arguments.windows :]
     inputs = [padded(dict(stack_windows([window])), multiple, bundle.max_length) for window in windows]
     configs = configurations(bundle, count)
     before = resident_mib()
@@ -176,6 +179,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--windows", type=int, default=60)
+    parser.add_argument("--length", type=int, help="windows nearest to so many tokens, instead of any")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
