@@ -28,7 +28,7 @@ from dynamic_tinybert.runtime import LengthConfig, cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.model import has_int16_attention
+from dynamic_tinybert.runtime.model import is_fused
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -77,7 +77,7 @@ def graphs(bundle: Bundle, kind: str, multiple: int, threads: int) -> Callable[[
                 num_heads=bundle.num_attention_heads,
                 scorers=scorers,
                 multiple=multiple,
-                int16_attention=has_int16_attention(bundle),
+                fused=is_fused(bundle),
             )
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
         return made[key]
@@ -148,7 +148,7 @@ class Kind:
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit(f"{self.process.args} ended with {self.process.wait()}")
+            raise SystemExit(f"{self.process.args!r} ended with {self.process.wait()}")
         seconds, _, mib = line.rpartition(" ")
         self.mib = float(mib)
         return np.reshape(json.loads(seconds), (-1, self.configs)).tolist()  # type: ignore[no-any-return]

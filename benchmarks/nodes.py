@@ -22,7 +22,7 @@ from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, has_int16_attention
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, is_fused
 from dynamic_tinybert.runtime.scorer import load_scorers
 
 from cpu_limits import measure_cpu_limits
@@ -39,7 +39,7 @@ def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov
         num_heads=bundle.num_attention_heads,
         scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
         multiple=LENGTH_MULTIPLE,
-        int16_attention=has_int16_attention(bundle),
+        fused=is_fused(bundle),
     )
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),

@@ -54,6 +54,7 @@ def variants(tokens: int, width: int, keep_ratios: Sequence[float]) -> dict[str,
     length = np.array([tokens], np.int32)
 
     qkv = (query, key, value, mask)
+    together = (np.concatenate([query, key, value], axis=2), mask)
     context, significance = attention(query, key, value)
     flops = 4 * tokens**2 * width
     torch.manual_seed(0)
@@ -73,16 +74,19 @@ def variants(tokens: int, width: int, keep_ratios: Sequence[float]) -> dict[str,
     table = {
         FUSED: Variant(qkv, fused_attention, [context], flops),
         "attention: stock, fused, INT8 QKᵀ": Variant(qkv, int8_fused_attention, [context], flops),
-        "attention: ours": Variant(qkv, our_attention, [context], flops),
+        "attention: ours": Variant(together, our_attention, [context], flops),
         "attention: ours, INT8": Variant(
-            qkv, partial(our_attention, int16=True), [context], flops, tolerance=INT8_TOLERANCE
+            together, partial(our_attention, int16=True), [context], flops, tolerance=INT8_TOLERANCE
         ),
         "attention + significance: stock": Variant(qkv, stock_significance, [context, significance], flops),
-        "attention + significance: ours": Variant(qkv, our_significance, [context, significance], flops),
+        "attention + significance: ours": Variant(together, our_significance, [context, significance], flops),
         "attention + significance: ours, INT8": Variant(
-            qkv, partial(our_significance, int16=True), [context, significance], flops, tolerance=INT8_TOLERANCE
+            together, partial(our_significance, int16=True), [context, significance], flops, tolerance=INT8_TOLERANCE
         ),
         "scorer: ours": Variant(scored, partial(our_scorer, weights), [learnt], scorer_flops),
+        "scorer: ours, INT8": Variant(
+            scored, partial(our_scorer, weights, int12=True), [learnt], scorer_flops, tolerance=INT8_TOLERANCE
+        ),
         "empty: ours": Variant(one_token, partial(selection, our_selection, 1), [one_mask, one_state]),
         "empty: stock": Variant(one_token, partial(selection, stock_selection, 1), [one_mask, one_state]),
         "empty: copy": Variant([state[:, :2]], copy, [state[:, 1:2]]),
@@ -93,16 +97,16 @@ def variants(tokens: int, width: int, keep_ratios: Sequence[float]) -> dict[str,
         copied, kept_rows = f"copy {ratio}", selected[1]
         source = np.concatenate([kept_rows[:, :1], kept_rows], axis=1)
         table[copied] = Variant([source], copy, [kept_rows], base=copied, overhead="empty: copy")
-        for whose, attend, choose in (
-            ("stock", stock_significance, stock_selection),
-            ("ours", our_significance, our_selection),
+        for whose, attend, choose, given in (
+            ("stock", stock_significance, stock_selection, qkv),
+            ("ours", our_significance, our_selection, together),
         ):
             alone = partial(selection, choose, ratio)
-            together = partial(attention_with_selection, attend, choose, ratio)
+            both = partial(attention_with_selection, attend, choose, ratio)
             table[f"select {ratio}: {whose}"] = Variant(
                 (significance, mask, length, state), alone, selected, base=copied, overhead=f"empty: {whose}"
             )
-            table[f"attention + select {ratio}: {whose}"] = Variant((*qkv, length, state), together, attended, flops)
+            table[f"attention + select {ratio}: {whose}"] = Variant((*given, length, state), both, attended, flops)
         table[f"scorer + select {ratio}: ours"] = Variant(
             (*scored, length),
             partial(scorer_with_selection, weights, ratio),
@@ -161,20 +165,19 @@ def stock_significance(query: ov.Output, key: ov.Output, value: ov.Output, mask:
     return [merge_heads(ops.matmul(probabilities, value, False, False)), ops.reduce_sum(sums, [1, 2], False)]
 
 
-def our_attention(
-    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, *, int16: bool = False
+def our_attention(projections: ov.Output, mask: ov.Output, *, int16: bool = False) -> Outputs:
+    """Query, key and value come side by side, from one matrix product."""
+    return [ours.attention(projections, mask, HEADS, int16=int16)]
+
+
+def our_significance(projections: ov.Output, mask: ov.Output, *, int16: bool = False) -> Outputs:
+    return ours.attention_with_significance(projections, mask, HEADS, int16=int16)
+
+
+def our_scorer(
+    weights: ScorerWeights, state: ov.Output, question: ov.Output, mask: ov.Output, *, int12: bool = False
 ) -> Outputs:
-    return [ours.attention(query, key, value, mask, HEADS, int16=int16)]
-
-
-def our_significance(
-    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, *, int16: bool = False
-) -> Outputs:
-    return ours.attention_with_significance(query, key, value, mask, HEADS, int16=int16)
-
-
-def our_scorer(weights: ScorerWeights, state: ov.Output, question: ov.Output, mask: ov.Output) -> Outputs:
-    return [score(state, question, mask, weights)]
+    return [score(state, question, mask, weights, int12=int12)]
 
 
 def stock_selection(ratio: float, significance: ov.Output, mask: ov.Output, length: ov.Output) -> Outputs:

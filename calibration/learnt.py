@@ -24,10 +24,10 @@ _MOST_PASSES = 10
 def learnt_significance(
     bundle: Bundle, examples: Sequence[Example], folder: Path, seconds: float, seed: int
 ) -> tuple[Path, SignificanceSample, str]:
-    """Fit scorers for all layers but the first and the last, or take those that `folder` has from an interrupted run.
+    """Fit scorers for all layers but the first and the last two, or take those of an interrupted run from `folder`.
 
-    The first layer's attention has seen too little to tell what matters. Behind the last one's only its feed-forward
-    part has fewer tokens, which pays for little more than the scorer.
+    The first layer's attention has seen too little to tell what matters. Behind the last ones' selection so little is
+    left to compute that it does not pay for the scorer.
 
     Args:
         bundle: The bundle.
@@ -41,7 +41,7 @@ def learnt_significance(
         and a line that says what was done.
     """
     num_layers = bundle.shape.num_layers
-    layers = range(1, max(2, num_layers - 1))
+    layers = range(1, max(2, num_layers - 2))
     done = "Scorers are there from the interrupted run"
     if not folder.is_dir():
         fit = fit_scorers(

@@ -36,7 +36,7 @@ class Scorer(nn.Module):
         self,
         hidden_size: int,
         width: int = 64,
-        kernel_sizes: Sequence[int] = (9, 17),
+        kernel_sizes: Sequence[int] = (9, 17, 33),
         *,
         heads: int = 16,
         head_size: int = 4,
@@ -46,7 +46,7 @@ class Scorer(nn.Module):
             raise InvalidInputError(f"kernel sizes {tuple(kernel_sizes)} must be odd, to centre on a token")
         self.kernel_sizes = tuple(kernel_sizes)
         self.heads = heads
-        self.input = nn.Linear(3 * hidden_size, width)
+        self.input = nn.Linear(2 * hidden_size, width)
         self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match = nn.Linear(heads, width, bias=False)
@@ -54,6 +54,7 @@ class Scorer(nn.Module):
             nn.Conv1d(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
         )
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in kernel_sizes)
+        self.pool = nn.Linear(width, width, bias=False) if kernel_sizes else None
         self.output = nn.Linear(width, 1)
 
     def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
@@ -70,14 +71,15 @@ class Scorer(nn.Module):
 
         """
         mean = question[:, None] @ state / question.sum(1).clamp(min=1)[:, None, None]
-        by_state, by_product, by_question = self.input.weight.chunk(3, 1)
-        # input([s, s * q, q]) = (W1 + W2 diag q) s + W3 q + b takes a third of the time
-        folded = by_state + by_product * mean
+        by_state, by_mean = self.input.weight.chunk(2, 1)  # of [state, mean], the latter being the same for all tokens
         matched = self.match(self._likeness(state, question))
-        hidden = functional.gelu(state @ folded.mT + (mean @ by_question.T + self.input.bias) + matched)
-        for convolution, mix in zip(self.convolution, self.mix, strict=True):
-            neighbours = convolution((hidden * real[..., None]).mT).mT
-            hidden = hidden + functional.gelu(mix(neighbours))
+        hidden = functional.relu(state @ by_state.T + (mean @ by_mean.T + self.input.bias) + matched)
+        context = (real * (1 - question))[..., None]
+        for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
+            mixed = mix(convolution((hidden * real[..., None]).mT).mT)
+            if k == len(self.mix) - 1:  # what competes with a token may be far from it
+                mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
+            hidden = hidden + functional.relu(mixed)
         logits: Tensor = self.output(hidden)
         return logits[..., 0]
 
@@ -127,11 +129,11 @@ def load_scorers(path: Path) -> dict[int, Scorer]:
 
 def _scorer_from(weights: ScorerWeights) -> Scorer:
     state = {name: torch.from_numpy(tensor) for name, tensor in weights.items()}
-    width, thrice_hidden = state["input.weight"].shape
+    width, twice_hidden = state["input.weight"].shape
     heads = state["match.weight"].shape[1]
     count = sum(name.startswith("convolution.") for name in state) // 2
     sizes = [state[f"convolution.{k}.weight"].shape[-1] for k in range(count)]
     head_size = len(state["match_token.weight"]) // heads
-    scorer = Scorer(thrice_hidden // 3, width, sizes, heads=heads, head_size=head_size)
+    scorer = Scorer(twice_hidden // 2, width, sizes, heads=heads, head_size=head_size)
     scorer.load_state_dict(state)
     return scorer

@@ -15,7 +15,8 @@ from dynamic_tinybert.runtime.compiled import CompiledGraph
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, has_int16_attention
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, is_fused
+from dynamic_tinybert.runtime.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.windows import Window
 
 
@@ -49,11 +50,11 @@ class StateReader:
             LengthConfig.full(num_layers),
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
-            int16_attention=has_int16_attention(bundle),
+            fused=is_fused(bundle),
         )
-        nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+        nodes = NamedNodes(model)
         for layer in layers:
-            result = opset13.result(nodes[f"layer.{layer}.attention.output"])
+            result = opset13.result(nodes[f"layer.{layer}.attention.output"].output(0))
             result.input_value(0).get_tensor().add_names({f"state.{layer}"})
             model.add_results([result])
         config = {"INFERENCE_PRECISION_HINT": cpu.best_float_precision(), "PERFORMANCE_HINT": "LATENCY"}

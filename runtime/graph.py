@@ -10,9 +10,10 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from .compiled import Arrays
-from .errors import BundleFormatError
+from .fusion import fuse, projections
 from .length_config import LengthConfig
-from .ops import attention, attention_with_significance, select_tokens
+from .named_nodes import NamedNodes
+from .ops import attention_with_significance, select_tokens
 from .scorer import ScorerWeights, score
 
 _KEPT = "kept_slots."
@@ -26,7 +27,7 @@ def with_selection(
     num_heads: int,
     scorers: Mapping[int, ScorerWeights] | None = None,
     multiple: int = 1,
-    int16_attention: bool = False,
+    fused: bool = False,
 ) -> ov.Model:
     """A copy of a plain bundle graph whose layers drop tokens.
 
@@ -40,7 +41,7 @@ def with_selection(
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
         multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
-        int16_attention: Attention multiplies integers, in all layers; see `ops.attention`.
+        fused: Also `fuse` it, which INT8 graphs gain from.
 
     Returns:
         The graph with one more output per selecting layer, `kept_slots.{layer}` int32 [B, n]: 1 + the index
@@ -57,8 +58,10 @@ def with_selection(
         length_config.check_layers(num_layers, None if scorers is None else scorers.keys())
         selecting = length_config.selecting_layers
     model = model.clone()
-    if selecting or int16_attention:
-        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, int16_attention).apply(selecting)
+    if selecting:
+        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, fused).apply(selecting)
+    if fused:
+        fuse(model, num_layers=num_layers, num_heads=num_heads)
     return model
 
 
@@ -98,24 +101,24 @@ class _Selection:
         num_heads: int,
         scorers: Mapping[int, ScorerWeights] | None,
         multiple: int,
-        int16_attention: bool,
+        integers: bool,
     ) -> None:
         self.model = model
-        self.nodes = {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+        self.nodes = NamedNodes(model)
         self.length_config = length_config
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.scorers = scorers
         self.multiple = multiple
-        self.int16_attention = int16_attention
+        self.integers = integers
         self.results: list[ov.op.Result] = []
         self.mask: ov.Output
         self.slots: ov.Output
         self.question: ov.Output
 
     def apply(self, selecting: tuple[int, ...]) -> None:
-        ids, attention_mask, types = (self.node(n) for n in ("input_ids", "attention_mask", "token_type_ids"))
-        self.mask = self.node("mask").output(0)
+        ids, attention_mask, types = (self.nodes[n] for n in ("input_ids", "attention_mask", "token_type_ids"))
+        self.mask = self.nodes["mask"].output(0)
         self.length = ops.convert(ops.reduce_sum(attention_mask, [1]), np.int32)
         if self.scorers is not None:
             first_segment = ops.convert(ops.equal(types, 0), np.float32)
@@ -130,25 +133,15 @@ class _Selection:
         for layer in range(self.num_layers):
             selects = layer in selecting
             if selects:
-                self.restore(self.node(self.input_name(layer)).output(0), first=layer == selecting[0])
+                self.restore(self.nodes[self.input_name(layer)].output(0), first=layer == selecting[0])
             if selects and self.scorers is None:
                 self.select_by_attention(layer)
-            elif self.int16_attention:
-                self.replace_attention(layer)
-            if selects and self.scorers is not None:
+            elif selects and self.scorers is not None:
                 self.select_by_scorer(layer, self.scorers[layer])
             if selects:
                 self.mask_later_attention(layer)
                 self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
-        if selecting:
-            self.finish()
-
-    def node(self, name: str) -> ov.Node:
-        if name not in self.nodes:
-            raise BundleFormatError(
-                f"the graph has no node named {name!r}, so tokens cannot be selected in it; export the checkpoint again"
-            )
-        return self.nodes[name]
+        self.finish()
 
     def input(self, name: str) -> ov.Output:
         parameter = ops.parameter([self.num_layers], np.float32, name=name)
@@ -194,28 +187,21 @@ class _Selection:
 
     def select_by_attention(self, layer: int) -> None:
         context, significance = attention_with_significance(
-            *self.attended(layer), self.mask, self.num_heads, int16=self.int16_attention
+            projections(self.nodes, layer), self.mask, self.num_heads, int16=self.integers
         )
-        residual = self.node(f"layer.{layer}.attention.residual").input(1)
+        residual = self.nodes[f"layer.{layer}.attention.residual"].input(1)
         kept_context, kept_state = self.select(layer, significance, context, residual.get_source_output())
         self.replace_context(layer, kept_context)
         residual.replace_source_output(kept_state)
 
-    def replace_attention(self, layer: int) -> None:
-        self.replace_context(layer, attention(*self.attended(layer), self.mask, self.num_heads, int16=True))
-
-    def attended(self, layer: int) -> tuple[ov.Output, ov.Output, ov.Output]:
-        query, key, value = (self.node(f"layer.{layer}.{part}").output(0) for part in ("query", "key", "value"))
-        return query, key, value
-
     def replace_context(self, layer: int, context: ov.Output) -> None:
-        for target in self.node(f"layer.{layer}.context").output(0).get_target_inputs():
+        for target in self.nodes[f"layer.{layer}.context"].output(0).get_target_inputs():
             target.replace_source_output(context)
 
     def select_by_scorer(self, layer: int, weights: ScorerWeights) -> None:
-        state = self.node(f"layer.{layer}.attention.output").output(0)
+        state = self.nodes[f"layer.{layer}.attention.output"].output(0)
         consumers = state.get_target_inputs()
-        significance = score(state, self.question, self.mask, weights)
+        significance = score(state, self.question, self.mask, weights, int12=self.integers)
         (kept_state,) = self.select(layer, significance, state)
         for target in consumers:
             target.replace_source_output(kept_state)
@@ -223,7 +209,7 @@ class _Selection:
     def mask_later_attention(self, layer: int) -> None:
         over_heads_and_queries = ops.unsqueeze(self.mask, [1, 2]).output(0)
         for later in range(layer + 1, self.num_layers):
-            self.node(f"layer.{later}.attention").input(3).replace_source_output(over_heads_and_queries)
+            self.nodes[f"layer.{later}.attention"].input(3).replace_source_output(over_heads_and_queries)
 
     def start_slots(self, ids: ov.Node) -> None:
         """Slot b * (1 + L) + 1 + j of the flattened logits [B, 1 + L] belongs to token j of row b."""
@@ -235,7 +221,7 @@ class _Selection:
 
     def restore(self, state: ov.Output, *, first: bool = False) -> None:
         """Write the logits of all rows of `state` to their slots, over those of earlier layers."""
-        head = self.node("logits")
+        head = self.nodes["logits"]
         product = head.input_value(0).get_node()
         logits = ops.add(ops.matmul(state, product.input_value(1), False, True), head.input_value(1))
         if first:  # every token is there: no need to scatter
@@ -247,9 +233,9 @@ class _Selection:
         self.logits = ops.scatter_update(self.logits, slots, rows, 0)
 
     def finish(self) -> None:
-        head = self.node("logits")
+        head = self.nodes["logits"]
         consumers = head.output(0).get_target_inputs()
-        self.restore(self.node(self.input_name(self.num_layers)).output(0))
+        self.restore(self.nodes[self.input_name(self.num_layers)].output(0))
         batch, two = (np.array([n], np.int32) for n in (-1, 2))
         shape = ops.concat([batch, ops.unsqueeze(self.width, 0), two], 0)
         restored = ops.reshape(self.logits, shape, False)

@@ -136,14 +136,12 @@ def select_tokens(
 
 
 def attention_with_significance(
-    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
+    projections: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
 ) -> tuple[ov.Output, ov.Output]:
     """Self-attention that also gives each token's significance.
 
     Args:
-        query: float32 [B, L, D], as `key` and `value`.
-        key: See `query`.
-        value: See `query`.
+        projections: Query, key and value side by side, float32 [B, L, 3 D].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         heads: Attention heads; D must be a multiple.
         int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, where the CPU does
@@ -157,20 +155,50 @@ def attention_with_significance(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or `heads` is not as above.
     """
-    node = _attention([query, key, value, mask], heads, int16, significance=True)
+    attributes = {"heads": heads, "int16": int16, "significance": True}
+    node = _factory(check_extension()).create("AttentionWithSignificance", [projections, mask], attributes)
     return node.output(0), node.output(1)
 
 
 def attention(
-    query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
+    projections: ov.Output,
+    mask: ov.Output,
+    heads: int,
+    *,
+    int16: bool = False,
+    units: float = 0.0,
+    zero_point: float = 0.0,
 ) -> ov.Output:
-    """The context alone of `attention_with_significance`."""
-    return _attention([query, key, value, mask], heads, int16, significance=False).output(0)
+    """The context alone of `attention_with_significance`.
+
+    With `units` above 0 it is uint8: context * units + zero_point, rounded to even and held within 0 ... 255.
+    """
+    attributes = {"heads": heads, "int16": int16, "significance": False, "units": units, "zero_point": zero_point}
+    return _factory(check_extension()).create("AttentionWithSignificance", [projections, mask], attributes).output(0)
 
 
-def _attention(inputs: list[ov.Output], heads: int, int16: bool, *, significance: bool) -> ov.Node:
-    attributes = {"heads": heads, "int16": int16, "significance": significance}
-    return _factory(check_extension()).create("AttentionWithSignificance", inputs, attributes)
+def residual_layer_norm(
+    first: ov.Output, second: ov.Output, scales: ov.Output, *, epsilon: float, zero_point: float = 0.0
+) -> ov.Node:
+    """Add two tensors, normalise the sum over its last axis and, if wanted, quantise the result.
+
+    Args:
+        first: float32 [B, L, D].
+        second: float32 [B, L, D].
+        scales: float32 [2, D] or [3, D]: gamma, beta, and for a quantised output how many of its units are in 1.
+        epsilon: Added to the variance.
+        zero_point: What 0 is quantised to.
+
+    Returns:
+        A node whose first output is the state, float32 [B, L, D], and whose second, if there is one, the state in
+        those units, uint8 [B, L, D].
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input or attribute is not as above.
+    """
+    attributes = {"epsilon": epsilon, "zero_point": zero_point}
+    return _factory(check_extension()).create("ResidualLayerNorm", [first, second, scales], attributes)
 
 
 def learnt_significance(
@@ -183,6 +211,7 @@ def learnt_significance(
     heads: int,
     head_size: int,
     kernel_sizes: Sequence[int],
+    int12: bool = False,
 ) -> ov.Output:
     """How much each token matters, by a layer's scorer, float32 [B, L]: in [0, 1], plus `question`.
 
@@ -195,12 +224,19 @@ def learnt_significance(
         heads: Ways in which a token may be like one of the question's, a multiple of 16.
         head_size: Numbers that are compared for each.
         kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
+        int12: Project states with integers of 12 bits where the CPU does that faster than float32.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    attributes = {"width": width, "heads": heads, "head_size": head_size, "kernel_sizes": list(kernel_sizes)}
+    attributes = {
+        "width": width,
+        "heads": heads,
+        "head_size": head_size,
+        "kernel_sizes": list(kernel_sizes),
+        "int12": int12,
+    }
     node = _factory(check_extension()).create("LearntSignificance", [state, question, mask, scorer], attributes)
     return node.output(0)
 

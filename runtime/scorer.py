@@ -43,7 +43,8 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
     for layer, weights in layers.items():
         parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(_depth(weights)))]
         needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
-        if missing := needed.union(f"{part}.weight" for part in _MATCH) - weights.keys():
+        needed |= {f"{part}.weight" for part in (*_MATCH, *(["pool"] if _depth(weights) else []))}
+        if missing := needed - weights.keys():
             raise BundleCorruptError(f"{path}: the scorer of layer {layer} lacks {sorted(missing)}")
     return dict(layers)
 
@@ -58,11 +59,13 @@ def macs_per_token(weights: ScorerWeights) -> int:
     compared, heads = len(weights["match_token.weight"]), weights["match.weight"].shape[1]
     neighbours = sum(w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3)
     mixing = sum(w.size for name, w in weights.items() if name.startswith("mix.") and w.ndim == 2)
-    matching = (inputs // 3 + _QUESTION) * compared + heads * width
-    return int(inputs // 3 * width + matching + neighbours * width + mixing + width)
+    matching = (inputs // 2 + _QUESTION) * compared + heads * width
+    return int(inputs // 2 * width + matching + neighbours * width + mixing + width)
 
 
-def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: ScorerWeights) -> ov.Output:
+def score(
+    state: ov.Output, question: ov.Output, mask: ov.Output, weights: ScorerWeights, *, int12: bool = False
+) -> ov.Output:
     """Significance [B, L] = sigmoid of the scorer's logit, plus 1 for tokens of the question.
 
     Args:
@@ -70,30 +73,48 @@ def score(state: ov.Output, question: ov.Output, mask: ov.Output, weights: Score
         question: 1 for real tokens of the first segment, else 0, [B, L].
         mask: 0 for real tokens, -10000 for padding, [B, L].
         weights: Tensors of the scorer.
+        int12: Project states with integers, see `ops.learnt_significance`.
     """
     match = _widened(weights["match.weight"])  # [W, heads]
     head_size = len(weights["match_token.weight"]) // weights["match.weight"].shape[1]
-    tensors = [_panels(part) for part in np.split(weights["input.weight"], 3, axis=1)]
-    tensors.append(_widened(weights["input.bias"]))
-    for of, scale in (("token", 1 / math.sqrt(head_size)), ("question", 1)):
-        components = weights[f"match_{of}.weight"].reshape(-1, head_size, tensors[0].shape[1]).swapaxes(0, 1)
-        tensors += [np.float32(scale) * _panels(component) for component in components]
-    tensors.append(_widened(match.T))
+    of_state, of_mean = np.split(weights["input.weight"], 2, axis=1)
+    of_token, of_question = (
+        weights[f"match_{of}.weight"].reshape(-1, head_size, of_state.shape[1]).swapaxes(0, 1)
+        for of in ("token", "question")
+    )
+    panels = [of_state, *(of_token / np.float32(math.sqrt(head_size))), *of_question, of_mean]
+    tensors = [*(_panels(weight) for weight in panels), _widened(weights["input.bias"]), _widened(match.T)]
     kernel_sizes = []
     for k in range(_depth(weights)):
         kernel = weights[f"convolution.{k}.weight"][:, 0].T
         kernel_sizes.append(len(kernel))
         tensors += [_widened(kernel), _widened(weights[f"convolution.{k}.bias"])]
-        tensors += [_widened(_widened(weights[f"mix.{k}.weight"]).T), _widened(weights[f"mix.{k}.bias"])]
+        tensors += [_by_inputs(weights[f"mix.{k}.weight"]), _widened(weights[f"mix.{k}.bias"])]
+    if kernel_sizes:
+        tensors.append(_by_inputs(weights["pool.weight"]))
     tensors += [_widened(weights["output.weight"]), weights["output.bias"]]
     scorer = ops.constant(np.concatenate([tensor.ravel() for tensor in tensors])).output(0)
-    sizes = {"width": tensors[3].size, "heads": match.shape[1], "head_size": head_size, "kernel_sizes": kernel_sizes}
-    return learnt_significance(state, question, mask, scorer, **sizes)
+    return learnt_significance(
+        state,
+        question,
+        mask,
+        scorer,
+        width=_widened(weights["input.bias"]).size,
+        heads=match.shape[1],
+        head_size=head_size,
+        kernel_sizes=kernel_sizes,
+        int12=int12,
+    )
 
 
 def _panels(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """[W, H] as [W / 16, H, 16]."""
     return _widened(weight.T).reshape(weight.shape[1], -1, _COLUMNS).swapaxes(0, 1)
+
+
+def _by_inputs(weight: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """[W, W] with a row for each input."""
+    return _widened(_widened(weight).T)
 
 
 def _widened(tensor: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:

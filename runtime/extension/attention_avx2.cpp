@@ -79,12 +79,6 @@ void pack(const Head& head, float* packed) {
     }
 }
 
-AVX2 inline float sum_of(__m256 v) {
-    __m128 half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    half = _mm_add_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
-}
-
 AVX2 inline float max_of(__m256 v) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
@@ -160,8 +154,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
         add_columns(probabilities, rows, columns, stride, one_over_sum, column_sums);
     multiply(rows, dim, n, probabilities, stride, packed_panels(values, n), context, context_stride);
     for (size_t i = 0; i < rows; ++i)
-        scale(context + i * context_stride, dim, one_over_sum[i],
-              head.context + head.tokens[first + i] * head.stride);
+        store_context(head, first + i, context + i * context_stride, one_over_sum[i]);
 }
 
 }  // namespace

@@ -2,10 +2,6 @@
 // held to 12 bits, with a scale for each token and head, so that their products fit into 32; probabilities and values
 // fill 16, with a scale for each column of the values.
 
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns of its own header
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
-#include <immintrin.h>
-
 #include <tbb/cache_aligned_allocator.h>
 
 #include <algorithm>
@@ -14,21 +10,14 @@
 #include <vector>
 
 #include "attention_kernels.hpp"
-
-#define AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
+#include "avx512_vnni.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
-constexpr size_t lanes = 16;  // numbers of 32 bits in a register
-constexpr size_t strip = 6;   // rows of a product that are held in registers
-constexpr float most_12_bits = 2047.0f, most_16_bits = 32767.0f;  // of signed numbers
+constexpr float most_16_bits = 32767.0f;  // of a signed number
 
 static_assert(query_block % strip == 0 && column_padding >= lanes - 1);
-
-constexpr size_t round_up(size_t count, size_t multiple) {
-    return (count + multiple - 1) / multiple * multiple;
-}
 
 /// What `pack` writes: keys in panels of 16 tokens, [dim / 2, 16, 2] each; a scale for each token; values in pairs of
 /// tokens, [pairs, dim, 2]; a scale for each column. Tokens are filled up to 16, columns to 16, a key's to 2.
@@ -60,37 +49,9 @@ Packed parts(float* packed, size_t num_tokens, size_t dim) {
     return {reinterpret_cast<int16_t*>(packed), key_scales, reinterpret_cast<int16_t*>(values), values + size.values};
 }
 
-constexpr __mmask16 first_lanes(size_t count) {
-    return count >= lanes ? 0xFFFF : static_cast<__mmask16>((1u << count) - 1);
-}
-
-AVX512 inline __m512 absolute(__m512 x) {
-    return _mm512_andnot_ps(_mm512_set1_ps(-0.0f), x);
-}
-
 /// The larger; NaN if `x` is.
 AVX512 inline __m512 larger(__m512 largest, __m512 x) {
     return _mm512_mask_mov_ps(_mm512_max_ps(x, largest), _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q), x);
-}
-
-/// The unit of a row in which its largest number is 2047, NaN if it holds one; 1 / unit in `per_unit`.
-AVX512 float unit_of(const float* row, size_t dim, float& per_unit) {
-    __m512 largest = _mm512_setzero_ps();
-    __mmask16 unordered = 0;
-    for (size_t k = 0; k < dim; k += lanes) {
-        const __m512 x = _mm512_maskz_loadu_ps(first_lanes(dim - k), row + k);
-        largest = _mm512_max_ps(largest, absolute(x));
-        unordered |= _mm512_cmp_ps_mask(x, x, _CMP_UNORD_Q);
-    }
-    const float most = unordered ? std::numeric_limits<float>::quiet_NaN() : _mm512_reduce_max_ps(largest);
-    per_unit = most == 0.0f ? 0.0f : most_12_bits / most;
-    return most / most_12_bits;
-}
-
-/// 16 numbers of a row in 12 bits.
-AVX512 inline __m256i in_12_bits(const float* row, size_t left, float per_unit) {
-    const __m512 x = _mm512_maskz_loadu_ps(first_lanes(left), row);
-    return _mm512_cvtsepi32_epi16(_mm512_cvtps_epi32(_mm512_mul_ps(x, _mm512_set1_ps(per_unit))));
 }
 
 /// Four tokens of a panel, from `first` on; those that are not there get scale 0.
@@ -157,38 +118,6 @@ void pack(const Head& head, float* to) {
         pack_values(head, column, packed.values, packed.value_scales);
 }
 
-inline int32_t pair(const int16_t* from) {
-    int32_t both;
-    __builtin_memcpy(&both, from, sizeof both);
-    return both;
-}
-
-/// scores[rows, panels * 16] of queries [rows, size] and panels of keys, without the queries' scale.
-template <int rows, int panels>
-AVX512 inline void score(const int16_t* queries, size_t size, const int16_t* keys, const float* key_scales,
-                         float* scores, size_t stride) {
-    __m512i sum[rows][panels];
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i)
-        for (int p = 0; p < panels; ++p)
-            sum[i][p] = _mm512_setzero_si512();
-    for (size_t k = 0; k < size; k += 2) {
-        __m512i key[panels];
-        for (int p = 0; p < panels; ++p)
-            key[p] = _mm512_loadu_si512(keys + (p * size + k) * lanes);
-#pragma GCC unroll 6
-        for (int i = 0; i < rows; ++i)
-            for (int p = 0; p < panels; ++p)
-                sum[i][p] = _mm512_dpwssd_epi32(sum[i][p], key[p], _mm512_set1_epi32(pair(queries + i * size + k)));
-    }
-#pragma GCC unroll 6
-    for (int i = 0; i < rows; ++i)
-        for (int p = 0; p < panels; ++p) {
-            const __m512 scale = _mm512_loadu_ps(key_scales + p * lanes);
-            _mm512_storeu_ps(scores + i * stride + p * lanes, _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i][p]), scale));
-        }
-}
-
 /// context[rows, panels * 16] of probabilities [rows, stride] and columns of the values, in their units.
 template <int rows, int panels>
 AVX512 inline void mix(const int16_t* probabilities, size_t stride, size_t pairs, const int16_t* values,
@@ -218,14 +147,10 @@ AVX512 inline void mix(const int16_t* probabilities, size_t stride, size_t pairs
         }
 }
 
-using Score = void (*)(const int16_t*, size_t, const int16_t*, const float*, float*, size_t);
 using Mix = void (*)(const int16_t*, size_t, size_t, const int16_t*, size_t, const float*, const float*, float*,
                      size_t);
 
 /// By rows of the strip and panels, one less.
-constexpr Score scores_of[strip][2] = {{score<1, 1>, score<1, 2>}, {score<2, 1>, score<2, 2>},
-                                       {score<3, 1>, score<3, 2>}, {score<4, 1>, score<4, 2>},
-                                       {score<5, 1>, score<5, 2>}, {score<6, 1>, score<6, 2>}};
 constexpr Mix mixes_of[strip][2] = {{mix<1, 1>, mix<1, 2>}, {mix<2, 1>, mix<2, 2>}, {mix<3, 1>, mix<3, 2>},
                                     {mix<4, 1>, mix<4, 2>}, {mix<5, 1>, mix<5, 2>}, {mix<6, 1>, mix<6, 2>}};
 
@@ -277,13 +202,15 @@ AVX512 void add_columns(const float* values, size_t rows, size_t columns, size_t
     }
 }
 
-/// A query in 12 bits; returns its scale.
-AVX512 float quantize(const float* query, size_t dim, int16_t* to) {
-    float per_unit;
-    const float scale = unit_of(query, dim, per_unit);
-    for (size_t k = 0; k < dim; k += lanes)
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k), in_12_bits(query + k, dim - k, per_unit));
-    return scale;
+/// `store_context` in 8 bits.
+AVX512 void quantize_context(const Head& head, size_t token, const float* context) {
+    uint8_t* to = head.quantized + head.tokens[token] * head.context_stride;
+    const __m512 units = _mm512_set1_ps(head.units), zero_point = _mm512_set1_ps(head.zero_point);
+    for (size_t k = 0; k < head.dim; k += lanes) {
+        __m512 x = _mm512_fmadd_ps(_mm512_loadu_ps(context + k), units, zero_point);
+        x = _mm512_max_ps(_mm512_min_ps(_mm512_set1_ps(255.0f), x), _mm512_setzero_ps());
+        _mm512_mask_cvtepi32_storeu_epi8(to + k, first_lanes(head.dim - k), _mm512_cvtps_epi32(x));
+    }
 }
 
 /// Memory of one thread.
@@ -313,12 +240,8 @@ void attend(const Head& head, const float* from, size_t first, size_t last, floa
 
     float scales[query_block], one_over_sum[query_block], factors[query_block];
     for (size_t i = 0; i < rows; ++i)
-        scales[i] = quantize(head.query + head.tokens[first + i] * head.stride, dim, queries + i * size);
-    for (size_t token = 0; token < tokens; token += 2 * lanes)
-        for (size_t i = 0; i < rows; i += strip)
-            scores_of[std::min(strip, rows - i) - 1][token + lanes < tokens](
-                queries + i * size, size, packed.keys + token * size, packed.key_scales + token,
-                scores + i * stride + token, stride);
+        scales[i] = row_in_12_bits(head.query + head.tokens[first + i] * head.stride, dim, queries + i * size);
+    multiply_12_bits(queries, rows, size, packed.keys, tokens, packed.key_scales, scores, stride);
 
     constexpr float log2_e = 1.44269504f;
     const float score_scale = log2_e / std::sqrt(static_cast<float>(dim));
@@ -336,7 +259,10 @@ void attend(const Head& head, const float* from, size_t first, size_t last, floa
                 probabilities + i * stride, stride, (n + 1) / 2, packed.values + 2 * column, columns,
                 packed.value_scales + column, factors + i, context + i * columns + column, columns);
     for (size_t i = 0; i < rows; ++i)
-        std::copy_n(context + i * columns, dim, head.context + head.tokens[first + i] * head.stride);
+        if (head.quantized)
+            quantize_context(head, first + i, context + i * columns);
+        else
+            store_context(head, first + i, context + i * columns, 1.0f);
 }
 
 }  // namespace

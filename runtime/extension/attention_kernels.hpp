@@ -3,20 +3,35 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "quantize.hpp"
+
 namespace dynamic_tinybert {
 
 /// One attention head of one row of the batch. Only real tokens take part: padding does not exist here, so it
 /// cannot change a bit of the result.
 struct Head {
-    const float* query;  ///< This head's columns of [tokens, stride], as are key, value and context.
+    const float* query;  ///< This head's columns of [tokens, stride], as are key and value.
     const float* key;
     const float* value;
-    float* context;
-    size_t stride;          ///< Floats from one token to the next.
-    size_t dim;             ///< Columns of the head.
-    const int32_t* tokens;  ///< Positions of the real tokens, ascending.
+    size_t stride;           ///< Floats from one token to the next.
+    float* context;          ///< This head's columns of [tokens, context_stride]; null if it is quantised.
+    uint8_t* quantized;      ///< The same in 8 bits, or null.
+    size_t context_stride;   ///< Numbers from one token to the next.
+    float units, zero_point; ///< Of the quantised context: how many units are in 1, and what 0 becomes.
+    size_t dim;              ///< Columns of the head.
+    const int32_t* tokens;   ///< Positions of the real tokens, ascending.
     size_t num_tokens;
 };
+
+/// Writes what a head's token, by its index among the real ones, attends to: factor * context [dim].
+inline void store_context(const Head& head, size_t token, const float* context, float factor) {
+    const size_t at = head.tokens[token] * head.context_stride;
+    for (size_t k = 0; k < head.dim; ++k)
+        if (head.quantized)
+            head.quantized[at + k] = quantize(context[k] * factor * head.units + head.zero_point);
+        else
+            head.context[at + k] = context[k] * factor;
+}
 
 /// Query rows of one work item. Fixed, so that sums are formed alike for any number of threads.
 constexpr size_t query_block = 48;

@@ -26,15 +26,13 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
     const float* keys = packed;
     const float* values = packed + n * dim;
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
-    thread_local std::vector<float> probabilities;
+    thread_local std::vector<float> probabilities, context;
     probabilities.resize(n);
     if (column_sums)
         std::fill_n(column_sums, n, 0.0f);
 
     for (size_t i = first; i < last; ++i) {
         const float* query = head.query + head.tokens[i] * head.stride;
-        float* context = head.context + head.tokens[i] * head.stride;
-
         float largest = -std::numeric_limits<float>::infinity();
         for (size_t j = 0; j < n; ++j) {
             float score = 0.0f;
@@ -50,7 +48,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
             sum += probabilities[j];
         }
 
-        std::fill_n(context, dim, 0.0f);
+        context.assign(dim, 0.0f);
         for (size_t j = 0; j < n; ++j) {
             const float probability = probabilities[j] / sum;
             if (column_sums)
@@ -58,6 +56,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
             for (size_t k = 0; k < dim; ++k)
                 context[k] += probability * values[j * dim + k];
         }
+        store_context(head, i, context.data(), 1.0f);
     }
 }
 

@@ -5,7 +5,6 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
-#include <cstring>
 #include <vector>
 
 #include "isa.hpp"
@@ -23,14 +22,15 @@ struct Scratch {
     Floats column_sums;              // [B, heads, blocks, L + column_padding]
 };
 
-/// Finds the real tokens and zeroes the context rows of the others.
-size_t split_padding(const float* mask, size_t length, size_t width, int32_t* tokens, float* context) {
+/// Finds the real tokens and fills the context rows of the others with `nothing`.
+template <typename T>
+size_t split_padding(const float* mask, size_t length, size_t width, int32_t* tokens, T* context, T nothing) {
     size_t count = 0;
     for (size_t i = 0; i < length; ++i) {
         if (mask[i] == 0.0f)
             tokens[count++] = static_cast<int32_t>(i);
         else
-            std::memset(context + i * width, 0, width * sizeof(float));
+            std::fill_n(context + i * width, width, nothing);
     }
     return count;
 }
@@ -41,6 +41,8 @@ bool AttentionWithSignificance::visit_attributes(ov::AttributeVisitor& visitor) 
     visitor.on_attribute("heads", m_heads);
     visitor.on_attribute("significance", m_significance);
     visitor.on_attribute("int16", m_int16);
+    visitor.on_attribute("units", m_units);
+    visitor.on_attribute("zero_point", m_zero_point);
     return true;
 }
 
@@ -50,6 +52,8 @@ std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(
     copy->m_heads = m_heads;
     copy->m_significance = m_significance;
     copy->m_int16 = m_int16;
+    copy->m_units = m_units;
+    copy->m_zero_point = m_zero_point;
     copy->m_kernels = m_kernels;
     copy->set_arguments(inputs);
     copy->constructor_validate_and_infer_types();
@@ -57,32 +61,35 @@ std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(
 }
 
 void AttentionWithSignificance::validate_and_infer_types() {
-    OPENVINO_ASSERT(get_input_size() == 4, "AttentionWithSignificance: ", get_input_size(),
-                    " inputs; give query, key, value and mask");
+    OPENVINO_ASSERT(get_input_size() == 2, "AttentionWithSignificance: ", get_input_size(),
+                    " inputs; give query, key and value side by side, and the mask");
     OPENVINO_ASSERT(m_heads >= 1, "AttentionWithSignificance: heads ", m_heads, " must be at least 1");
-    ov::PartialShape shape = ov::PartialShape::dynamic(3);
-    for (size_t input = 0; input < 4; ++input)
+    OPENVINO_ASSERT(m_units >= 0.0f && m_zero_point >= 0.0f && m_zero_point <= 255.0f,
+                    "AttentionWithSignificance: the context cannot be quantised in ", m_units,
+                    " units to 1 with zero point ", m_zero_point, "; give at least 0, and 0 ... 255");
+    for (size_t input = 0; input < 2; ++input)
         OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32,
                         "AttentionWithSignificance: input ", input, " is of type ",
                         get_input_element_type(input), "; convert it to f32");
-    for (size_t input = 0; input < 3; ++input)
-        OPENVINO_ASSERT(ov::PartialShape::merge_into(shape, get_input_partial_shape(input)),
-                        "AttentionWithSignificance: input ", input, " has shape ",
-                        get_input_partial_shape(input), " where ", shape,
-                        " is needed; query, key and value are all [B, L, D]");
+    ov::PartialShape shape = ov::PartialShape::dynamic(3);
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(shape, get_input_partial_shape(0)),
+                    "AttentionWithSignificance: query, key and value have shape ", get_input_partial_shape(0),
+                    " where [B, L, 3 D] is needed");
     ov::PartialShape mask{shape[0], shape[1]};
-    OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(3)),
-                    "AttentionWithSignificance: the mask has shape ", get_input_partial_shape(3), " where ",
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(1)),
+                    "AttentionWithSignificance: the mask has shape ", get_input_partial_shape(1), " where ",
                     mask, " is needed");
-    OPENVINO_ASSERT(shape[2].is_dynamic() || shape[2].get_length() % m_heads == 0,
-                    "AttentionWithSignificance: width ", shape[2], " is not a multiple of ", m_heads,
+    OPENVINO_ASSERT(shape[2].is_dynamic() || shape[2].get_length() % (3 * m_heads) == 0,
+                    "AttentionWithSignificance: width ", shape[2], " is not 3 times a multiple of ", m_heads,
                     " heads");
     if (!m_kernels) {
         const Kernels& kernels = choose_kernels();
         m_kernels = m_int16 && kernels.int16_attention ? kernels.int16_attention : &kernels.attention;
     }
     set_output_size(m_significance ? 2 : 1);
-    set_output_type(0, ov::element::f32, {mask[0], mask[1], shape[2]});
+    const ov::Dimension width =
+        shape[2].is_dynamic() ? ov::Dimension::dynamic() : ov::Dimension(shape[2].get_length() / 3);
+    set_output_type(0, m_units > 0.0f ? ov::element::u8 : ov::element::f32, {mask[0], mask[1], width});
     if (m_significance)
         set_output_type(1, ov::element::f32, mask);
 }
@@ -93,14 +100,14 @@ bool AttentionWithSignificance::has_evaluate() const {
 
 bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[0].get_shape();
-    const size_t batch = shape[0], length = shape[1], width = shape[2];
+    const size_t batch = shape[0], length = shape[1], width = shape[2] / 3;
     const size_t heads = m_heads, dim = width / heads;
-    OPENVINO_ASSERT(width % heads == 0, "AttentionWithSignificance: width ", width, " is not a multiple of ",
-                    heads, " heads");
-    const float *query = inputs[0].data<const float>(), *key = inputs[1].data<const float>();
-    const float *value = inputs[2].data<const float>(), *mask = inputs[3].data<const float>();
-    outputs[0].set_shape(shape);
-    float* context = outputs[0].data<float>();
+    OPENVINO_ASSERT(shape[2] % (3 * heads) == 0, "AttentionWithSignificance: width ", shape[2],
+                    " is not 3 times a multiple of ", heads, " heads");
+    const float *projections = inputs[0].data<const float>(), *mask = inputs[1].data<const float>();
+    outputs[0].set_shape({batch, length, width});
+    float* context = m_units > 0.0f ? nullptr : outputs[0].data<float>();
+    uint8_t* quantized = m_units > 0.0f ? outputs[0].data<uint8_t>() : nullptr;
     float* significance = nullptr;
     if (m_significance) {
         outputs[1].set_shape({batch, length});
@@ -117,16 +124,32 @@ bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::Te
     scratch.num_tokens.resize(batch);
     scratch.packed.resize(batch * heads * packed_size);
     scratch.column_sums.resize(batch * heads * max_blocks * sums_size);
-    for (size_t b = 0; b < batch; ++b)
+    for (size_t b = 0; b < batch; ++b) {
+        const float* real = mask + b * length;
+        int32_t* tokens = scratch.tokens.data() + b * length;
+        const size_t from = b * length * width;
         scratch.num_tokens[b] =
-            split_padding(mask + b * length, length, width, scratch.tokens.data() + b * length,
-                          context + b * length * width);
+            quantized ? split_padding(real, length, width, tokens, quantized + from, quantize(m_zero_point))
+                      : split_padding(real, length, width, tokens, context + from, 0.0f);
+    }
 
     const auto head_of = [&](size_t b, size_t h) {
-        const size_t from = b * length * width + h * dim;
-        const int32_t* tokens = scratch.tokens.data() + b * length;
-        return Head{query + from, key + from, value + from, context + from,
-                    width,        dim,        tokens,       scratch.num_tokens[b]};
+        const float* query = projections + 3 * b * length * width + h * dim;
+        const size_t to = b * length * width + h * dim;
+        Head head{};
+        head.query = query;
+        head.key = query + width;
+        head.value = query + 2 * width;
+        head.stride = 3 * width;
+        head.context = context ? context + to : nullptr;
+        head.quantized = quantized ? quantized + to : nullptr;
+        head.context_stride = width;
+        head.units = m_units;
+        head.zero_point = m_zero_point;
+        head.dim = dim;
+        head.tokens = scratch.tokens.data() + b * length;
+        head.num_tokens = scratch.num_tokens[b];
+        return head;
     };
     const auto packed_of = [&](size_t head) { return scratch.packed.data() + head * packed_size; };
     const auto sums_of = [&](size_t head, size_t block) {

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "attention_kernels.hpp"
+#include "layer_norm_kernels.hpp"
 #include "scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
@@ -14,6 +15,8 @@ struct Kernels {
     const AttentionKernels& attention;
     const AttentionKernels* int16_attention;  ///< Null where integers would not be faster.
     const ScorerKernels& scorer;
+    const ScorerKernels* int12_scorer;        ///< Null where integers would not be faster.
+    AddAndNormalize add_and_normalize;
 };
 
 /// The fastest kernels that this CPU runs, or those that the environment variable DYNAMIC_TINYBERT_ISA

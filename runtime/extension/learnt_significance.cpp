@@ -16,17 +16,20 @@ namespace {
 
 enum Input : size_t { state_in, question_in, mask_in, scorer_in, num_inputs };
 
-constexpr size_t block = 24;  // tokens of a work item
+constexpr size_t block = 12;  // tokens of a work item
 
 using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 
 /// Memory of one call, kept by its thread for the next one.
 struct Scratch {
-    Floats mean;         // [B, H]: of the question's states
-    Floats first;        // [B, W / 16, H + 1, 16]: the first layer, the question folded in, its bias behind
-    Floats question;     // [B, L, H]: states of the question's tokens, then unused rows
-    Floats compared;     // [B, L, components]: what these are compared by
-    Floats features[2];  // [B, L, W]: what one step reads and the next one writes
+    Floats packed;               // panels of all weights
+    Floats mean;                 // [B, H]: of the question's states
+    Floats bias;                 // [B, W]: what the question as a whole adds
+    Floats question;             // [B, L, H]: states of the question's tokens, then unused rows
+    Floats compared;             // [B, L, components]: what these are compared by
+    Floats projected;            // [B, L, W + components]
+    Floats features[2];          // [B, L, W]: what one step reads and the next one writes
+    Floats mix_bias;             // [B, W]: of the last neighbourhood, which sees all of the context
     std::vector<size_t> num_question;  // [B]
 };
 
@@ -55,6 +58,21 @@ struct Reader {
     }
 };
 
+/// to[W] = bias + pool * the largest value of each feature among the tokens of the context, at least 0
+void pool_context(const float* features, const float* question, const float* mask, size_t length, size_t width,
+                  const float* pool, const float* bias, float* to) {
+    thread_local std::vector<float> largest;
+    largest.assign(width, 0.0f);
+    for (size_t i = 0; i < length; ++i, features += width)
+        if (mask[i] == 0.0f && question[i] == 0.0f)
+            for (size_t w = 0; w < width; ++w)
+                largest[w] = std::max(largest[w], features[w]);
+    std::copy_n(bias, width, to);
+    for (size_t k = 0; k < width; ++k)
+        for (size_t w = 0; w < width; ++w)
+            to[w] += largest[k] * pool[k * width + w];
+}
+
 float dot(const float* a, const float* b, size_t width) {
     float sums[scorer_columns] = {};  // independent of each other, so that they fit into vectors
     for (size_t w = 0; w < width; w += scorer_columns)
@@ -70,6 +88,7 @@ bool LearntSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("heads", m_heads);
     visitor.on_attribute("head_size", m_head_size);
     visitor.on_attribute("kernel_sizes", m_kernel_sizes);
+    visitor.on_attribute("int12", m_int12);
     return true;
 }
 
@@ -79,18 +98,25 @@ std::shared_ptr<ov::Node> LearntSignificance::clone_with_new_inputs(const ov::Ou
     copy->m_heads = m_heads;
     copy->m_head_size = m_head_size;
     copy->m_kernel_sizes = m_kernel_sizes;
+    copy->m_int12 = m_int12;
     copy->m_kernels = m_kernels;
     copy->set_arguments(inputs);
     copy->constructor_validate_and_infer_types();
     return copy;
 }
 
+size_t LearntSignificance::num_panels() const {
+    return 2 * (m_width + m_heads * m_head_size) / scorer_columns;
+}
+
 /// Floats of the scorer's tensors together.
 size_t LearntSignificance::scorer_size(size_t hidden) const {
     const size_t width = m_width;
-    size_t size = (3 * hidden + 2) * width + 1 + (2 * m_head_size * hidden + width) * m_heads;
+    size_t size = num_panels() * hidden * scorer_columns + (m_heads + 2) * width + 1;
     for (int64_t kernel_size : m_kernel_sizes)
         size += (kernel_size + width + 2) * width;
+    if (!m_kernel_sizes.empty())
+        size += width * width;
     return size;
 }
 
@@ -124,8 +150,10 @@ void LearntSignificance::validate_and_infer_types() {
     OPENVINO_ASSERT(hidden.is_dynamic() || size.compatible(scorer_size(hidden.get_length())),
                     "LearntSignificance: the scorer has ", size, " numbers where width ", m_width,
                     " and states as wide as ", hidden, " need ", scorer_size(hidden.get_length()));
-    if (!m_kernels)
-        m_kernels = &choose_kernels().scorer;
+    if (!m_kernels) {
+        const Kernels& kernels = choose_kernels();
+        m_kernels = m_int12 && kernels.int12_scorer ? kernels.int12_scorer : &kernels.scorer;
+    }
     set_output_type(0, ov::element::f32, {batch, length});
 }
 
@@ -146,10 +174,17 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
 
     thread_local Scratch thread_scratch;
     Scratch& scratch = thread_scratch;  // by this name the threads below share it
+    const ScorerPanels weights = [&] {
+        const size_t count = num_panels();
+        scratch.packed.resize(m_kernels->packed_size(hidden, count));
+        return ScorerPanels{scorer.take(count * hidden * scorer_columns), scratch.packed.data(), hidden, count};
+    }();
     scratch.mean.resize(batch * hidden);
-    scratch.first.resize(batch * (hidden + 1) * width);
+    scratch.bias.resize(batch * width);
+    scratch.mix_bias.resize(batch * width);
     scratch.question.resize(batch * length * hidden);
     scratch.compared.resize(batch * length * components);
+    scratch.projected.resize(batch * length * (width + components));
     scratch.num_question.resize(batch);
     for (Floats& features : scratch.features)
         features.resize(batch * length * width);
@@ -172,43 +207,60 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
             scratch.num_question[b] =
                 gather_question(state + b * length * hidden, question + b * length, mask + b * length, length, hidden,
                                 scratch.question.data() + b * length * hidden, scratch.mean.data() + b * hidden);
-        const float *by_state = scorer.take(hidden * width), *by_product = scorer.take(hidden * width);
-        const float *by_question = scorer.take(hidden * width), *bias = scorer.take(width);
-        const float *match_token = scorer.take(hidden * components), *match_question = scorer.take(hidden * components);
-        const float* match = scorer.take(m_heads * width);
-        const auto compared_of = [&](size_t b) { return scratch.compared.data() + b * length * components; };
-        tbb::parallel_for(size_t{0}, batch * (panels + 1), [&](size_t item) {
-            const size_t b = item / (panels + 1), p = item % (panels + 1), from = p * hidden * scorer_columns;
-            if (p == panels)
-                m_kernels->project(scratch.question.data() + b * length * hidden, scratch.num_question[b], hidden,
-                                   match_question, components, compared_of(b));
-            else
-                m_kernels->fold(by_state + from, by_product + from, by_question + from, bias + p * scorer_columns,
-                                scratch.mean.data() + b * hidden, hidden,
-                                scratch.first.data() + (b * panels + p) * (hidden + 1) * scorer_columns);
+        const float *bias = scorer.take(width), *match = scorer.take(m_heads * width);
+        const size_t compared_panels = components / scorer_columns;
+        const size_t of_question = panels + compared_panels, of_mean = of_question + compared_panels;
+        tbb::parallel_for(size_t{0}, weights.count, [&](size_t panel) {
+            m_kernels->pack(weights, panel);
+            for (size_t b = 0; b < batch; ++b) {
+                if (panel >= of_mean) {
+                    const size_t at = (panel - of_mean) * scorer_columns;
+                    float* to = scratch.bias.data() + b * width + at;
+                    m_kernels->project(weights, panel, 1, scratch.mean.data() + b * hidden, 1, to, width);
+                    for (size_t w = 0; w < scorer_columns; ++w)
+                        to[w] += bias[at + w];
+                } else if (panel >= of_question) {
+                    m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden,
+                                       scratch.num_question[b],
+                                       scratch.compared.data() + b * length * components +
+                                           (panel - of_question) * scorer_columns,
+                                       components);
+                }
+            }
         });
         Floats *features = &scratch.features[0], *next = &scratch.features[1];
         for_blocks(*features, [&](size_t b, size_t first, size_t last) {
-            const FirstLayer layer{scratch.first.data() + b * width * (hidden + 1),
-                                   match_token,
-                                   compared_of(b),
+            const FirstLayer layer{scratch.bias.data() + b * width,
+                                   scratch.compared.data() + b * length * components,
                                    match,
                                    scratch.num_question[b],
                                    static_cast<size_t>(m_heads),
                                    components};
-            m_kernels->features(state + (b * length + first) * hidden, last - first, hidden, width, layer,
-                                features->data() + (b * length + first) * width);
+            float* projected = scratch.projected.data() + (b * length + first) * (width + components);
+            m_kernels->project(weights, 0, of_question, state + (b * length + first) * hidden, last - first, projected,
+                               width + components);
+            m_kernels->features(layer, projected, last - first, width, features->data() + (b * length + first) * width);
         });
-        for (size_t size : m_kernel_sizes) {
+        for (size_t stage = 0; stage < m_kernel_sizes.size(); ++stage) {
             Neighbourhood neighbourhood{};
-            neighbourhood.size = size;
-            neighbourhood.kernel = scorer.take(size * width);
+            neighbourhood.size = m_kernel_sizes[stage];
+            neighbourhood.kernel = scorer.take(neighbourhood.size * width);
             neighbourhood.bias = scorer.take(width);
             neighbourhood.mix = scorer.take(width * width);
             neighbourhood.mix_bias = scorer.take(width);
+            const bool is_last = stage + 1 == m_kernel_sizes.size();
+            if (is_last) {
+                const float* pool = scorer.take(width * width);
+                for (size_t b = 0; b < batch; ++b)
+                    pool_context(features->data() + b * length * width, question + b * length, mask + b * length,
+                                 length, width, pool, neighbourhood.mix_bias, scratch.mix_bias.data() + b * width);
+            }
             for_blocks(*next, [&](size_t b, size_t first, size_t last) {
-                m_kernels->look_around(neighbourhood, features->data() + b * length * width, length, width, first,
-                                       last, next->data() + b * length * width);
+                Neighbourhood around = neighbourhood;
+                if (is_last)
+                    around.mix_bias = scratch.mix_bias.data() + b * width;
+                m_kernels->look_around(around, features->data() + b * length * width, length, width, first, last,
+                                       next->data() + b * length * width);
             });
             std::swap(features, next);
         }

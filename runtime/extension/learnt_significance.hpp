@@ -11,11 +11,11 @@ namespace dynamic_tinybert {
 ///
 /// Inputs, all f32: state [B, L, H]; question [B, L], 1 for protected tokens, else 0; mask [B, L], exactly 0 for
 /// a real token; and the scorer's tensors of width W, one behind the other (few inputs: OpenVINO prepares each of
-/// them at every call): weights of the state, of its product with the question's mean and of that mean, each
-/// [W / 16, H, 16]; their bias [W]; weights of what a token and what the question's tokens are compared by, for each
-/// component of a head [heads / 16, H, 16], the token's divided by sqrt(head_size); weights of the likeness
-/// [heads, W]; for each neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a
-/// row for each input, its bias [W]; weights [W] and bias [1] of the output.
+/// them at every call): weights in panels [H, 16], of the state (W / 16), of what a token is compared by, for each
+/// component of a head (heads / 16, divided by sqrt(head_size)), of what the question's tokens are compared by (as
+/// many), and of the mean of their states (W / 16); a bias [W]; weights of the likeness [heads, W]; for each
+/// neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a row for each input, its bias [W], and
+/// for the last one another such matrix for the largest features of the context; weights [W] and bias [1] of the output.
 ///
 /// Output: significance f32 [B, L], the question's value at padding. Whatever padding holds, and how much there
 /// is behind a sequence, other sequences and threads do not change a real token's significance by a bit.
@@ -25,6 +25,7 @@ namespace dynamic_tinybert {
 /// - heads: a multiple of 16.
 /// - head_size: components of each.
 /// - kernel_sizes: K of each neighbourhood, odd.
+/// - int12: project states with integers of 12 bits where this CPU does that faster than f32; elsewhere nothing changes.
 class LearntSignificance : public ov::op::Op {
 public:
     OPENVINO_OP("LearntSignificance", "dynamic_tinybert");
@@ -38,12 +39,14 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    size_t num_panels() const;
     size_t scorer_size(size_t hidden) const;
 
     int64_t m_width = 0;
     int64_t m_heads = 0;
     int64_t m_head_size = 0;
     std::vector<int64_t> m_kernel_sizes;
+    bool m_int12 = false;
     const ScorerKernels* m_kernels = nullptr;  // chosen once; copies of the op keep it
 };
 

@@ -7,10 +7,17 @@ namespace dynamic_tinybert {
 /// Columns of a panel; a scorer's width is a multiple of it.
 constexpr size_t scorer_columns = 16;
 
-/// The first layer of a scorer, for one sequence. Panels are [hidden, scorer_columns].
+/// The right side of products with states.
+struct ScorerPanels {
+    const float* columns;  ///< [count, depth, scorer_columns]
+    float* packed;         ///< What `pack` makes of them.
+    size_t depth;
+    size_t count;
+};
+
+/// What the first features of one sequence come from, beside its projected states.
 struct FirstLayer {
-    const float* panels;    ///< Weights with the question folded in, width / 16 panels with a row more: the bias.
-    const float* token;     ///< Of what is compared, a panel for each component and 16 heads.
+    const float* bias;      ///< What the question as a whole adds, [width].
     const float* question;  ///< What the question's tokens are compared by, [num_question, components].
     const float* mix;       ///< [heads, width]
     size_t num_question;
@@ -18,7 +25,7 @@ struct FirstLayer {
     size_t components;  ///< heads times their size: first all heads' first component, then their second.
 };
 
-/// Looks at neighbouring tokens: features + gelu(mix * (convolution over positions) + bias).
+/// Looks at neighbouring tokens: features + relu(mix * (convolution over positions) + bias).
 struct Neighbourhood {
     const float* kernel;  ///< Depthwise convolution, [size, width].
     const float* bias;    ///< Of the convolution, [width].
@@ -29,17 +36,17 @@ struct Neighbourhood {
 
 /// Scorers of learnt significance by one instruction set. All arrays are dense, a row for each token.
 struct ScorerKernels {
-    /// One panel of the first layer with the question's mean folded in: by_state + mean * by_product, where
-    /// mean scales the rows, and behind it one row more, bias + mean * by_question. Weights are panels
-    /// [hidden, scorer_columns], as is what it writes.
-    void (*fold)(const float* by_state, const float* by_product, const float* by_question, const float* bias,
-                 const float* mean, size_t hidden, float* panel);
-    /// to[rows, columns] = state[rows, hidden] * panels
-    void (*project)(const float* state, size_t rows, size_t hidden, const float* panels, size_t columns, float* to);
-    /// features[rows, width] = gelu(state * panels + bias + likeness * mix), where likeness [heads] is how like a
-    /// token is to that of the question's tokens which is most like it; 0 if there are none.
-    void (*features)(const float* state, size_t rows, size_t hidden, size_t width, const FirstLayer& first,
-                     float* features);
+    /// Floats that packed panels take.
+    size_t (*packed_size)(size_t depth, size_t count);
+    /// Lays out one panel as `project` reads it.
+    void (*pack)(const ScorerPanels& panels, size_t panel);
+    /// to[row, 16 * count] = state[row, depth] * panels first ... first + count - 1; rows of `to` lie `stride` apart.
+    void (*project)(const ScorerPanels& panels, size_t first, size_t count, const float* state, size_t rows, float* to,
+                    size_t stride);
+    /// features[row, width] = relu(projected + bias + likeness * mix), where likeness [heads] is how like a token is
+    /// to that of the question's tokens which is most like it; 0 if there are none. A row that was projected holds
+    /// width numbers and then the components that the token is compared by.
+    void (*features)(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* features);
     /// Rows first ... last - 1 of what `neighbourhood` makes of the features of `length` tokens; beyond the
     /// ends lie zeros.
     void (*look_around)(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width,
@@ -48,5 +55,6 @@ struct ScorerKernels {
 
 extern const ScorerKernels scorer_scalar;
 extern const ScorerKernels scorer_avx2;
+extern const ScorerKernels scorer_avx512_vnni;  // projects with integers
 
 }  // namespace dynamic_tinybert

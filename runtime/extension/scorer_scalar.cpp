@@ -1,7 +1,6 @@
 // The readable path: what the faster ones are compared with, and what runs on a CPU that has none of them.
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 #include <vector>
 
@@ -10,31 +9,29 @@
 namespace dynamic_tinybert {
 namespace {
 
-float gelu(float x) {
-    return 0.5f * x * (1.0f + std::erf(x * 0.70710678f));
+/// NaN stays NaN.
+float relu(float x) {
+    return x < 0.0f ? 0.0f : x;
 }
 
-void fold(const float* by_state, const float* by_product, const float* by_question, const float* bias,
-          const float* mean, size_t hidden, float* panel) {
-    float* offset = panel + hidden * scorer_columns;
-    std::copy_n(bias, scorer_columns, offset);
-    for (size_t k = 0; k < hidden; ++k)
-        for (size_t w = 0; w < scorer_columns; ++w) {
-            const size_t at = k * scorer_columns + w;
-            panel[at] = by_state[at] + mean[k] * by_product[at];
-            offset[w] += mean[k] * by_question[at];
-        }
+size_t packed_size(size_t, size_t) {
+    return 0;
 }
 
-void project(const float* state, size_t rows, size_t hidden, const float* panels, size_t columns, float* to) {
-    for (size_t i = 0; i < rows; ++i)
-        for (size_t w = 0; w < columns; ++w) {
-            const float* column = panels + w / scorer_columns * hidden * scorer_columns + w % scorer_columns;
-            float sum = 0.0f;
-            for (size_t k = 0; k < hidden; ++k)
-                sum += state[i * hidden + k] * column[k * scorer_columns];
-            to[i * columns + w] = sum;
-        }
+/// Nothing: panels are read as they lie.
+void pack(const ScorerPanels&, size_t) {}
+
+void project(const ScorerPanels& panels, size_t first, size_t count, const float* state, size_t rows, float* to,
+             size_t stride) {
+    for (size_t i = 0; i < rows; ++i, state += panels.depth, to += stride)
+        for (size_t p = 0; p < count; ++p)
+            for (size_t w = 0; w < scorer_columns; ++w) {
+                const float* column = panels.columns + (first + p) * panels.depth * scorer_columns + w;
+                float sum = 0.0f;
+                for (size_t k = 0; k < panels.depth; ++k)
+                    sum += state[k] * column[k * scorer_columns];
+                to[p * scorer_columns + w] = sum;
+            }
 }
 
 /// How like a token is to the question in one head.
@@ -49,26 +46,17 @@ float likeness(const float* token, size_t head, const FirstLayer& first) {
     return most;
 }
 
-void features(const float* state, size_t rows, size_t hidden, size_t width, const FirstLayer& first,
-              float* features) {
-    thread_local std::vector<float> token;
-    token.resize(first.components);
-    for (size_t i = 0; i < rows; ++i, state += hidden, features += width) {
-        for (size_t w = 0; w < width; ++w) {
-            const float* column =
-                first.panels + w / scorer_columns * (hidden + 1) * scorer_columns + w % scorer_columns;
-            features[w] = column[hidden * scorer_columns];
-            for (size_t k = 0; k < hidden; ++k)
-                features[w] += state[k] * column[k * scorer_columns];
-        }
-        project(state, 1, hidden, first.token, first.components, token.data());
+void features(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* features) {
+    for (size_t i = 0; i < rows; ++i, projected += width + first.components, features += width) {
+        for (size_t w = 0; w < width; ++w)
+            features[w] = projected[w] + first.bias[w];
         for (size_t head = 0; head < first.heads; ++head) {
-            const float like = likeness(token.data(), head, first);
+            const float like = likeness(projected + width, head, first);
             for (size_t w = 0; w < width; ++w)
                 features[w] += like * first.mix[head * width + w];
         }
         for (size_t w = 0; w < width; ++w)
-            features[w] = gelu(features[w]);
+            features[w] = relu(features[w]);
     }
 }
 
@@ -87,13 +75,13 @@ void look_around(const Neighbourhood& neighbourhood, const float* features, size
             float sum = neighbourhood.mix_bias[w];
             for (size_t k = 0; k < width; ++k)
                 sum += around[k] * neighbourhood.mix[k * width + w];
-            to[i * width + w] = features[i * width + w] + gelu(sum);
+            to[i * width + w] = features[i * width + w] + relu(sum);
         }
     }
 }
 
 }  // namespace
 
-const ScorerKernels scorer_scalar{fold, project, features, look_around};
+const ScorerKernels scorer_scalar{packed_size, pack, project, features, look_around};
 
 }  // namespace dynamic_tinybert

@@ -10,7 +10,7 @@ from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_score
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError, StorageError
 from dynamic_tinybert.runtime.scorer import macs_per_token
 
-HIDDEN, WIDTH = 6, 4
+HIDDEN, WIDTH = 6, 8
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def random_input(lengths: list[int], questions: list[int]) -> tuple[torch.Tensor
 def naive_significance(scorer: Scorer, state: np.ndarray, question: int) -> list[float]:
     """One sequence without padding, token by token; its first `question` tokens are protected."""
     w = {name: tensor.detach().numpy() for name, tensor in scorer.state_dict().items()}
-    gelu = np.vectorize(lambda v: v * 0.5 * (1 + math.erf(v / math.sqrt(2))))
+    relu = np.vectorize(lambda v: max(v, 0.0))
     mean = sum(state[:question], np.zeros(HIDDEN)) / max(question, 1)
     heads = len(w["match.weight"][0])
     compared, asked = (
@@ -41,19 +41,22 @@ def naive_significance(scorer: Scorer, state: np.ndarray, question: int) -> list
         for row in compared
     ]
     hidden = [
-        gelu(w["input.weight"] @ np.concatenate([s, s * mean, mean]) + w["input.bias"] + w["match.weight"] @ like)
+        relu(w["input.weight"] @ np.concatenate([s, mean]) + w["input.bias"] + w["match.weight"] @ like)
         for s, like in zip(state, likeness, strict=True)
     ]
     for k in range(len(scorer.mix)):
         kernel = w[f"convolution.{k}.weight"][:, 0]
         half = kernel.shape[1] // 2
         seen = []
+        pooled = np.zeros(len(hidden[0]))
+        if k == len(scorer.mix) - 1:
+            pooled = w["pool.weight"] @ np.max([pooled, *hidden[question:]], axis=0)
         for i in range(len(hidden)):
             total = w[f"convolution.{k}.bias"].copy()
             for offset in range(-half, half + 1):
                 if 0 <= i + offset < len(hidden):
                     total += kernel[:, half + offset] * hidden[i + offset]
-            seen.append(gelu(w[f"mix.{k}.weight"] @ total + w[f"mix.{k}.bias"]))
+            seen.append(relu(w[f"mix.{k}.weight"] @ total + w[f"mix.{k}.bias"] + pooled))
         hidden = [h + s for h, s in zip(hidden, seen, strict=True)]
     logits = [float((w["output.weight"] @ h + w["output.bias"])[0]) for h in hidden]
     return [1 / (1 + math.exp(-v)) + (i < question) for i, v in enumerate(logits)]
@@ -87,10 +90,10 @@ def test_is_differentiable(scorer: Scorer) -> None:
 
 
 def test_counts_the_macs_of_its_matmuls_and_convolutions() -> None:
-    # input 384·64, two convolutions of 9 and 17 taps, two mixes 64·64, output 64;
+    # input 384·64, convolutions of 9, 17 and 33 taps, three mixes 64·64, output 64;
     # 16 heads of 4 numbers to compare with 16 tokens of a question
     weights = {name: tensor.numpy() for name, tensor in Scorer(384).state_dict().items()}
-    assert macs_per_token(weights) == 384 * 64 + (9 + 17) * 64 + 2 * 64 * 64 + 64 + (384 + 16) * 64 + 16 * 64
+    assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 33) * 64 + 3 * 64 * 64 + 64 + (384 + 16) * 64 + 16 * 64
 
 
 def test_an_even_kernel_is_refused() -> None:
@@ -102,7 +105,7 @@ def test_the_file_has_the_documented_names_and_shapes(tmp_path: Path) -> None:
     save_scorers({2: Scorer(HIDDEN, WIDTH, (3, 5))}, tmp_path / "significance.safetensors")
     tensors = load_file(tmp_path / "significance.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
-        "layer.2.input.weight": (WIDTH, 3 * HIDDEN),
+        "layer.2.input.weight": (WIDTH, 2 * HIDDEN),
         "layer.2.input.bias": (WIDTH,),
         "layer.2.match_token.weight": (16 * 4, HIDDEN),
         "layer.2.match_question.weight": (16 * 4, HIDDEN),
@@ -115,6 +118,7 @@ def test_the_file_has_the_documented_names_and_shapes(tmp_path: Path) -> None:
         "layer.2.mix.0.bias": (WIDTH,),
         "layer.2.mix.1.weight": (WIDTH, WIDTH),
         "layer.2.mix.1.bias": (WIDTH,),
+        "layer.2.pool.weight": (WIDTH, WIDTH),
         "layer.2.output.weight": (1, WIDTH),
         "layer.2.output.bias": (1,),
     }

@@ -36,25 +36,22 @@ def core() -> ov.Core:
 
 
 def inputs_of(width: int) -> list[ov.Node]:
-    return [
-        *(opset15.parameter([-1, -1, width], np.float32) for _ in range(3)),
-        opset15.parameter([-1, -1], np.float32),
-    ]
+    return [opset15.parameter([-1, -1, 3 * width], np.float32), opset15.parameter([-1, -1], np.float32)]
 
 
 @cache
 def compiled(isa: str, width: int, heads: int, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
     assert ops.isa() == isa
     inputs = inputs_of(width)
-    query, key, value, mask = (node.output(0) for node in inputs)
-    outputs = ops.attention_with_significance(query, key, value, mask, heads, int16=True)
+    projections, mask = (node.output(0) for node in inputs)
+    outputs = ops.attention_with_significance(projections, mask, heads, int16=True)
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
     return core().compile_model(ov.Model(list(outputs), inputs), "CPU", options)
 
 
-def run(model: ov.CompiledModel, *inputs: Floats) -> tuple[Floats, Floats]:
+def run(model: ov.CompiledModel, query: Floats, key: Floats, value: Floats, mask: Floats) -> tuple[Floats, Floats]:
     request = model.create_infer_request()
-    request.start_async(list(inputs))
+    request.start_async([np.concatenate([query, key, value], axis=2), mask])
     request.wait()
     return request.get_output_tensor(0).data.copy(), request.get_output_tensor(1).data.copy()
 
@@ -90,7 +87,8 @@ def rounded(values: npt.NDArray[np.float64], most: int, axis: int) -> npt.NDArra
     in_float32 = values.astype(np.float32)  # as the op rounds
     largest = np.abs(in_float32).max(axis, keepdims=True)
     whole: npt.NDArray[np.float32] = np.rint(in_float32 * (np.float32(most) / largest))
-    return whole.astype(np.float64) * largest / most
+    back: npt.NDArray[np.float64] = whole.astype(np.float64) * largest / most
+    return back
 
 
 def check(model: ov.CompiledModel, inputs: tuple[Floats, Floats, Floats], mask: Floats, heads: int) -> None:
@@ -251,21 +249,40 @@ def test_float_paths_agree() -> None:
         assert of_avx2.tobytes() != of_scalar.tobytes()  # so the variable did choose between different code
 
 
+def alone(width: int, heads: int, **quantized: float) -> ov.CompiledModel:
+    parameters = inputs_of(width)
+    context = ops.attention(*(node.output(0) for node in parameters), heads, int16=True, **quantized)
+    assert context.get_node().get_output_size() == 1
+    return core().compile_model(ov.Model([context], parameters), "CPU")
+
+
 def test_significance_can_be_left_out(isa: str) -> None:
-    parameters = inputs_of(64)
-    query, key, value, given = (node.output(0) for node in parameters)
-    alone = ops.attention(query, key, value, given, 2, int16=True)
-    assert alone.get_node().get_output_size() == 1
-    model = core().compile_model(ov.Model([alone], parameters), "CPU")
     inputs, mask = random_inputs(9, 1, 30, 64), np.zeros((1, 30), np.float32)
-    context = model([*inputs, mask])[0]
+    context = alone(64, 2)([np.concatenate(inputs, axis=2), mask])[0]
     np.testing.assert_array_equal(context, run(compiled(isa, 64, 2), *inputs, mask)[0])
+
+
+@pytest.mark.parametrize(("width", "heads"), [(64, 2), (60, 4), (96, 3), (384, 12)])
+def test_context_in_8_bits(isa: str, width: int, heads: int) -> None:
+    units, zero_point = 250.0, 117.0
+    inputs, mask = random_inputs(11, 2, 70, width), np.zeros((2, 70), np.float32)
+    mask[1, 50:] = PADDING
+    quantized = alone(width, heads, units=units, zero_point=zero_point)([np.concatenate(inputs, axis=2), mask])[0]
+    context, _ = run(compiled(isa, width, heads), *inputs, mask)
+    in_units = context * np.float32(units) + np.float32(zero_point)
+    assert quantized.dtype == np.uint8
+    assert in_units.min() < 0  # both ends are met
+    assert in_units.max() > 255
+    unclear = np.abs(in_units - np.floor(in_units) - 0.5) < 1e-3  # multiplied and added at once, or one by one
+    np.testing.assert_array_equal(quantized[~unclear], np.rint(in_units).clip(0, 255)[~unclear])
+    assert unclear.mean() < 0.01
+    assert (quantized[mask != 0] == zero_point).all()
 
 
 def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     parameters = inputs_of(64)
-    query, key, value, mask = (node.output(0) for node in parameters)
-    model = ov.Model(list(ops.attention_with_significance(query, key, value, mask, 2, int16=True)), parameters)
+    projections, mask = (node.output(0) for node in parameters)
+    model = ov.Model(list(ops.attention_with_significance(projections, mask, 2, int16=True)), parameters)
     ov.save_model(model, tmp_path / "model.xml")
     loaded = core().compile_model(core().read_model(tmp_path / "model.xml"), "CPU")
     inputs, zeros = random_inputs(10, 1, 30, 64), np.zeros((1, 30), np.float32)
@@ -274,9 +291,9 @@ def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
 
 
 def test_shapes_are_inferred() -> None:
-    query, key, value = (opset15.parameter([2, 9, 12], np.float32).output(0) for _ in range(3))
+    projections = opset15.parameter([2, 9, 36], np.float32).output(0)
     mask = opset15.parameter([-1, -1], np.float32).output(0)
-    context, significance = ops.attention_with_significance(query, key, value, mask, 3)
+    context, significance = ops.attention_with_significance(projections, mask, 3)
     assert context.get_shape() == [2, 9, 12]
     assert significance.get_shape() == [2, 9]
 
@@ -284,21 +301,26 @@ def test_shapes_are_inferred() -> None:
 @pytest.mark.parametrize(
     ("index", "shape", "kind", "heads", "message"),
     [
-        (0, [1, 4, 12], np.float64, 3, "input 0 is of type f64; convert it to f32"),
-        (1, [1, 5, 12], np.float32, 3, r"input 1 has shape \[1,5,12\]"),
-        (2, [1, 4, 6], np.float32, 3, r"input 2 has shape \[1,4,6\]"),
-        (0, [4, 12], np.float32, 3, r"input 0 has shape \[4,12\]"),
-        (3, [1, 1, 1, 4], np.float32, 3, r"the mask has shape \[1,1,1,4\]"),
-        (0, [1, 4, 12], np.float32, 5, "width 12 is not a multiple of 5 heads"),
-        (0, [1, 4, 12], np.float32, 0, "heads 0 must be at least 1"),
+        (0, [1, 4, 36], np.float64, 3, "input 0 is of type f64; convert it to f32"),
+        (0, [4, 36], np.float32, 3, r"query, key and value have shape \[4,36\]"),
+        (1, [1, 1, 1, 4], np.float32, 3, r"the mask has shape \[1,1,1,4\]"),
+        (0, [1, 4, 36], np.float32, 5, "width 36 is not 3 times a multiple of 5 heads"),
+        (0, [1, 4, 37], np.float32, 1, "width 37 is not 3 times a multiple of 1 heads"),
+        (0, [1, 4, 36], np.float32, 0, "heads 0 must be at least 1"),
     ],
 )
 def test_refuses_wrong_inputs_when_the_graph_is_built(
     index: int, shape: list[int], kind: npt.DTypeLike, heads: int, message: str
 ) -> None:
-    shapes = [[1, 4, 12], [1, 4, 12], [1, 4, 12], [1, 4]]
-    kinds: list[npt.DTypeLike] = [np.float32] * 4
-    shapes[index], kinds[index] = shape, kind
-    query, key, value, mask = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
+    shapes, kinds = [[1, 4, 36], [1, 4]], [np.float32, np.float32]
+    shapes[index], kinds[index] = shape, kind  # type: ignore[call-overload]
+    projections, mask = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
     with pytest.raises(RuntimeError, match=f"AttentionWithSignificance: {message}"):
-        ops.attention_with_significance(query, key, value, mask, heads)
+        ops.attention_with_significance(projections, mask, heads)
+
+
+@pytest.mark.parametrize("quantized", [{"units": -1.0}, {"units": 1.0, "zero_point": 256.0}])
+def test_refuses_to_quantise_in_no_units(quantized: dict[str, float]) -> None:
+    projections, mask = (node.output(0) for node in inputs_of(12))
+    with pytest.raises(RuntimeError, match="AttentionWithSignificance: the context cannot be quantised"):
+        ops.attention(projections, mask, 3, **quantized)
