@@ -52,10 +52,11 @@ SCHEDULES = (Schedule((1, 0.6, 0.6, 0.3, 0.3, 0.3)), Schedule((1, 0.5, 0.5, 0.22
 class Variant:
     name: str
     width: int = 64
-    kernel_sizes: tuple[int, ...] = (9, 17)
+    kernel_sizes: tuple[int, ...] = (9, 17, 33)
     heads: int = 16
     head_size: int = 4
     compares: bool = True
+    sees_context: bool = True
     widened_by: int = WIDENED_BY
     weight_of_kept: float = WEIGHT_OF_KEPT
     replays: int = REPLAYS
@@ -70,8 +71,10 @@ VARIANTS = (
     replace(BASE, name="no comparison with the question", compares=False),
     replace(BASE, name="compared in 8 heads of 8", heads=8, head_size=8),
     replace(BASE, name="compared in 32 heads of 4", heads=32),
-    replace(BASE, name="no neighbours", kernel_sizes=()),
+    replace(BASE, name="no view of the whole context", sees_context=False),
+    replace(BASE, name="no neighbours, no context", kernel_sizes=()),
     replace(BASE, name="one convolution of 9", kernel_sizes=(9,)),
+    replace(BASE, name="convolutions of 9 and 17", kernel_sizes=(9, 17)),
     *(replace(BASE, name=f"target widened by {width}", widened_by=width) for width in (1, 3, 4, 6, 8)),
     replace(BASE, name="tokens to keep weigh 1", weight_of_kept=1.0),
 )
@@ -96,9 +99,12 @@ def main(folder: str, data: str, questions: str = "6000") -> None:
 
 def scorer(hidden_size: int, variant: Variant) -> Scorer:
     made = Scorer(hidden_size, variant.width, variant.kernel_sizes, heads=variant.heads, head_size=variant.head_size)
-    if not variant.compares:
-        torch.nn.init.zeros_(made.match.weight)
-        made.match.weight.requires_grad_(False)
+    without = [] if variant.compares else [made.match]
+    if not variant.sees_context and made.pool is not None:
+        without.append(made.pool)
+    for part in without:
+        torch.nn.init.zeros_(part.weight)
+        part.weight.requires_grad_(False)
     return made
 
 

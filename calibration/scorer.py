@@ -77,7 +77,7 @@ class Scorer(nn.Module):
         context = (real * (1 - question))[..., None]
         for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
             mixed = mix(convolution((hidden * real[..., None]).mT).mT)
-            if k == len(self.mix) - 1:  # what competes with a token may be far from it
+            if self.pool is not None and k == len(self.mix) - 1:  # what competes with a token may be far from it
                 mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
             hidden = hidden + functional.relu(mixed)
         logits: Tensor = self.output(hidden)

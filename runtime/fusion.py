@@ -26,7 +26,7 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
         value_factors: What the columns of the values are multiplied by, [H].
     """
     biased = [nodes[f"layer.{layer}.{part}"] for part in ("query", "key", "value")]
-    factors = np.float32(1) if value_factors is None else value_factors
+    factors = np.ones(1, np.float32) if value_factors is None else value_factors
     products = [_Product.of(node) for node in biased]
     alike = {None if product is None else product.likeness for product in products}
     if None in alike or len(alike) > 1:
@@ -93,8 +93,10 @@ def _fuse_layer_norm(output: ov.Node) -> None:
     if quantizer is not None:
         smoothing = np.float32(1) if quantizer.smoothing is None else quantizer.smoothing.ravel()
         scales.append(np.broadcast_to(smoothing / np.float32(quantizer.scale), scales[0].shape))
+    first, second = total.input_values()
     fused = residual_layer_norm(
-        *total.input_values(),
+        first,
+        second,
         ops.constant(np.stack(scales).astype(np.float32)).output(0),
         epsilon=normal.get_attributes()["eps"],
         zero_point=0 if quantizer is None else quantizer.zero_point,

@@ -251,7 +251,8 @@ def test_float_paths_agree() -> None:
 
 def alone(width: int, heads: int, **quantized: float) -> ov.CompiledModel:
     parameters = inputs_of(width)
-    context = ops.attention(*(node.output(0) for node in parameters), heads, int16=True, **quantized)
+    projections, mask = (node.output(0) for node in parameters)
+    context = ops.attention(projections, mask, heads, int16=True, **quantized)
     assert context.get_node().get_output_size() == 1
     return core().compile_model(ov.Model([context], parameters), "CPU")
 
@@ -312,8 +313,9 @@ def test_shapes_are_inferred() -> None:
 def test_refuses_wrong_inputs_when_the_graph_is_built(
     index: int, shape: list[int], kind: npt.DTypeLike, heads: int, message: str
 ) -> None:
-    shapes, kinds = [[1, 4, 36], [1, 4]], [np.float32, np.float32]
-    shapes[index], kinds[index] = shape, kind  # type: ignore[call-overload]
+    shapes = [[1, 4, 36], [1, 4]]
+    kinds: list[npt.DTypeLike] = [np.float32] * 2
+    shapes[index], kinds[index] = shape, kind
     projections, mask = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
     with pytest.raises(RuntimeError, match=f"AttentionWithSignificance: {message}"):
         ops.attention_with_significance(projections, mask, heads)

@@ -35,9 +35,9 @@ def scales(width: int) -> Floats:
 def graph(width: int, rows: int = 3) -> ov.Model:
     inputs = [opset15.parameter([-1, -1, width], np.float32) for _ in range(2)]
     constant = opset15.constant(scales(width)[:rows]).output(0)
-    node = ops.residual_layer_norm(
-        *(i.output(0) for i in inputs), constant, epsilon=1e-12, zero_point=ZERO_POINT if rows == 3 else 0
-    )
+    first, second = (i.output(0) for i in inputs)
+    zero_point = ZERO_POINT if rows == 3 else 0
+    node = ops.residual_layer_norm(first, second, constant, epsilon=1e-12, zero_point=zero_point)
     return ov.Model(list(node.outputs()), inputs)
 
 
