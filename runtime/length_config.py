@@ -105,11 +105,12 @@ class LengthConfig:
 
     @property
     def selecting_layers(self) -> tuple[int, ...]:
-        """Layers that may drop a token, in order."""
+        """Layers that may drop a token, in order: with the ratio of the layer before, one keeps what that one kept."""
+        before = (1.0, *self.keep_ratios)
         return tuple(
             i
             for i, (ratio, threshold) in enumerate(zip(self.keep_ratios, self.thresholds, strict=True))
-            if ratio < 1 or threshold is not None
+            if ratio < before[i] or threshold is not None
         )
 
     def most_kept(self, length: int) -> tuple[int, ...]:

@@ -36,6 +36,12 @@ def test_layers_that_keep_everything_stay_untouched(plain: ov.Model) -> None:
     assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_slots.1", "kept_slots.2"]
 
 
+def test_a_layer_with_the_ratio_of_the_one_before_stays_untouched(plain: ov.Model) -> None:
+    graph = with_selection(plain, LengthConfig((0.6, 0.6, 0.6)), num_layers=3, num_heads=4)
+    assert types(graph)["SelectTokens"] == 1
+    assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_slots.0"]
+
+
 def test_the_plain_graph_is_not_changed(plain: ov.Model) -> None:
     before = types(plain)
     with_selection(plain, None, num_layers=3, num_heads=4)
@@ -72,7 +78,7 @@ def test_configurations_that_do_not_fit_are_refused(plain: ov.Model) -> None:
     with pytest.raises(LengthConfigError, match="2 keep ratios"):
         with_selection(plain, LengthConfig((1, 0.5)), num_layers=3, num_heads=4)
     with pytest.raises(LengthConfigError, match=r"layers \[1, 2\]"):
-        with_selection(plain, LengthConfig((1, 0.5, 0.5)), num_layers=3, num_heads=4, scorers={})
+        with_selection(plain, LengthConfig((1, 0.5, 0.4)), num_layers=3, num_heads=4, scorers={})
 
 
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:
