@@ -10,6 +10,7 @@ model's call on 48 random windows, all configurations of both kinds taking turns
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -21,6 +22,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
@@ -40,12 +42,12 @@ def main(folder: str, report: str) -> None:
         full = LengthConfig.full(bundle.shape.num_layers)
         attention_bundle = write_recalibrated(bundle, Path(place), None, {"full": NamedLengthConfig(full)})
         learnt, attention = (LengthAdaptiveModel(b, max_compiled=32) for b in (bundle, attention_bundle))
+        scored = load_scorers(bundle.scorers) if bundle.scorers else {}
         rows = [(learnt, "learnt, thresholds", name, named.config) for name, named in bundle.length_configs.items()]
         for model, kind in ((learnt, "learnt, ratios alone"), (attention, "attention, ratios")):
             for name, ratios in RATIOS.items():
-                if model is learnt:  # the first layer has no scorer
-                    ratios = (1, *ratios[1:])
-                rows.append((model, kind, name, LengthConfig(ratios)))
+                chosen_by = scored if model is learnt else range(len(ratios))
+                rows.append((model, kind, name, LengthConfig(of_layers(ratios, chosen_by))))
 
         size = window_size(bundle.max_length)
         tokenize = WindowTokenizer(bundle.tokenizer_json)
@@ -70,6 +72,12 @@ def main(folder: str, report: str) -> None:
             f"| {kind} | {name} | {result.f1:.2f} | {mean:+.2f} [{low:+.2f}, {high:+.2f}] | {fewer:.2f} | {ms:.2f} | "
             f"{times[0] / ms:.2f} |"
         )
+
+
+def of_layers(ratios: Sequence[float], selecting: Collection[int]) -> tuple[float, ...]:
+    """The ratios of some layers; the others keep what the layer before them kept."""
+    kept = 1.0
+    return tuple(kept := ratio if layer in selecting else kept for layer, ratio in enumerate(ratios))
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def test_what_is_dropped_becomes_an_ellipsis_in_its_place(model: LengthAdaptiveM
     dropped = {"cat": 1, "hat": 1, ".": 1, "-": 1}  # two of them side by side
     words = tuple(replace(word, dropped_at=dropped.get(word.text)) for word in window.words)
     window = replace(window, kept=(*window.kept[:1], len(window.tokens) - 1, len(window.tokens) - 1), words=words)
-    config = LengthConfig((1, 0.9, 0.9))
+    config = LengthConfig((1, 0.9, 0.8))
     output = shown(replace(explanation, windows=(window,), length_config=config), TERM="dumb")
     assert output.count("context   the …, the … the…box\n") == 2
 

@@ -99,6 +99,6 @@ def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
             call()
     factory = NodeFactory()  # as a graph that is read from a file would
     factory.add_extension(ops.extension_path())
-    rows, mask = opset15.parameter([1, 4, 8], np.float32), opset15.parameter([1, 4], np.float32)
+    rows, mask = opset15.parameter([1, 4, 24], np.float32), opset15.parameter([1, 4], np.float32)
     with pytest.raises(RuntimeError, match=message):
-        factory.create("AttentionWithSignificance", [rows, rows, rows, mask], {"heads": 2})
+        factory.create("AttentionWithSignificance", [rows, mask], {"heads": 2})
