@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 
 from .results import Figures
@@ -43,25 +43,27 @@ def decomposition(figures: Mapping[str, Figures], padded: str, unpadded: str, in
 
 
 def draw(figures: Mapping[str, Figures], ours: Sequence[str], title: str, file: Path) -> None:
-    """F1 against p50 of all systems that have an F1, `ours` joined by a line."""
+    """F1 against p50 of all systems that have an F1; `ours` are joined by a line and labelled, others in the legend."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(9, 6), layout="constrained")
+    figure = Figure(figsize=(10, 5), layout="constrained")
     axes = figure.add_subplot()
     scored = {name: (f.p50_ms, f.f1) for name, f in figures.items() if f.f1 is not None}
-    line = sorted(scored[name] for name in ours)
-    axes.plot(*zip(*line, strict=True), "o-", color="tab:red", label="ours")
-    others = [point for name, point in scored.items() if name not in ours]
-    if others:
-        axes.plot(*zip(*others, strict=True), "s", color="tab:blue", label="others")
-    for name, point in scored.items():
-        axes.annotate(name, point, xytext=(3, 5), textcoords="offset points", fontsize=8, rotation=40)
+    axes.plot(*zip(*sorted(scored[name] for name in ours), strict=True), "o-", color="tab:red", label="ours")
+    for name in ours:
+        axes.annotate(name.removeprefix("ours "), scored[name], xytext=(5, 5), textcoords="offset points", fontsize=8)
+    others = [name for name in scored if name not in ours]
+    for name, marker in zip(others, cycle("s^vD<>pX*Ph8"), strict=False):
+        axes.plot(*scored[name], marker, label=name)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("{x:g}")
+    axes.tick_params(axis="x", which="minor", labelsize=7)
     axes.set_xlabel("p50 of a question, ms (the model's calls alone)")
     axes.set_ylabel("F1")
     axes.set_title(title, fontsize=9)
     axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), fontsize=8)
     figure.savefig(file)
 
 
