@@ -1,12 +1,14 @@
 """Fixtures that several test folders share."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
 from dynamic_tinybert.export import export_model
+from dynamic_tinybert.runtime import ops
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
 
@@ -36,3 +38,12 @@ def fp32_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     output = tmp_path_factory.mktemp("bundles") / "fp32"
     export_model(checkpoint, output, precision="fp32")
     return output
+
+
+@pytest.fixture(scope="module", params=ops.available_isas())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test on every path that this CPU has; ops are made while the variable is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
+        assert ops.isa() == request.param
+        yield request.param

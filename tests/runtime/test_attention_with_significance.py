@@ -1,6 +1,5 @@
 import math
 import os
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -18,15 +17,6 @@ from dynamic_tinybert.runtime import ops
 
 Floats = npt.NDArray[np.float32]
 PADDING = -10000.0
-
-
-@pytest.fixture(scope="module", params=ops.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test on every path that this CPU has, in integers where it has them; ops are made while it is set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
-        assert ops.isa() == request.param
-        yield request.param
 
 
 @cache

@@ -1,4 +1,3 @@
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -13,15 +12,6 @@ from dynamic_tinybert.runtime import ops
 
 Floats = npt.NDArray[np.float32]
 ZERO_POINT = 117.0
-
-
-@pytest.fixture(scope="module", params=ops.available_isas())
-def isa(request: pytest.FixtureRequest) -> Iterator[str]:
-    """Every test on every path that this CPU has; ops are made while the variable is set."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
-        assert ops.isa() == request.param
-        yield request.param
 
 
 @cache
