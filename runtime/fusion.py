@@ -60,8 +60,8 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
 
 
 def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
-    unsqueezed = _producers(nodes[f"layer.{layer}.attention"])[3]
-    mask = unsqueezed.input_value(0)
+    mask_over_heads = _producers(nodes[f"layer.{layer}.attention"])[3]
+    mask = mask_over_heads.input_value(0)
     context = nodes[f"layer.{layer}.context"].output(0)
     quantizer = _only_quantizer(context)
     if quantizer is None or len(context.get_target_inputs()) > 1:

@@ -22,14 +22,14 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 
 /// Memory of one call, kept by its thread for the next one.
 struct Scratch {
-    Floats packed;               // panels of all weights
-    Floats mean;                 // [B, H]: of the question's states
-    Floats bias;                 // [B, W]: what the question as a whole adds
-    Floats question;             // [B, L, H]: states of the question's tokens, then unused rows
-    Floats compared;             // [B, L, components]: what these are compared by
-    Floats projected;            // [B, L, W + components]
-    Floats features[2];          // [B, L, W]: what one step reads and the next one writes
-    Floats mix_bias;             // [B, W]: of the last neighbourhood, which sees all of the context
+    Floats packed;       // panels of all weights
+    Floats mean;         // [B, H]: of the question's states
+    Floats bias;         // [B, W]: what the question as a whole adds
+    Floats question;     // [B, L, H]: states of the question's tokens, then unused rows
+    Floats compared;     // [B, L, components]: what these are compared by
+    Floats projected;    // [B, L, W + components]
+    Floats features[2];  // [B, L, W]: what one step reads and the next one writes
+    Floats mix_bias;     // [B, W]: of the last neighbourhood, which sees all of the context
     std::vector<size_t> num_question;  // [B]
 };
 
@@ -174,11 +174,9 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
 
     thread_local Scratch thread_scratch;
     Scratch& scratch = thread_scratch;  // by this name the threads below share it
-    const ScorerPanels weights = [&] {
-        const size_t count = num_panels();
-        scratch.packed.resize(m_kernels->packed_size(hidden, count));
-        return ScorerPanels{scorer.take(count * hidden * scorer_columns), scratch.packed.data(), hidden, count};
-    }();
+    scratch.packed.resize(m_kernels->packed_size(hidden, num_panels()));
+    const ScorerPanels weights{scorer.take(num_panels() * hidden * scorer_columns), scratch.packed.data(), hidden,
+                               num_panels()};
     scratch.mean.resize(batch * hidden);
     scratch.bias.resize(batch * width);
     scratch.mix_bias.resize(batch * width);
