@@ -10,7 +10,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import openvino as ov
+from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
 from .errors import ExtensionError
@@ -177,28 +180,41 @@ def attention(
     return _factory(check_extension()).create("AttentionWithSignificance", [projections, mask], attributes).output(0)
 
 
-def residual_layer_norm(
-    first: ov.Output, second: ov.Output, scales: ov.Output, *, epsilon: float, zero_point: float = 0.0
+def quantized_linears(
+    rows: ov.Output,
+    constants: npt.NDArray[np.int8],
+    *,
+    widths: Sequence[int],
+    zero_points: Sequence[float],
+    epsilon: float | None = None,
+    residual: ov.Output | None = None,
 ) -> ov.Node:
-    """Add two tensors, normalise the sum over its last axis and, if wanted, quantise the result.
+    """Matrix products of 8 bits one after the other, GELU between them, quick at any number of rows.
 
     Args:
-        first: float32 [B, L, D].
-        second: float32 [B, L, D].
-        scales: float32 [2, D] or [3, D]: gamma, beta, and for a quantised output how many of its units are in 1.
-        epsilon: Added to the variance.
-        zero_point: What 0 is quantised to.
+        rows: uint8 [B, L, K]; or float32, which the op quantises.
+        constants: What `eight_bits.pack` makes of the products.
+        widths: N of each product.
+        zero_points: What 0 in the rows of each product is quantised to.
+        epsilon: With it a residual is added to the last product, and the sum normalised over its last axis; added to
+            the variance.
+        residual: float32 [B, L, N]; the rows themselves if not given.
 
     Returns:
-        A node whose first output is the state, float32 [B, L, D], and whose second, if there is one, the state in
-        those units, uint8 [B, L, D].
+        A node with one output, float32 [B, L, N].
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    attributes = {"epsilon": epsilon, "zero_point": zero_point}
-    return _factory(check_extension()).create("ResidualLayerNorm", [first, second, scales], attributes)
+    inputs = [rows, opset13.constant(constants).output(0), *([] if residual is None else [residual])]
+    attributes = {
+        "widths": list(widths),
+        "zero_points": list(zero_points),
+        "normalizes": epsilon is not None,
+        "epsilon": 0.0 if epsilon is None else epsilon,
+    }
+    return _factory(check_extension()).create("QuantizedLinears", inputs, attributes)
 
 
 def learnt_significance(

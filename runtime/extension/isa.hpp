@@ -4,6 +4,7 @@
 
 #include "attention_kernels.hpp"
 #include "layer_norm_kernels.hpp"
+#include "linear_kernels.hpp"
 #include "scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
@@ -17,6 +18,7 @@ struct Kernels {
     const ScorerKernels& scorer;
     const ScorerKernels* int12_scorer;        ///< Null where integers would not be faster.
     AddAndNormalize add_and_normalize;
+    const LinearKernels& linear;
 };
 
 /// The fastest kernels that this CPU runs, or those that the environment variable DYNAMIC_TINYBERT_ISA
