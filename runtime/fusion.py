@@ -1,4 +1,4 @@
-"""An INT8 graph as few nodes that do not care how many tokens there are: OpenVINO's look up a kernel for each length."""
+"""An INT8 graph as few nodes that take any number of tokens; OpenVINO's look up a kernel for each new length."""
 
 from __future__ import annotations
 

@@ -111,7 +111,8 @@ def select_tokens(
     multiple: int = 1,
     static: bool = False,
     window: int = 0,
-) -> tuple[ov.Output, ov.Output]:
+    origins: ov.Output | None = None,
+) -> tuple[ov.Output, ov.Output, ov.Output]:
     """Which tokens of each sequence go on: the most significant ones, in their order.
 
     Args:
@@ -123,19 +124,48 @@ def select_tokens(
         multiple: The number of slots n is rounded up to a multiple of it.
         static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
+        origins: Of the layer that selected before, if one did, int32 [B, L].
 
     Returns:
-        The positions in this input of the tokens kept, int32 [B, n], and their mask, float32 [B, n]. Slots that a
-        sequence leaves empty hold position L, for which Gather gives zeros, and mask -10000.
+        The positions in this input of the tokens kept, int32 [B, n], their mask, float32 [B, n], and their origins,
+        int32 [B, n]: 1 + the position in the input of the first layer that selected. Slots that a sequence leaves
+        empty hold position L, for which Gather gives zeros, mask -10000 and origin 0.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [significance, mask, length, keep_ratio, threshold]
+    inputs = [significance, mask, length, keep_ratio, threshold, *([] if origins is None else [origins])]
     attributes = {"multiple": multiple, "static": static, "window": window}
     node = _factory(check_extension()).create("SelectTokens", inputs, attributes)
-    return node.output(0), node.output(1)
+    return node.output(0), node.output(1), node.output(2)
+
+
+def restore_logits(
+    state: ov.Output,
+    head: npt.NDArray[np.float32],
+    origins: ov.Output | None = None,
+    before: ov.Output | None = None,
+) -> ov.Output:
+    """Start and end logits of a layer's tokens, over those that earlier layers gave to all tokens.
+
+    Args:
+        state: float32 [B, n, H].
+        head: float32 [2, H + 1], for each logit its weights and, last, its bias.
+        origins: int32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
+        before: float32 [B, L, 2]. Without it and `origins` the state holds all tokens.
+
+    Returns:
+        float32 [B, L, 2].
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input is not as above.
+    """
+    inputs = [state, opset13.constant(head).output(0)]
+    if origins is not None and before is not None:
+        inputs += [origins, before]
+    return _factory(check_extension()).create("RestoreLogits", inputs, {}).output(0)
 
 
 def attention_with_significance(

@@ -9,6 +9,7 @@
 #include "isa.hpp"
 #include "learnt_significance.hpp"
 #include "quantized_linears.hpp"
+#include "restore_logits.hpp"
 #include "select_tokens.hpp"
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
@@ -16,6 +17,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::RestoreLogits>>(),
 }));
 
 /// The instruction set that an op made now would use, or "error: " and why there is none.
