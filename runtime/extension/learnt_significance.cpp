@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <cmath>
 #include <numeric>
+#include <openvino/op/constant.hpp>
 #include <vector>
 
 #include "isa.hpp"
@@ -22,7 +23,6 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 
 /// Memory of one call, kept by its thread for the next one.
 struct Scratch {
-    Floats packed;       // panels of all weights
     Floats mean;         // [B, H]: of the question's states
     Floats bias;         // [B, W]: what the question as a whole adds
     Floats question;     // [B, L, H]: states of the question's tokens, then unused rows
@@ -157,6 +157,23 @@ void LearntSignificance::validate_and_infer_types() {
     set_output_type(0, ov::element::f32, {batch, length});
 }
 
+/// The columns of a constant are packed once, which spares each call to read and convert them. A caller holds on to what
+/// it got, since another thread's may replace it.
+std::shared_ptr<const LearntSignificance::Floats> LearntSignificance::packed(const float* columns,
+                                                                             size_t hidden) const {
+    const bool is_constant = ov::is_type<ov::op::v0::Constant>(get_input_node_ptr(scorer_in));
+    const std::lock_guard<std::mutex> lock(m_packing);
+    if (is_constant && m_packed && m_packed_from == columns)
+        return m_packed;
+    const auto floats = std::make_shared<Floats>(m_kernels->packed_size(hidden, num_panels()));
+    const ScorerPanels panels{columns, floats->data(), hidden, num_panels()};
+    for (size_t panel = 0; panel < panels.count; ++panel)
+        m_kernels->pack(panels, panel, floats->data());
+    m_packed = floats;
+    m_packed_from = columns;
+    return m_packed;
+}
+
 bool LearntSignificance::has_evaluate() const {
     return true;
 }
@@ -174,9 +191,9 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
 
     thread_local Scratch thread_scratch;
     Scratch& scratch = thread_scratch;  // by this name the threads below share it
-    scratch.packed.resize(m_kernels->packed_size(hidden, num_panels()));
-    const ScorerPanels weights{scorer.take(num_panels() * hidden * scorer_columns), scratch.packed.data(), hidden,
-                               num_panels()};
+    const float* columns = scorer.take(num_panels() * hidden * scorer_columns);
+    const auto packed_columns = packed(columns, hidden);
+    const ScorerPanels weights{columns, packed_columns->data(), hidden, num_panels()};
     scratch.mean.resize(batch * hidden);
     scratch.bias.resize(batch * width);
     scratch.mix_bias.resize(batch * width);
@@ -208,8 +225,7 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
         const float *bias = scorer.take(width), *match = scorer.take(m_heads * width);
         const size_t compared_panels = components / scorer_columns;
         const size_t of_question = panels + compared_panels, of_mean = of_question + compared_panels;
-        tbb::parallel_for(size_t{0}, weights.count, [&](size_t panel) {
-            m_kernels->pack(weights, panel);
+        tbb::parallel_for(of_question, weights.count, [&](size_t panel) {
             for (size_t b = 0; b < batch; ++b) {
                 if (panel >= of_mean) {
                     const size_t at = (panel - of_mean) * scorer_columns;
@@ -217,7 +233,7 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
                     m_kernels->project(weights, panel, 1, scratch.mean.data() + b * hidden, 1, to, width);
                     for (size_t w = 0; w < scorer_columns; ++w)
                         to[w] += bias[at + w];
-                } else if (panel >= of_question) {
+                } else {
                     m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden,
                                        scratch.num_question[b],
                                        scratch.compared.data() + b * length * components +

@@ -1,6 +1,11 @@
 #pragma once
 
+#include <tbb/cache_aligned_allocator.h>
+
+#include <memory>
+#include <mutex>
 #include <openvino/op/op.hpp>
+#include <vector>
 
 #include "scorer_kernels.hpp"
 
@@ -39,8 +44,11 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
+
     size_t num_panels() const;
     size_t scorer_size(size_t hidden) const;
+    std::shared_ptr<const Floats> packed(const float* columns, size_t hidden) const;
 
     int64_t m_width = 0;
     int64_t m_heads = 0;
@@ -48,6 +56,9 @@ private:
     std::vector<int64_t> m_kernel_sizes;
     bool m_int12 = false;
     const ScorerKernels* m_kernels = nullptr;  // chosen once; copies of the op keep it
+    mutable std::mutex m_packing;
+    mutable std::shared_ptr<const Floats> m_packed;  // of the tensors at m_packed_from, a constant's
+    mutable const float* m_packed_from = nullptr;
 };
 
 }  // namespace dynamic_tinybert

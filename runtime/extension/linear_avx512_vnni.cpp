@@ -29,7 +29,9 @@ AVX512 inline __m128i in_8_bits(__m512 units) {
 /// x * (1 + erf(x / sqrt(2))) / 2, wrong by less than 1e-4 up to |x| = 12: a minimax polynomial in x^2 up to
 /// |x| = 4.2, beyond which the function is flat, or the identity.
 AVX512 inline __m512 gelu(__m512 x) {
-    constexpr float coefficients[] = {9.84757763e-11f, -9.59127813e-09f, 4.14493817e-07f, -1.05791045e-05f, 1.79671647e-04f, -2.17291666e-03f, 1.94818761e-02f, -1.32444147e-01f, 7.97669153e-01f};
+    constexpr float coefficients[] = {9.84757763e-11f, -9.59127813e-09f, 4.14493817e-07f,
+                                      -1.05791045e-05f, 1.79671647e-04f, -2.17291666e-03f,
+                                      1.94818761e-02f, -1.32444147e-01f, 7.97669153e-01f};
     const __m512 most = _mm512_set1_ps(4.2f);
     const __m512 held = _mm512_max_ps(_mm512_min_ps(x, most), _mm512_set1_ps(-4.2f));
     const __m512 square = _mm512_mul_ps(held, held);

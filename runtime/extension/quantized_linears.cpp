@@ -107,15 +107,16 @@ void QuantizedLinears::validate_and_infer_types() {
                     "; convert them to u8 or f32");
     OPENVINO_ASSERT(quantizes || !m_normalizes || count > residual_in,
                     "QuantizedLinears: rows in u8 cannot be added to the result; give a residual");
-    OPENVINO_ASSERT(get_input_element_type(constants_in) == ov::element::i8, "QuantizedLinears: the constants are of type ",
-                    get_input_element_type(constants_in), "; give i8");
+    OPENVINO_ASSERT(get_input_element_type(constants_in) == ov::element::i8,
+                    "QuantizedLinears: the constants are of type ", get_input_element_type(constants_in), "; give i8");
     OPENVINO_ASSERT(!m_widths.empty() && m_zero_points.size() == m_widths.size(), "QuantizedLinears: ", m_widths.size(),
                     " widths and ", m_zero_points.size(), " zero points; give one of both for each product");
     for (float zero_point : m_zero_points)
         OPENVINO_ASSERT(zero_point >= 0.0f && zero_point <= 255.0f, "QuantizedLinears: zero point ", zero_point,
                         " is outside 0 ... 255");
     for (size_t product = 0; product < m_widths.size(); ++product)
-        OPENVINO_ASSERT(m_widths[product] > 0 && (product + 1 == m_widths.size() || m_widths[product] % depth_step == 0),
+        OPENVINO_ASSERT(m_widths[product] > 0 &&
+                            (product + 1 == m_widths.size() || m_widths[product] % depth_step == 0),
                         "QuantizedLinears: width ", m_widths[product], " of product ", product,
                         " must be at least 1 and, before another product, a multiple of ", depth_step);
     OPENVINO_ASSERT(m_epsilon >= 0.0f, "QuantizedLinears: epsilon ", m_epsilon, " must be at least 0");
@@ -179,8 +180,9 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
             const size_t columns = m_widths[product];
             const float *scale = next(columns), *bias = next(columns);
             const bool inner = product < last;
-            const Linear linear{weights, scale, bias, inner ? next(columns) : nullptr, inner ? m_zero_points[product + 1] : 0,
-                                depth,   columns};
+            const float* per_unit = inner ? next(columns) : nullptr;
+            const float zero_point = inner ? m_zero_points[product + 1] : 0.0f;
+            const Linear linear{weights, scale, bias, per_unit, zero_point, depth, columns};
             // Two inner results take turns: a product reads the one while it writes the other.
             uint8_t* quantized = nullptr;
             if (inner) {

@@ -31,20 +31,21 @@ float most_of_column(size_t depth) {
     return std::min(most_12_bits, std::floor(most));
 }
 
-float* units_of(const ScorerPanels& panels) {
-    return panels.packed + panels.count * panel_size(panels.depth);
+/// Where the units of the columns begin.
+size_t units_at(const ScorerPanels& panels) {
+    return panels.count * panel_size(panels.depth);
 }
 
-AVX512 void pack(const ScorerPanels& panels, size_t panel) {
+AVX512 void pack(const ScorerPanels& panels, size_t panel, float* packed) {
     const float* column = panels.columns + panel * panels.depth * lanes;
     __m512 largest = _mm512_setzero_ps();
     for (size_t k = 0; k < panels.depth; ++k)
         largest = _mm512_max_ps(largest, absolute(_mm512_loadu_ps(column + k * lanes)));
     const __m512 most = _mm512_set1_ps(most_of_column(panels.depth));
-    _mm512_storeu_ps(units_of(panels) + panel * lanes, _mm512_div_ps(largest, most));
+    _mm512_storeu_ps(packed + units_at(panels) + panel * lanes, _mm512_div_ps(largest, most));
     const __mmask16 some = _mm512_cmp_ps_mask(largest, _mm512_setzero_ps(), _CMP_NEQ_UQ);
     const __m512 per_unit = _mm512_maskz_div_ps(some, most, largest);
-    float* to = panels.packed + panel * panel_size(panels.depth);
+    float* to = packed + panel * panel_size(panels.depth);
     for (size_t k = 0; k < panels.depth; k += 2, to += lanes) {
         const __m512i even = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(column + k * lanes), per_unit));
         __m512i odd = _mm512_setzero_si512();
@@ -64,7 +65,8 @@ AVX512 void project(const ScorerPanels& panels, size_t first, size_t count, cons
     for (size_t i = 0; i < rows; ++i)
         units[i] = row_in_12_bits(state + i * panels.depth, panels.depth, left.data() + i * depth);
     const auto* right = reinterpret_cast<const int16_t*>(panels.packed + first * panel_size(panels.depth));
-    multiply_12_bits(left.data(), rows, depth, right, columns, units_of(panels) + first * lanes, to, stride);
+    const float* of_columns = panels.packed + units_at(panels) + first * lanes;
+    multiply_12_bits(left.data(), rows, depth, right, columns, of_columns, to, stride);
     for (size_t i = 0; i < rows; ++i)
         for (size_t w = 0; w < columns; w += lanes) {
             float* at = to + i * stride + w;

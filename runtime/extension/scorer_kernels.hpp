@@ -10,7 +10,7 @@ constexpr size_t scorer_columns = 16;
 /// The right side of products with states.
 struct ScorerPanels {
     const float* columns;  ///< [count, depth, scorer_columns]
-    float* packed;         ///< What `pack` makes of them.
+    const float* packed;   ///< What `pack` makes of them.
     size_t depth;
     size_t count;
 };
@@ -38,8 +38,8 @@ struct Neighbourhood {
 struct ScorerKernels {
     /// Floats that packed panels take.
     size_t (*packed_size)(size_t depth, size_t count);
-    /// Lays out one panel as `project` reads it.
-    void (*pack)(const ScorerPanels& panels, size_t panel);
+    /// Lays out one panel as `project` reads it, in its place in `packed`.
+    void (*pack)(const ScorerPanels& panels, size_t panel, float* packed);
     /// to[row, 16 * count] = state[row, depth] * panels first ... first + count - 1; rows of `to` lie `stride` apart.
     void (*project)(const ScorerPanels& panels, size_t first, size_t count, const float* state, size_t rows, float* to,
                     size_t stride);

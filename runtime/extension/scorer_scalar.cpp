@@ -19,7 +19,7 @@ size_t packed_size(size_t, size_t) {
 }
 
 /// Nothing: panels are read as they lie.
-void pack(const ScorerPanels&, size_t) {}
+void pack(const ScorerPanels&, size_t, float*) {}
 
 void project(const ScorerPanels& panels, size_t first, size_t count, const float* state, size_t rows, float* to,
              size_t stride) {
