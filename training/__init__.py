@@ -6,10 +6,11 @@ from dynamic_tinybert.runtime.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .options import TrainingOptions
-    from .trainer import Training, train
+    from .result import Training
+    from .trainer import train
 
 __all__ = ["Training", "TrainingOptions", "train"]
 
 __getattr__ = lazy_attributes(
-    __name__, {"Training": "trainer", "TrainingOptions": "options", "train": "trainer"}, "training"
+    __name__, {"Training": "result", "TrainingOptions": "options", "train": "trainer"}, "training"
 )

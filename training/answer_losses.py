@@ -16,8 +16,13 @@ _MASKED = -10000.0
 class AnswerLogits(Protocol):
     """What models of question answering give, `[B, L]` each."""
 
-    start_logits: Tensor
-    end_logits: Tensor
+    @property
+    def start_logits(self) -> Tensor:
+        """Of the answer's first token."""
+
+    @property
+    def end_logits(self) -> Tensor:
+        """Of its last token."""
 
 
 def answer_loss(output: AnswerLogits, batch: Batch) -> Tensor:

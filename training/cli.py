@@ -17,6 +17,7 @@ def train(
     output: Annotated[Path, typer.Argument(help="Folder of the new checkpoint.")],
     data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers to train on.")],
     objective: Annotated[str, typer.Option(help=f"What to minimise: {', '.join(RECIPES)}.")] = "fine-tune",
+    teacher: Annotated[str | None, typer.Option(help="Hub id or folder of the checkpoint to distil from.")] = None,
     validation: Annotated[
         Path | None, typer.Option(help="SQuAD v1.1 JSON to measure F1 on, before and after, at several costs.")
     ] = None,
@@ -30,6 +31,12 @@ def train(
     learning_rate: Annotated[float | None, typer.Option(help="At its highest; by default the objective's.")] = None,
     dropout: Annotated[float | None, typer.Option(help="In training; by default the checkpoint's.")] = None,
     max_seq_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a window; 384 by default.")] = None,
+    layer_dropout: Annotated[
+        float, typer.Option(help="Of length-drop: chance of a layer to be left out of a random configuration.")
+    ] = 0.2,
+    macs_fewer: Annotated[
+        float, typer.Option(help="Of straight-through and soft-masks: times fewer MACs that selection shall need.")
+    ] = 2.6,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to go on from.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted training left.")] = False,
@@ -49,6 +56,8 @@ def train(
         learning_rate=learning_rate,
         dropout=dropout,
         max_seq_len=max_seq_len,
+        layer_dropout=layer_dropout,
+        macs_fewer=macs_fewer,
         save_steps=save_steps,
         seed=seed,
     )
@@ -57,6 +66,7 @@ def train(
         output,
         data,
         options=options,
+        teacher=teacher,
         validation=validation,
         limit=limit,
         resume=resume,

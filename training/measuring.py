@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
+from typing import cast
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
 from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.inference import WindowOutput, stack_windows
@@ -178,8 +180,7 @@ def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, Win
     shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
     selects = [reference.significance if i in config.selecting_layers else None for i in range(shape.num_layers)]
     scorers = {
-        int(layer): macs_per_token({name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()})
-        for layer, scorer in reference.scorers.items()
+        int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()
     }
     return lambda length, output: executed_macs(
         shape, length, output.kept_by_layer(length, shape.num_layers), selects, scorers

@@ -20,7 +20,13 @@ class Recipe:
 
 RECIPES = MappingProxyType(
     {
-        "fine-tune": Recipe(learning_rate=3e-5, epochs=2, batch_size=16),
+        "fine-tune": Recipe(learning_rate=3e-5, epochs=2, batch_size=8),
+        "distill-layers": Recipe(learning_rate=5e-5, epochs=20, batch_size=16),
+        "distill-answers": Recipe(learning_rate=3e-5, epochs=10, batch_size=16),
+        "length-drop": Recipe(learning_rate=2e-5, epochs=10, batch_size=16),
+        "front": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "straight-through": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "soft-masks": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
     }
 )
 """By objective."""
@@ -39,6 +45,8 @@ class TrainingOptions:
         learning_rate: At its highest; None for the recipe's.
         dropout: Of states and attention; None for the checkpoint's own.
         max_seq_len: Tokens of a window; None for 384, or what the model reads if that is less.
+        layer_dropout: Of `length-drop`, the chance of each layer to be left out of a random configuration.
+        macs_fewer: Of `straight-through` and `soft-masks`, how many times fewer MACs the selection shall need.
         save_steps: Steps between checkpoints.
         seed: Of all that is random.
     """
@@ -51,6 +59,8 @@ class TrainingOptions:
     learning_rate: float | None = None
     dropout: float | None = None
     max_seq_len: int | None = None
+    layer_dropout: float = 0.2
+    macs_fewer: float = 2.6
     save_steps: int = 500
     seed: int = 0
 
@@ -64,8 +74,11 @@ class TrainingOptions:
         for name in ("epochs", "learning_rate"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InvalidInputError(f"{name} is {value}; give a positive number")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise InvalidInputError(f"dropout is {self.dropout}; give a number of at least 0 and below 1")
+        for name in ("dropout", "layer_dropout"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < 1:
+                raise InvalidInputError(f"{name} is {value}; give a number of at least 0 and below 1")
+        if not self.macs_fewer > 1:
+            raise InvalidInputError(f"macs_fewer is {self.macs_fewer}; give a number above 1")
 
     @property
     def recipe(self) -> Recipe:

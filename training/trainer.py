@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.journal import Journal
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.export.checkpoint import Checkpoint, load_checkpoint
+from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.bundle import TOKENIZER
 from dynamic_tinybert.runtime.errors import InvalidInputError, TrainingError
@@ -30,36 +29,16 @@ from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from .batches import plan_batches
-from .card import model_card, name_of
 from .data import answered_windows, read_answered
 from .depth import with_fewer_layers
 from .loop import LoopOptions, run_steps
 from .measuring import FrontMeter, Point
-from .objective import FineTuning, Objective
+from .objectives import check_vocabularies, make_objective
 from .options import TrainingOptions
-from .plot import plot_fronts
 from .progress import STEP, Progress
-from .weights import save_model
+from .result import PACKAGES, Training, name_of, write_result
 
 _HELD_OUT = 256  # questions that thresholds are taken from, at most a tenth of all
-_PACKAGES = ("dynamic-tinybert", "torch", "transformers")
-
-
-@dataclass(frozen=True)
-class Training:
-    """What a training made.
-
-    Attributes:
-        path: The new checkpoint.
-        losses: The parts of the loss of each step, by name.
-        before: What the model gave before, at `full` and length configurations; empty without validation data.
-        after: What it gives now.
-    """
-
-    path: Path
-    losses: Sequence[Mapping[str, float]]
-    before: Sequence[Point]
-    after: Sequence[Point]
 
 
 def train(
@@ -68,6 +47,7 @@ def train(
     data: str | Path,
     *,
     options: TrainingOptions | None = None,
+    teacher: str | Path | None = None,
     validation: str | Path | None = None,
     limit: int | None = None,
     resume: bool = False,
@@ -84,6 +64,7 @@ def train(
         output: Folder of the new one; it appears whole or not at all.
         data: SQuAD v1.1 JSON with answers to train on.
         options: How to train.
+        teacher: Hub id or folder of the checkpoint to distil from.
         validation: SQuAD v1.1 JSON with answers to measure F1 on before and after; nothing is chosen by it.
         limit: Only so many questions of each file.
         resume: Go on from what an interrupted training left, if there is one.
@@ -110,22 +91,27 @@ def train(
     bert = checkpoint.model
     if options.num_layers is not None:
         bert = with_fewer_layers(bert, options.num_layers)
-    recipe = options.recipe
-    header = {
-        "model": checkpoint.commit or name_of(checkpoint.source),
-        "weights": _digest_of_weights(bert),
+    taught_by = None if teacher is None else load_checkpoint(teacher, local_files_only=local_files_only)
+    if taught_by is not None:
+        check_vocabularies(checkpoint, taught_by)
+    models = [bert] if taught_by is None else [bert, taught_by.model]
+    objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
+    header: dict[str, Any] = {
+        "weights": [_digest_of_weights(own) for own in models],
         "data": [_digest(Path(file)) for file in (data, validation) if file is not None],
         "limit": limit,
         "options": asdict(options),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": {name: version(name) for name in PACKAGES},
     }
     with _workplace(output, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
         checkpoint.copy_files(folder)
         tokenize = WindowTokenizer(folder / TOKENIZER)
-        sizes = {"max_length": bert.config.max_position_embeddings, "max_seq_len": options.max_seq_len}
+        longest = min(own.config.max_position_embeddings for own in models)
+        sizes = {"max_length": longest, "max_seq_len": options.max_seq_len}
         shuffled = [examples[i] for i in np.random.default_rng(options.seed).permutation(len(examples))]
         held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
         windows = answered_windows(tokenize, shuffled[held_out:], **sizes)
+        recipe = options.recipe
         plan = plan_batches(
             [len(window) for window in windows],
             recipe.batch_size,
@@ -134,16 +120,13 @@ def train(
             seed=options.seed,
         )
         meter = FrontMeter(tokenize, scored, shuffled[:held_out], **sizes) if scored else None
-        objective = _objective(bert, checkpoint, options)
         if options.dropout is not None:
             _set_dropout(bert, options.dropout)
         if torch.cuda.is_available():
             objective.cuda()
         before = _measured(journal, "before", meter, _reference(bert, checkpoint.scorers), None)
-        say(
-            f"Training on {len(windows)} windows of {len(examples) - held_out} questions, {len(plan)} steps of "
-            f"{recipe.batch_size}, objective {options.objective}"
-        )
+        trained_on = f"{len(windows)} windows of {len(examples) - held_out} questions"
+        say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")
         run_steps(
             objective,
             windows,
@@ -153,41 +136,26 @@ def train(
             Progress(journal, len(plan), say),
         )
         after = _measured(journal, "after", meter, _reference(bert, objective.scorers()), objective.learnt_config())
-        losses = [dict(values) for values in journal.all(STEP).values()]
-        fronts = {"before": before, "after": after} if meter else {}
+        training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after)
         facts = {
             "base": name_of(checkpoint.source),
             "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
-            "data": f"{Path(data).name} (SHA-256 {_digest(Path(data))[:16]}…), {len(examples) - held_out} questions",
+            "data": f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}",
             "objective": options.objective,
-            "teacher": "",
-            "steps": len(plan),
+            "teacher": "" if taught_by is None else f", taught by {name_of(taught_by.source)}",
             "batch_size": recipe.batch_size,
             "learning_rate": recipe.learning_rate,
             "seed": options.seed,
-            "versions": ", ".join(f"{name} {version(name)}" for name in _PACKAGES),
-            "scorers": bool(objective.scorers()),
+            "scored": "" if validation is None else f"{Path(validation).name}, {len(scored)} questions",
         }
         with publishing(output) as target:
             checkpoint.copy_files(target)
-            save_model(objective, target)
-            with writing(target):
-                (target / "metrics.jsonl").write_text(
-                    "".join(json.dumps({"step": i, **values}) + "\n" for i, values in enumerate(losses, 1))
-                )
-                questions = "" if validation is None else f"{Path(validation).name}, {len(scored)} questions"
-                (target / "README.md").write_text(model_card(facts, fronts, questions), encoding="utf-8")
-            if fronts:
-                plot_fronts(fronts, target / "front.svg")
-    return Training(output, losses, before, after)
-
-
-def _objective(bert: BertForQuestionAnswering, checkpoint: Checkpoint, options: TrainingOptions) -> Objective:
-    return FineTuning(bert)
+            write_result(target, objective, training, facts)
+    return training
 
 
 def _reference(bert: BertForQuestionAnswering, scorers: Mapping[int, Scorer]) -> ReferenceModel:
-    return ReferenceModel(bert, "learnt" if scorers else "attention", scorers)
+    return ReferenceModel(bert, "learnt" if scorers else "attention", scorers).to(bert.device)
 
 
 def _measured(

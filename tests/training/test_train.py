@@ -44,7 +44,7 @@ def test_fine_tuning_gives_an_ordinary_checkpoint_that_answers(
     assert metrics == [{"step": step, **losses} for step, losses in enumerate(result.losses, 1)]
     card = (result.path / "README.md").read_text()
     assert "questions.json (SHA-256" in card
-    assert f"| full | {result.before[0].f1:.2f} | 1.00 | {result.after[0].f1:.2f} | 1.00 |" in card
+    assert f"| full | 1.00 | {result.before[0].f1:.2f} | 1.00 | {result.after[0].f1:.2f} |" in card
     assert str(tmp_path) not in card
     assert "<svg" in (result.path / "front.svg").read_text()
 
@@ -77,7 +77,7 @@ def test_an_interrupted_training_goes_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("dynamic_tinybert.training.trainer.save_model", interrupt)
+        patch.setattr("dynamic_tinybert.training.trainer.write_result", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_checkpoint, output, questions, options=OPTIONS)
     assert not output.exists()

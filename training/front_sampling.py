@@ -1,0 +1,71 @@
+"""Learnt selection by sampling: at each step some schedules of the front, dropped as they will be when deployed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from dynamic_tinybert.calibration.fitting import worth_keeping
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.export.reference import ReferenceOutput
+
+from .answer_losses import answer_loss, soft_answer_loss
+from .batches import Batch, inputs_of
+from .measuring import keeping_all
+from .objective import Moment
+from .scorers import SelectiveObjective, context_of, scorer_loss
+
+SCORERS_FIRST = 0.1
+"""Part of the training before anything is dropped: new scorers would choose at random."""
+
+_CONFIGURATIONS = 2  # of a step
+_LAST_SHARES = (0.08, 0.7)
+_HEADROOMS = (1.5, 2.0, 3.0, math.inf)  # as calibration tries them
+
+
+class FrontSampling(SelectiveObjective):
+    """The answers of `full`, what it believes in for the scorers, and its answers for what is left by dropping.
+
+    Each step draws schedules. Their thresholds are those that keep the wanted shares of the batch, which is how
+    calibration finds them, so that some windows keep more than others; tokens are dropped by gathering, which makes
+    the step cheaper, too.
+    """
+
+    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+        """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped`."""
+        inputs, context = inputs_of(batch), context_of(batch)
+        layers = list(self.scorers())
+        num_layers = self.model.config.num_hidden_layers
+        full: ReferenceOutput = self.reference(**inputs, length_config=keeping_all(num_layers, layers))
+        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context)
+        losses = {"answers": answer_loss(full, batch), "scorers": scorer_loss(full, target, context)}
+        if moment.share < SCORERS_FIRST:
+            return losses
+        real = batch["attention_mask"].bool()
+        values = {layer: full.significance[layer].detach()[real].float().cpu().numpy() for layer in layers}
+        sample = SignificanceSample(values, num_layers)
+        random = np.random.default_rng([moment.seed, moment.step])
+        for _ in range(_CONFIGURATIONS):
+            config = sample.length_config(draw_schedule(num_layers, layers, random))
+            dropped: ReferenceOutput = self.reference(**inputs, length_config=config)
+            loss = soft_answer_loss(dropped, full, batch) / _CONFIGURATIONS
+            losses["dropped"] = losses.get("dropped", 0) + loss
+            if dropped.significance:
+                losses["scorers"] = losses["scorers"] + scorer_loss(dropped, target, context) / _CONFIGURATIONS
+        return losses
+
+
+def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Generator) -> Schedule:
+    """A schedule in which some layers select: any last share from 0.08 to 0.7, as likely to be halved at each size."""
+    lowest, highest = np.log(_LAST_SHARES)
+    falls = random.uniform(lowest, highest) * random.dirichlet(np.full(len(layers), 2.0)).cumsum()
+    share_after = dict(zip(sorted(layers), np.exp(falls).tolist(), strict=True))
+    shares, before = [], 1.0
+    for layer in range(num_layers):
+        before = share_after.get(layer, before)
+        shares.append(before)
+    return Schedule(tuple(shares), float(random.choice(_HEADROOMS)))

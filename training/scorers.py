@@ -1,0 +1,94 @@
+"""Scorers in training: where they are, how they begin, and what they learn beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForQuestionAnswering
+
+from dynamic_tinybert.calibration.fitting import WEIGHT_OF_KEPT
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+
+from .batches import Batch
+from .objective import Objective
+
+SCORER_LEARNING_RATE = 1e-3
+_LEAST_CHANCE = 1e-6
+
+
+class SelectiveObjective(Objective):
+    """An objective that trains scorers with the model.
+
+    Args:
+        model: The model.
+        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+    """
+
+    def __init__(self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None) -> None:
+        super().__init__(model)
+        width = model.config.hidden_size
+        begun = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
+        own = {layer: _Float32Scorer(scorer) for layer, scorer in begun.items()}
+        self.scorer_of_layer = nn.ModuleDict({str(layer): scorer for layer, scorer in own.items()})
+        # in a tuple, so that its weights, which are those above, are not counted twice
+        self._shared = (ReferenceModel(model, "learnt", own),)
+
+    @property
+    def reference(self) -> ReferenceModel:
+        """The model as it will be deployed."""
+        return self._shared[0]
+
+    def scorers(self) -> Mapping[int, Scorer]:
+        """All of them."""
+        return {int(layer): cast(Scorer, scorer) for layer, scorer in self.scorer_of_layer.items()}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """New scorers need a higher one than a model that has been trained."""
+        return {"scorer_of_layer.": SCORER_LEARNING_RATE}
+
+
+class _Float32Scorer(Scorer):
+    """A scorer that computes in FP32 under mixed precision: thresholds tell apart what bfloat16 rounds to the same."""
+
+    def __init__(self, begun: Scorer) -> None:
+        super().__init__(
+            begun.match_token.in_features,
+            begun.output.in_features,
+            begun.kernel_sizes,
+            heads=begun.heads,
+            head_size=begun.match_token.out_features // begun.heads,
+        )
+        self.load_state_dict(begun.state_dict())
+
+    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """As the scorer's."""
+        with torch.autocast(state.device.type, enabled=False):
+            return super().logits(state.float(), question.float(), real.float())
+
+
+def context_of(batch: Batch) -> Tensor:
+    """1 for tokens that answers are made of, `[B, L]`."""
+    return batch["attention_mask"] * batch["token_type_ids"]
+
+
+def scorer_loss(output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
+    """Binary cross-entropy of what scorers say of the context's tokens that they see, mean of all layers.
+
+    Args:
+        output: With the significance of each layer.
+        target: For each token `[B, L]` the probability that it is worth keeping.
+        context: 1 for tokens that answers are made of, `[B, L]`.
+    """
+    losses = []
+    beyond = target.new_zeros(len(target), 1)  # where fillers point to
+    target, counts = torch.cat([target, beyond], 1), torch.cat([context.to(target), beyond], 1)
+    for layer, positions in output.entering.items():
+        chance = output.significance[layer].clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE)
+        wanted, counted = target.gather(1, positions), counts.gather(1, positions)
+        loss = -WEIGHT_OF_KEPT * wanted * chance.log() - (1 - wanted) * (1 - chance).log()
+        losses.append((loss * counted).sum() / counted.sum().clamp(min=1))
+    return torch.stack(losses).mean()
