@@ -31,6 +31,8 @@ class ReferenceOutput:
         entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
             padding and fillers.
         significance: For each selecting layer the significance of those, `[B, rows]`.
+        states: For each layer that ran the original positions of its rows, `[B, rows]`, L for padding and fillers,
+            and the states that it gives to them, `[B, rows, H]`.
 
     """
 
@@ -39,6 +41,7 @@ class ReferenceOutput:
     kept: dict[int, Tensor]
     entering: dict[int, Tensor]
     significance: dict[int, Tensor]
+    states: dict[int, tuple[Tensor, Tensor]]
 
 
 class ReferenceModel(nn.Module):
@@ -100,7 +103,7 @@ class ReferenceModel(nn.Module):
         most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         state = self.model.bert.embeddings(input_ids, token_type_ids)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
-        kept, entering, significance = {}, {}, {}
+        kept, entering, significance, states = {}, {}, {}, {}
 
         for i, layer in enumerate(layers):
             if i in skipped_layers:
@@ -126,10 +129,11 @@ class ReferenceModel(nn.Module):
                 protected = take(protected, slots, False)
                 kept[i] = positions
             state = layer.output(layer.intermediate(attended), attended)
+            states[i] = positions.masked_fill(~real, length), state
 
         logits = restore(logits, positions, self.model.qa_outputs(state))
         start, end = logits[:, :length].unbind(-1)
-        return ReferenceOutput(start, end, kept, entering, significance)
+        return ReferenceOutput(start, end, kept, entering, significance, states)
 
 
 def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
+from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceOutput
 
@@ -33,10 +36,21 @@ class FrontSampling(SelectiveObjective):
     Each step draws schedules. Their thresholds are those that keep the wanted shares of the batch, which is how
     calibration finds them, so that some windows keep more than others; tokens are dropped by gathering, which makes
     the step cheaper, too.
+
+    Args:
+        model: The model.
+        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+        states: Let kept tokens also have the states that they have when nothing is dropped.
     """
 
+    def __init__(
+        self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None, *, states: bool = False
+    ) -> None:
+        super().__init__(model, scorers)
+        self._states = states
+
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped`."""
+        """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and maybe `states`."""
         inputs, context = inputs_of(batch), context_of(batch)
         layers = list(self.scorers())
         num_layers = self.model.config.num_hidden_layers
@@ -54,9 +68,27 @@ class FrontSampling(SelectiveObjective):
             dropped: ReferenceOutput = self.reference(**inputs, length_config=config)
             loss = soft_answer_loss(dropped, full, batch) / _CONFIGURATIONS
             losses["dropped"] = losses.get("dropped", 0) + loss
+            if self._states:
+                losses["states"] = losses.get("states", 0) + state_loss(dropped, full) / _CONFIGURATIONS
             if dropped.significance:
                 losses["scorers"] = losses["scorers"] + scorer_loss(dropped, target, context) / _CONFIGURATIONS
         return losses
+
+
+def state_loss(dropped: ReferenceOutput, full: ReferenceOutput) -> Tensor:
+    """Mean squared difference between the states of kept tokens and those of the same tokens in a teacher.
+
+    Args:
+        dropped: Of a configuration that drops.
+        full: Of one that keeps all, so that its rows are positions; it learns nothing from this.
+    """
+    losses = []
+    for layer, (positions, states) in dropped.states.items():
+        taught = full.states[layer][1].detach()
+        kept = positions < taught.shape[1]
+        same = taught.take_along_dim(positions.clamp(max=taught.shape[1] - 1)[..., None], 1)
+        losses.append(((states - same) ** 2)[kept].mean())
+    return torch.stack(losses).mean()
 
 
 def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Generator) -> Schedule:

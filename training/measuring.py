@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from typing import cast
@@ -159,19 +159,15 @@ def _run(reference: ReferenceModel, windows: Sequence[Window], config: LengthCon
 @torch.inference_mode()
 def _batches(
     reference: ReferenceModel, windows: Sequence[Window], config: LengthConfig
-) -> list[tuple[list[int], ReferenceOutput]]:
-    training = reference.training
+) -> Iterator[tuple[list[int], ReferenceOutput]]:
     reference.eval()
     device = reference.model.device
     by_length = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-    done = []
     for first in range(0, len(by_length), _BATCH):
         batch = by_length[first : first + _BATCH]
         arrays = stack_windows([windows[i] for i in batch])
         inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-        done.append((batch, reference(**inputs, length_config=config)))
-    reference.train(training)
-    return done
+        yield batch, reference(**inputs, length_config=config)
 
 
 def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, WindowOutput], int]:

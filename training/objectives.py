@@ -47,8 +47,8 @@ def make_objective(
             return AnswerDistillation(model, teacher)
         case "length-drop":
             return LengthDrop(model, layer_dropout=options.layer_dropout)
-        case "front":
-            return FrontSampling(model, scorers)
+        case "front" | "front-states":
+            return FrontSampling(model, scorers, states=options.objective == "front-states")
         case "straight-through":
             return RelaxedSelection(model, scorers, macs_fewer=options.macs_fewer, hard_from=SCORERS_FIRST)
         case "soft-masks":

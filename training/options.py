@@ -25,6 +25,7 @@ RECIPES = MappingProxyType(
         "distill-answers": Recipe(learning_rate=3e-5, epochs=10, batch_size=16),
         "length-drop": Recipe(learning_rate=2e-5, epochs=10, batch_size=16),
         "front": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "front-states": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
         "straight-through": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
         "soft-masks": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
     }

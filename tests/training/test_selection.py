@@ -22,7 +22,7 @@ from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.answer_losses import answer_loss, soft_answer_loss
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.front_sampling import FrontSampling, draw_schedule
+from dynamic_tinybert.training.front_sampling import FrontSampling, draw_schedule, state_loss
 from dynamic_tinybert.training.measuring import keeping_all
 from dynamic_tinybert.training.objective import Moment
 from dynamic_tinybert.training.relaxed_pass import relaxed_pass
@@ -166,14 +166,36 @@ def test_schedules_reach_from_mild_to_harsh_and_only_scored_layers_drop() -> Non
         assert schedule.shares[5] == schedule.shares[4] == schedule.shares[3] < schedule.shares[2]
 
 
+def test_the_states_loss_is_over_kept_tokens(batch: Batch) -> None:
+    reference = ReferenceModel(tiny_bert(), "learnt", scorers())
+    full = reference(**inputs_of(batch), length_config=keeping_all(3, LAYERS))
+    dropped = reference(**inputs_of(batch), length_config=LengthConfig((0.8, 0.6, 0.6)))
+    means = []
+    for layer in LAYERS:
+        kept = dropped.kept[min(layer, 1)]  # the last layer keeps what the second kept
+        _, states = dropped.states[layer]
+        _, whole = full.states[layer]
+        rows = [
+            states[row, slot] - whole[row, position]
+            for row, positions in enumerate(kept.tolist())
+            for slot, position in enumerate(positions)
+            if position < batch["attention_mask"][row].sum()
+        ]
+        means.append((torch.stack(rows) ** 2).mean())
+    torch.testing.assert_close(state_loss(dropped, full), torch.stack(means).mean())
+    assert means[0] == 0  # the first layer has seen everything
+    state_loss(dropped, full).backward()
+    reference.zero_grad()
+
+
 def selective(kind: str, own: Mapping[int, Scorer]) -> SelectiveObjective:
-    if kind == "front":
-        return FrontSampling(tiny_bert(), own)
+    if kind.startswith("front"):
+        return FrontSampling(tiny_bert(), own, states=kind == "front-states")
     hard_from = 0.1 if kind == "straight-through" else 0.7
     return RelaxedSelection(tiny_bert(), own, macs_fewer=2.6, hard_from=hard_from)
 
 
-@pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
 def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers())
     assert objective(batch, Moment(step=9, steps=100, seed=0)).keys() == {"answers", "scorers"}
@@ -186,7 +208,7 @@ def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> No
     assert len(list(objective.parameters())) == len({id(p) for p in objective.parameters()})
 
 
-@pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
 def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers()).eval()
     first = objective(batch, Moment(step=50, steps=100, seed=0))
@@ -194,12 +216,12 @@ def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> N
     np.random.rand(5)
     second = objective(batch, Moment(step=50, steps=100, seed=0))
     assert {name: float(loss) for name, loss in first.items()} == {name: float(v) for name, v in second.items()}
-    if kind == "front":
+    if kind.startswith("front"):
         other = objective(batch, Moment(step=51, steps=100, seed=0))
         assert float(first["dropped"]) != float(other["dropped"])
 
 
-@pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
 def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers())
     seen: list[Tensor] = []
@@ -213,7 +235,9 @@ def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     torch.stack(list(losses.values())).sum().backward()
 
 
-@pytest.mark.parametrize("objective", ["front", "straight-through", "soft-masks"])
+@pytest.mark.parametrize(
+    "objective", ["front", *(pytest.param(name, marks=pytest.mark.slow) for name in ("straight-through", "soft-masks"))]
+)
 def test_trained_selection_beats_what_the_checkpoint_knew(
     tiny_checkpoint: Path, questions: Path, tmp_path: Path, objective: str
 ) -> None:
