@@ -26,6 +26,7 @@ SCORERS_FIRST = 0.1
 """Part of the training before anything is dropped: new scorers would choose at random."""
 
 _CONFIGURATIONS = 2  # of a step
+_SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
 _LAST_SHARES = (0.08, 0.7)
 _HEADROOMS = (1.5, 2.0, 3.0, math.inf)  # as calibration tries them
 
@@ -92,10 +93,11 @@ def state_loss(dropped: ReferenceOutput, full: ReferenceOutput) -> Tensor:
 
 
 def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Generator) -> Schedule:
-    """A schedule in which some layers select: any last share from 0.08 to 0.7, as likely to be halved at each size."""
+    """A schedule in which some of the layers select, down to a share from 0.08 to 0.7 whose logarithm is uniform."""
+    selecting = [layer for layer in sorted(layers) if random.random() < _SELECTS] or [max(layers)]
     lowest, highest = np.log(_LAST_SHARES)
-    falls = random.uniform(lowest, highest) * random.dirichlet(np.full(len(layers), 2.0)).cumsum()
-    share_after = dict(zip(sorted(layers), np.exp(falls).tolist(), strict=True))
+    falls = random.uniform(lowest, highest) * random.dirichlet(np.full(len(selecting), 2.0)).cumsum()
+    share_after = dict(zip(selecting, np.exp(falls).tolist(), strict=True))
     shares, before = [], 1.0
     for layer in range(num_layers):
         before = share_after.get(layer, before)

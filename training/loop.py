@@ -53,6 +53,7 @@ def run_steps(
     checkpoints: Path,
     options: LoopOptions,
     record: Callable[[int, Mapping[str, float]], None],
+    write_tokenizer: Callable[[Path], None] = lambda folder: None,
 ) -> None:
     """Train an objective, from the last checkpoint in `checkpoints` if there is one.
 
@@ -66,6 +67,7 @@ def run_steps(
         checkpoints: Folder of the checkpoints. Each is a folder that transformers can load, too.
         options: How to step.
         record: Receives the losses of each step, counted from 1, by name.
+        write_tokenizer: Adds what belongs to the checkpoint in a folder beside its weights.
 
     Raises:
         TrainingError: The loss or a weight is no longer a number. The last checkpoint is from before.
@@ -93,11 +95,10 @@ def run_steps(
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for one
     with Interruption() as interruption:
-        trainer = _Trainer(objective, windows, plan, checkpoints, arguments, record, interruption)
+        trainer = _Trainer(objective, windows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
         last = last_checkpoint(checkpoints)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
-        if trainer.state.global_step < len(plan):
-            interruption.end()
+        interruption.end()
 
 
 def last_checkpoint(checkpoints: Path) -> Path | None:
@@ -122,6 +123,7 @@ class _Trainer(Trainer):
         checkpoints: Path,
         arguments: TrainingArguments,
         record: Callable[[int, Mapping[str, float]], None],
+        write_tokenizer: Callable[[Path], None],
         interruption: Interruption,
     ) -> None:
         super().__init__(objective, arguments, callbacks=[_Stop(interruption)])
@@ -130,6 +132,7 @@ class _Trainer(Trainer):
         self._windows = windows
         self._plan = plan
         self._record = record
+        self._write_tokenizer = write_tokenizer
 
     def get_train_dataloader(self) -> DataLoader[AnsweredWindow]:
         return DataLoader(self._windows, batch_sampler=self._plan, collate_fn=collate)  # type: ignore[arg-type]
@@ -168,7 +171,10 @@ class _Trainer(Trainer):
             raise
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        save_state(self._objective, Path(output_dir or self._checkpoints))
+        folder = Path(output_dir or self._checkpoints)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_tokenizer(folder)
+        save_state(self._objective, folder)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_state(self._objective, Path(resume_from_checkpoint))

@@ -134,6 +134,7 @@ def train(
             folder / "checkpoints",
             LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
             Progress(journal, len(plan), say),
+            checkpoint.copy_files,
         )
         after = _measured(journal, "after", meter, _reference(bert, objective.scorers()), objective.learnt_config())
         training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after)
@@ -167,13 +168,9 @@ def _measured(
     recorded = journal.get("front", when)
     if recorded is None:
         points = meter.front(reference, {} if more is None else {"learnt": more})
-        recorded = [asdict(point) for point in points]
+        recorded = [point.to_dict() for point in points]
         journal.add("front", when, recorded)
-    return [Point(**{name: _tuple(value) for name, value in point.items()}) for point in recorded]
-
-
-def _tuple(value: object) -> Any:  # noqa: ANN401 - JSON
-    return tuple(value) if isinstance(value, list) else value
+    return [Point.from_dict(point) for point in recorded]
 
 
 def _set_dropout(bert: BertForQuestionAnswering, probability: float) -> None:

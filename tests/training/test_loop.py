@@ -4,11 +4,13 @@ import errno
 import json
 import signal
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from transformers import TrainingArguments
 
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.errors import StorageError, TrainingError
@@ -17,6 +19,8 @@ from dynamic_tinybert.training.batches import plan_batches
 from dynamic_tinybert.training.data import AnsweredWindow, answered_windows, read_answered
 from dynamic_tinybert.training.loop import LoopOptions, last_checkpoint, run_steps
 from dynamic_tinybert.training.objective import FineTuning, Objective
+
+from tiny import tiny_tokenizer
 
 STEPS = 9
 Losses = dict[int, Mapping[str, float]]
@@ -44,8 +48,13 @@ def steps(
         at_step(step)
 
     plan = plan_batches([len(w) for w in windows], 8, epochs=1, max_steps=STEPS, seed=0)
-    run_steps(objective, windows, plan, folder, LoopOptions(learning_rate, save_steps=4, seed=0), record)
+    options = LoopOptions(learning_rate, save_steps=4, seed=0)
+    run_steps(objective, windows, plan, folder, options, record, write_tokenizer)
     return losses
+
+
+def write_tokenizer(folder: Path) -> None:
+    tiny_tokenizer().save(str(folder / "tokenizer.json"))
 
 
 def fine_tuning(folder: Path) -> FineTuning:
@@ -95,6 +104,20 @@ def steps_without_dropout(checkpoint: Path, windows: list[AnsweredWindow], folde
     return steps(objective, windows, folder)[1]
 
 
+def test_mixed_precision_goes_on_with_the_same_losses(
+    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exact = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "exact")
+    monkeypatch.setattr("dynamic_tinybert.training.loop.TrainingArguments", partial(TrainingArguments, bf16=True))
+    expected = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "undisturbed")
+    assert expected[1] != exact[1]
+    assert expected[1]["answers"] == pytest.approx(exact[1]["answers"], rel=0.05)
+    with pytest.raises(MemoryError):
+        steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "killed", at_step=lambda step: killed(step, 6))
+    losses = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "killed")
+    assert losses == {step: expected[step] for step in range(5, STEPS + 1)}
+
+
 @pytest.mark.parametrize(("signum", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_saves_the_step_that_it_came_in(
     tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, signum: int, error: type[BaseException]
@@ -127,13 +150,8 @@ def test_a_diverging_training_stops_and_keeps_its_last_good_checkpoint(
     kept = last_checkpoint(tmp_path)
     assert kept is not None
     assert kept.name == "checkpoint-4"
-    assert all(tensor.isfinite().all() for tensor in fine_tuning_of(kept, tiny_checkpoint).state_dict().values())
-
-
-def fine_tuning_of(kept: Path, checkpoint: Path) -> FineTuning:
-    """The model of a checkpoint, as anybody would load it."""
-    (kept / "tokenizer.json").write_bytes((checkpoint / "tokenizer.json").read_bytes())
-    return fine_tuning(kept)
+    loaded = fine_tuning(kept)  # by its folder, as that of any checkpoint
+    assert all(tensor.isfinite().all() for tensor in loaded.state_dict().values())
 
 
 def test_weights_that_are_no_numbers_are_not_saved(

@@ -163,7 +163,10 @@ def test_schedules_reach_from_mild_to_harsh_and_only_scored_layers_drop() -> Non
     for schedule in schedules:
         assert list(schedule.shares) == sorted(schedule.shares, reverse=True)
         assert schedule.shares[2] == schedule.shares[1]
-        assert schedule.shares[5] == schedule.shares[4] == schedule.shares[3] < schedule.shares[2]
+        assert schedule.shares[5] == schedule.shares[4] == schedule.shares[3] < 1
+    for layer in (1, 3):  # each may select or not
+        assert {s.shares[layer] < s.shares[layer - 1] for s in schedules} == {True, False}
+    assert {s.shares[0] < 1 for s in schedules} == {True, False}
 
 
 def test_the_states_loss_is_over_kept_tokens(batch: Batch) -> None:
@@ -215,7 +218,8 @@ def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> N
     torch.rand(5)
     np.random.rand(5)
     second = objective(batch, Moment(step=50, steps=100, seed=0))
-    assert {name: float(loss) for name, loss in first.items()} == {name: float(v) for name, v in second.items()}
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
     if kind.startswith("front"):
         other = objective(batch, Moment(step=51, steps=100, seed=0))
         assert float(first["dropped"]) != float(other["dropped"])
@@ -252,7 +256,7 @@ def test_trained_selection_beats_what_the_checkpoint_knew(
     assert len(dropped) == 54
     assert sum(dropped[-10:]) < sum(dropped[:10])
     after = {point.name: point for point in result.after}
-    assert after["0.45"].macs < after["0.6"].macs
+    assert after["0.42"].macs < after["0.6"].macs
     assert after["0.6"].f1 > next(point.f1 for point in result.before if point.name == "0.6") + 10
     if objective == "front":
         assert "learnt" not in after
