@@ -34,6 +34,9 @@ def train(
     layer_dropout: Annotated[
         float, typer.Option(help="Of length-drop: chance of a layer to be left out of a random configuration.")
     ] = 0.2,
+    scorer_weight: Annotated[
+        float, typer.Option(help="How much the model learns for its scorers, where it has some.")
+    ] = 1.0,
     macs_fewer: Annotated[
         float, typer.Option(help="Of straight-through and soft-masks: times fewer MACs that selection shall need.")
     ] = 2.6,
@@ -57,6 +60,7 @@ def train(
         dropout=dropout,
         max_seq_len=max_seq_len,
         layer_dropout=layer_dropout,
+        scorer_weight=scorer_weight,
         macs_fewer=macs_fewer,
         save_steps=save_steps,
         seed=seed,

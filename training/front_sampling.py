@@ -10,20 +10,15 @@ import torch
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceOutput
 
-from .answer_losses import answer_loss, soft_answer_loss
+from .answer_losses import soft_answer_loss
 from .batches import Batch, inputs_of
-from .measuring import keeping_all
 from .objective import Moment
-from .scorers import SelectiveObjective, context_of, scorer_loss
-
-SCORERS_FIRST = 0.1
-"""Part of the training before anything is dropped: new scorers would choose at random."""
+from .scorers import SCORERS_FIRST, SelectiveObjective, context_of, scorer_loss
 
 _CONFIGURATIONS = 2  # of a step
 _SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
@@ -41,38 +36,41 @@ class FrontSampling(SelectiveObjective):
     Args:
         model: The model.
         scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+        scorer_weight: Of the scorers' loss.
         states: Let kept tokens also have the states that they have when nothing is dropped.
     """
 
     def __init__(
-        self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None, *, states: bool = False
+        self,
+        model: BertForQuestionAnswering,
+        scorers: Mapping[int, Scorer] | None = None,
+        *,
+        scorer_weight: float = 1.0,
+        states: bool = False,
     ) -> None:
-        super().__init__(model, scorers)
+        super().__init__(model, scorers, scorer_weight)
         self._states = states
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and maybe `states`."""
-        inputs, context = inputs_of(batch), context_of(batch)
-        layers = list(self.scorers())
-        num_layers = self.model.config.num_hidden_layers
-        full: ReferenceOutput = self.reference(**inputs, length_config=keeping_all(num_layers, layers))
-        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context)
-        losses = {"answers": answer_loss(full, batch), "scorers": scorer_loss(full, target, context)}
+        full, target, losses = self.learn_from_full(batch, moment)
         if moment.share < SCORERS_FIRST:
             return losses
+        num_layers, layers = self.model.config.num_hidden_layers, list(self.scorers())
         real = batch["attention_mask"].bool()
         values = {layer: full.significance[layer].detach()[real].float().cpu().numpy() for layer in layers}
         sample = SignificanceSample(values, num_layers)
         random = np.random.default_rng([moment.seed, moment.step])
         for _ in range(_CONFIGURATIONS):
             config = sample.length_config(draw_schedule(num_layers, layers, random))
-            dropped: ReferenceOutput = self.reference(**inputs, length_config=config)
+            dropped: ReferenceOutput = self.reference(**inputs_of(batch), length_config=config)
             loss = soft_answer_loss(dropped, full, batch) / _CONFIGURATIONS
             losses["dropped"] = losses.get("dropped", 0) + loss
             if self._states:
                 losses["states"] = losses.get("states", 0) + state_loss(dropped, full) / _CONFIGURATIONS
             if dropped.significance:
-                losses["scorers"] = losses["scorers"] + scorer_loss(dropped, target, context) / _CONFIGURATIONS
+                scored = self.scorer_weight * scorer_loss(dropped, target, context_of(batch))
+                losses["scorers"] = losses["scorers"] + scored / _CONFIGURATIONS
         return losses
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import accelerate  # type: ignore[import-untyped]  # noqa: F401 - without it the Trainer fails late
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader

@@ -11,11 +11,12 @@ from dynamic_tinybert.export.checkpoint import Checkpoint
 from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError
 
 from .distillation import AnswerDistillation, LayerDistillation
-from .front_sampling import SCORERS_FIRST, FrontSampling
+from .front_sampling import FrontSampling
 from .length_drop import LengthDrop
 from .objective import FineTuning, Objective
 from .options import TrainingOptions
 from .relaxed_selection import RelaxedSelection
+from .scorers import SCORERS_FIRST
 
 _HARDENED_AT = 0.7  # of a training with soft masks
 
@@ -47,12 +48,16 @@ def make_objective(
             return AnswerDistillation(model, teacher)
         case "length-drop":
             return LengthDrop(model, layer_dropout=options.layer_dropout)
-        case "front" | "front-states":
-            return FrontSampling(model, scorers, states=options.objective == "front-states")
-        case "straight-through":
-            return RelaxedSelection(model, scorers, macs_fewer=options.macs_fewer, hard_from=SCORERS_FIRST)
-        case "soft-masks":
-            return RelaxedSelection(model, scorers, macs_fewer=options.macs_fewer, hard_from=_HARDENED_AT)
+        case "front" | "front-states" as name:
+            return FrontSampling(model, scorers, scorer_weight=options.scorer_weight, states=name == "front-states")
+        case "straight-through" | "soft-masks" as name:
+            return RelaxedSelection(
+                model,
+                scorers,
+                macs_fewer=options.macs_fewer,
+                hard_from=SCORERS_FIRST if name == "straight-through" else _HARDENED_AT,
+                scorer_weight=options.scorer_weight,
+            )
         case _:
             return FineTuning(model)
 

@@ -47,6 +47,7 @@ class TrainingOptions:
         dropout: Of states and attention; None for the checkpoint's own.
         max_seq_len: Tokens of a window; None for 384, or what the model reads if that is less.
         layer_dropout: Of `length-drop`, the chance of each layer to be left out of a random configuration.
+        scorer_weight: Of the loss of scorers; they learn the same with any, the model learns the more for them.
         macs_fewer: Of `straight-through` and `soft-masks`, how many times fewer MACs the selection shall need.
         save_steps: Steps between checkpoints.
         seed: Of all that is random.
@@ -61,6 +62,7 @@ class TrainingOptions:
     dropout: float | None = None
     max_seq_len: int | None = None
     layer_dropout: float = 0.2
+    scorer_weight: float = 1.0
     macs_fewer: float = 2.6
     save_steps: int = 500
     seed: int = 0
@@ -72,7 +74,7 @@ class TrainingOptions:
             if (value := getattr(self, name)) is not None:
                 require_int(name, value, 1)
         require_int("seed", self.seed, 0)
-        for name in ("epochs", "learning_rate"):
+        for name in ("epochs", "learning_rate", "scorer_weight"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InvalidInputError(f"{name} is {value}; give a positive number")
         for name in ("dropout", "layer_dropout"):

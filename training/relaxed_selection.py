@@ -9,18 +9,14 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.export.reference import ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .answer_losses import answer_loss, soft_answer_loss
-from .batches import Batch, inputs_of
-from .front_sampling import SCORERS_FIRST
-from .measuring import keeping_all
+from .answer_losses import soft_answer_loss
+from .batches import Batch
 from .objective import Moment
 from .relaxed_pass import relaxed_pass
-from .scorers import SelectiveObjective, context_of, scorer_loss
+from .scorers import SCORERS_FIRST, SelectiveObjective
 
 _FIRST_THRESHOLD = -3.0  # of logits: where most tokens are once scorers tell some apart
 _THRESHOLD_LEARNING_RATE = 1e-2
@@ -35,6 +31,7 @@ class RelaxedSelection(SelectiveObjective):
         model: The model.
         scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
         macs_fewer: How many times fewer MACs the selection shall need than `full`.
+        scorer_weight: Of the scorers' loss.
         hard_from: Part of the training from which gates are 0 or 1. Before, they are soft and harden.
     """
 
@@ -45,8 +42,9 @@ class RelaxedSelection(SelectiveObjective):
         *,
         macs_fewer: float,
         hard_from: float,
+        scorer_weight: float = 1.0,
     ) -> None:
-        super().__init__(model, scorers)
+        super().__init__(model, scorers, scorer_weight)
         self.thresholds = nn.ParameterDict(
             {str(layer): nn.Parameter(torch.tensor(_FIRST_THRESHOLD)) for layer in self.scorers()}
         )
@@ -65,25 +63,19 @@ class RelaxedSelection(SelectiveObjective):
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and `cost`."""
-        config = self.model.config
-        scorers = self.scorers()
-        full: ReferenceOutput = self.reference(
-            **inputs_of(batch), length_config=keeping_all(config.num_hidden_layers, list(scorers))
-        )
-        context = context_of(batch)
-        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context)
-        losses = {"answers": answer_loss(full, batch), "scorers": scorer_loss(full, target, context)}
+        full, _, losses = self.learn_from_full(batch, moment)
         if moment.share < SCORERS_FIRST:
             return losses
         hard = moment.share >= self._hard_from
         output = relaxed_pass(
             self.model,
-            scorers,
+            self.scorers(),
             {int(layer): threshold for layer, threshold in self.thresholds.items()},
             batch,
             temperature=_TEMPERATURES[0] if hard else self._temperature(moment),
             hard=hard,
         )
+        config = self.model.config
         cost = share_of_macs(output.shares, config.hidden_size, config.intermediate_size)
         losses["dropped"] = soft_answer_loss(output, full, batch)
         losses["cost"] = _PENALTY * (cost - 1 / self._macs_fewer).clamp(min=0)

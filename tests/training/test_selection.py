@@ -202,7 +202,16 @@ def selective(kind: str, own: Mapping[int, Scorer]) -> SelectiveObjective:
 def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers())
     assert objective(batch, Moment(step=9, steps=100, seed=0)).keys() == {"answers", "scorers"}
+    alone = objective(batch, Moment(step=9, steps=100, seed=0))["scorers"]
+    in_model = torch.autograd.grad(alone, list(objective.model.parameters()), allow_unused=True, retain_graph=True)
+    assert all(gradient is None for gradient in in_model)
+    assert all(
+        gradient.any()
+        for gradient in torch.autograd.grad(alone, [s.output.weight for s in objective.scorers().values()])
+    )
     losses = objective(batch, Moment(step=50, steps=100, seed=0))
+    weight = objective.model.bert.embeddings.word_embeddings.weight
+    assert torch.autograd.grad(losses["scorers"], weight, retain_graph=True)[0].any()
     assert {"answers", "scorers", "dropped"} <= losses.keys()
     torch.stack(list(losses.values())).sum().backward()
     for name, parameter in objective.named_parameters():

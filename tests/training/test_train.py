@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 import torch
+import typer
 from transformers import AutoModelForQuestionAnswering
+from typer.testing import CliRunner
 
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
-from dynamic_tinybert.training import TrainingOptions, train
+from dynamic_tinybert.training import TrainingOptions, cli, train
 
 OPTIONS = TrainingOptions(max_steps=6, batch_size=8, save_steps=3)
 
@@ -119,6 +121,35 @@ def test_what_cannot_be_is_refused_before_anything_is_written(
         with pytest.raises(InvalidInputError, match=next(iter(wrong))):
             TrainingOptions(**wrong)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["none.json", "taken"]
+
+
+def test_the_command_says_what_it_does(tiny_checkpoint: Path, questions: Path, tmp_path: Path) -> None:
+    app = typer.Typer()
+    app.command()(cli.train)
+    arguments = [str(tiny_checkpoint), str(tmp_path / "new"), "--data", str(questions), "--validation", str(questions)]
+    options = ["--objective", "length-drop", "--max-steps", "3", "--batch-size", "4", "--limit", "10"]
+    done = CliRunner().invoke(app, [*arguments, *options, "--layer-dropout", "0"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert "Training on 9 windows of 9 questions, 3 steps of 4, objective length-drop" in done.stderr
+    assert "step 3 of 3: loss " in done.stderr
+    *figures, path = done.stdout.splitlines()
+    assert path == str(tmp_path / "new")
+    assert [line.split()[:2] for line in figures[:2]] == [["before", "full:"], ["before", "0.8:"]]
+    assert len(figures) == 22
+    with pytest.raises(InvalidInputError, match="objective is 'magic'; give one of fine-tune, "):
+        CliRunner().invoke(app, [*arguments, "--objective", "magic"], catch_exceptions=False)
+
+
+def test_the_extra_that_is_missing_is_named() -> None:
+    program = (
+        "import sys; sys.modules['accelerate'] = None; from dynamic_tinybert.runtime.cli import main; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, "train", "a", "b", "--data", "c"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 1
+    assert "needs accelerate" in done.stderr
+    assert "pip install 'dynamic-tinybert[training]'" in done.stderr
 
 
 @pytest.mark.slow
