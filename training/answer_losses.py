@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .batches import Batch
+from dynamic_tinybert.export.reference import MASKED
 
-_MASKED = -10000.0
+from .batches import Batch
 
 
 class AnswerLogits(Protocol):
@@ -46,4 +46,4 @@ def soft_answer_loss(output: AnswerLogits, teacher: AnswerLogits, batch: Batch) 
 
 
 def _over_real(logits: Tensor, batch: Batch) -> Tensor:
-    return logits.float().masked_fill(batch["attention_mask"] == 0, _MASKED)
+    return logits.float().masked_fill(batch["attention_mask"] == 0, MASKED)

@@ -45,9 +45,8 @@ class Progress:
         latest = self._recent[-1]
         means = {name: fmean(losses[name] for losses in self._recent if name in losses) for name in latest}
         parts = ", ".join(f"{name} {mean:.3f}" for name, mean in means.items())
-        seconds = (self._times[-1] - self._times[0]) / max(1, len(self._times) - 1)
-        left = seconds * (self._steps - step) / 60
-        return (
-            f"step {step} of {self._steps}: loss {sum(means.values()):.3f} ({parts}), {seconds:.2f} s a step, "
-            f"{left:.1f} min left"
-        )
+        line = f"step {step} of {self._steps}: loss {sum(means.values()):.3f} ({parts})"
+        if len(self._times) < 2:
+            return line
+        seconds = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
+        return f"{line}, {seconds:.2f} s a step, {seconds * (self._steps - step) / 60:.1f} min left"

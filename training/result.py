@@ -45,8 +45,8 @@ _FIGURES = """
 ## F1 and cost
 
 On {scored}, in PyTorch, at real lengths. After against before, `full` changed by {change:+.2f} F1 [{low:+.2f},
-{high:+.2f}]. A number names the share of the tokens that the last selecting layer keeps. In brackets: 95 % intervals
-by paired bootstrap.
+{high:+.2f}]. A number names the share of the tokens that the last selecting layer keeps, before by {before}, after by
+{after}. In brackets: 95 % intervals by paired bootstrap.
 
 ![F1 against MACs](front.svg)
 
@@ -121,4 +121,11 @@ def _figures(training: Training, scored: str) -> str:
             "" if point is full else loss,
         ]
         lines.append(f"| {' | '.join(cells)} |\n")
-    return _FIGURES.format(scored=scored, change=change, low=low, high=high) + "".join(lines)
+    guides = {"before": _guide(training.before), "after": _guide(training.after)}
+    return _FIGURES.format(scored=scored, change=change, low=low, high=high, **guides) + "".join(lines)
+
+
+def _guide(front: Sequence[Point]) -> str:
+    """By what tokens are chosen."""
+    learnt = any(threshold is not None for point in front for threshold in point.thresholds)
+    return "scorers and thresholds" if learnt else "the attention received"

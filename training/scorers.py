@@ -72,7 +72,7 @@ class SelectiveObjective(Objective):
         full: ReferenceOutput = self.reference(
             **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
         )
-        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context)
+        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
         scored = self.scorer_weight * scorer_loss(full, target, context)
         return full, target, {"answers": answer_loss(full, batch), "scorers": scored}
 
