@@ -52,7 +52,7 @@ SCHEDULES = (Schedule((1, 0.6, 0.6, 0.3, 0.3, 0.3)), Schedule((1, 0.5, 0.5, 0.22
 class Variant:
     name: str
     width: int = 64
-    kernel_sizes: tuple[int, ...] = (9, 17, 33)
+    kernel_sizes: tuple[int, ...] = (9, 17, 65)
     heads: int = 16
     head_size: int = 4
     compares: bool = True

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import NormalDist
 
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 
@@ -12,6 +13,8 @@ NAMED_LIMITS: Mapping[str, float] = {"accurate": 0.5, "balanced": 1.0, "fast": 2
 """Most F1, in percent, that a named length configuration may lose against `full`."""
 
 _SURE = 0.8
+ONE_SIDED = NormalDist().inv_cdf(_SURE)
+"""Standard errors between a loss and its upper bound."""
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:

@@ -36,7 +36,7 @@ class Scorer(nn.Module):
         self,
         hidden_size: int,
         width: int = 64,
-        kernel_sizes: Sequence[int] = (9, 17, 33),
+        kernel_sizes: Sequence[int] = (9, 17, 65),
         *,
         heads: int = 16,
         head_size: int = 4,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from time import monotonic
 
 import numpy as np
@@ -16,7 +17,7 @@ from pymoo.problems.static import StaticProblem
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .front import NAMED_LIMITS, front
+from .front import NAMED_LIMITS, ONE_SIDED, front
 from .measuring import WORST_LOSS, Measurer, Outcome
 from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
@@ -25,6 +26,8 @@ from .trial import Trial
 _RANDOM = 10  # schedules at the start, beside the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
 _PATIENCE = 10  # batches without a new configuration until the search gives up
+_AROUND = (0.75, 1.25)  # of the loss that is aimed at
+_NEAREST = 5  # configurations that tell it
 _POPULATION, _GENERATIONS = 64, 15  # of NSGA-II on predictions
 _LEAST_ERROR, _LATENCY_ERROR = 0.15, 0.002
 
@@ -134,13 +137,20 @@ def _promising(
     candidates = candidates[~(candidates[:, None] == genes).all(-1).any(1)]
     loss, latency = predict(candidates)
     chosen = []
-    # A bound on the loss is to be within the limit, so the loss itself is to be well within.
-    for target in generator.choice(limits, _BATCH) * generator.uniform(0.3, 1.1, _BATCH):
+    for limit in generator.choice(limits, _BATCH):
+        target = _loss_at(limit, outcomes) * generator.uniform(*_AROUND)
         if (loss <= target).any():
             best = np.argmin(np.where(loss <= target, latency, np.inf))
             chosen.append(best)
             loss[best] = np.inf
     return np.asarray(candidates[chosen])
+
+
+def _loss_at(limit: float, outcomes: Sequence[Outcome]) -> float:
+    """The loss of configurations whose upper bound of it lies near a limit: the bound is what must be within it."""
+    sure = [outcome for outcome in outcomes if not outcome.rejected]
+    nearest = sorted(sure, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[:_NEAREST]
+    return fmean(outcome.loss for outcome in nearest) if nearest else limit / 2
 
 
 def _predictor(space: ScheduleSpace, genes: Genes, outcomes: Sequence[Outcome]) -> Predictor:

@@ -1,46 +1,42 @@
-"""Fewer nodes between the matrix products of a graph: each costs OpenVINO microseconds, whatever it computes."""
+"""An INT8 graph as few nodes that take any number of tokens; OpenVINO's look up a kernel for each new length."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Any
-
 import numpy as np
-import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
+from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .named_nodes import NamedNodes
-from .ops import attention, residual_layer_norm
-
-Array = npt.NDArray[Any]
+from .ops import attention, quantized_linears
+from .patterns import Array, Levels, Product, Quantizer, kinds, producers, replace_output
 
 
 def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = None) -> ov.Output:
     """Query, key and value of a layer side by side, float32 [B, L, 3 H], from one matrix product if that can be.
 
     Args:
-        nodes: NamedNodes by name.
+        nodes: Nodes by name.
         layer: Its number.
         value_factors: What the columns of the values are multiplied by, [H].
     """
     biased = [nodes[f"layer.{layer}.{part}"] for part in ("query", "key", "value")]
     factors = np.ones(1, np.float32) if value_factors is None else value_factors
-    products = [_Product.of(node) for node in biased]
+    products = [Product.of(node) for node in biased]
     alike = {None if product is None else product.likeness for product in products}
     if None in alike or len(alike) > 1:
         *others, value = (node.output(0) for node in biased)
         return ops.concat([*others, ops.multiply(value, factors).output(0)], 2).output(0)
     query, key, value = (product for product in products if product is not None)
-    return _Product.joined([query, key, value.scaled(factors)]).output()
+    return Product.joined([query, key, value.scaled(factors)]).output()
 
 
 def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
-    """Rewrite an INT8 graph in place: attention and what surrounds the residuals become one op each.
+    """Rewrite an INT8 graph in place: four ops make a layer.
 
-    Attention multiplies integers and gives its context in 8 bits, query, key and value come from one product, and a
-    residual is added, normalised and quantised at once. What is not as the exporter writes it stays as it is.
+    Query, key and value come from one product, attention multiplies integers and gives its context in 8 bits; its
+    output projection, and the two products of the feed-forward part, come with the residual and the normalisation.
+    What is not as the exporter writes it stays as it is.
 
     Args:
         model: A bundle's graph, tokens being selected in it or not.
@@ -55,17 +51,20 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
         if f"layer.{layer}.attention" in nodes:  # a layer that selects by attention has an op already
             _fuse_attention(nodes, layer, num_heads)
         for name in (f"layer.{layer}.attention.output", f"layer.{layer}.output"):
-            _fuse_layer_norm(nodes[name])
+            _fuse_residual(nodes[name])
+    model.validate_nodes_and_infer_types()
+    for node in model.get_ordered_ops():
+        _fuse_product(node)
     model.validate_nodes_and_infer_types()
 
 
 def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
-    mask_over_heads = _producers(nodes[f"layer.{layer}.attention"])[3]
+    mask_over_heads = producers(nodes[f"layer.{layer}.attention"])[3]
     mask = mask_over_heads.input_value(0)
     context = nodes[f"layer.{layer}.context"].output(0)
-    quantizer = _only_quantizer(context)
+    quantizer = Quantizer.only(context)
     if quantizer is None or len(context.get_target_inputs()) > 1:
-        _replace(context, attention(projections(nodes, layer), mask, num_heads, int16=True))
+        replace_output(context, attention(projections(nodes, layer), mask, num_heads, int16=True))
         return
     quantized = attention(
         projections(nodes, layer, quantizer.smoothing),
@@ -78,133 +77,58 @@ def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
     quantizer.give(quantized)
 
 
-def _fuse_layer_norm(output: ov.Node) -> None:
-    if _kinds(output) != ["Multiply", "Constant"]:
+def _fuse_residual(output: ov.Node) -> None:
+    """A product or, with GELU between them, two, the addition of a residual and its normalisation."""
+    if kinds(output) != ["Multiply", "Constant"]:
         return
-    scaled, beta = _producers(output)
-    if _kinds(scaled) != ["MVN", "Constant"]:
+    scaled, beta = producers(output)
+    if kinds(scaled) != ["MVN", "Constant"]:
         return
-    normal, gamma = _producers(scaled)
-    total = _producers(normal)[0]
+    normal, gamma = producers(scaled)
+    total = producers(normal)[0]
     if total.get_type_name() != "Add":
         return
-    scales = [gamma.data.ravel(), beta.data.ravel()]
-    quantizer = _only_quantizer(output.output(0))
-    if quantizer is not None:
-        smoothing = np.float32(1) if quantizer.smoothing is None else quantizer.smoothing.ravel()
-        scales.append(np.broadcast_to(smoothing / np.float32(quantizer.scale), scales[0].shape))
-    first, second = total.input_values()
-    fused = residual_layer_norm(
-        first,
-        second,
-        ops.constant(np.stack(scales).astype(np.float32)).output(0),
+    product, residual = total.input_values()
+    found = _eight_bits(product.get_node())
+    if found is None:
+        return
+    rows, products = found[0], [found[1]]
+    if _is_gelu(rows.get_node()):
+        before = _eight_bits(rows.get_node().input_value(0).get_node())
+        if before is not None:
+            rows, products = before[0], [before[1], *products]
+    fused = quantized_linears(
+        rows,
+        pack(products, [gamma.data.ravel(), beta.data.ravel()]),
+        widths=[len(p.weight) for p in products],
+        zero_points=[p.zero_point for p in products],
         epsilon=normal.get_attributes()["eps"],
-        zero_point=0 if quantizer is None else quantizer.zero_point,
+        residual=None if residual == rows else residual,
     )
-    if quantizer is not None:
-        quantizer.give(fused.output(1))
-    _replace(output.output(0), fused.output(0))
+    replace_output(output.output(0), fused.output(0))
     fused.set_friendly_name(output.get_friendly_name())
 
 
-@dataclass(frozen=True)
-class _Product:
-    """source * weight, transposed, + bias. The weight is [N, K], in INT8 with a scale for each row, [N, 1]."""
-
-    source: ov.Output
-    weight: Array
-    scale: Array | None
-    bias: Array
-
-    @classmethod
-    def of(cls, node: ov.Node) -> _Product | None:
-        """What a node computes, if it is of this form."""
-        if _kinds(node) != ["MatMul", "Constant"]:
-            return None
-        product, bias = _producers(node)
-        weight, scale = _producers(product)[1], None
-        if _kinds(weight) == ["Convert", "Constant"]:
-            convert, scales = _producers(weight)
-            weight, scale = _producers(convert)[0], scales.data
-        if weight.get_type_name() != "Constant":
-            return None
-        return cls(product.input_value(0), weight.data, scale, bias.data)
-
-    @classmethod
-    def joined(cls, products: Sequence[_Product]) -> _Product:
-        """One product whose columns are theirs, side by side; they must be alike."""
-        scales = [product.scale for product in products if product.scale is not None]
-        return cls(
-            products[0].source,
-            np.concatenate([product.weight for product in products]),
-            np.concatenate(scales) if scales else None,
-            np.concatenate([product.bias for product in products], axis=-1),
-        )
-
-    @property
-    def likeness(self) -> tuple[object, ...]:
-        """Products that agree in it can be joined."""
-        return self.source.get_node().get_friendly_name(), self.source.get_index(), self.weight.dtype
-
-    def scaled(self, factors: Array) -> _Product:
-        """With its columns multiplied by factors, [N] or one for all."""
-        rows = np.reshape(factors, (-1, 1))
-        if self.scale is None:
-            return replace(self, weight=self.weight * rows, bias=self.bias * factors)
-        return replace(self, scale=self.scale * rows, bias=self.bias * factors)
-
-    def output(self) -> ov.Output:
-        """It as nodes."""
-        weight = ops.constant(self.weight)
-        if self.scale is not None:
-            weight = ops.multiply(ops.convert(weight, np.float32), self.scale)
-        return ops.add(ops.matmul(self.source, weight, False, True), self.bias).output(0)
+def _fuse_product(biased: ov.Node) -> None:
+    found = _eight_bits(biased)
+    if found is not None:
+        rows, product = found
+        fused = quantized_linears(rows, pack([product]), widths=[len(product.weight)], zero_points=[product.zero_point])
+        replace_output(biased.output(0), fused.output(0))
 
 
-@dataclass(frozen=True)
-class _Quantizer:
-    """A FakeQuantize to 256 levels, and the factors that what it quantises is multiplied by before."""
-
-    node: ov.Node
-    smoothing: Array | None
-    scale: float
-    zero_point: float
-
-    @classmethod
-    def at(cls, target: ov.Input) -> _Quantizer | None:
-        """The one that a node's input leads to."""
-        node, smoothing = target.get_node(), None
-        if node.get_type_name() == "Multiply":
-            factors = _producers(node)[1 - target.get_index()]
-            consumers = node.output(0).get_target_inputs()
-            if factors.get_type_name() != "Constant" or len(consumers) != 1:
-                return None
-            node, smoothing = next(iter(consumers)).get_node(), factors.data
-        if node.get_type_name() != "FakeQuantize":
-            return None
-        low, high = (float(producer.data.item()) for producer in _producers(node)[1:3])
-        scale = (high - low) / 255
-        return cls(node, smoothing, scale, round(-low / scale))
-
-    def give(self, quantized: ov.Output) -> None:
-        """Put what is quantised already, uint8 [B, L, H], in its place."""
-        units = ops.subtract(ops.convert(quantized, np.float32), np.float32(self.zero_point))
-        _replace(self.node.output(0), ops.multiply(units, np.float32(self.scale)).output(0))
+def _eight_bits(biased: ov.Node) -> tuple[ov.Output, EightBitProduct] | None:
+    """The rows and the rest of a product that an extension's op can take over."""
+    product = Product.of(biased)
+    if product is None or product.scale is None or product.weight.shape[1] % DEPTH_STEP:
+        return None
+    levels = Levels.of(product.source)
+    if levels is None:
+        return None
+    scale = product.scale.ravel() * np.float32(levels.scale)
+    bias = product.bias.ravel()
+    return levels.rows, EightBitProduct(product.weight, scale, bias, levels.units, levels.zero_point)
 
 
-def _only_quantizer(output: ov.Output) -> _Quantizer | None:
-    found = [q for target in output.get_target_inputs() if (q := _Quantizer.at(target)) is not None]
-    return found[0] if len(found) == 1 else None
-
-
-def _replace(output: ov.Output, by: ov.Output) -> None:
-    for target in output.get_target_inputs():
-        target.replace_source_output(by)
-
-
-def _producers(node: ov.Node) -> list[ov.Node]:
-    return [value.get_node() for value in node.input_values()]
-
-
-def _kinds(node: ov.Node) -> list[str]:
-    return [producer.get_type_name() for producer in _producers(node)]
+def _is_gelu(node: ov.Node) -> bool:
+    return bool(node.get_type_name() == "Gelu" and node.get_attributes()["approximation_mode"].upper() == "ERF")

@@ -10,13 +10,15 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from .compiled import Arrays
+from .errors import BundleFormatError
 from .fusion import fuse, projections
 from .length_config import LengthConfig
 from .named_nodes import NamedNodes
-from .ops import attention_with_significance, select_tokens
+from .ops import attention_with_significance, restore_logits, select_tokens
+from .patterns import Product
 from .scorer import ScorerWeights, score
 
-_KEPT = "kept_slots."
+_KEPT = "kept_tokens."
 
 
 def with_selection(
@@ -44,9 +46,8 @@ def with_selection(
         fused: Also `fuse` it, which INT8 graphs gain from.
 
     Returns:
-        The graph with one more output per selecting layer, `kept_slots.{layer}` int32 [B, n]: 1 + the index
-        into the flattened [B, 1 + L] of each token that went on, whose first column belongs to no token;
-        0 for a filler.
+        The graph with one more output per selecting layer, `kept_tokens.{layer}` int32 [B, n]: 1 + the position in
+        the input of each token that went on; 0 for a filler.
 
     Raises:
         LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer.
@@ -81,17 +82,15 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
         outputs: The graph's outputs by name.
         length: Tokens of the input before it was padded; stands for a filler.
     """
-    batch, padded = outputs["start_logits"].shape
-    first = (np.arange(batch, dtype=np.int32) * (1 + padded) + 1)[:, None]
     return {
-        int(name.removeprefix(_KEPT)): np.where(slots > 0, slots - first, length).astype(np.int32)
-        for name, slots in outputs.items()
+        int(name.removeprefix(_KEPT)): np.where(tokens > 0, tokens - 1, length).astype(np.int32)
+        for name, tokens in outputs.items()
         if name.startswith(_KEPT)
     }
 
 
 class _Selection:
-    """One graph being rewritten; `mask`, `slots` and `question` follow the rows that are still there."""
+    """One graph being rewritten; `mask`, `origins` and `question` follow the rows that are still there."""
 
     def __init__(
         self,
@@ -113,7 +112,8 @@ class _Selection:
         self.integers = integers
         self.results: list[ov.op.Result] = []
         self.mask: ov.Output
-        self.slots: ov.Output
+        self.origins: ov.Output | None = None
+        self.logits: ov.Output | None = None
         self.question: ov.Output
 
     def apply(self, selecting: tuple[int, ...]) -> None:
@@ -124,16 +124,19 @@ class _Selection:
             first_segment = ops.convert(ops.equal(types, 0), np.float32)
             real = ops.convert(attention_mask, np.float32)
             self.question = ops.multiply(first_segment, real).output(0)
+        head = Product.of(self.nodes["logits"])
+        if head is None:
+            raise BundleFormatError("the node 'logits' is no matrix product with a bias; export the checkpoint again")
+        self.head = np.concatenate([head.weight, head.bias.reshape(-1, 1)], axis=1).astype(np.float32)
         if self.length_config is None:
             self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
         shape = ids.get_output_partial_shape(0)
         by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
         self.window = shape[1].get_length() if shape.is_static and by_ratios else None
-        self.start_slots(ids)
         for layer in range(self.num_layers):
             selects = layer in selecting
             if selects:
-                self.restore(self.nodes[self.input_name(layer)].output(0), first=layer == selecting[0])
+                self.restore(layer)
             if selects and self.scorers is None:
                 self.select_by_attention(layer)
             elif selects and self.scorers is not None:
@@ -141,6 +144,7 @@ class _Selection:
             if selects:
                 self.mask_later_attention(layer)
                 self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
+        self.restore(self.num_layers)
         self.finish()
 
     def input(self, name: str) -> ov.Output:
@@ -162,7 +166,7 @@ class _Selection:
         return ratio, threshold
 
     def select(self, layer: int, significance: ov.Output, *rows: ov.Output) -> list[ov.Output]:
-        positions, mask = select_tokens(
+        positions, mask, origins = select_tokens(
             significance,
             self.mask,
             self.length.output(0),
@@ -170,10 +174,10 @@ class _Selection:
             multiple=self.multiple,
             static=self.window is not None,
             window=self.window or 0,
+            origins=self.origins,
         )
-        self.mask = mask
-        self.slots = self.follow(self.slots, positions)
-        result = ops.result(self.slots, name=f"{_KEPT}{layer}")
+        self.mask, self.origins = mask, origins
+        result = ops.result(origins, name=f"{_KEPT}{layer}")
         result.input_value(0).get_tensor().add_names({f"{_KEPT}{layer}"})
         self.results.append(result)
         if self.scorers is not None:
@@ -211,36 +215,13 @@ class _Selection:
         for later in range(layer + 1, self.num_layers):
             self.nodes[f"layer.{later}.attention"].input(3).replace_source_output(over_heads_and_queries)
 
-    def start_slots(self, ids: ov.Node) -> None:
-        """Slot b * (1 + L) + 1 + j of the flattened logits [B, 1 + L] belongs to token j of row b."""
-        batch, length = (ops.gather(ops.shape_of(ids, "i32"), k, 0) for k in (0, 1))
-        self.width = ops.add(length, np.int32(1))
-        row = ops.multiply(ops.range(np.int32(0), batch, np.int32(1), "i32"), self.width)
-        column = ops.range(np.int32(1), self.width, np.int32(1), "i32")
-        self.slots = ops.add(ops.unsqueeze(row, 1), ops.unsqueeze(column, 0)).output(0)
-
-    def restore(self, state: ov.Output, *, first: bool = False) -> None:
-        """Write the logits of all rows of `state` to their slots, over those of earlier layers."""
-        head = self.nodes["logits"]
-        product = head.input_value(0).get_node()
-        logits = ops.add(ops.matmul(state, product.input_value(1), False, True), head.input_value(1))
-        if first:  # every token is there: no need to scatter
-            padded = ops.pad(logits, [0, 1, 0], [0, 0, 0], "constant", np.float32(0))
-            self.logits = ops.reshape(padded, [-1, 2], False)
-            return
-        rows = ops.reshape(logits, [-1, 2], False)
-        slots = ops.reshape(self.slots, [-1], False)
-        self.logits = ops.scatter_update(self.logits, slots, rows, 0)
+    def restore(self, layer: int) -> None:
+        """Write the logits of all rows that enter a layer to their places, over those of earlier layers."""
+        state = self.nodes[self.input_name(layer)].output(0)
+        self.logits = restore_logits(state, self.head, self.origins, self.logits)
 
     def finish(self) -> None:
-        head = self.nodes["logits"]
-        consumers = head.output(0).get_target_inputs()
-        self.restore(self.nodes[self.input_name(self.num_layers)].output(0))
-        batch, two = (np.array([n], np.int32) for n in (-1, 2))
-        shape = ops.concat([batch, ops.unsqueeze(self.width, 0), two], 0)
-        restored = ops.reshape(self.logits, shape, False)
-        whole = ops.slice(restored, [1], [np.iinfo(np.int32).max], [1], [1])
-        for target in consumers:
-            target.replace_source_output(whole.output(0))
+        for target in self.nodes["logits"].output(0).get_target_inputs():
+            target.replace_source_output(self.logits)
         self.model.add_results(self.results)
         self.model.validate_nodes_and_infer_types()

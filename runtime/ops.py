@@ -10,7 +10,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import openvino as ov
+from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
 from .errors import ExtensionError
@@ -108,7 +111,8 @@ def select_tokens(
     multiple: int = 1,
     static: bool = False,
     window: int = 0,
-) -> tuple[ov.Output, ov.Output]:
+    origins: ov.Output | None = None,
+) -> tuple[ov.Output, ov.Output, ov.Output]:
     """Which tokens of each sequence go on: the most significant ones, in their order.
 
     Args:
@@ -120,19 +124,48 @@ def select_tokens(
         multiple: The number of slots n is rounded up to a multiple of it.
         static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
+        origins: Of the layer that selected before, if one did, int32 [B, L].
 
     Returns:
-        The positions in this input of the tokens kept, int32 [B, n], and their mask, float32 [B, n]. Slots that a
-        sequence leaves empty hold position L, for which Gather gives zeros, and mask -10000.
+        The positions in this input of the tokens kept, int32 [B, n], their mask, float32 [B, n], and their origins,
+        int32 [B, n]: 1 + the position in the input of the first layer that selected. Slots that a sequence leaves
+        empty hold position L, for which Gather gives zeros, mask -10000 and origin 0.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [significance, mask, length, keep_ratio, threshold]
+    inputs = [significance, mask, length, keep_ratio, threshold, *([] if origins is None else [origins])]
     attributes = {"multiple": multiple, "static": static, "window": window}
     node = _factory(check_extension()).create("SelectTokens", inputs, attributes)
-    return node.output(0), node.output(1)
+    return node.output(0), node.output(1), node.output(2)
+
+
+def restore_logits(
+    state: ov.Output,
+    head: npt.NDArray[np.float32],
+    origins: ov.Output | None = None,
+    before: ov.Output | None = None,
+) -> ov.Output:
+    """Start and end logits of a layer's tokens, over those that earlier layers gave to all tokens.
+
+    Args:
+        state: float32 [B, n, H].
+        head: float32 [2, H + 1], for each logit its weights and, last, its bias.
+        origins: int32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
+        before: float32 [B, L, 2]. Without it and `origins` the state holds all tokens.
+
+    Returns:
+        float32 [B, L, 2].
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input is not as above.
+    """
+    inputs = [state, opset13.constant(head).output(0)]
+    if origins is not None and before is not None:
+        inputs += [origins, before]
+    return _factory(check_extension()).create("RestoreLogits", inputs, {}).output(0)
 
 
 def attention_with_significance(
@@ -177,28 +210,41 @@ def attention(
     return _factory(check_extension()).create("AttentionWithSignificance", [projections, mask], attributes).output(0)
 
 
-def residual_layer_norm(
-    first: ov.Output, second: ov.Output, scales: ov.Output, *, epsilon: float, zero_point: float = 0.0
+def quantized_linears(
+    rows: ov.Output,
+    constants: npt.NDArray[np.int8],
+    *,
+    widths: Sequence[int],
+    zero_points: Sequence[float],
+    epsilon: float | None = None,
+    residual: ov.Output | None = None,
 ) -> ov.Node:
-    """Add two tensors, normalise the sum over its last axis and, if wanted, quantise the result.
+    """Matrix products of 8 bits one after the other, GELU between them, quick at any number of rows.
 
     Args:
-        first: float32 [B, L, D].
-        second: float32 [B, L, D].
-        scales: float32 [2, D] or [3, D]: gamma, beta, and for a quantised output how many of its units are in 1.
-        epsilon: Added to the variance.
-        zero_point: What 0 is quantised to.
+        rows: uint8 [B, L, K]; or float32, which the op quantises.
+        constants: What `eight_bits.pack` makes of the products.
+        widths: N of each product.
+        zero_points: What 0 in the rows of each product is quantised to.
+        epsilon: With it a residual is added to the last product, and the sum normalised over its last axis; added to
+            the variance.
+        residual: float32 [B, L, N]; the rows themselves if not given.
 
     Returns:
-        A node whose first output is the state, float32 [B, L, D], and whose second, if there is one, the state in
-        those units, uint8 [B, L, D].
+        A node with one output, float32 [B, L, N].
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    attributes = {"epsilon": epsilon, "zero_point": zero_point}
-    return _factory(check_extension()).create("ResidualLayerNorm", [first, second, scales], attributes)
+    inputs = [rows, opset13.constant(constants).output(0), *([] if residual is None else [residual])]
+    attributes = {
+        "widths": list(widths),
+        "zero_points": list(zero_points),
+        "normalizes": epsilon is not None,
+        "epsilon": 0.0 if epsilon is None else epsilon,
+    }
+    return _factory(check_extension()).create("QuantizedLinears", inputs, attributes)
 
 
 def learnt_significance(

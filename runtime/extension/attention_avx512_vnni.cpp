@@ -135,8 +135,8 @@ AVX512 inline void mix(const int16_t* probabilities, size_t stride, size_t pairs
 #pragma GCC unroll 6
         for (int i = 0; i < rows; ++i)
             for (int p = 0; p < panels; ++p)
-                sum[i][p] = _mm512_dpwssd_epi32(sum[i][p], value[p],
-                                                _mm512_set1_epi32(pair(probabilities + i * stride + 2 * k)));
+                add_products_of_16_bits(sum[i][p], value[p],
+                                        _mm512_set1_epi32(pair(probabilities + i * stride + 2 * k)));
     }
 #pragma GCC unroll 6
     for (int i = 0; i < rows; ++i)

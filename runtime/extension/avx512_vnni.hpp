@@ -1,6 +1,7 @@
 #pragma once
-// Arithmetic that the AVX-512 kernels share: dot products of whole numbers of 12 bits, two of which VNNI multiplies and
-// adds in the time of one in f32. Each row of the left side has a unit of its own, as has each column of the right one.
+// Arithmetic that the AVX-512 kernels share: sums of products of whole numbers of 8 bits, four at once, and of 16, two at
+// once; and matrix products of numbers of 12 bits, where each row of the left side has a unit of its own, as has each
+// column of the right one.
 
 #pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns of its own header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
@@ -61,6 +62,18 @@ AVX512 inline float row_in_12_bits(const float* row, size_t size, int16_t* to) {
     return unit;
 }
 
+// As assembly, because GCC 12 copies each sum between registers, or to the stack, around the intrinsics.
+
+/// Adds to each of 16 sums four products of an unsigned number of 8 bits and a signed one.
+AVX512 inline void add_products_of_8_bits(__m512i& sums, __m512i unsigned_ones, __m512i signed_ones) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_ones), "v"(signed_ones));
+}
+
+/// Adds to each of 16 sums two products of signed numbers of 16 bits.
+AVX512 inline void add_products_of_16_bits(__m512i& sums, __m512i a, __m512i b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+}
+
 inline int32_t pair(const int16_t* from) {
     int32_t both;
     __builtin_memcpy(&both, from, sizeof both);
@@ -84,7 +97,7 @@ AVX512 inline void multiply_12_bits(const int16_t* left, size_t depth, const int
 #pragma GCC unroll 6
         for (int i = 0; i < rows; ++i)
             for (int p = 0; p < panels; ++p)
-                sum[i][p] = _mm512_dpwssd_epi32(sum[i][p], column[p], _mm512_set1_epi32(pair(left + i * depth + k)));
+                add_products_of_16_bits(sum[i][p], column[p], _mm512_set1_epi32(pair(left + i * depth + k)));
     }
 #pragma GCC unroll 6
     for (int i = 0; i < rows; ++i)

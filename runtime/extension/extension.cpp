@@ -8,14 +8,16 @@
 #include "attention_with_significance.hpp"
 #include "isa.hpp"
 #include "learnt_significance.hpp"
-#include "residual_layer_norm.hpp"
+#include "quantized_linears.hpp"
+#include "restore_logits.hpp"
 #include "select_tokens.hpp"
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
-    std::make_shared<ov::OpExtension<dynamic_tinybert::ResidualLayerNorm>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::RestoreLogits>>(),
 }));
 
 /// The instruction set that an op made now would use, or "error: " and why there is none.

@@ -4,6 +4,8 @@
 
 #include "attention_kernels.hpp"
 #include "layer_norm_kernels.hpp"
+#include "linear_kernels.hpp"
+#include "logits_kernels.hpp"
 #include "scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
@@ -17,6 +19,8 @@ struct Kernels {
     const ScorerKernels& scorer;
     const ScorerKernels* int12_scorer;        ///< Null where integers would not be faster.
     AddAndNormalize add_and_normalize;
+    const LinearKernels& linear;
+    ComputeLogits compute_logits;
 };
 
 /// The fastest kernels that this CPU runs, or those that the environment variable DYNAMIC_TINYBERT_ISA

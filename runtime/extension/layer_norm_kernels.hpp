@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstddef>
-#include <cstdint>
 
 namespace dynamic_tinybert {
 
@@ -9,18 +8,15 @@ namespace dynamic_tinybert {
 struct Normalization {
     const float* gamma;
     const float* beta;
-    const float* per_unit;  ///< Units of the quantised state in 1, by column; null leaves it out.
-    float zero_point;       ///< Of the quantised state.
-    float epsilon;          ///< Added to the variance.
+    float epsilon;  ///< Added to the variance.
     size_t width;
 };
 
-/// Rows of state = (x - mean) / sqrt(variance + epsilon) * gamma + beta, where x = a + b; and, unless `per_unit` is
-/// null, of quantized = state * per_unit + zero_point, rounded to even and held within 0 ... 255.
+/// Rows of state = (x - mean) / sqrt(variance + epsilon) * gamma + beta, where x = a + b; the state may lie where a does.
 using AddAndNormalize = void (*)(const Normalization& normalization, const float* a, const float* b, size_t rows,
-                                 float* state, uint8_t* quantized);
+                                 float* state);
 
-void add_and_normalize_scalar(const Normalization&, const float*, const float*, size_t, float*, uint8_t*);
-void add_and_normalize_avx2(const Normalization&, const float*, const float*, size_t, float*, uint8_t*);
+void add_and_normalize_scalar(const Normalization&, const float*, const float*, size_t, float*);
+void add_and_normalize_avx2(const Normalization&, const float*, const float*, size_t, float*);
 
 }  // namespace dynamic_tinybert

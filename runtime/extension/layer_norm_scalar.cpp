@@ -3,12 +3,11 @@
 #include <cmath>
 
 #include "layer_norm_kernels.hpp"
-#include "quantize.hpp"
 
 namespace dynamic_tinybert {
 
-void add_and_normalize_scalar(const Normalization& to, const float* a, const float* b, size_t rows, float* state,
-                              uint8_t* quantized) {
+void add_and_normalize_scalar(const Normalization& to, const float* a, const float* b, size_t rows,
+                              float* state) {
     const size_t width = to.width;
     for (size_t row = 0; row < rows; ++row, a += width, b += width, state += width) {
         float sum = 0.0f, squares = 0.0f;
@@ -22,9 +21,6 @@ void add_and_normalize_scalar(const Normalization& to, const float* a, const flo
         const float per_deviation = 1.0f / std::sqrt(squares / static_cast<float>(width) + to.epsilon);
         for (size_t k = 0; k < width; ++k)
             state[k] = (state[k] - mean) * per_deviation * to.gamma[k] + to.beta[k];
-        if (to.per_unit)
-            for (size_t k = 0; k < width; ++k)
-                quantized[row * width + k] = quantize(state[k] * to.per_unit[k] + to.zero_point);
     }
 }
 

@@ -11,7 +11,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-enum Input : size_t { significance_in, mask_in, length_in, keep_ratio_in, threshold_in, num_inputs };
+enum Input : size_t { significance_in, mask_in, length_in, keep_ratio_in, threshold_in, origins_in };
 
 constexpr float padding_mask = -10000.0f;
 constexpr size_t tokens_worth_threads = 64 * 1024;  // below, waking a thread costs more than selecting
@@ -90,8 +90,9 @@ size_t SelectTokens::static_slots(float keep_ratio, size_t length) const {
 }
 
 void SelectTokens::validate_and_infer_types() {
-    OPENVINO_ASSERT(get_input_size() == num_inputs, "SelectTokens: ", get_input_size(),
-                    " inputs; give significance, mask, length, keep ratio and threshold");
+    OPENVINO_ASSERT(get_input_size() == origins_in || get_input_size() == origins_in + 1, "SelectTokens: ",
+                    get_input_size(), " inputs; give significance, mask, length, keep ratio and threshold, and origins "
+                    "where tokens were dropped before");
     OPENVINO_ASSERT(m_multiple >= 1, "SelectTokens: multiple ", m_multiple, " must be at least 1");
     OPENVINO_ASSERT(m_window >= 0, "SelectTokens: window ", m_window,
                     " must be a number of tokens, or 0 for the length of the input");
@@ -107,13 +108,15 @@ void SelectTokens::validate_and_infer_types() {
             (shape.rank().is_dynamic() || rank < 2 || ov::Dimension::merge(length, length, shape[1]));
         OPENVINO_ASSERT(fits, "SelectTokens: ", name, " has shape ", shape, " beside significance of shape ",
                         get_input_partial_shape(significance_in),
-                        "; give significance and mask [B, L], length [B], scalars []");
+                        "; give significance, mask and origins [B, L], length [B], scalars []");
     };
     check_input(significance_in, "significance", ov::element::f32, 2);
     check_input(mask_in, "mask", ov::element::f32, 2);
     check_input(length_in, "length", ov::element::i32, 1);
     check_input(keep_ratio_in, "keep ratio", ov::element::f32, 0);
     check_input(threshold_in, "threshold", ov::element::f32, 0);
+    if (get_input_size() > origins_in)
+        check_input(origins_in, "origins", ov::element::i32, 2);
 
     const auto constant = [this](size_t input) {
         return ov::as_type_ptr<ov::op::v0::Constant>(get_input_node_shared_ptr(input));
@@ -138,6 +141,7 @@ void SelectTokens::validate_and_infer_types() {
 
     set_output_type(0, ov::element::i32, {batch, slots});
     set_output_type(1, ov::element::f32, {batch, slots});
+    set_output_type(2, ov::element::i32, {batch, slots});
 }
 
 bool SelectTokens::has_evaluate() const {
@@ -183,15 +187,20 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
         slots = std::max(slots, tokens.size());
     slots = m_static ? static_slots(keep_ratio, length) : round_up(slots, m_multiple);
 
-    outputs[0].set_shape({batch, slots});
-    outputs[1].set_shape({batch, slots});
+    for (ov::Tensor& output : outputs)
+        output.set_shape({batch, slots});
+    const int32_t* origins_before = inputs.size() > origins_in ? inputs[origins_in].data<const int32_t>() : nullptr;
     int32_t* positions = outputs[0].data<int32_t>();
     float* kept_mask = outputs[1].data<float>();
+    int32_t* origins = outputs[2].data<int32_t>();
     std::fill_n(positions, batch * slots, static_cast<int32_t>(length));
     std::fill_n(kept_mask, batch * slots, padding_mask);
+    std::fill_n(origins, batch * slots, 0);
     for (size_t b = 0; b < batch; ++b) {
         std::copy(kept[b].begin(), kept[b].end(), positions + b * slots);
         std::fill_n(kept_mask + b * slots, kept[b].size(), 0.0f);
+        for (size_t i = 0; i < kept[b].size(); ++i)
+            origins[b * slots + i] = origins_before ? origins_before[b * length + kept[b][i]] : kept[b][i] + 1;
     }
     return true;
 }

@@ -9,14 +9,15 @@ namespace dynamic_tinybert {
 ///
 /// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens
 /// of the sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf
-/// for none.
+/// for none; where layers before dropped tokens, their third output i32 [B, L].
 ///
-/// Outputs: the positions of the kept tokens in this input i32 [B, n]; their mask f32 [B, n].
+/// Outputs: the positions of the kept tokens in this input i32 [B, n]; their mask f32 [B, n]; their origins i32 [B, n],
+/// 1 + the position in the input of the first layer that selects.
 ///
 /// A sequence keeps at most max(1, ceil(keep ratio * length - 1e-4)) of its real tokens, those of the largest
 /// significance (the lower position first among equals), and of these only those that reach the threshold, or
 /// the most significant one if none does. Slots that a sequence leaves empty are fillers: position L,
-/// mask -10000. What a sequence keeps depends on nothing but itself.
+/// mask -10000, origin 0. What a sequence keeps depends on nothing but itself.
 ///
 /// Attributes:
 /// - multiple: n, the most that any sequence keeps, is rounded up to a multiple of it.

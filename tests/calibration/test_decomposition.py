@@ -144,7 +144,7 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> None:
         nonlocal now
         outputs = infer(self, inputs)
         now += inputs["input_ids"].shape[1]
-        now += sum(array.shape[1] for name, array in outputs.items() if name.startswith("kept_slots"))
+        now += sum(array.shape[1] for name, array in outputs.items() if name.startswith("kept_tokens"))
         return outputs
 
     monkeypatch.setattr(CompiledGraph, "infer", timed)

@@ -33,13 +33,13 @@ def test_layers_that_keep_everything_stay_untouched(plain: ov.Model) -> None:
     counts = types(graph)
     assert counts["SelectTokens"] == counts["AttentionWithSignificance"] == 2
     assert counts["ScaledDotProductAttention"] == 1
-    assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_slots.1", "kept_slots.2"]
+    assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_tokens.1", "kept_tokens.2"]
 
 
 def test_a_layer_with_the_ratio_of_the_one_before_stays_untouched(plain: ov.Model) -> None:
     graph = with_selection(plain, LengthConfig((0.6, 0.6, 0.6)), num_layers=3, num_heads=4)
     assert types(graph)["SelectTokens"] == 1
-    assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_slots.0"]
+    assert [o.get_any_name() for o in graph.outputs][2:] == ["kept_tokens.0"]
 
 
 def test_the_plain_graph_is_not_changed(plain: ov.Model) -> None:
@@ -62,8 +62,8 @@ def test_kept_lengths_are_known_from_a_static_input(plain: ov.Model) -> None:
     model.reshape({name: [1, 100] for name in ("input_ids", "attention_mask", "token_type_ids")})
     graph = with_selection(model, LengthConfig((1, 0.5, 0.29)), num_layers=3, num_heads=4, multiple=16)
     shapes = {o.get_any_name(): o.get_partial_shape() for o in graph.outputs}
-    assert shapes["kept_slots.1"] == ov.PartialShape([1, 64])  # ceil(0.5 * 100) = 50
-    assert shapes["kept_slots.2"] == ov.PartialShape([1, 32])  # ceil(0.29 * 100) = 29, of the input's length
+    assert shapes["kept_tokens.1"] == ov.PartialShape([1, 64])  # ceil(0.5 * 100) = 50
+    assert shapes["kept_tokens.2"] == ov.PartialShape([1, 32])  # ceil(0.29 * 100) = 29, of the input's length
     assert shapes["start_logits"] == ov.PartialShape([1, 100])
 
 

@@ -40,7 +40,7 @@ def parameters(widths: Sequence[int]) -> list[ov.Node]:
 def select_op(inputs: Sequence[ov.Output], multiple: int = 1, static: bool = False, window: int = 0) -> list[ov.Output]:
     """Kept rows, their positions and mask: the op, and the Gather that follows it in a graph."""
     significance, mask, length, ratio, threshold, *rows = inputs
-    positions, mask = ops.select_tokens(significance, mask, length, ratio, threshold, multiple, static, window)
+    positions, mask, _ = ops.select_tokens(significance, mask, length, ratio, threshold, multiple, static, window)
     return [*(opset15.gather(row, positions, 1, batch_dims=1).output(0) for row in rows), positions, mask]
 
 
@@ -366,9 +366,9 @@ def test_refuses_wrong_attributes_when_the_graph_is_built() -> None:
             select_op([*inputs[:3], ratio, threshold], static=True)
     factory = NodeFactory()
     factory.add_extension(ops.extension_path())
-    for number in (4, 6):
+    for number in (4, 7):
         with pytest.raises(RuntimeError, match=f"{number} inputs; give"):
-            factory.create("SelectTokens", [*inputs, inputs[0]][:number], {"multiple": 1, "static": False, "window": 0})
+            factory.create("SelectTokens", [*inputs, *inputs][:number], {"multiple": 1, "static": False, "window": 0})
 
 
 def test_same_bits_for_any_number_of_threads() -> None:
@@ -398,3 +398,26 @@ def test_survives_saving_and_loading(tmp_path: Path, static: bool) -> None:
     assert before[0].shape == (1, 8, 3)
     for a, b in zip(before, after, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_origins_lead_back_to_the_first_input() -> None:
+    inputs = parameters([])
+    significance, mask, length, ratio, threshold = (node.output(0) for node in inputs)
+    first, kept_mask, origins = ops.select_tokens(significance, mask, length, ratio, threshold, multiple=4)
+    again = opset15.gather(significance, first, 1, batch_dims=1).output(0)
+    second, _, of_second = ops.select_tokens(
+        again, kept_mask, length, opset15.multiply(ratio, np.float32(0.5)).output(0), threshold, 4, origins=origins
+    )
+    model = core().compile_model(ov.Model([first, origins, second, of_second], inputs), "CPU")
+    lengths = [40, 13]
+    values = np.random.default_rng(0).random((2, 40), np.float32)
+    positions, origins_then, positions_again, origins_at_last = run(
+        model, values, trailing_padding(lengths, 40), ints(lengths), floats(0.5), floats(NO_THRESHOLD)
+    )
+    np.testing.assert_array_equal(origins_then, np.where(positions < 40, positions + 1, 0))
+    for b, length_of in enumerate(lengths):
+        kept = [p for p in positions_again[b] if p < positions.shape[1]]
+        expected = np.sort(np.argsort(-values[b, :length_of])[: math.ceil(0.25 * length_of)])
+        np.testing.assert_array_equal(positions[b, kept], expected)
+        np.testing.assert_array_equal(origins_at_last[b, : len(kept)], expected + 1)
+        assert not origins_at_last[b, len(kept) :].any()

@@ -1,0 +1,205 @@
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import openvino as ov
+import pytest
+import torch
+from openvino import opset15
+
+from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime.eight_bits import EightBitProduct, pack
+
+Array = npt.NDArray[Any]
+EPSILON = 1e-12
+
+
+@cache
+def product(width: int, depth: int) -> EightBitProduct:
+    """Of random constants, such that results lie near 1, where GELU bends, and levels reach 0 and 255."""
+    generator = np.random.default_rng(width * 10_000 + depth)
+    return EightBitProduct(
+        weight=generator.integers(-127, 128, (width, depth), np.int8),
+        scale=generator.uniform(0.5, 1.5, width).astype(np.float32) / np.float32(4000 * depth**0.5),
+        bias=generator.normal(0, 0.5, width).astype(np.float32),
+        units=generator.uniform(40, 80, depth).astype(np.float32),
+        zero_point=float(generator.integers(100, 156)),
+    )
+
+
+@cache
+def gamma_and_beta(width: int) -> tuple[Array, Array]:
+    gamma, beta = np.random.default_rng(width).normal((1, 0), 0.3, (width, 2)).astype(np.float32).T
+    return gamma, beta
+
+
+def products_of(depth: int, widths: Sequence[int], *, quantizes: bool = True) -> list[EightBitProduct]:
+    found = [product(width, before) for width, before in zip(widths, [depth, *widths], strict=False)]
+    return found if quantizes else [replace(found[0], units=None), *found[1:]]
+
+
+def graph(
+    depth: int, widths: Sequence[int], *, quantizes: bool = True, normalizes: bool = False, residual: bool = False
+) -> ov.Model:
+    products = products_of(depth, widths, quantizes=quantizes)
+    rows = opset15.parameter([-1, -1, depth], np.float32 if quantizes else np.uint8)
+    added = [opset15.parameter([-1, -1, widths[-1]], np.float32)] if residual else []
+    node = ops.quantized_linears(
+        rows.output(0),
+        pack(products, gamma_and_beta(widths[-1]) if normalizes else ()),
+        widths=widths,
+        zero_points=[p.zero_point for p in products],
+        epsilon=EPSILON if normalizes else None,
+        residual=added[0].output(0) if residual else None,
+    )
+    return ov.Model([node.output(0)], [rows, *added])
+
+
+def compiled(depth: int, widths: Sequence[int], threads: int = 1, **options: bool) -> ov.CompiledModel:
+    return ops.core().compile_model(graph(depth, widths, **options), "CPU", {"INFERENCE_NUM_THREADS": threads})
+
+
+def random_rows(batch: int, length: int, depth: int) -> Array:
+    return np.random.default_rng(length).standard_normal((batch, length, depth), np.float32)
+
+
+def levels_of(rows: Array, product: EightBitProduct) -> Array:
+    assert product.units is not None
+    found: Array = np.rint(rows * product.units + np.float32(product.zero_point)).clip(0, 255)
+    return found.astype(np.uint8)
+
+
+def result_of(levels: Array, product: EightBitProduct) -> Array:
+    """In float64, of exact sums."""
+    sums = (levels.astype(np.int64) - int(product.zero_point)) @ product.weight.T.astype(np.int64)
+    found: Array = sums * product.scale.astype(np.float64) + product.bias
+    return found
+
+
+@pytest.mark.parametrize("width", [1, 15, 64, 100, 384])
+@pytest.mark.parametrize("depth", [4, 20, 64, 384])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 17), (1, 171)])
+def test_one_product_of_levels(isa: str, batch: int, length: int, depth: int, width: int) -> None:
+    levels = np.random.default_rng(length).integers(0, 256, (batch, length, depth), np.uint8)
+    found = compiled(depth, [width], quantizes=False)([levels])[0]
+    np.testing.assert_allclose(found, result_of(levels, product(width, depth)), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 17), (1, 171)])
+def test_rows_are_quantised_first(isa: str, batch: int, length: int) -> None:
+    rows, first = random_rows(batch, length, 64), product(96, 64)
+    levels = levels_of(rows, first)
+    found = compiled(64, [96])([rows])[0]
+    # Multiplied and added at once or one by one, a number halfway between two levels goes to either.
+    step = np.abs(first.weight).max() * first.scale.max()
+    difference = np.abs(found - result_of(levels, first))
+    assert difference.max() < 2 * step
+    assert np.median(difference) < 1e-5
+    if levels.size > 10_000:
+        assert {0, 255} <= set(levels.ravel())
+
+
+@pytest.mark.parametrize("length", [1, 40, 171])
+def test_gelu_between_two_products(isa: str, length: int) -> None:
+    levels = np.random.default_rng(length).integers(0, 256, (1, length, 64), np.uint8)
+    first, second = products_of(64, [256, 64])
+    inner = torch.nn.functional.gelu(torch.from_numpy(result_of(levels, first))).numpy()
+    expected = result_of(levels_of(inner, second), second)
+    found = compiled(64, [256, 64], quantizes=False)([levels])[0]
+    step = np.abs(second.weight).max() * second.scale.max()
+    difference = np.abs(found - expected)
+    # GELU is a polynomial, and a number near the middle of two levels goes to either.
+    assert difference.max() < 3 * step
+    assert difference.mean() < 0.1 * step
+    assert np.abs(expected).mean() > 50 * step
+
+
+@pytest.mark.parametrize("residual", [True, False], ids=["residual", "rows"])
+@pytest.mark.parametrize(("batch", "length"), [(1, 1), (2, 17), (1, 171)])
+def test_what_is_added_is_normalised(isa: str, batch: int, length: int, residual: bool) -> None:
+    rows = random_rows(batch, length, 64)
+    inputs = [rows, random_rows(batch, length, 64)[::-1]] if residual else [rows]
+    alone = compiled(64, [128, 64])([rows])[0]
+    gamma, beta = map(torch.from_numpy, gamma_and_beta(64))
+    total = torch.from_numpy(alone + inputs[-1])
+    expected = torch.nn.functional.layer_norm(total, gamma.shape, gamma, beta, EPSILON)
+    found = compiled(64, [128, 64], normalizes=True, residual=residual)(inputs)[0]
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=2e-5)
+
+
+def test_instruction_sets_agree_on_a_feed_forward_part() -> None:
+    rows, found = random_rows(1, 60, 64), []
+    for isa in ops.available_isas():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("DYNAMIC_TINYBERT_ISA", isa)
+            found.append(compiled(64, [256, 64], normalizes=True)([rows])[0])
+    for other in found[1:]:
+        assert np.abs(other - found[0]).mean() < 2e-4
+        np.testing.assert_allclose(other, found[0], rtol=0, atol=0.02)
+
+
+def test_same_bits_for_any_number_of_threads(isa: str) -> None:
+    rows = random_rows(2, 200, 96)
+    first = compiled(96, [384, 96], normalizes=True)([rows])[0]
+    for threads in (2, 3):
+        np.testing.assert_array_equal(compiled(96, [384, 96], threads, normalizes=True)([rows])[0], first)
+
+
+def test_lengths_may_change_from_call_to_call(isa: str) -> None:
+    model = compiled(64, [256, 64], 2, normalizes=True)
+    for length in (1, 300, 7, 120):
+        rows = random_rows(1, length, 64)
+        np.testing.assert_array_equal(model([rows])[0], compiled(64, [256, 64], normalizes=True)([rows])[0])
+    assert model([random_rows(1, 0, 64)])[0].shape == (1, 0, 64)
+
+
+def test_nan_is_not_hidden_and_stays_in_its_row(isa: str) -> None:
+    rows = random_rows(1, 40, 64)
+    model = compiled(64, [128, 64], normalizes=True)
+    clean = model([rows])[0]
+    rows[0, 5, 60] = np.nan
+    found = model([rows])[0]
+    assert np.isnan(found[0, 5]).all()
+    others = np.arange(40) != 5
+    np.testing.assert_array_equal(found[0, others], clean[0, others])
+
+
+def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
+    ov.save_model(graph(64, [128, 64], normalizes=True), tmp_path / "model.xml", compress_to_fp16=False)
+    loaded = ops.core().compile_model(ops.core().read_model(tmp_path / "model.xml"), "CPU")
+    rows = random_rows(1, 30, 64)
+    np.testing.assert_array_equal(compiled(64, [128, 64], normalizes=True)([rows])[0], loaded([rows])[0])
+
+
+RIGHT: dict[str, Any] = {"widths": [8, 8], "zero_points": [128.0, 0.0], "epsilon": EPSILON}
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind", "options", "message"),
+    [
+        ([1, 4, 8], np.float64, {}, "the rows are of type f64; convert them to u8 or f32"),
+        ([1, 4, 8], np.uint8, {}, "rows in u8 cannot be added to the result; give a residual"),
+        ([4, 8], np.float32, {}, r"the rows have shape \[4,8\]"),
+        ([1, 4, 6], np.float32, {}, r"the rows have shape \[1,4,6\]; give \[B, L, K\], K a multiple of 4"),
+        ([1, 4, 12], np.float32, {}, r"the constants have shape \[\d+\] where these widths on rows of \[1,4,12\] need"),
+        ([1, 4, 8], np.float32, {"widths": [8]}, "1 widths and 2 zero points"),
+        ([1, 4, 8], np.float32, {"widths": [6, 8]}, "width 6 of product 0 must be at least 1 and, before another"),
+        ([1, 4, 8], np.float32, {"zero_points": [0.0, 256.0]}, "zero point 256 is outside"),
+        ([1, 4, 8], np.float32, {"epsilon": -1.0}, "epsilon -1 must be at least 0"),
+        ([1, 4, 8], np.float32, {"residual": [1, 5, 8]}, r"input 2, f32 of shape \[1,5,8\], cannot be added"),
+        ([1, 4, 8], np.float32, {"residual": [1, 4, 8], "epsilon": None}, "3 inputs; give rows and constants"),
+    ],
+)
+def test_refuses_wrong_inputs_when_the_graph_is_built(
+    shape: list[int], kind: npt.DTypeLike, options: dict[str, Any], message: str
+) -> None:
+    constants = pack(products_of(8, [8, 8]), gamma_and_beta(8))
+    given = {**RIGHT, **options}
+    if "residual" in given:
+        given["residual"] = opset15.parameter(given["residual"], np.float32).output(0)
+    with pytest.raises(RuntimeError, match=f"QuantizedLinears: {message}"):
+        ops.quantized_linears(opset15.parameter(shape, kind).output(0), constants, **given)
