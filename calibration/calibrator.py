@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from time import monotonic
+from typing import Literal
 
 import numpy as np
 
@@ -85,7 +86,7 @@ def calibrate(
     *,
     validation: str | Path | None = None,
     test: str | Path | None = None,
-    significance: Significance = "learnt",
+    significance: Significance | Literal["trained"] = "learnt",
     budget_minutes: float = 45.0,
     evaluations: int | None = None,
     seed: int = 0,
@@ -105,7 +106,8 @@ def calibrate(
         validation: To choose on; by default some articles of `data`. Without answers, configurations are scored by
             their agreement with `full`.
         test: To report on; by default some articles of `validation` or, without it, of `data`.
-        significance: ``learnt`` fits a scorer per layer; ``attention`` goes by the attention that tokens receive.
+        significance: ``learnt`` fits a scorer per layer; ``trained`` takes those that the bundle has, which
+            is for checkpoints that were trained with scorers; ``attention`` goes by the attention that tokens receive.
         budget_minutes: Time for everything.
         evaluations: End the search after so many configurations even if there is time left.
         seed: Of all that is random.
@@ -121,8 +123,8 @@ def calibrate(
         InvalidInputError: An argument is outside its range, or the interrupted run had other ones.
         StorageError: A file could not be written.
     """
-    if significance not in ("learnt", "attention"):
-        raise InvalidInputError(f"significance is {significance!r}; give 'learnt' or 'attention'")
+    if significance not in ("learnt", "trained", "attention"):
+        raise InvalidInputError(f"significance is {significance!r}; give 'learnt', 'trained' or 'attention'")
     if not 0 < budget_minutes < math.inf:
         raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
     end = monotonic() + 60 * budget_minutes
@@ -145,9 +147,11 @@ def calibrate(
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino")},
     }
     with _workplace(source.path, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
-        if significance == "learnt":
+        if significance != "attention":
             seconds = _FITTING_SHARE * 60 * budget_minutes
-            scorers, sample, done = learnt_significance(source, questions.fitting, folder / "fit", seconds, seed)
+            scorers, sample, done = learnt_significance(
+                source, questions.fitting, folder / "fit", seconds, seed, trained=significance == "trained"
+            )
             note(done)
             space = ScheduleSpace(num_layers, selectable=sample.layers, headrooms=_HEADROOMS)
             to_config = sample.length_config

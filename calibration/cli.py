@@ -14,6 +14,7 @@ from dynamic_tinybert.runtime.errors import InvalidInputError
 
 class _Significance(StrEnum):
     LEARNT = "learnt"
+    TRAINED = "trained"
     ATTENTION = "attention"
 
 
@@ -28,7 +29,8 @@ def calibrate(
         Path | None, typer.Option(help="SQuAD v1.1 JSON to report on; by default some articles of the one above.")
     ] = None,
     significance: Annotated[
-        _Significance, typer.Option(help="Fit a scorer per layer, or go by the attention that tokens receive.")
+        _Significance,
+        typer.Option(help="Fit a scorer per layer, take those trained with the model, or go by attention."),
     ] = _Significance.LEARNT,
     budget_minutes: Annotated[float, typer.Option(help="Time for everything.")] = 45.0,
     evaluations: Annotated[

@@ -122,6 +122,29 @@ def fit_scorers(
     )
 
 
+def sample_significance(
+    bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer], *, seed: int
+) -> dict[int, npt.NDArray[np.float32]]:
+    """The significance that scorers give to every real token of some of the questions, float32 [tokens] by layer.
+
+    Args:
+        bundle: A bundle; its graph is run at full length.
+        examples: Questions with their contexts; those that the model cannot read are skipped.
+        scorers: Scorers by layer.
+        seed: Decides which questions are taken.
+
+    Raises:
+        DataError: The model can read none of the questions.
+        InferenceError: OpenVINO failed.
+    """
+    chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
+    tokenize, read = ReadableWindows(bundle), StateReader(bundle, tuple(scorers))
+    judged = [judge(scorers, read(windows))[0] for batch in batches_by_length(chosen) if (windows := tokenize(batch))]
+    if not judged:
+        raise DataError(f"the model cannot read the questions to take thresholds from: {tokenize.unusable}")
+    return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
+
+
 class ReadableWindows:
     """Tokenizes questions; `unusable` is the last error of one that the model cannot read."""
 
@@ -172,7 +195,8 @@ def losses(
 ) -> dict[int, Tensor]:
     """Binary cross-entropy of each layer over the tokens of the contexts; those of the question are kept anyway."""
     context = torch.from_numpy(states.real - states.question)
-    target = _worth_keeping(states, widened_by)
+    logits = torch.from_numpy(states.start_logits), torch.from_numpy(states.end_logits)
+    target = worth_keeping(*logits, context, widened_by)
     weight = torch.tensor(weight_of_kept)
     return {
         layer: (
@@ -183,16 +207,18 @@ def losses(
     }
 
 
-def _worth_keeping(states: States, widened_by: int) -> Tensor:
-    """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it."""
-    outside = torch.from_numpy(states.real - states.question) == 0
-    likely = sum(
-        torch.from_numpy(logits).masked_fill(outside, -torch.inf).softmax(1)
-        for logits in (states.start_logits, states.end_logits)
-    )
-    width = 2 * widened_by + 1
-    assert isinstance(likely, Tensor)
-    return functional.conv1d(likely[:, None], torch.ones(1, 1, width), padding=widened_by)[:, 0].clamp(0, 1)
+def worth_keeping(start_logits: Tensor, end_logits: Tensor, context: Tensor, widened_by: int = WIDENED_BY) -> Tensor:
+    """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it.
+
+    Args:
+        start_logits: Of the model, [B, L].
+        end_logits: Likewise.
+        context: 0 for tokens that no answer is made of, [B, L].
+        widened_by: How many tokens away is near.
+    """
+    start, end = (logits.masked_fill(context == 0, -torch.inf).softmax(1) for logits in (start_logits, end_logits))
+    near = start.new_ones(1, 1, 2 * widened_by + 1)
+    return functional.conv1d((start + end)[:, None], near, padding=widened_by)[:, 0].clamp(0, 1)
 
 
 @torch.no_grad()

@@ -123,7 +123,7 @@ class Journal:
                 )
 
     def _no_journal(self) -> InvalidInputError:
-        return InvalidInputError(f"{self.path} is not a journal of a calibration; name another file, or delete it")
+        return InvalidInputError(f"{self.path} is not a journal; name another file, or delete it")
 
     def _append(self, line: bytes) -> None:
         left = memoryview(line)

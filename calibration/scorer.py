@@ -98,6 +98,11 @@ class Scorer(nn.Module):
         return of_question.mT
 
 
+def scorer_weights(scorer: Scorer) -> ScorerWeights:
+    """The tensors of a scorer as the runtime takes them."""
+    return {name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()}
+
+
 def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
     """Write the scorers of some layers to a safetensors file, as ``layer.{i}.{name in the state dict}``.
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import openvino as ov
 
-from dynamic_tinybert.runtime.bundle import MODEL_XML, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.calibration.scorer import save_scorers
+from dynamic_tinybert.runtime.bundle import MODEL_XML, SCORERS, Bundle, NamedLengthConfig, write_manifest
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import writing
 
@@ -24,7 +25,7 @@ def write_bundle(
     configs: Mapping[str, LengthConfig],
     quantization: Mapping[str, object],
 ) -> Bundle:
-    """Make a bundle, with significance by attention, of a graph.
+    """Make a bundle of a graph, whose significance is learnt if the checkpoint has scorers, else attention.
 
     Raises:
         StorageError: A file could not be written.
@@ -32,9 +33,11 @@ def write_bundle(
     """
     with writing(folder):
         ov.save_model(graph, folder / MODEL_XML, compress_to_fp16=False)
+        if checkpoint.scorers:
+            save_scorers(checkpoint.scorers, folder / SCORERS)
         return write_manifest(
             folder,
-            significance="attention",
+            significance="learnt" if checkpoint.scorers else "attention",
             length_configs={name: NamedLengthConfig(config) for name, config in configs.items()},
             quantization=quantization,
             versions={name: version(name) for name in _PACKAGES},

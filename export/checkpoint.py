@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from huggingface_hub import constants, snapshot_download
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
-from dynamic_tinybert.runtime.bundle import CONFIG, OPTIONAL_TOKENIZER_FILES, TOKENIZER, VOCABULARY
-from dynamic_tinybert.runtime.errors import CheckpointError, StorageError
+from dynamic_tinybert.calibration.scorer import Scorer, load_scorers
+from dynamic_tinybert.runtime.bundle import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER, VOCABULARY
+from dynamic_tinybert.runtime.errors import BundleCorruptError, CheckpointError, StorageError
 from dynamic_tinybert.runtime.publish import writing
 
 _COPIED = (CONFIG, TOKENIZER, *OPTIONAL_TOKENIZER_FILES)
@@ -46,6 +48,7 @@ class Checkpoint:
         folder: Where its files are.
         source: The Hub id or path that it was asked for by.
         commit: The Hub's commit hash; None for a local folder.
+        scorers: Scorers of learnt significance by layer, where the checkpoint was trained with some.
 
     """
 
@@ -54,6 +57,7 @@ class Checkpoint:
     folder: Path
     source: str
     commit: str | None
+    scorers: Mapping[int, Scorer] = field(default_factory=dict)
 
     def copy_files(self, output: Path) -> None:
         """Copy config.json and the tokenizer's files into `output`, their bytes untouched.
@@ -109,7 +113,7 @@ def load_checkpoint(
     else:
         download = partial(_download, source, token, cache_dir, local_files_only)
         own_code = ("*.py",) if trust_remote_code else ()
-        folder = download(revision, (*_COPIED, *own_code))
+        folder = download(revision, (*_COPIED, SCORERS, *own_code))
     _check_config(source, folder / CONFIG)
     commit = None if local else folder.name
     if not local:
@@ -124,7 +128,7 @@ def load_checkpoint(
             f"the tokenizer of {source} gives token ids up to {last}, but its model knows only "
             f"{model.config.vocab_size}; use the tokenizer that the model was trained with"
         )
-    return Checkpoint(model, tokenizer, folder, source, commit)
+    return Checkpoint(model, tokenizer, folder, source, commit, _load_scorers(source, folder, model))
 
 
 def _download(
@@ -204,6 +208,24 @@ def _load_model(source: str, folder: Path) -> BertForQuestionAnswering:
             f"the weights of {source} do not fit its {CONFIG}: missing {missing[:3]}, unknown {surplus[:3]}"
         )
     return model
+
+
+def _load_scorers(source: str, folder: Path, model: BertForQuestionAnswering) -> dict[int, Scorer]:
+    if not (folder / SCORERS).is_file():
+        return {}
+    try:
+        scorers = load_scorers(folder / SCORERS)
+    except BundleCorruptError as error:
+        raise CheckpointError(f"cannot load the scorers of {source}: {error}") from error
+    config = model.config
+    for layer, scorer in scorers.items():
+        width = scorer.match_token.in_features
+        if layer >= config.num_hidden_layers or width != config.hidden_size:
+            raise CheckpointError(
+                f"{SCORERS} of {source} has a scorer of layer {layer} for states of {width}, but the model has "
+                f"{config.num_hidden_layers} layers of {config.hidden_size}; remove the file, or bring its own model"
+            )
+    return scorers
 
 
 def _load_tokenizer(source: str, folder: Path, trust_remote_code: bool) -> Tokenizer:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import openvino as ov
 from tqdm import tqdm
 
+from dynamic_tinybert.calibration.scorer import scorer_weights
 from dynamic_tinybert.calibration.tuning import Step
 from dynamic_tinybert.runtime.bundle import TOKENIZER, check_length_configs
 from dynamic_tinybert.runtime.checks import require_int
@@ -118,6 +120,8 @@ def export_model(
             for name, c in (length_configs or {}).items()
         }
         check_length_configs(configs, config.num_hidden_layers)
+        for length_config in configs.values():
+            length_config.check_layers(config.num_hidden_layers, checkpoint.scorers or None)
         checkpoint.copy_files(folder)
         samples: Samples | None = None  # read before the long steps, so that bad data is refused at once
         if precision == "int8" and calibration_data is not None:
@@ -158,11 +162,21 @@ def export_model(
 
 def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
     config = checkpoint.model.config
-    reference = ReferenceModel(checkpoint.model)
+    scorers = checkpoint.scorers
+    reference = ReferenceModel(checkpoint.model, "learnt" if scorers else "attention", scorers)
+    weights = {layer: scorer_weights(scorer) for layer, scorer in scorers.items()} or None
+    if scorers:  # which `full` does not ask
+        configs = {**configs, "all scorers": _using_all(scorers, config.num_hidden_layers)}
     longest = min(384, config.max_position_embeddings)
     mixed = [min(length, longest) for length in (171, 64, 17)]
     batches = [random_batch(lengths, config.vocab_size) for lengths in (mixed[2:], [longest], mixed)]
+    compiled = partial(graph_runner, graph, num_heads=config.num_attention_heads, scorers=weights)
     return {
-        name: check_parity(reference, graph_runner(graph, c, num_heads=config.num_attention_heads), batches, c)
+        name: check_parity(reference, compiled(c), batches, c)
         for name, c in tqdm(configs.items(), desc="Comparing", disable=None)
     }
+
+
+def _using_all(scored: Collection[int], num_layers: int) -> LengthConfig:
+    """A configuration in which every scorer drops some tokens."""
+    return LengthConfig(tuple(0.8 ** sum(scorer <= layer for scorer in scored) for layer in range(num_layers)))

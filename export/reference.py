@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Literal, cast
 
@@ -15,7 +15,8 @@ from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-_MASKED = -10000.0  # added to the attention scores of padding
+MASKED = -10000.0
+"""Added to the attention scores of padding."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,8 @@ class ReferenceOutput:
         entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
             padding and fillers.
         significance: For each selecting layer the significance of those, `[B, rows]`.
+        states: For each layer that ran the original positions of its rows, `[B, rows]`, L for padding and fillers,
+            and the states that it gives to them, `[B, rows, H]`.
 
     """
 
@@ -38,6 +41,7 @@ class ReferenceOutput:
     kept: dict[int, Tensor]
     entering: dict[int, Tensor]
     significance: dict[int, Tensor]
+    states: dict[int, tuple[Tensor, Tensor]]
 
 
 class ReferenceModel(nn.Module):
@@ -69,6 +73,8 @@ class ReferenceModel(nn.Module):
         token_type_ids: Tensor,
         length_config: LengthConfig,
         forced_positions: Mapping[int, Tensor] | None = None,
+        *,
+        skipped_layers: Collection[int] = (),
     ) -> ReferenceOutput:
         """Answer logits under a length configuration.
 
@@ -79,6 +85,7 @@ class ReferenceModel(nn.Module):
             length_config: Which tokens each layer passes on.
             forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
                 and filled up with L, instead of the most significant ones.
+            skipped_layers: Layers to leave out, as training with layer dropout does.
 
         Raises:
             LengthConfigError: The configuration has another number of layers than the model, or selects in a
@@ -96,14 +103,16 @@ class ReferenceModel(nn.Module):
         most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         state = self.model.bert.embeddings(input_ids, token_type_ids)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
-        kept, entering, significance = {}, {}, {}
+        kept, entering, significance, states = {}, {}, {}, {}
 
         for i, layer in enumerate(layers):
-            mask = _MASKED * (~real).to(state)
+            if i in skipped_layers:
+                continue
+            mask = MASKED * (~real).to(state)
             context, probabilities = layer.attention.self(state, mask[:, None, None])
             attended = layer.attention.output(context, state)
             if i in length_config.selecting_layers:
-                logits = _restore(logits, positions, self.model.qa_outputs(state))
+                logits = restore(logits, positions, self.model.qa_outputs(state))
                 if self.significance == "attention":
                     ranking = (probabilities * real[:, None, :, None]).sum((1, 2))
                 else:
@@ -112,21 +121,22 @@ class ReferenceModel(nn.Module):
                 if forced_positions and i in forced_positions:
                     slots = _slots_of(forced_positions[i], entering[i], length, i)
                 else:
-                    slots = _select(ranking, real, most_kept[:, i], length_config.thresholds[i])
+                    slots = select(ranking, real, most_kept[:, i], length_config.thresholds[i])
                 # The graph drops before output projection and LayerNorm where it can; both work row by row,
                 # so dropping after them gives the same.
-                attended = _take(attended, slots, 0)
-                positions, real = _take(positions, slots, length), _take(real, slots, False)
-                protected = _take(protected, slots, False)
+                attended = take(attended, slots, 0)
+                positions, real = take(positions, slots, length), take(real, slots, False)
+                protected = take(protected, slots, False)
                 kept[i] = positions
             state = layer.output(layer.intermediate(attended), attended)
+            states[i] = positions.masked_fill(~real, length), state
 
-        logits = _restore(logits, positions, self.model.qa_outputs(state))
+        logits = restore(logits, positions, self.model.qa_outputs(state))
         start, end = logits[:, :length].unbind(-1)
-        return ReferenceOutput(start, end, kept, entering, significance)
+        return ReferenceOutput(start, end, kept, entering, significance, states)
 
 
-def _select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
+def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
     """Rows to keep, `[B, n]`, ascending, filled up with the number of rows R.
 
     Args:
@@ -155,13 +165,14 @@ def _slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tens
     return torch.where(found, holds.int().argmax(-1), entering.shape[1])
 
 
-def _take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
+def take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
     """`rows[b, slots[b]]`; a slot one past the last row gives `filler`."""
     end = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), filler)
     index = slots.view(*slots.shape, *[1] * (rows.dim() - 2))
     return torch.cat([rows, end], 1).take_along_dim(index, 1)
 
 
-def _restore(logits: Tensor, positions: Tensor, values: Tensor) -> Tensor:
+def restore(logits: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     """`logits` `[B, L + 1, 2]` with `values` `[B, R, 2]` written at their original positions `[B, R]`."""
-    return logits.scatter(1, positions[..., None].expand_as(values), values)
+    index = positions[..., None].expand_as(values)
+    return logits.scatter(1, index, values.to(logits))  # mixed precision gives values of less

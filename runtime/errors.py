@@ -11,6 +11,7 @@ DynamicTinyBertError
 │   └── BundleExistsError              the output place is taken
 ├── CheckpointError                    a PyTorch checkpoint that cannot be exported
 ├── CalibrationError                   a calibration that found nothing, or an unfinished one in the way
+├── TrainingError                      a training that diverged, or an unfinished one in the way
 ├── ParityError                        the exported graph does not compute what the checkpoint does
 ├── ExtensionError                     the C++ extension is missing or was built for another OpenVINO
 ├── InferenceError                     OpenVINO refused or failed to run the graph
@@ -61,6 +62,10 @@ class CheckpointError(DynamicTinyBertError):
 
 class CalibrationError(DynamicTinyBertError):
     """A calibration found no length configuration, or another one is unfinished at the same place."""
+
+
+class TrainingError(DynamicTinyBertError):
+    """A training diverged, or another one is unfinished at the same place."""
 
 
 class ParityError(DynamicTinyBertError):

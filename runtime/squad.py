@@ -25,6 +25,7 @@ class Example:
         context: The paragraph to answer from.
         answers: Texts that count as right; empty where the file gives none.
         title: Title of the article; empty where the file gives none.
+        answer_starts: For each answer its first character in the context, as the file says it; None where it does not.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Example:
     context: str
     answers: tuple[str, ...]
     title: str
+    answer_starts: tuple[object, ...] = ()
 
 
 def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | None = None) -> list[Example]:
@@ -89,9 +91,10 @@ def _examples(place: str, content: object, require_answers: bool) -> Iterator[Ex
         for paragraph_place, paragraph in _objects(article_place, article, "paragraphs"):
             context = _text(paragraph_place, paragraph, "context")
             for question_place, question in _objects(paragraph_place, paragraph, "qas"):
-                answers: tuple[str, ...] = ()
+                found: list[tuple[str, dict[str, object]]] = []
                 if require_answers or "answers" in question:
-                    answers = tuple(_text(*answer, "text") for answer in _objects(question_place, question, "answers"))
+                    found = list(_objects(question_place, question, "answers"))
+                answers = tuple(_text(*answer, "text") for answer in found)
                 if require_answers and not answers:
                     raise DataError(f"{question_place} has no answer, and scoring needs one")
                 yield Example(
@@ -100,6 +103,7 @@ def _examples(place: str, content: object, require_answers: bool) -> Iterator[Ex
                     context=context,
                     answers=answers,
                     title=str(article.get("title", "")),
+                    answer_starts=tuple(answer.get("answer_start") for _, answer in found),
                 )
 
 

@@ -10,6 +10,8 @@ import torch
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime import ops
 
+from answerable import write_checkpoint, write_questions
+
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
 
 
@@ -47,3 +49,15 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
         assert ops.isa() == request.param
         yield request.param
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random checkpoint of three layers."""
+    return write_checkpoint(tmp_path_factory.mktemp("checkpoint"))
+
+
+@pytest.fixture(scope="session")
+def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Questions with answers that it can learn."""
+    return write_questions(tmp_path_factory.mktemp("data") / "questions.json")

@@ -18,6 +18,7 @@ MAY_IMPORT = {
     "runtime": {"runtime"},
     "calibration": {"calibration", "runtime"},
     "export": {"export", "calibration", "runtime"},
+    "training": {"training", "export", "calibration", "runtime"},
 }
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -53,7 +54,7 @@ def test_third_party_imports_are_declared(folder: str) -> None:
     declared = distribution_names(PROJECT["project"]["dependencies"])
     if folder != "runtime":
         extras = PROJECT["project"]["optional-dependencies"]
-        declared |= distribution_names([*extras["calibrate"], *extras["export"]])
+        declared |= distribution_names([*extras["calibrate"], *extras["export"], *extras["training"]])
     providers = packages_distributions()
     for file, name in imports(folder):
         top = name.split(".")[0]

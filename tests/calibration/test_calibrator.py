@@ -8,14 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import typer
 from typer.testing import CliRunner
 
 from dynamic_tinybert.calibration import calibrate, cli
+from dynamic_tinybert.calibration.learnt import learnt_significance
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.calibration.trial import Trial
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.errors import CalibrationError, DataError, InvalidInputError
+from dynamic_tinybert.runtime.evaluation import evaluate
 from dynamic_tinybert.runtime.hub import default_bundle
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -116,7 +121,7 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
 def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert())
     data = write_data(tmp_path / "data.json")
-    with pytest.raises(InvalidInputError, match="significance is 'luck'; give 'learnt' or 'attention'"):
+    with pytest.raises(InvalidInputError, match="significance is 'luck'; give 'learnt', 'trained' or 'attention'"):
         calibrate(bundle, data, significance="luck")
     with pytest.raises(InvalidInputError, match="budget_minutes is -1; give a positive number"):
         calibrate(bundle, data, budget_minutes=-1)
@@ -205,3 +210,23 @@ def test_trials_are_joined_by_their_numbers_of_questions() -> None:
     config = LengthConfig.full(2)
     both = joined(Trial(config, (100.0,), 10, 1), Trial(config, (0.0, 50.0, 50.0), 30, 3))
     assert (both.f1, both.macs, both.latency_ms) == (50, 25, 2.5)
+
+
+def test_trained_scorers_are_taken_as_they_are(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    scorers = {layer: Scorer(32) for layer in (0, 1)}
+    source = open_bundle(write_tiny_bundle(tmp_path / "bundle", tiny_bert(), scorers=scorers))
+    questions = read_squad(write_data(tmp_path / "data.json", articles=3))
+    file, sample, done = learnt_significance(source, questions, tmp_path / "fit", 60.0, 0, trained=True)
+    assert source.scorers is not None
+    assert file.read_bytes() == source.scorers.read_bytes()
+    assert list(sample.layers) == [0, 1]
+    assert done == "Took the trained scorers of layers 0, 1"
+    config = sample.length_config(Schedule((0.5, 0.25, 0.25)))
+    model = LengthAdaptiveModel(source)
+    result = evaluate(model, questions, length_config=config, batch_size=8)
+    assert result.mean_kept[0] / result.mean_length == pytest.approx(0.5, abs=0.02)
+    plain = open_bundle(write_tiny_bundle(tmp_path / "plain", tiny_bert()))
+    with pytest.raises(InvalidInputError, match="has no scorers that were trained with its model"):
+        learnt_significance(plain, questions, tmp_path / "none", 60.0, 0, trained=True)
+    assert not (tmp_path / "none").exists()

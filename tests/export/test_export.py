@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,12 +15,19 @@ import openvino as ov
 import pytest
 import torch
 
+from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_scorers
 from dynamic_tinybert.calibration.tuning import OTHER_RANGES, STRENGTHS, Int8Setting, chosen
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import BundleExistsError, DataError, InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.errors import (
+    BundleExistsError,
+    CheckpointError,
+    DataError,
+    InvalidInputError,
+    LengthConfigError,
+)
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from tiny import tiny_bert, tiny_tokenizer
@@ -262,3 +270,27 @@ def test_an_interrupted_export_leaves_nothing(
     process.communicate()
     assert process.returncode == code
     assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_has_the_scorers_that_its_checkpoint_was_trained_with(tiny_checkpoint: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    torch.manual_seed(0)
+    scorers = {layer: Scorer(64) for layer in (0, 2)}
+    save_scorers(scorers, folder / "significance.safetensors")
+    report = export_model(folder, tmp_path / "b", precision="fp32", length_configs={"half": (0.7, 0.7, 0.4)})
+    assert report.parity["all scorers"].chosen_from > report.parity["half"].chosen_from / 2 > 0
+    bundle = open_bundle(tmp_path / "b")
+    assert bundle.significance == "learnt"
+    assert bundle.scorers is not None
+    for layer, scorer in load_scorers(bundle.scorers).items():
+        for name, tensor in scorer.state_dict().items():
+            assert torch.equal(tensor, scorers[layer].state_dict()[name])
+    assert list(bundle.length_configs) == ["full", "half"]
+    with pytest.raises(LengthConfigError, match=r"layers \[1\] should drop tokens but have no significance scorer"):
+        export_model(folder, tmp_path / "c", precision="fp32", length_configs={"half": (0.7, 0.5, 0.4)})
+    save_scorers({1: Scorer(32)}, folder / "significance.safetensors")
+    with pytest.raises(CheckpointError, match="has a scorer of layer 1 for states of 32"):
+        export_model(folder, tmp_path / "c", precision="fp32")
+    (folder / "significance.safetensors").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match="cannot load the scorers"):
+        export_model(folder, tmp_path / "c", precision="fp32")

@@ -31,7 +31,7 @@ def article(**changes: object) -> dict[str, object]:
 def test_read(tmp_path: Path) -> None:
     file = write(tmp_path, {"data": [article(), article(id="q2", answers=[])], "version": "1.1"})
     first, second = read_squad(file)
-    assert first == Example("q1", "Who?", "Ada.", ("Ada", "she"), "T")
+    assert first == Example("q1", "Who?", "Ada.", ("Ada", "she"), "T", (0, None))
     assert second.answers == ()
     assert read_squad(file, limit=1) == [first]
     assert read_squad(str(file), limit=9) == [first, second]

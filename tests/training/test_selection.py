@@ -1,0 +1,275 @@
+"""Learnt selection: each objective against loops, and against the model as it is deployed."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+from transformers import BertForQuestionAnswering
+
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.training import TrainingOptions, train
+from dynamic_tinybert.training.answer_losses import answer_loss, soft_answer_loss
+from dynamic_tinybert.training.batches import collate, inputs_of
+from dynamic_tinybert.training.data import answered_windows, read_answered
+from dynamic_tinybert.training.front_sampling import FrontSampling, draw_schedule, state_loss
+from dynamic_tinybert.training.measuring import keeping_all
+from dynamic_tinybert.training.objective import Moment
+from dynamic_tinybert.training.relaxed_pass import relaxed_pass
+from dynamic_tinybert.training.relaxed_selection import RelaxedSelection, share_of_macs
+from dynamic_tinybert.training.scorers import SelectiveObjective, context_of, scorer_loss
+
+from tiny import tiny_bert
+
+LAYERS = (0, 1, 2)
+Batch = Mapping[str, Tensor]
+
+
+@pytest.fixture
+def batch(tiny_checkpoint: Path, questions: Path) -> Batch:
+    tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
+    return collate(answered_windows(tokenize, read_answered(questions)[:6], max_length=128))
+
+
+def scorers(kernel_sizes: tuple[int, ...] = (3,)) -> dict[int, Scorer]:
+    """Scorers whose logits differ between tokens."""
+    torch.manual_seed(0)
+    made = {layer: Scorer(32, width=8, kernel_sizes=kernel_sizes) for layer in LAYERS}
+    for scorer in made.values():
+        torch.nn.init.normal_(scorer.output.weight, std=0.5)
+    return made
+
+
+def thresholds_for(model: BertForQuestionAnswering, own: Mapping[int, Scorer], batch: Batch) -> dict[int, Tensor]:
+    """Thresholds of logits that keep fewer and fewer tokens; none is just at one."""
+    with torch.no_grad():
+        whole = ReferenceModel(model, "learnt", own)(**inputs_of(batch), length_config=keeping_all(3, LAYERS))
+    real = batch["attention_mask"] > 0
+    sample = SignificanceSample({i: whole.significance[i][real].numpy() for i in LAYERS}, 3)
+    found = sample.length_config(Schedule((0.8, 0.65, 0.5))).thresholds
+    return {i: torch.logit(torch.tensor(0.9999 * value)) for i, value in enumerate(found) if value is not None}
+
+
+def test_answer_losses_are_cross_entropies_over_real_tokens(batch: Batch) -> None:
+    model, teacher = tiny_bert(), tiny_bert(seed=1)
+    output, taught = model(**inputs_of(batch)), teacher(**inputs_of(batch))
+    hard, soft = [], []
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        for name, label in (("start_logits", "start_positions"), ("end_logits", "end_positions")):
+            own = output[name][row, :length].log_softmax(0)
+            hard.append(-own[batch[label][row]])
+            soft.append(-(taught[name][row, :length].softmax(0) * own).sum())
+    torch.testing.assert_close(answer_loss(output, batch), torch.stack(hard).mean())
+    torch.testing.assert_close(soft_answer_loss(output, taught, batch), torch.stack(soft).mean())
+
+
+def test_a_teacher_learns_nothing(batch: Batch) -> None:
+    model, teacher = tiny_bert(), tiny_bert(seed=1)
+    soft_answer_loss(model(**inputs_of(batch)), teacher(**inputs_of(batch)), batch).backward()
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+    assert model.qa_outputs.weight.grad is not None
+
+
+@pytest.mark.parametrize("config", [LengthConfig((1, 1, 1), (-1, -1, -1)), LengthConfig((0.8, 0.6, 0.6))])
+def test_the_scorers_loss_is_pytorchs_over_the_context_that_they_see(batch: Batch, config: LengthConfig) -> None:
+    own = scorers()
+    output = ReferenceModel(tiny_bert(), "learnt", own)(**inputs_of(batch), length_config=config)
+    target = torch.rand(batch["input_ids"].shape, generator=torch.Generator().manual_seed(0))
+    means = []
+    for layer in config.selecting_layers:
+        losses = []
+        for row, context in enumerate(context_of(batch)):
+            for position, chance in zip(output.entering[layer][row], output.significance[layer][row], strict=True):
+                if position < len(context) and context[position]:
+                    logit, wanted = torch.logit(chance.double()), target[row, position].double()
+                    losses.append(
+                        functional.binary_cross_entropy_with_logits(logit, wanted, pos_weight=torch.tensor(5.0))
+                    )
+        means.append(torch.stack(losses).mean())
+    actual = scorer_loss(output, target, context_of(batch))
+    torch.testing.assert_close(actual, torch.stack(means).mean().float(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_hard_pass_is_the_deployed_model(batch: Batch) -> None:
+    model, own = tiny_bert(), scorers()
+    thresholds, real = thresholds_for(model, own, batch), batch["attention_mask"] > 0
+    config = LengthConfig((1, 1, 1), tuple(torch.stack(list(thresholds.values())).sigmoid().tolist()))
+    with torch.no_grad():
+        expected = ReferenceModel(model, "learnt", own)(**inputs_of(batch), length_config=config)
+        actual = relaxed_pass(model, own, thresholds, batch, temperature=1.0, hard=True)
+    length = batch["input_ids"].shape[1]
+    kept = [int((positions < length).sum()) for positions in expected.kept.values()]
+    assert int(batch["attention_mask"].sum()) > kept[0] > kept[1] > kept[2]
+    torch.testing.assert_close(actual.start_logits[real], expected.start_logits[real], rtol=0, atol=1e-5)
+    torch.testing.assert_close(actual.end_logits[real], expected.end_logits[real], rtol=0, atol=1e-5)
+    shares = [float(share) * int(batch["attention_mask"].sum()) for share in actual.shares]
+    assert shares == pytest.approx(kept)
+
+
+def test_soft_masks_harden_to_the_hard_choice(batch: Batch) -> None:
+    model, own = tiny_bert(), scorers(kernel_sizes=())  # neighbours differ
+    thresholds = thresholds_for(model, own, batch)
+    with torch.no_grad():
+        hard = relaxed_pass(model, own, thresholds, batch, temperature=1.0, hard=True)
+        distances = []
+        for temperature in (1.0, 1e-2, 1e-5):
+            soft = relaxed_pass(model, own, thresholds, batch, temperature=temperature, hard=False)
+            distances.append(float((soft.start_logits - hard.start_logits).abs().max()))
+    assert distances[0] > 0.1
+    assert distances[2] < 0.01  # what is left of dropped tokens is attended to a little
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_answers_and_cost_reach_scorers_and_thresholds(batch: Batch, hard: bool) -> None:
+    model, own = tiny_bert(), scorers()
+    thresholds = {i: threshold.requires_grad_() for i, threshold in thresholds_for(model, own, batch).items()}
+    for part in ("answers", "cost"):
+        output = relaxed_pass(model, own, thresholds, batch, temperature=1.0, hard=hard)
+        loss = answer_loss(output, batch) if part == "answers" else torch.stack(list(output.shares)).sum()
+        gradients = torch.autograd.grad(loss, [*thresholds.values(), *(s.output.weight for s in own.values())])
+        assert all(gradient.abs().max() > 0 for gradient in gradients), part
+        if part == "cost":
+            assert all(gradient < 0 for gradient in gradients[: len(LAYERS)])  # a higher threshold keeps less
+
+
+def test_the_cost_is_that_of_the_products_with_weights() -> None:
+    shares, hidden, intermediate = (0.7, 0.4, 0.4), 32, 48
+    before, macs, full = 1.0, 0.0, 0.0
+    for after in shares:
+        macs += 4 * before * hidden**2 + 2 * after * hidden * intermediate
+        full += 4 * hidden**2 + 2 * hidden * intermediate
+        before = after
+    cost = share_of_macs([torch.tensor(share) for share in shares], hidden, intermediate)
+    assert float(cost) == pytest.approx(macs / full)
+
+
+def test_schedules_reach_from_mild_to_harsh_and_only_scored_layers_drop() -> None:
+    random = np.random.default_rng(0)
+    schedules = [draw_schedule(6, (0, 1, 3), random) for _ in range(300)]
+    last = [schedule.shares[-1] for schedule in schedules]
+    assert 0.08 <= min(last) < 0.1
+    assert 0.6 < max(last) <= 0.7
+    assert {schedule.headroom for schedule in schedules} == {1.5, 2.0, 3.0, math.inf}
+    for schedule in schedules:
+        assert list(schedule.shares) == sorted(schedule.shares, reverse=True)
+        assert schedule.shares[2] == schedule.shares[1]
+        assert schedule.shares[5] == schedule.shares[4] == schedule.shares[3] < 1
+    for layer in (1, 3):  # each may select or not
+        assert {s.shares[layer] < s.shares[layer - 1] for s in schedules} == {True, False}
+    assert {s.shares[0] < 1 for s in schedules} == {True, False}
+
+
+def test_the_states_loss_is_over_kept_tokens(batch: Batch) -> None:
+    reference = ReferenceModel(tiny_bert(), "learnt", scorers())
+    full = reference(**inputs_of(batch), length_config=keeping_all(3, LAYERS))
+    dropped = reference(**inputs_of(batch), length_config=LengthConfig((0.8, 0.6, 0.6)))
+    means = []
+    for layer in LAYERS:
+        kept = dropped.kept[min(layer, 1)]  # the last layer keeps what the second kept
+        _, states = dropped.states[layer]
+        _, whole = full.states[layer]
+        rows = [
+            states[row, slot] - whole[row, position]
+            for row, positions in enumerate(kept.tolist())
+            for slot, position in enumerate(positions)
+            if position < batch["attention_mask"][row].sum()
+        ]
+        means.append((torch.stack(rows) ** 2).mean())
+    torch.testing.assert_close(state_loss(dropped, full), torch.stack(means).mean())
+    assert means[0] == 0  # the first layer has seen everything
+    state_loss(dropped, full).backward()
+    reference.zero_grad()
+
+
+def selective(kind: str, own: Mapping[int, Scorer]) -> SelectiveObjective:
+    if kind.startswith("front"):
+        return FrontSampling(tiny_bert(), own, states=kind == "front-states")
+    hard_from = 0.1 if kind == "straight-through" else 0.7
+    return RelaxedSelection(tiny_bert(), own, macs_fewer=2.6, hard_from=hard_from)
+
+
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
+def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> None:
+    objective = selective(kind, scorers())
+    assert objective(batch, Moment(step=9, steps=100, seed=0)).keys() == {"answers", "scorers"}
+    alone = objective(batch, Moment(step=9, steps=100, seed=0))["scorers"]
+    in_model = torch.autograd.grad(alone, list(objective.model.parameters()), allow_unused=True, retain_graph=True)
+    assert all(gradient is None for gradient in in_model)
+    assert all(
+        gradient.any()
+        for gradient in torch.autograd.grad(alone, [s.output.weight for s in objective.scorers().values()])
+    )
+    losses = objective(batch, Moment(step=50, steps=100, seed=0))
+    weight = objective.model.bert.embeddings.word_embeddings.weight
+    assert torch.autograd.grad(losses["scorers"], weight, retain_graph=True)[0].any()
+    assert {"answers", "scorers", "dropped"} <= losses.keys()
+    torch.stack(list(losses.values())).sum().backward()
+    for name, parameter in objective.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+    assert len(list(objective.parameters())) == len({id(p) for p in objective.parameters()})
+
+
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
+def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> None:
+    objective = selective(kind, scorers()).eval()
+    first = objective(batch, Moment(step=50, steps=100, seed=0))
+    torch.rand(5)
+    np.random.rand(5)
+    second = objective(batch, Moment(step=50, steps=100, seed=0))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    if kind.startswith("front"):
+        other = objective(batch, Moment(step=51, steps=100, seed=0))
+        assert float(first["dropped"]) != float(other["dropped"])
+
+
+@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
+def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
+    objective = selective(kind, scorers())
+    seen: list[Tensor] = []
+    for scorer in objective.scorers().values():
+        scorer.output.register_forward_hook(lambda _, __, output: seen.append(output))
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = objective(batch, Moment(step=50, steps=100, seed=0))
+    assert seen
+    assert all(output.dtype == torch.float32 for output in seen)
+    assert all(loss.isfinite() for loss in losses.values())
+    torch.stack(list(losses.values())).sum().backward()
+
+
+@pytest.mark.parametrize(
+    "objective", ["front", *(pytest.param(name, marks=pytest.mark.slow) for name in ("straight-through", "soft-masks"))]
+)
+def test_trained_selection_beats_what_the_checkpoint_knew(
+    tiny_checkpoint: Path, questions: Path, tmp_path: Path, objective: str
+) -> None:
+    options = TrainingOptions(
+        objective=objective, max_steps=50, batch_size=16, learning_rate=3e-3, dropout=0.0, macs_fewer=1.6
+    )
+    result = train(tiny_checkpoint, tmp_path / "new", questions, options=options, validation=questions)
+    trained = load_checkpoint(result.path)
+    assert trained.scorers.keys() == {0}  # all layers but the last two
+    assert result.losses[0].keys() == {"answers", "scorers"}
+    dropped = [losses["dropped"] for losses in result.losses if "dropped" in losses]
+    assert len(dropped) == 45
+    assert sum(dropped[-10:]) < sum(dropped[:10])
+    after = {point.name: point for point in result.after}
+    assert after["0.42"].macs < after["0.6"].macs
+    assert after["0.6"].f1 > next(point.f1 for point in result.before if point.name == "0.6") + 10
+    if objective == "front":
+        assert "learnt" not in after
+        return
+    threshold = after["learnt"].thresholds[0]
+    assert threshold is not None
+    assert threshold > 1 / (1 + math.exp(3)) + 0.005  # where it began: the penalty on kept tokens moves it

@@ -1,0 +1,209 @@
+"""Steps of a training, on transformers' Trainer."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import accelerate  # type: ignore[import-untyped]  # noqa: F401 - without it the Trainer fails late
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from dynamic_tinybert.runtime.errors import TrainingError
+from dynamic_tinybert.runtime.publish import writing
+
+from .batches import collate
+from .data import AnsweredWindow
+from .interruption import Interruption
+from .objective import Moment, Objective
+from .weights import load_state, save_state
+
+_WEIGHT_DECAY = 0.01
+_WARM_UP = 0.06  # of the steps
+_STATE = "trainer_state.json"
+
+
+@dataclass(frozen=True)
+class LoopOptions:
+    """How to step.
+
+    Attributes:
+        learning_rate: Of AdamW at its highest: it rises over the first 6 % of the steps, then falls to 0.
+        save_steps: Steps between checkpoints, of which the last one is kept.
+        seed: Of dropout and of what objectives draw.
+    """
+
+    learning_rate: float
+    save_steps: int
+    seed: int
+
+
+def run_steps(
+    objective: Objective,
+    windows: Sequence[AnsweredWindow],
+    plan: Sequence[Sequence[int]],
+    checkpoints: Path,
+    options: LoopOptions,
+    record: Callable[[int, Mapping[str, float]], None],
+    write_tokenizer: Callable[[Path], None] = lambda folder: None,
+) -> None:
+    """Train an objective, from the last checkpoint in `checkpoints` if there is one.
+
+    Mixed precision (bfloat16, or float16 where the GPU lacks it) on a GPU; all cores on a CPU. The first SIGINT or
+    SIGTERM saves a checkpoint and ends the process, a second one ends it at once.
+
+    Args:
+        objective: What to minimise; it is on the training's device afterwards.
+        windows: What to train on.
+        plan: For each step its windows, as indices.
+        checkpoints: Folder of the checkpoints. Each is a folder that transformers can load, too.
+        options: How to step.
+        record: Receives the losses of each step, counted from 1, by name.
+        write_tokenizer: Adds what belongs to the checkpoint in a folder beside its weights.
+
+    Raises:
+        TrainingError: The loss or a weight is no longer a number. The last checkpoint is from before.
+        StorageError: A checkpoint could not be written; the one before is kept.
+        KeyboardInterrupt: The training was interrupted.
+        SystemExit: It was terminated.
+    """
+    on_gpu = torch.cuda.is_available()
+    half = {"bf16" if torch.cuda.is_bf16_supported() else "fp16": True} if on_gpu else {}
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        num_train_epochs=1,  # the plan is all epochs
+        learning_rate=options.learning_rate,
+        warmup_steps=math.ceil(_WARM_UP * len(plan)),
+        save_steps=options.save_steps,
+        save_total_limit=1,
+        logging_strategy="no",
+        logging_nan_inf_filter=False,
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=options.seed,
+        use_cpu=not on_gpu,
+        **half,  # type: ignore[arg-type]
+    )
+    arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for one
+    with Interruption() as interruption:
+        trainer = _Trainer(objective, windows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
+        last = last_checkpoint(checkpoints)
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+        interruption.end()
+
+
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """The latest checkpoint that is complete, if there is one; what a killed process left unfinished is removed."""
+    complete: dict[int, Path] = {}
+    for folder in checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            complete[int(json.loads((folder / _STATE).read_text())["global_step"])] = folder
+        except (OSError, ValueError, KeyError):  # the state is written last
+            shutil.rmtree(folder, ignore_errors=True)
+    return complete[max(complete)] if complete else None
+
+
+class _Trainer(Trainer):
+    """Trainer whose steps are planned, whose losses have parts, and whose checkpoints are good or not there."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        windows: Sequence[AnsweredWindow],
+        plan: Sequence[Sequence[int]],
+        checkpoints: Path,
+        arguments: TrainingArguments,
+        record: Callable[[int, Mapping[str, float]], None],
+        write_tokenizer: Callable[[Path], None],
+        interruption: Interruption,
+    ) -> None:
+        super().__init__(objective, arguments, callbacks=[_Stop(interruption)])
+        self.remove_callback(PrinterCallback)
+        self._checkpoints = checkpoints
+        self._windows = windows
+        self._plan = plan
+        self._record = record
+        self._write_tokenizer = write_tokenizer
+
+    def get_train_dataloader(self) -> DataLoader[AnsweredWindow]:
+        return DataLoader(self._windows, batch_sampler=self._plan, collate_fn=collate)  # type: ignore[arg-type]
+
+    def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
+        own_rates = self._objective.learning_rates()
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for name, parameter in self._objective.named_parameters():
+            rate = next((r for start, r in own_rates.items() if name.startswith(start)), self.args.learning_rate)
+            decay = _WEIGHT_DECAY if parameter.ndim > 1 else 0.0
+            groups.setdefault((rate, decay), []).append(parameter)
+        self.optimizer = torch.optim.AdamW(
+            [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
+        )
+        return self.optimizer
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:
+        step = self.state.global_step
+        losses: dict[str, Tensor] = model(inputs, Moment(step, len(self._plan), self.args.seed))
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        if not math.isfinite(sum(values.values())):
+            raise self._diverged(f"the loss is {values}")
+        self._record(step + 1, values)
+        return torch.stack(list(losses.values())).sum()
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - transformers' signature
+        broken = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
+        if broken:
+            raise self._diverged(f"{broken[0]} holds values that are not finite")
+        folder = self._checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        try:
+            with writing(folder):
+                super()._save_checkpoint(model, trial)
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+
+    def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        folder = Path(output_dir or self._checkpoints)
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write_tokenizer(folder)
+        save_state(self._objective, folder)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        load_state(self._objective, Path(resume_from_checkpoint))
+
+    @property
+    def _objective(self) -> Objective:
+        objective = self.model
+        assert isinstance(objective, Objective)
+        return objective
+
+    def _diverged(self, what: str) -> TrainingError:
+        last = last_checkpoint(self._checkpoints)
+        kept = "there is no checkpoint yet" if last is None else f"{last} is the last good checkpoint"
+        return TrainingError(
+            f"the training diverged at step {self.state.global_step + 1}: {what}; {kept}; train with a learning rate "
+            f"below {self.args.learning_rate:g}, from there or anew"
+        )
+
+
+class _Stop(TrainerCallback):
+    """Saves and stops after the step in which a signal came."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        if self._interruption.signum is not None:
+            control.should_save = control.should_training_stop = True
+        return control

@@ -1,0 +1,189 @@
+"""F1 and MACs of a model in PyTorch, at some length configurations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from statistics import fmean
+from typing import Any, cast
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.runtime.inference import WindowOutput, stack_windows
+from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
+from dynamic_tinybert.runtime.scorer import macs_per_token
+from dynamic_tinybert.runtime.spans import squad_answer
+from dynamic_tinybert.runtime.squad import Example, f1
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+
+LAST_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
+"""Shares that the last selecting layer keeps, in a front; those of the layers before fall to them evenly."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Point:
+    """What a length configuration gives and costs.
+
+    Attributes:
+        name: Of the configuration.
+        question_f1: F1 of each question in percent.
+        macs: Executed multiply-accumulates of a question with all its windows, in the mean.
+        keep_ratios: Of the configuration.
+        thresholds: Of the configuration.
+    """
+
+    name: str
+    question_f1: tuple[float, ...]
+    macs: float
+    keep_ratios: tuple[float, ...]
+    thresholds: tuple[float | None, ...]
+
+    @property
+    def f1(self) -> float:
+        """Mean F1 in percent."""
+        return fmean(self.question_f1)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Point:
+        """What `to_dict` gave, also by way of JSON."""
+        found: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+        return cls(**found)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+
+class FrontMeter:
+    """Measures models on the same questions: `full` and a row of configurations that keep less and less.
+
+    Thresholds come from other questions than those that are scored.
+    """
+
+    def __init__(
+        self,
+        tokenize: WindowTokenizer,
+        scored: Sequence[Example],
+        sample: Sequence[Example],
+        *,
+        max_length: int,
+        max_seq_len: int | None = None,
+    ) -> None:
+        """Cut the questions into windows.
+
+        Args:
+            tokenize: Cuts the windows.
+            scored: Questions with answers.
+            sample: Questions that thresholds are taken from.
+            max_length: Most tokens that the models read.
+            max_seq_len: Tokens of a window, by default at most 384.
+
+        Raises:
+            InvalidInputError: A question cannot be read.
+        """
+        size, stride = window_size(max_length, max_seq_len)
+        self._scored = scored
+        self._windows, self._sample = (
+            [tokenize(e.question, e.context, max_seq_len=size, doc_stride=stride) for e in examples]
+            for examples in (scored, sample)
+        )
+
+    def front(self, reference: ReferenceModel, more: Mapping[str, LengthConfig] | None = None) -> list[Point]:
+        """Points of `full`, of the configurations with `LAST_SHARES` and of more by name."""
+        configs = self._configs(reference) | dict(more or {})
+        return [self.point(reference, name, c) for name, c in tqdm(configs.items(), desc="Measuring", disable=None)]
+
+    def point(self, reference: ReferenceModel, name: str, config: LengthConfig) -> Point:
+        """Answer the questions at one configuration."""
+        outputs = iter(_run(reference, [window for own in self._windows for window in own], config))
+        cost = _cost(reference, config)
+        question_f1, macs = [], []
+        for example, windows in zip(self._scored, self._windows, strict=True):
+            own = [next(outputs) for _ in windows]
+            question_f1.append(f1(squad_answer(example.context, windows, own), example.answers))
+            macs.append(sum(cost(len(window), output) for window, output in zip(windows, own, strict=True)))
+        return Point(name, tuple(question_f1), fmean(macs), config.keep_ratios, config.thresholds)
+
+    def _configs(self, reference: ReferenceModel) -> dict[str, LengthConfig]:
+        num_layers = reference.model.config.num_hidden_layers
+        configs = {"full": LengthConfig.full(num_layers)}
+        if reference.significance == "attention":
+            for last in LAST_SHARES:
+                configs[f"{last:g}"] = LengthConfig(falling_shares(num_layers, range(num_layers), last))
+            return configs
+        windows = [window for own in self._sample for window in own]
+        sample = SignificanceSample(_significance(reference, windows), num_layers)
+        for last in LAST_SHARES:
+            shares = falling_shares(num_layers, sorted(sample.layers), last)
+            configs[f"{last:g}"] = sample.length_config(Schedule(shares))
+        return configs
+
+
+def falling_shares(num_layers: int, selecting: Sequence[int], last: float) -> tuple[float, ...]:
+    """Shares that fall by the same factor in each selecting layer, to `last` in the last one."""
+    return tuple(
+        last ** (sum(selector <= layer for selector in selecting) / len(selecting)) for layer in range(num_layers)
+    )
+
+
+def keeping_all(num_layers: int, scored: Sequence[int]) -> LengthConfig:
+    """The configuration that keeps everything, but for which scorers are asked: no significance is below 0."""
+    return LengthConfig((1.0,) * num_layers, tuple(-1.0 if i in scored else None for i in range(num_layers)))
+
+
+def _significance(reference: ReferenceModel, windows: Sequence[Window]) -> dict[int, np.ndarray]:
+    """By layer the significance of all real tokens when nothing is dropped."""
+    layers = [int(layer) for layer in reference.scorers]
+    config = keeping_all(reference.model.config.num_hidden_layers, layers)
+    found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
+    for _, output in _batches(reference, windows, config):
+        for layer in layers:
+            present = output.entering[layer] < output.start_logits.shape[1]
+            found[layer].append(output.significance[layer][present].cpu().numpy())
+    return {layer: np.concatenate(values) for layer, values in found.items()}
+
+
+def _run(reference: ReferenceModel, windows: Sequence[Window], config: LengthConfig) -> list[WindowOutput]:
+    outputs: dict[int, WindowOutput] = {}
+    for batch, output in _batches(reference, windows, config):
+        length = output.start_logits.shape[1]
+        start, end = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
+        kept = {layer: (positions < length).sum(1).tolist() for layer, positions in output.kept.items()}
+        for row, i in enumerate(batch):
+            outputs[i] = WindowOutput(start[row], end[row], {layer: counts[row] for layer, counts in kept.items()})
+    return [outputs[i] for i in range(len(windows))]
+
+
+@torch.inference_mode()
+def _batches(
+    reference: ReferenceModel, windows: Sequence[Window], config: LengthConfig
+) -> Iterator[tuple[list[int], ReferenceOutput]]:
+    reference.eval()
+    device = reference.model.device
+    by_length = sorted(range(len(windows)), key=lambda i: len(windows[i]))
+    for first in range(0, len(by_length), _BATCH):
+        batch = by_length[first : first + _BATCH]
+        arrays = stack_windows([windows[i] for i in batch])
+        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+        yield batch, reference(**inputs, length_config=config)
+
+
+def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, WindowOutput], int]:
+    """Executed multiply-accumulates of a window, from its tokens and its output."""
+    bert = reference.model.config
+    shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
+    selects = [reference.significance if i in config.selecting_layers else None for i in range(shape.num_layers)]
+    scorers = {
+        int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()
+    }
+    return lambda length, output: executed_macs(
+        shape, length, output.kept_by_layer(length, shape.num_layers), selects, scorers
+    )

@@ -1,0 +1,73 @@
+"""The objectives by name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import BertForQuestionAnswering
+
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.export.checkpoint import Checkpoint
+from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError
+
+from .distillation import AnswerDistillation, LayerDistillation
+from .front_sampling import FrontSampling
+from .length_drop import LengthDrop
+from .objective import FineTuning, Objective
+from .options import TrainingOptions
+from .relaxed_selection import RelaxedSelection
+from .scorers import SCORERS_FIRST
+
+_HARDENED_AT = 0.7  # of a training with soft masks
+
+
+def make_objective(
+    options: TrainingOptions,
+    model: BertForQuestionAnswering,
+    scorers: Mapping[int, Scorer],
+    teacher: BertForQuestionAnswering | None,
+) -> Objective:
+    """The objective that the options name.
+
+    Args:
+        options: How to train.
+        model: What to train.
+        scorers: Scorers to begin with, by layer, maybe none.
+        teacher: Of a distillation.
+
+    Raises:
+        InvalidInputError: A teacher is missing, or of no use.
+    """
+    if (teacher is not None) != options.objective.startswith("distill"):
+        wrong = "needs a teacher: name its checkpoint" if teacher is None else "has no teacher: leave it out"
+        raise InvalidInputError(f"the objective {options.objective} {wrong}")
+    match options.objective:
+        case "distill-layers" if teacher is not None:
+            return LayerDistillation(model, teacher)
+        case "distill-answers" if teacher is not None:
+            return AnswerDistillation(model, teacher)
+        case "length-drop":
+            return LengthDrop(model, layer_dropout=options.layer_dropout)
+        case "front" | "front-states" as name:
+            return FrontSampling(model, scorers, scorer_weight=options.scorer_weight, states=name == "front-states")
+        case "straight-through" | "soft-masks" as name:
+            return RelaxedSelection(
+                model,
+                scorers,
+                macs_fewer=options.macs_fewer,
+                hard_from=SCORERS_FIRST if name == "straight-through" else _HARDENED_AT,
+                scorer_weight=options.scorer_weight,
+            )
+        case _:
+            return FineTuning(model)
+
+
+def check_vocabularies(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Raise CheckpointError unless both checkpoints read the same token ids as the same words."""
+    own, taught = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    if own != taught:
+        token = min(token for token, _ in own.items() ^ taught.items())
+        raise CheckpointError(
+            f"{teacher.source} cannot teach {student.source}: their vocabularies differ, the token {token!r} has id "
+            f"{taught.get(token)} there and {own.get(token)} here; distil between checkpoints with one vocabulary"
+        )

@@ -1,0 +1,94 @@
+"""What a training can be told, and what it does where it is told nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from dynamic_tinybert.runtime.checks import require_int
+from dynamic_tinybert.runtime.errors import InvalidInputError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Hyper-parameters of an objective that proved good, mostly those of the papers (docs/decisions.md)."""
+
+    learning_rate: float
+    epochs: float
+    batch_size: int
+
+
+RECIPES = MappingProxyType(
+    {
+        "fine-tune": Recipe(learning_rate=3e-5, epochs=2, batch_size=8),
+        "distill-layers": Recipe(learning_rate=5e-5, epochs=20, batch_size=16),
+        "distill-answers": Recipe(learning_rate=3e-5, epochs=10, batch_size=16),
+        "length-drop": Recipe(learning_rate=2e-5, epochs=10, batch_size=16),
+        "front": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "front-states": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "straight-through": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+        "soft-masks": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
+    }
+)
+"""By objective."""
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How to train.
+
+    Attributes:
+        objective: What to minimise, a key of `RECIPES`.
+        num_layers: Train a student with so many of the model's layers, evenly chosen; None for all.
+        epochs: How often to see each window; None for the recipe's.
+        max_steps: Steps, instead of `epochs`.
+        batch_size: Windows of a step; None for the recipe's.
+        learning_rate: At its highest; None for the recipe's.
+        dropout: Of states and attention; None for the checkpoint's own.
+        max_seq_len: Tokens of a window; None for 384, or what the model reads if that is less.
+        layer_dropout: Of `length-drop`, the chance of each layer to be left out of a random configuration.
+        scorer_weight: Of the loss of scorers; they learn the same with any, the model learns the more for them.
+        macs_fewer: Of `straight-through` and `soft-masks`, how many times fewer MACs the selection shall need.
+        save_steps: Steps between checkpoints.
+        seed: Of all that is random.
+    """
+
+    objective: str = "fine-tune"
+    num_layers: int | None = None
+    epochs: float | None = None
+    max_steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    dropout: float | None = None
+    max_seq_len: int | None = None
+    layer_dropout: float = 0.2
+    scorer_weight: float = 1.0
+    macs_fewer: float = 2.6
+    save_steps: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.objective not in RECIPES:
+            raise InvalidInputError(f"objective is {self.objective!r}; give one of {', '.join(RECIPES)}")
+        for name in ("max_steps", "batch_size", "save_steps"):
+            if (value := getattr(self, name)) is not None:
+                require_int(name, value, 1)
+        require_int("seed", self.seed, 0)
+        for name in ("epochs", "learning_rate", "scorer_weight"):
+            if (value := getattr(self, name)) is not None and not value > 0:
+                raise InvalidInputError(f"{name} is {value}; give a positive number")
+        for name in ("dropout", "layer_dropout"):
+            if (value := getattr(self, name)) is not None and not 0 <= value < 1:
+                raise InvalidInputError(f"{name} is {value}; give a number of at least 0 and below 1")
+        if not self.macs_fewer > 1:
+            raise InvalidInputError(f"macs_fewer is {self.macs_fewer}; give a number above 1")
+
+    @property
+    def recipe(self) -> Recipe:
+        """What was told, completed from the objective's recipe."""
+        usual = RECIPES[self.objective]
+        return Recipe(
+            usual.learning_rate if self.learning_rate is None else self.learning_rate,
+            usual.epochs if self.epochs is None else self.epochs,
+            usual.batch_size if self.batch_size is None else self.batch_size,
+        )

@@ -1,0 +1,124 @@
+"""Scorers in training: where they are, how they begin, and what they learn beside the model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from transformers import BertForQuestionAnswering
+
+from dynamic_tinybert.calibration.fitting import WEIGHT_OF_KEPT, worth_keeping
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+
+from .answer_losses import answer_loss
+from .batches import Batch, inputs_of
+from .measuring import keeping_all
+from .objective import Moment, Objective
+
+SCORERS_FIRST = 0.1
+"""Part of a training in which scorers learn from the model as it is, and nothing is dropped: new ones know nothing."""
+
+_LEARNING_RATE = 1e-3  # scorers are new, and small
+_LEAST_CHANCE = 1e-6
+
+
+class SelectiveObjective(Objective):
+    """An objective that trains scorers with the model.
+
+    Args:
+        model: The model.
+        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+        scorer_weight: Of their loss. They learn the same with any; it says how much the model learns for them.
+    """
+
+    def __init__(
+        self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None, scorer_weight: float = 1.0
+    ) -> None:
+        super().__init__(model)
+        self.scorer_weight = scorer_weight
+        width = model.config.hidden_size
+        begun = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
+        own = {layer: _TrainedScorer(scorer) for layer, scorer in begun.items()}
+        self.scorer_of_layer = nn.ModuleDict({str(layer): scorer for layer, scorer in own.items()})
+        # in a tuple, so that its weights, which are those above, are not counted twice
+        self._shared = (ReferenceModel(model, "learnt", own),)
+
+    @property
+    def reference(self) -> ReferenceModel:
+        """The model as it will be deployed."""
+        return self._shared[0]
+
+    def scorers(self) -> Mapping[int, Scorer]:
+        """All of them."""
+        return {int(layer): cast(Scorer, scorer) for layer, scorer in self.scorer_of_layer.items()}
+
+    def learning_rates(self) -> Mapping[str, float]:
+        """That of the scorers."""
+        return {"scorer_of_layer.": _LEARNING_RATE}
+
+    def learn_from_full(self, batch: Batch, moment: Moment) -> tuple[ReferenceOutput, Tensor, dict[str, Tensor]]:
+        """What all of these objectives begin with: a pass that keeps everything.
+
+        Returns:
+            What the pass gives; for each token `[B, L]` the probability that it is worth keeping; and the parts of the
+            loss so far, `answers` and `scorers`.
+        """
+        for scorer in self.scorer_of_layer.values():
+            cast(_TrainedScorer, scorer).alone = moment.share < SCORERS_FIRST
+        layers, context = list(self.scorers()), context_of(batch)
+        full: ReferenceOutput = self.reference(
+            **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
+        )
+        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
+        scored = self.scorer_weight * scorer_loss(full, target, context)
+        return full, target, {"answers": answer_loss(full, batch), "scorers": scored}
+
+
+class _TrainedScorer(Scorer):
+    """A scorer that computes in FP32 under mixed precision: thresholds tell apart what bfloat16 rounds to the same.
+
+    While it is `alone`, the model does not learn from it.
+    """
+
+    def __init__(self, begun: Scorer) -> None:
+        super().__init__(
+            begun.match_token.in_features,
+            begun.output.in_features,
+            begun.kernel_sizes,
+            heads=begun.heads,
+            head_size=begun.match_token.out_features // begun.heads,
+        )
+        self.load_state_dict(begun.state_dict())
+        self.alone = False
+
+    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """As the scorer's."""
+        with torch.autocast(state.device.type, enabled=False):
+            return super().logits((state.detach() if self.alone else state).float(), question.float(), real.float())
+
+
+def context_of(batch: Batch) -> Tensor:
+    """1 for tokens that answers are made of, `[B, L]`."""
+    return batch["attention_mask"] * batch["token_type_ids"]
+
+
+def scorer_loss(output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
+    """Binary cross-entropy of what scorers say of the context's tokens that they see, mean of all layers.
+
+    Args:
+        output: With the significance of each layer.
+        target: For each token `[B, L]` the probability that it is worth keeping.
+        context: 1 for tokens that answers are made of, `[B, L]`.
+    """
+    losses = []
+    beyond = target.new_zeros(len(target), 1)  # where fillers point to
+    target, counts = torch.cat([target, beyond], 1), torch.cat([context.to(target), beyond], 1)
+    for layer, positions in output.entering.items():
+        chance = output.significance[layer].clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE)
+        wanted, counted = target.gather(1, positions), counts.gather(1, positions)
+        loss = -WEIGHT_OF_KEPT * wanted * chance.log() - (1 - wanted) * (1 - chance).log()
+        losses.append((loss * counted).sum() / counted.sum().clamp(min=1))
+    return torch.stack(losses).mean()

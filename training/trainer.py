@@ -1,0 +1,206 @@
+"""Training: from a checkpoint and questions with answers to a checkpoint that does better."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import BertForQuestionAnswering
+from transformers.utils import logging as transformers_logging
+
+from dynamic_tinybert.calibration.journal import Journal
+from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.runtime.bundle import TOKENIZER
+from dynamic_tinybert.runtime.errors import InvalidInputError, TrainingError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.windows import WindowTokenizer
+
+from .batches import plan_batches
+from .data import answered_windows, read_answered
+from .depth import with_fewer_layers
+from .loop import LoopOptions, run_steps
+from .measuring import FrontMeter, Point
+from .objectives import check_vocabularies, make_objective
+from .options import TrainingOptions
+from .progress import STEP, Progress
+from .result import PACKAGES, Training, name_of, write_result
+
+_HELD_OUT = 256  # questions that thresholds are taken from, at most a tenth of all
+
+
+def train(
+    model: str | Path,
+    output: str | Path,
+    data: str | Path,
+    *,
+    options: TrainingOptions | None = None,
+    teacher: str | Path | None = None,
+    validation: str | Path | None = None,
+    limit: int | None = None,
+    resume: bool = False,
+    local_files_only: bool = False,
+    say: Callable[[str], None] = lambda line: None,
+) -> Training:
+    """Train a question-answering checkpoint.
+
+    Until the end everything is in a folder named like `output` and ending in ``.training``, from which an interrupted
+    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on all cores.
+
+    Args:
+        model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
+        output: Folder of the new one; it appears whole or not at all.
+        data: SQuAD v1.1 JSON with answers to train on.
+        options: How to train.
+        teacher: Hub id or folder of the checkpoint to distil from.
+        validation: SQuAD v1.1 JSON with answers to measure F1 on before and after; nothing is chosen by it.
+        limit: Only so many questions of each file.
+        resume: Go on from what an interrupted training left, if there is one.
+        local_files_only: Never touch the network.
+        say: Receives a line for each step of the work, and now and then while it trains.
+
+    Raises:
+        CheckpointError: A checkpoint is missing, not supported, or does not fit the other.
+        DataError: A file cannot be used: no answers, or one that is not where the file says.
+        InvalidInputError: An argument is outside its range, or the interrupted training had other ones.
+        TrainingError: The loss is no longer a number, or an interrupted training is there and `resume` is not set.
+        StorageError: A file could not be written; what was saved before is kept.
+    """
+    options = options or TrainingOptions()
+    output = Path(output)
+    if output.exists():
+        raise InvalidInputError(f"{output} exists already; name another folder, or remove it")
+    for quiet in ("set_verbosity_error", "disable_progress_bar"):  # of loads and writes that take a second
+        getattr(transformers_logging, quiet)()
+    examples = read_answered(data, limit)
+    scored = [] if validation is None else read_squad(validation, require_answers=True, limit=limit)
+    torch.manual_seed(options.seed)
+    checkpoint = load_checkpoint(model, local_files_only=local_files_only)
+    bert = checkpoint.model
+    if options.num_layers is not None:
+        bert = with_fewer_layers(bert, options.num_layers)
+    taught_by = None if teacher is None else load_checkpoint(teacher, local_files_only=local_files_only)
+    if taught_by is not None:
+        check_vocabularies(checkpoint, taught_by)
+    models = [bert] if taught_by is None else [bert, taught_by.model]
+    objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
+    header: dict[str, Any] = {
+        "weights": [_digest_of_weights(own) for own in models],
+        "data": [_digest(Path(file)) for file in (data, validation) if file is not None],
+        "limit": limit,
+        "options": asdict(options),
+        "versions": {name: version(name) for name in PACKAGES},
+    }
+    with _workplace(output, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
+        checkpoint.copy_files(folder)
+        tokenize = WindowTokenizer(folder / TOKENIZER)
+        longest = min(own.config.max_position_embeddings for own in models)
+        sizes = {"max_length": longest, "max_seq_len": options.max_seq_len}
+        shuffled = [examples[i] for i in np.random.default_rng(options.seed).permutation(len(examples))]
+        held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
+        windows = answered_windows(tokenize, shuffled[held_out:], **sizes)
+        recipe = options.recipe
+        plan = plan_batches(
+            [len(window) for window in windows],
+            recipe.batch_size,
+            epochs=recipe.epochs,
+            max_steps=options.max_steps,
+            seed=options.seed,
+        )
+        meter = FrontMeter(tokenize, scored, shuffled[:held_out], **sizes) if scored else None
+        if options.dropout is not None:
+            _set_dropout(bert, options.dropout)
+        if torch.cuda.is_available():
+            objective.cuda()
+        before = _measured(journal, "before", meter, _reference(bert, checkpoint.scorers), None)
+        trained_on = f"{len(windows)} windows of {len(examples) - held_out} questions"
+        say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")
+        run_steps(
+            objective,
+            windows,
+            plan,
+            folder / "checkpoints",
+            LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
+            Progress(journal, len(plan), say),
+            checkpoint.copy_files,
+        )
+        after = _measured(journal, "after", meter, _reference(bert, objective.scorers()), objective.learnt_config())
+        training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after)
+        facts = {
+            "base": name_of(checkpoint.source),
+            "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
+            "data": f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}",
+            "objective": options.objective,
+            "teacher": "" if taught_by is None else f", taught by {name_of(taught_by.source)}",
+            "batch_size": recipe.batch_size,
+            "learning_rate": recipe.learning_rate,
+            "seed": options.seed,
+            "scored": "" if validation is None else f"{Path(validation).name}, {len(scored)} questions",
+        }
+        with publishing(output) as target:
+            checkpoint.copy_files(target)
+            write_result(target, objective, training, facts)
+    return training
+
+
+def _reference(bert: BertForQuestionAnswering, scorers: Mapping[int, Scorer]) -> ReferenceModel:
+    return ReferenceModel(bert, "learnt" if scorers else "attention", scorers).to(bert.device)
+
+
+def _measured(
+    journal: Journal, when: str, meter: FrontMeter | None, reference: ReferenceModel, more: LengthConfig | None
+) -> list[Point]:
+    """What a model gives; measured once, then read from the journal."""
+    if meter is None:
+        return []
+    recorded = journal.get("front", when)
+    if recorded is None:
+        points = meter.front(reference, {} if more is None else {"learnt": more})
+        recorded = [point.to_dict() for point in points]
+        journal.add("front", when, recorded)
+    return [Point.from_dict(point) for point in recorded]
+
+
+def _set_dropout(bert: BertForQuestionAnswering, probability: float) -> None:
+    """Of this training; the configuration, which goes into the new checkpoint, keeps its own."""
+    for module in bert.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+@contextmanager
+def _workplace(output: Path, resume: bool) -> Iterator[Path]:
+    """The folder beside the output where a training keeps what it did, until it is done."""
+    folder = output.with_name(f"{output.name}.training")
+    if folder.exists() and not resume:
+        raise TrainingError(
+            f"{folder} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
+        )
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _digest_of_weights(bert: BertForQuestionAnswering) -> str:
+    digest = hashlib.sha256()
+    for tensor in bert.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()
