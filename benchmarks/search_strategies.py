@@ -9,7 +9,6 @@ table gives the latency of the named points as a share of that of `full`, and th
 questions: what was chosen by chance loses more there.
 """
 
-import math
 import sys
 from collections import defaultdict
 from collections.abc import Callable
@@ -34,13 +33,12 @@ from dynamic_tinybert.calibration.trial import Trial
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 CHOOSING, OTHERS = range(1000), range(1000, 9000)
-SPACE = ScheduleSpace(6, headrooms=(1.5, 2.0, 3.0, math.inf))
+SPACE = ScheduleSpace(6)
 
 
 def to_config(schedule: Schedule) -> LengthConfig:
     """Thresholds stand for the shares."""
-    bounds = tuple(min(1.0, schedule.headroom * share) for share in schedule.shares)
-    return LengthConfig(bounds, tuple(None if share == 1 else share for share in schedule.shares))
+    return LengthConfig((1.0,) * 6, tuple(None if share == 1 else share for share in schedule.shares))
 
 
 class OutOfBudgetError(Exception):

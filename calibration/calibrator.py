@@ -39,7 +39,6 @@ from .search import Progress, search
 from .trial import Trial
 
 _FITTING_SHARE = 0.55  # of the budget
-_HEADROOMS = (1.5, 2.0, 3.0, math.inf)
 _BATCH = 8
 _TURN = 64  # questions
 _COMPILED = 16
@@ -153,7 +152,7 @@ def calibrate(
                 source, questions.fitting, folder / "fit", seconds, seed, trained=significance == "trained"
             )
             note(done)
-            space = ScheduleSpace(num_layers, selectable=sample.layers, headrooms=_HEADROOMS)
+            space = ScheduleSpace(num_layers, selectable=sample.layers)
             to_config = sample.length_config
         else:
             scorers, to_config, space = None, _keep_ratios, ScheduleSpace(num_layers)
@@ -278,7 +277,7 @@ def _latency_model(
             for first, slope in _RAMPS
             if first < len(layers)
         ]
-        genes = space.repair(np.array([[*np.log(shares), math.inf] for shares in ramps]))
+        genes = space.repair(np.array([np.log(shares) for shares in ramps]))
         configs = [LengthConfig.full(len(layers)), *(to_config(space.decode(row)) for row in genes)]
         table = measure_latency(model, configs, windows, repeats=_REPEATS)
         recorded = fit_latency_model(table).to_dict()

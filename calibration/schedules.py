@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy.typing as npt
 from dynamic_tinybert.runtime.errors import InvalidInputError
 
 Genes = npt.NDArray[np.float64]
-"""One schedule in each row: logarithms of its shares, then the index of its headroom."""
+"""One schedule in each row: logarithms of its shares."""
 
 _LEAST_SHARE = 0.05
 _GRID = 0.01
@@ -38,30 +38,25 @@ _KNOWN = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """Mean kept shares, and what a single input may keep beyond them.
+    """Mean kept shares.
 
     Attributes:
         shares: For each layer the share of an input's tokens that it passes on, averaged over inputs;
             non-increasing in (0, 1]. A layer with the share of the layer before (of the first: 1) does not select.
-        headroom: Keep ratios, which bound a single input, are so many times the shares; infinite for no bound.
     """
 
     shares: tuple[float, ...]
-    headroom: float = math.inf
 
 
 class ScheduleSpace:
-    """The schedules that a search may try, on a grid of shares and headrooms."""
+    """The schedules that a search may try, on a grid of shares."""
 
-    def __init__(
-        self, num_layers: int, *, selectable: Collection[int] | None = None, headrooms: Sequence[float] = (math.inf,)
-    ) -> None:
+    def __init__(self, num_layers: int, *, selectable: Collection[int] | None = None) -> None:
         """Set the bounds.
 
         Args:
             num_layers: Layers of the encoder.
             selectable: Layers that may select; None for all.
-            headrooms: Values that the headroom may take.
 
         Raises:
             InvalidInputError: No layer may select.
@@ -70,45 +65,40 @@ class ScheduleSpace:
         self._selectable = frozenset(range(num_layers) if selectable is None else selectable)
         if not self._selectable:
             raise InvalidInputError("selectable is empty: a search needs a layer that may drop tokens")
-        self._headrooms = tuple(sorted(headrooms))
-        self.lower: Genes = np.array([math.log(_LEAST_SHARE)] * num_layers + [0])
-        self.upper: Genes = np.array([0] * num_layers + [len(self._headrooms) - 1])
+        self.lower: Genes = np.full(num_layers, math.log(_LEAST_SHARE))
+        self.upper: Genes = np.zeros(num_layers)
 
     def repair(self, genes: Genes) -> Genes:
         """The nearest schedules that are on the grid, do not grow and select only where that saves something.
 
         Args:
-            genes: [schedules, num_layers + 1].
+            genes: [schedules, num_layers].
         """
         genes = np.clip(genes, self.lower, self.upper)
-        shares = np.round(np.exp(genes[:, :-1]) / _GRID) * _GRID
+        shares = np.round(np.exp(genes) / _GRID) * _GRID
         before = np.ones(len(genes))
         for layer in range(self._num_layers):
             worth = (shares[:, layer] <= _NOT_WORTH_A_SELECTION * before) & (layer in self._selectable)
             before = shares[:, layer] = np.where(worth, shares[:, layer], before)
-        return np.column_stack([np.log(shares), np.round(genes[:, -1])])
+        return np.log(shares)
 
     def decode(self, genes: Genes) -> Schedule:
         """The schedule of one row of repaired genes."""
-        shares = tuple(round(float(share), 2) for share in np.exp(genes[:-1]))
-        return Schedule(shares, self._headrooms[int(genes[-1])])
+        return Schedule(tuple(round(float(share), 2) for share in np.exp(genes)))
 
     def known(self) -> Genes:
-        """Schedules that others published or that proved good, and constant ones, with the widest headroom."""
+        """Schedules that others published or that proved good, and constant ones."""
         depth, depths = np.linspace(0, 1, self._num_layers), np.linspace(0, 1, 6)
         shares = np.array([np.interp(depth, depths, schedule) for schedule in _KNOWN])
-        return self.repair(np.column_stack([np.log(shares), np.full(len(shares), self.upper[-1])]))
+        return self.repair(np.log(shares))
 
     def features(self, genes: Genes) -> npt.NDArray[np.float64]:
-        """What cost and loss depend on smoothly, on comparable scales: shares, which layers select, the bound."""
-        log_shares = genes[:, :-1]
-        selects = np.diff(log_shares, axis=1, prepend=0) < 0
-        bounds = 1 / np.array(self._headrooms)[genes[:, -1].astype(int)]
-        return np.column_stack([log_shares, 0.2 * selects, 0.3 * bounds])
+        """What cost and loss depend on smoothly, on comparable scales: shares, and which layers select."""
+        selects = np.diff(genes, axis=1, prepend=0) < 0
+        return np.column_stack([genes, 0.2 * selects])
 
     def random(self, count: int, generator: np.random.Generator) -> Genes:
         """Smooth schedules: shares that fall from layer to layer by random parts of a random whole."""
         total = generator.uniform(0.6, 2.8, (count, 1))
         parts = generator.dirichlet(np.full(self._num_layers + 1, 2.0), count)[:, :-1]
-        headroom = generator.integers(len(self._headrooms), size=(count, 1))
-        return self.repair(np.hstack([-np.cumsum(total * parts, axis=1), headroom]))
+        return self.repair(-np.cumsum(total * parts, axis=1))

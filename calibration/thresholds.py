@@ -37,7 +37,7 @@ class SignificanceSample:
         """Thresholds with which layers keep the shares of a schedule of all tokens of the sample."""
         alive: npt.NDArray[np.bool_] | None = None
         thresholds: list[float | None] = [None] * self._num_layers
-        ratios, before = [1.0] * self._num_layers, 1.0
+        before = 1.0
         for layer, share in enumerate(schedule.shares):
             if share < before:
                 values = self._significance[layer]
@@ -47,5 +47,4 @@ class SignificanceSample:
                 alive &= values >= threshold
                 thresholds[layer] = float(threshold)
                 before = share
-            ratios[layer] = min(1.0, schedule.headroom * before)
-        return LengthConfig(tuple(ratios), tuple(thresholds))
+        return LengthConfig((1.0,) * self._num_layers, tuple(thresholds))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -23,7 +22,6 @@ from .scorers import SCORERS_FIRST, SelectiveObjective, context_of, scorer_loss
 _CONFIGURATIONS = 2  # of a step
 _SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
 _LAST_SHARES = (0.08, 0.7)
-_HEADROOMS = (1.5, 2.0, 3.0, math.inf)  # as calibration tries them
 
 
 class FrontSampling(SelectiveObjective):
@@ -100,4 +98,4 @@ def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Gene
     for layer in range(num_layers):
         before = share_after.get(layer, before)
         shares.append(before)
-    return Schedule(tuple(shares), float(random.choice(_HEADROOMS)))
+    return Schedule(tuple(shares))

@@ -12,8 +12,7 @@ from hypothesis.extra.numpy import arrays
 from dynamic_tinybert.calibration.schedules import Schedule, ScheduleSpace
 from dynamic_tinybert.runtime.errors import InvalidInputError
 
-HEADROOMS = (1.5, 2.0, math.inf)
-any_genes = arrays(np.float64, (3, 7), elements=st.floats(-5, 3))
+any_genes = arrays(np.float64, (3, 6), elements=st.floats(-5, 3))
 
 
 def decoded(space: ScheduleSpace, genes: npt.NDArray[np.float64]) -> list[Schedule]:
@@ -22,9 +21,8 @@ def decoded(space: ScheduleSpace, genes: npt.NDArray[np.float64]) -> list[Schedu
 
 @given(any_genes, st.sets(st.integers(0, 5), min_size=1))
 def test_repaired_genes_are_schedules_worth_measuring(genes: npt.NDArray[np.float64], selectable: set[int]) -> None:
-    space = ScheduleSpace(6, selectable=selectable, headrooms=HEADROOMS)
+    space = ScheduleSpace(6, selectable=selectable)
     for schedule in decoded(space, space.repair(genes)):
-        assert schedule.headroom in HEADROOMS
         before = 1.0
         for layer, share in enumerate(schedule.shares):
             assert 0.05 <= share <= 1
@@ -37,7 +35,7 @@ def test_repaired_genes_are_schedules_worth_measuring(genes: npt.NDArray[np.floa
 
 @given(any_genes)
 def test_repair_leaves_what_is_repaired(genes: npt.NDArray[np.float64]) -> None:
-    space = ScheduleSpace(6, headrooms=HEADROOMS)
+    space = ScheduleSpace(6)
     repaired = space.repair(genes)
     np.testing.assert_array_equal(space.repair(repaired), repaired)
 
@@ -52,21 +50,20 @@ def test_repair_leaves_what_is_repaired(genes: npt.NDArray[np.float64]) -> None:
 )
 def test_repair_of_shares(shares: tuple[float, ...], expected: tuple[float, ...]) -> None:
     space = ScheduleSpace(6)
-    assert space.decode(space.repair(np.array([[*np.log(shares), 0]]))[0]) == Schedule(expected)
+    assert space.decode(space.repair(np.log([shares]))[0]) == Schedule(expected)
 
 
 def test_known_schedules_hold_the_published_ones_as_ratios() -> None:
-    space = ScheduleSpace(6, headrooms=HEADROOMS)
+    space = ScheduleSpace(6)
     known = decoded(space, space.known())
     for tokens in ((315, 251, 242, 159, 142, 33), (269, 253, 252, 202, 104, 34)):
         shares = [schedule.shares for schedule in known]
         assert any(np.allclose(np.array(tokens) / 384, found, atol=0.01) for found in shares)  # a step of the grid
-    assert {schedule.headroom for schedule in known} == {math.inf}
 
 
 @pytest.mark.parametrize("num_layers", [1, 2, 4, 12, 24])
 def test_first_schedules_fit_other_depths(num_layers: int) -> None:
-    space = ScheduleSpace(num_layers, headrooms=HEADROOMS)
+    space = ScheduleSpace(num_layers)
     first = np.vstack([space.known(), space.random(20, np.random.default_rng(0))])
     np.testing.assert_array_equal(space.repair(first), first)
     for schedule in decoded(space, first):
@@ -75,11 +72,11 @@ def test_first_schedules_fit_other_depths(num_layers: int) -> None:
 
 
 def test_features_tell_which_layers_select() -> None:
-    space = ScheduleSpace(3, headrooms=HEADROOMS)
-    genes = space.repair(np.array([[*np.log((1, 0.5, 0.5)), 0], [*np.log((1, 0.5, 0.25)), 2]]))
+    space = ScheduleSpace(3)
+    genes = space.repair(np.log([(1, 0.5, 0.5), (1, 0.5, 0.25)]))
     expected = [
-        [0, math.log(0.5), math.log(0.5), 0, 0.2, 0, 0.3 / 1.5],
-        [0, math.log(0.5), math.log(0.25), 0, 0.2, 0.2, 0],
+        [0, math.log(0.5), math.log(0.5), 0, 0.2, 0],
+        [0, math.log(0.5), math.log(0.25), 0, 0.2, 0.2],
     ]
     np.testing.assert_allclose(space.features(genes), expected, atol=1e-12)
 

@@ -90,10 +90,10 @@ def test_is_differentiable(scorer: Scorer) -> None:
 
 
 def test_counts_the_macs_of_its_matmuls_and_convolutions() -> None:
-    # input 384·64, convolutions of 9, 17 and 33 taps, three mixes 64·64, output 64;
+    # input 384·64, convolutions of 9, 17 and 65 taps, three mixes 64·64, output 64;
     # 16 heads of 4 numbers to compare with 16 tokens of a question
     weights = {name: tensor.numpy() for name, tensor in Scorer(384).state_dict().items()}
-    assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 33) * 64 + 3 * 64 * 64 + 64 + (384 + 16) * 64 + 16 * 64
+    assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 65) * 64 + 3 * 64 * 64 + 64 + (384 + 16) * 64 + 16 * 64
 
 
 def test_an_even_kernel_is_refused() -> None:

@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 NUM_LAYERS, NUM_QUESTIONS, EVALUATIONS = 6, 400, 60
-SPACE = ScheduleSpace(NUM_LAYERS, headrooms=(1.5, math.inf))
+SPACE = ScheduleSpace(NUM_LAYERS)
 
 # A question is answered until its layers' losses add up to more than it tolerates; later layers tolerate more.
 TOLERANCE = np.random.default_rng(0).exponential(75.0, NUM_QUESTIONS)
@@ -32,14 +32,12 @@ LAYER_TOLERANCE = np.array([0.25, 0.47, 1.7, 4.6, 11.0, 26.0])
 
 def to_config(schedule: Schedule) -> LengthConfig:
     """Thresholds stand for the shares."""
-    bounds = tuple(min(1.0, schedule.headroom * share) for share in schedule.shares)
-    return LengthConfig(bounds, tuple(None if share == 1 else share for share in schedule.shares))
+    return LengthConfig((1.0,) * NUM_LAYERS, tuple(None if share == 1 else share for share in schedule.shares))
 
 
 def measure(config: LengthConfig, questions: range) -> Trial:
     shares = np.array([1.0 if threshold is None else threshold for threshold in config.thresholds])
-    bounded = (np.array(config.keep_ratios) < 1).sum()
-    damage = (((1 / shares - 1) / LAYER_TOLERANCE) ** 3).sum() + 0.1 * bounded
+    damage = (((1 / shares - 1) / LAYER_TOLERANCE) ** 3).sum()
     f1 = np.where(damage < TOLERANCE[questions.start : questions.stop], 100.0, 0.0)
     cost = float((0.4 * np.array([1, *shares[:-1]]) + 0.6 * shares).sum()) + 0.1 * len(config.selecting_layers)
     return Trial(config, tuple(f1.tolist()), macs=1e6 * cost, latency_ms=cost)

@@ -7,7 +7,8 @@ from dynamic_tinybert.training.progress import STEP, Progress
 
 
 def test_lines_have_mean_losses_and_the_time_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now, lines = 0.0, []
+    now = 0.0
+    lines: list[str] = []
     monkeypatch.setattr("dynamic_tinybert.training.progress.monotonic", lambda: now)
     with Journal(tmp_path / "journal", {}) as journal:
         progress = Progress(journal, 20, lines.append)
