@@ -68,7 +68,7 @@ def test_a_bundle_gets_configurations_that_do_what_is_said_of_them(
 ) -> None:
     data = write_data(tmp_path / "data.json")
     report = tmp_path / "report.html"
-    options = f"--significance {significance} --evaluations 12 --budget-minutes 5 --num-threads 2".split()
+    options = f"--significance {significance} --evaluations 12 --budget-minutes 15 --num-threads 2".split()
     app = typer.Typer()
     app.command()(cli.calibrate)
     run = CliRunner().invoke(
