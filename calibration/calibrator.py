@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -37,6 +35,7 @@ from .references import References, references
 from .schedules import Schedule, ScheduleSpace
 from .search import Progress, search
 from .trial import Trial
+from .workplace import digest, workplace
 
 _FITTING_SHARE = 0.55  # of the budget
 _BATCH = 8
@@ -137,15 +136,22 @@ def calibrate(
         say(line)
 
     header = {
-        "bundle": _digest(source.model_xml.with_suffix(".bin")),
-        "data": [_digest(Path(file)) for file in (data, validation, test) if file is not None],
+        "bundle": digest(source.model_xml.with_suffix(".bin")),
+        "data": [digest(Path(file)) for file in (data, validation, test) if file is not None],
         "significance": significance,
         "seed": seed,
         "num_threads": num_threads,
         "cpu": cpu.name(),
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino")},
     }
-    with _workplace(source.path, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
+    place = source.path.resolve().with_name(f"{source.path.resolve().name}.calibration")
+    unfinished = CalibrationError(
+        f"{place} holds what an interrupted calibration measured; go on from there with --resume, or delete it"
+    )
+    with (
+        workplace(place, resume=resume, in_the_way=unfinished) as folder,
+        Journal(folder / "journal.jsonl", header) as journal,
+    ):
         if significance != "attention":
             seconds = _FITTING_SHARE * 60 * budget_minutes
             scorers, sample, done = learnt_significance(
@@ -210,23 +216,9 @@ def calibrate(
         }
         with publishing(source.path, force=True) as target:
             write_recalibrated(source, target, scorers, length_configs)
-    shutil.rmtree(folder, ignore_errors=True)
     return Calibration(
         source.path, length_configs, reporting.examples, results, named, points, best.trials, best.error, notes
     )
-
-
-@contextmanager
-def _workplace(bundle: Path, resume: bool) -> Iterator[Path]:
-    """The folder beside a bundle where a calibration keeps what it measured, until it is done."""
-    folder = bundle.resolve().with_name(f"{bundle.resolve().name}.calibration")
-    if folder.exists() and not resume:
-        raise CalibrationError(
-            f"{folder} holds what an interrupted calibration measured; go on from there with --resume, or delete it"
-        )
-    with writing(folder):
-        folder.mkdir(exist_ok=True)
-    yield folder
 
 
 def _candidate(source: Bundle, folder: Path, scorers: Path | None) -> Bundle:
@@ -367,8 +359,3 @@ def _progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progre
         say(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
 
     return show
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

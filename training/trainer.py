@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -19,12 +17,13 @@ from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.journal import Journal
 from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.workplace import digest, workplace
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.bundle import TOKENIZER
 from dynamic_tinybert.runtime.errors import InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.publish import publishing
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
@@ -98,12 +97,19 @@ def train(
     objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
     header: dict[str, Any] = {
         "weights": [_digest_of_weights(own) for own in models],
-        "data": [_digest(Path(file)) for file in (data, validation) if file is not None],
+        "data": [digest(Path(file)) for file in (data, validation) if file is not None],
         "limit": limit,
         "options": asdict(options),
         "versions": {name: version(name) for name in PACKAGES},
     }
-    with _workplace(output, resume) as folder, Journal(folder / "journal.jsonl", header) as journal:
+    place = output.with_name(f"{output.name}.training")
+    unfinished = TrainingError(
+        f"{place} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
+    )
+    with (
+        workplace(place, resume=resume, in_the_way=unfinished) as folder,
+        Journal(folder / "journal.jsonl", header) as journal,
+    ):
         checkpoint.copy_files(folder)
         tokenize = WindowTokenizer(folder / TOKENIZER)
         longest = min(own.config.max_position_embeddings for own in models)
@@ -178,25 +184,6 @@ def _set_dropout(bert: BertForQuestionAnswering, probability: float) -> None:
     for module in bert.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
-
-
-@contextmanager
-def _workplace(output: Path, resume: bool) -> Iterator[Path]:
-    """The folder beside the output where a training keeps what it did, until it is done."""
-    folder = output.with_name(f"{output.name}.training")
-    if folder.exists() and not resume:
-        raise TrainingError(
-            f"{folder} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
-        )
-    with writing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _digest_of_weights(bert: BertForQuestionAnswering) -> str:

@@ -1,6 +1,5 @@
 #include "learnt_significance.hpp"
 
-#include <tbb/cache_aligned_allocator.h>
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
@@ -10,6 +9,7 @@
 #include <openvino/op/constant.hpp>
 #include <vector>
 
+#include "dimensions.hpp"
 #include "isa.hpp"
 
 namespace dynamic_tinybert {
@@ -18,8 +18,6 @@ namespace {
 enum Input : size_t { state_in, question_in, mask_in, scorer_in, num_inputs };
 
 constexpr size_t block = 12;  // tokens of a work item
-
-using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 
 /// Memory of one call, kept by its thread for the next one.
 struct Scratch {
@@ -132,14 +130,12 @@ void LearntSignificance::validate_and_infer_types() {
         OPENVINO_ASSERT(size > 0 && size % 2 == 1, "LearntSignificance: a convolution sees ", size,
                         " tokens; it must be an odd number, to centre on one");
     ov::Dimension batch, length, hidden, size;
-    const auto check = [&](size_t input, const char* name, std::vector<ov::Dimension*> dimensions) {
+    const auto check = [&](size_t input, const char* name, std::initializer_list<ov::Dimension*> dimensions) {
         OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32, "LearntSignificance: ", name,
                         " is of type ", get_input_element_type(input), "; convert it to f32");
         const ov::PartialShape& shape = get_input_partial_shape(input);
-        bool fits = shape.rank().compatible(dimensions.size());
-        for (size_t k = 0; fits && shape.rank().is_static() && k < dimensions.size(); ++k)
-            fits = ov::Dimension::merge(*dimensions[k], *dimensions[k], shape[k]);
-        OPENVINO_ASSERT(fits, "LearntSignificance: ", name, " has shape ", shape, " beside a state of shape ",
+        OPENVINO_ASSERT(merge_dimensions(shape, dimensions), "LearntSignificance: ", name, " has shape ", shape,
+                        " beside a state of shape ",
                         get_input_partial_shape(state_in),
                         "; give state [B, L, H], question and mask [B, L], the scorer's tensors as one vector");
     };
@@ -159,8 +155,7 @@ void LearntSignificance::validate_and_infer_types() {
 
 /// The columns of a constant are packed once, which spares each call to read and convert them. A caller holds on to what
 /// it got, since another thread's may replace it.
-std::shared_ptr<const LearntSignificance::Floats> LearntSignificance::packed(const float* columns,
-                                                                             size_t hidden) const {
+std::shared_ptr<const Floats> LearntSignificance::packed(const float* columns, size_t hidden) const {
     const bool is_constant = ov::is_type<ov::op::v0::Constant>(get_input_node_ptr(scorer_in));
     const std::lock_guard<std::mutex> lock(m_packing);
     if (is_constant && m_packed && m_packed_from == columns)

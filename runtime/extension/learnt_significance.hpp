@@ -11,6 +11,8 @@
 
 namespace dynamic_tinybert {
 
+using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
+
 /// How much each token matters, by the scorer of a layer (docs/bundle-format.md): the sigmoid of its logit, plus
 /// 1 for protected tokens.
 ///
@@ -44,8 +46,6 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
-    using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
-
     size_t num_panels() const;
     size_t scorer_size(size_t hidden) const;
     std::shared_ptr<const Floats> packed(const float* columns, size_t hidden) const;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "dimensions.hpp"
 #include "isa.hpp"
 
 namespace dynamic_tinybert {
@@ -30,14 +31,12 @@ void RestoreLogits::validate_and_infer_types() {
                     get_input_size(), " inputs; give state and head, or also origins and the logits before");
     ov::Dimension batch, tokens, length, hidden = ov::Dimension::dynamic(), two = 2;
     const auto check = [&](size_t input, const char* name, const ov::element::Type& type,
-                           std::vector<ov::Dimension*> dimensions) {
+                           std::initializer_list<ov::Dimension*> dimensions) {
         OPENVINO_ASSERT(get_input_element_type(input) == type, "RestoreLogits: ", name, " is of type ",
                         get_input_element_type(input), "; convert it to ", type);
         const ov::PartialShape& shape = get_input_partial_shape(input);
-        bool fits = shape.rank().compatible(dimensions.size());
-        for (size_t k = 0; fits && shape.rank().is_static() && k < dimensions.size(); ++k)
-            fits = ov::Dimension::merge(*dimensions[k], *dimensions[k], shape[k]);
-        OPENVINO_ASSERT(fits, "RestoreLogits: ", name, " has shape ", shape, " beside a state of shape ",
+        OPENVINO_ASSERT(merge_dimensions(shape, dimensions), "RestoreLogits: ", name, " has shape ", shape,
+                        " beside a state of shape ",
                         get_input_partial_shape(state_in),
                         "; give state [B, n, H], head [2, H + 1], origins [B, n], logits before [B, L, 2]");
     };

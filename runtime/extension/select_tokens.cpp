@@ -8,6 +8,8 @@
 #include <openvino/op/constant.hpp>
 #include <vector>
 
+#include "dimensions.hpp"
+
 namespace dynamic_tinybert {
 namespace {
 
@@ -98,25 +100,23 @@ void SelectTokens::validate_and_infer_types() {
                     " must be a number of tokens, or 0 for the length of the input");
 
     ov::Dimension batch, length;
-    const auto check_input = [&](size_t input, const char* name, ov::element::Type type, int64_t rank) {
+    const auto check_input = [&](size_t input, const char* name, ov::element::Type type,
+                                 std::initializer_list<ov::Dimension*> dimensions) {
         OPENVINO_ASSERT(get_input_element_type(input) == type, "SelectTokens: ", name, " is of type ",
                         get_input_element_type(input), "; convert it to ", type);
         const ov::PartialShape& shape = get_input_partial_shape(input);
-        const bool fits =
-            shape.rank().compatible(rank) &&
-            (shape.rank().is_dynamic() || rank < 1 || ov::Dimension::merge(batch, batch, shape[0])) &&
-            (shape.rank().is_dynamic() || rank < 2 || ov::Dimension::merge(length, length, shape[1]));
-        OPENVINO_ASSERT(fits, "SelectTokens: ", name, " has shape ", shape, " beside significance of shape ",
+        OPENVINO_ASSERT(merge_dimensions(shape, dimensions), "SelectTokens: ", name, " has shape ", shape,
+                        " beside significance of shape ",
                         get_input_partial_shape(significance_in),
                         "; give significance, mask and origins [B, L], length [B], scalars []");
     };
-    check_input(significance_in, "significance", ov::element::f32, 2);
-    check_input(mask_in, "mask", ov::element::f32, 2);
-    check_input(length_in, "length", ov::element::i32, 1);
-    check_input(keep_ratio_in, "keep ratio", ov::element::f32, 0);
-    check_input(threshold_in, "threshold", ov::element::f32, 0);
+    check_input(significance_in, "significance", ov::element::f32, {&batch, &length});
+    check_input(mask_in, "mask", ov::element::f32, {&batch, &length});
+    check_input(length_in, "length", ov::element::i32, {&batch});
+    check_input(keep_ratio_in, "keep ratio", ov::element::f32, {});
+    check_input(threshold_in, "threshold", ov::element::f32, {});
     if (get_input_size() > origins_in)
-        check_input(origins_in, "origins", ov::element::i32, 2);
+        check_input(origins_in, "origins", ov::element::i32, {&batch, &length});
 
     const auto constant = [this](size_t input) {
         return ov::as_type_ptr<ov::op::v0::Constant>(get_input_node_shared_ptr(input));
