@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .length_config import LengthConfig
-from .model import LENGTH_MULTIPLE, LengthAdaptiveModel
+from .model import LENGTH_MULTIPLE, QuestionAnsweringOutput
 from .windows import Window
 
 
@@ -38,13 +38,20 @@ class WindowOutput:
 
 
 def run_windows(
-    model: LengthAdaptiveModel,
+    model: Callable[..., QuestionAnsweringOutput],
     questions: Sequence[Sequence[Window]],
     *,
     length_config: str | LengthConfig | Sequence[float] | None,
     batch_size: int,
 ) -> list[list[WindowOutput]]:
-    """Run the windows of each question, at most `batch_size` at once; outputs are nested as the windows."""
+    """Run the windows of each question, at most `batch_size` at once; outputs are nested as the windows.
+
+    Args:
+        model: A `LengthAdaptiveModel`, or what can be called like one.
+        questions: The windows of each question.
+        length_config: Which tokens each layer keeps; None for the model's default.
+        batch_size: Windows to run at once.
+    """
     windows = [window for own in questions for window in own]
     outputs: dict[int, WindowOutput] = {}
     for batch in _batches([len(window) for window in windows], batch_size):

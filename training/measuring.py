@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean
 from typing import Any, cast
 
@@ -15,8 +16,9 @@ from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
-from dynamic_tinybert.runtime.inference import WindowOutput, stack_windows
+from dynamic_tinybert.runtime.inference import WindowOutput, run_windows, stack_windows
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
+from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.scorer import macs_per_token
 from dynamic_tinybert.runtime.spans import squad_answer
 from dynamic_tinybert.runtime.squad import Example, f1
@@ -103,11 +105,10 @@ class FrontMeter:
 
     def point(self, reference: ReferenceModel, name: str, config: LengthConfig) -> Point:
         """Answer the questions at one configuration."""
-        outputs = iter(_run(reference, [window for own in self._windows for window in own], config))
+        outputs = run_windows(partial(_answer, reference), self._windows, length_config=config, batch_size=_BATCH)
         cost = _cost(reference, config)
         question_f1, macs = [], []
-        for example, windows in zip(self._scored, self._windows, strict=True):
-            own = [next(outputs) for _ in windows]
+        for example, windows, own in zip(self._scored, self._windows, outputs, strict=True):
             question_f1.append(f1(squad_answer(example.context, windows, own), example.answers))
             macs.append(sum(cost(len(window), output) for window, output in zip(windows, own, strict=True)))
         return Point(name, tuple(question_f1), fmean(macs), config.keep_ratios, config.thresholds)
@@ -144,36 +145,29 @@ def _significance(reference: ReferenceModel, windows: Sequence[Window]) -> dict[
     layers = [int(layer) for layer in reference.scorers]
     config = keeping_all(reference.model.config.num_hidden_layers, layers)
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
-    for _, output in _batches(reference, windows, config):
+    by_length = sorted(windows, key=len)
+    for first in range(0, len(by_length), _BATCH):
+        output = _forward(reference, stack_windows(by_length[first : first + _BATCH]), config)
         for layer in layers:
             present = output.entering[layer] < output.start_logits.shape[1]
             found[layer].append(output.significance[layer][present].cpu().numpy())
     return {layer: np.concatenate(values) for layer, values in found.items()}
 
 
-def _run(reference: ReferenceModel, windows: Sequence[Window], config: LengthConfig) -> list[WindowOutput]:
-    outputs: dict[int, WindowOutput] = {}
-    for batch, output in _batches(reference, windows, config):
-        length = output.start_logits.shape[1]
-        start, end = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
-        kept = {layer: (positions < length).sum(1).tolist() for layer, positions in output.kept.items()}
-        for row, i in enumerate(batch):
-            outputs[i] = WindowOutput(start[row], end[row], {layer: counts[row] for layer, counts in kept.items()})
-    return [outputs[i] for i in range(len(windows))]
+def _answer(reference: ReferenceModel, *, length_config: LengthConfig, **inputs: np.ndarray) -> QuestionAnsweringOutput:
+    """What `LengthAdaptiveModel` gives."""
+    output = _forward(reference, inputs, length_config)
+    start, end = output.start_logits.cpu().numpy(), output.end_logits.cpu().numpy()
+    return QuestionAnsweringOutput(start, end, {layer: kept.int().cpu().numpy() for layer, kept in output.kept.items()})
 
 
 @torch.inference_mode()
-def _batches(
-    reference: ReferenceModel, windows: Sequence[Window], config: LengthConfig
-) -> Iterator[tuple[list[int], ReferenceOutput]]:
+def _forward(reference: ReferenceModel, arrays: Mapping[str, np.ndarray], config: LengthConfig) -> ReferenceOutput:
     reference.eval()
     device = reference.model.device
-    by_length = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-    for first in range(0, len(by_length), _BATCH):
-        batch = by_length[first : first + _BATCH]
-        arrays = stack_windows([windows[i] for i in batch])
-        inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
-        yield batch, reference(**inputs, length_config=config)
+    inputs = {name: torch.from_numpy(array).to(device) for name, array in arrays.items()}
+    output: ReferenceOutput = reference(**inputs, length_config=config)
+    return output
 
 
 def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, WindowOutput], int]:
