@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, is_fused
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, is_fused, kept_multiple
 from dynamic_tinybert.runtime.scorer import load_scorers
 
 from cpu_limits import measure_cpu_limits
@@ -34,14 +34,15 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
+    fused = is_fused(bundle)
     graph = with_selection(
         ops.core().read_model(bundle.model_xml),
         bundle.length_configs[config].config,
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,
         scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
-        multiple=LENGTH_MULTIPLE,
-        fused=is_fused(bundle),
+        multiple=kept_multiple(fused),
+        fused=fused,
     )
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),

@@ -59,7 +59,7 @@ class LatencyModel:
     Attributes:
         coefficients: Milliseconds of each term: a call; in layers that keep everything each row and each pair of
             rows; in layers that select the selection itself, each row that enters, each pair of these, and each
-            row that goes on. Rows are tokens with their padding. None is negative.
+            row that goes on. Rows are tokens; of the input, with its padding. None is negative.
         median_error: What to expect for a configuration that was not measured: median, over the configurations
             that this was fitted on, of the relative error of its mean time when it is left out of the fit.
     """
@@ -216,7 +216,7 @@ def interleaved_ms(requests: Sequence[Request], num_windows: int, *, repeats: in
 
 
 def padded_lengths(lengths: npt.ArrayLike) -> Lengths:
-    """What the runtime pads lengths to: of the input, and of what goes on after a selection."""
+    """What the runtime pads inputs to."""
     return -(-np.asarray(lengths) // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
@@ -233,7 +233,7 @@ def _terms(config: LengthConfig, lengths: npt.ArrayLike, kept: npt.ArrayLike) ->
             column["selection"] += 1
             column["selection_row"] += rows
             column["selection_square"] += rows**2
-            rows = padded_lengths(kept[:, layer])
+            rows = kept[:, layer]
             column["selection_kept_row"] += rows
         else:
             column["layer_row"] += rows

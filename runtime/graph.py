@@ -83,7 +83,8 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
         length: Tokens of the input before it was padded; stands for a filler.
     """
     return {
-        int(name.removeprefix(_KEPT)): np.where(tokens > 0, tokens - 1, length).astype(np.int32)
+        # A filler, 0, becomes the largest unsigned number.
+        int(name.removeprefix(_KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
         for name, tokens in outputs.items()
         if name.startswith(_KEPT)
     }

@@ -38,10 +38,10 @@ def checked_inputs(
     for name, array, limit in limits:
         if array.shape != ids.shape:
             raise InvalidInputError(f"{name} has shape {array.shape}, but input_ids has {ids.shape}")
-        if array.min() < 0 or array.max() >= limit:
+        if array.view(np.uint64).max() >= limit:  # negative ones, too
             wrong = int(array.min() if array.min() < 0 else array.max())
             raise InvalidInputError(f"{name} holds {wrong}, which is outside 0..{limit - 1}")
-    if not mask.any(1).all():
+    if attention_mask is not None and not mask.any(1).all():
         row = int(np.argmin(mask.any(1)))
         raise InvalidInputError(f"row {row} of attention_mask is all 0: a sequence needs at least one real token")
     return {name: array for name, array, _ in limits}

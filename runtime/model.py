@@ -265,6 +265,7 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         def make() -> CompiledGraph:
+            fused = is_fused(self.bundle)
             try:
                 graph = with_selection(
                     self._plain,
@@ -272,8 +273,8 @@ class LengthAdaptiveModel:
                     num_layers=self.bundle.shape.num_layers,
                     num_heads=self.bundle.num_attention_heads,
                     scorers=self._scorers,
-                    multiple=LENGTH_MULTIPLE,
-                    fused=is_fused(self.bundle),
+                    multiple=kept_multiple(fused),
+                    fused=fused,
                 )
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
@@ -290,6 +291,11 @@ class LengthAdaptiveModel:
                 SaturationWarning,
                 stacklevel=4,
             )
+
+
+def kept_multiple(fused: bool) -> int:
+    """To a multiple of what kept lengths are padded up: ops of a fused graph prepare nothing for a length."""
+    return 1 if fused else LENGTH_MULTIPLE
 
 
 def is_fused(bundle: Bundle) -> bool:

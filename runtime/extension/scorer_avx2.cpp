@@ -68,21 +68,49 @@ AVX2 void features_avx2(const FirstLayer& first, const float* projected, size_t 
 
 namespace {
 
-/// to[width] = the convolution at position i
+/// The convolution at one position, 16 columns in two registers.
+struct Convolved {
+    __m256 left, right;
+
+    AVX2 void add(const float* row, __m256 kernel_left, __m256 kernel_right) {
+        left = _mm256_fmadd_ps(_mm256_loadu_ps(row), kernel_left, left);
+        right = _mm256_fmadd_ps(_mm256_loadu_ps(row + 8), kernel_right, right);
+    }
+};
+
+/// to[positions, width] = the convolution at positions i, i + 1 ...; together, as one alone would wait for its sums.
+template <int positions>
 AVX2 void convolve(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width, size_t i,
                    float* to) {
     const size_t half = neighbourhood.size / 2;
-    const size_t first = half > i ? half - i : 0, last = std::min(neighbourhood.size, length + half - i);
+    const auto first_of = [&](size_t at) { return half > at ? half - at : 0; };
+    const auto last_of = [&](size_t at) { return std::min(neighbourhood.size, length + half - at); };
+    // What all of these positions see of the kernel; at the ends of the sequence some see a little more.
+    const size_t first = first_of(i), last = last_of(i + positions - 1);
     for (size_t w = 0; w < width; w += panel) {
-        __m256 left = _mm256_loadu_ps(neighbourhood.bias + w), right = _mm256_loadu_ps(neighbourhood.bias + w + 8);
+        const float* kernel = neighbourhood.kernel + w;
+        const auto row = [&](size_t at, size_t k) { return features + (at + k - half) * width + w; };
+        Convolved sums[positions];
+        for (Convolved& sum : sums)
+            sum = {_mm256_loadu_ps(neighbourhood.bias + w), _mm256_loadu_ps(neighbourhood.bias + w + 8)};
+        const auto add = [&](int p, size_t begin, size_t end) AVX2 {
+            for (size_t k = begin; k < end; ++k)
+                sums[p].add(row(i + p, k), _mm256_loadu_ps(kernel + k * width), _mm256_loadu_ps(kernel + k * width + 8));
+        };
+        for (int p = 0; p < positions; ++p)
+            add(p, first_of(i + p), first);
         for (size_t k = first; k < last; ++k) {
-            const float* row = features + (i + k - half) * width + w;
-            const float* kernel = neighbourhood.kernel + k * width + w;
-            left = _mm256_fmadd_ps(_mm256_loadu_ps(row), _mm256_loadu_ps(kernel), left);
-            right = _mm256_fmadd_ps(_mm256_loadu_ps(row + 8), _mm256_loadu_ps(kernel + 8), right);
+            const __m256 kernel_left = _mm256_loadu_ps(kernel + k * width);
+            const __m256 kernel_right = _mm256_loadu_ps(kernel + k * width + 8);
+#pragma GCC unroll 4
+            for (int p = 0; p < positions; ++p)
+                sums[p].add(row(i + p, k), kernel_left, kernel_right);
         }
-        _mm256_storeu_ps(to + w, left);
-        _mm256_storeu_ps(to + w + 8, right);
+        for (int p = 0; p < positions; ++p) {
+            add(p, last, last_of(i + p));
+            _mm256_storeu_ps(to + p * width + w, sums[p].left);
+            _mm256_storeu_ps(to + p * width + w + 8, sums[p].right);
+        }
     }
 }
 
@@ -92,8 +120,12 @@ AVX2 void look_around_avx2(const Neighbourhood& neighbourhood, const float* feat
                            size_t first, size_t last, float* to) {
     thread_local Buffer around;
     around.resize((last - first) * width);
-    for (size_t i = first; i < last; ++i)
-        convolve(neighbourhood, features, length, width, i, around.data() + (i - first) * width);
+    for (size_t i = first; i < last;) {
+        const size_t together = last - i < 4 ? 1 : 4;
+        (together == 4 ? convolve<4> : convolve<1>)(neighbourhood, features, length, width, i,
+                                                    around.data() + (i - first) * width);
+        i += together;
+    }
     multiply(last - first, width, width, around.data(), width, {neighbourhood.mix, panel, width},
              to + first * width, width);
     for (size_t i = first * width; i < last * width; i += width)

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <limits>
 #include <openvino/op/constant.hpp>
 #include <vector>
@@ -54,17 +55,18 @@ std::vector<int32_t> select(const std::vector<int32_t>& tokens, const float* sig
     const auto before = [significance](int32_t a, int32_t b) {
         return significance[a] > significance[b] || (significance[a] == significance[b] && a < b);
     };
-    if (tokens.empty())
-        return {};
-    std::vector<int32_t> order = tokens;
-    const auto last = order.begin() + (std::min(most, order.size()) - 1);  // of those within the keep ratio
-    std::nth_element(order.begin(), last, order.end(), before);
     std::vector<int32_t> kept;
-    kept.reserve(std::min(most, tokens.size()));
-    for (int32_t token : tokens)
-        if (significance[token] >= threshold && !before(*last, token))
-            kept.push_back(token);
-    if (kept.empty())
+    kept.reserve(tokens.size());
+    std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(kept),
+                 [=](int32_t token) { return significance[token] >= threshold; });
+    if (kept.size() > most) {
+        std::vector<int32_t> order = kept;
+        const auto last = order.begin() + (most - 1);  // of those within the keep ratio
+        std::nth_element(order.begin(), last, order.end(), before);
+        kept.erase(std::remove_if(kept.begin(), kept.end(), [&](int32_t token) { return before(*last, token); }),
+                   kept.end());
+    }
+    if (kept.empty() && !tokens.empty())
         kept.push_back(*std::min_element(tokens.begin(), tokens.end(), before));
     return kept;
 }

@@ -53,8 +53,8 @@ def naive_terms(config: LengthConfig, length: int, kept: list[int]) -> Counter[s
         if ratio == 1 and threshold is None:
             terms += Counter(layer_row=rows, layer_square=rows * rows)
             continue
-        terms += Counter(selection=1, selection_row=rows, selection_square=rows * rows, selection_kept_row=up(after))
-        rows = up(after)
+        terms += Counter(selection=1, selection_row=rows, selection_square=rows * rows, selection_kept_row=after)
+        rows = after
     return terms
 
 
