@@ -68,9 +68,11 @@ def random_inputs(bundle: Bundle, length: int) -> dict[str, Ids]:
 
 
 def kind_of(node: ov.ProfilingInfo) -> str:
-    """Its type, or for an op of the extension its name; the one that stands for a layer's output keeps that name."""
+    """Its type, or for an op of the extension its name; one that stands for a named node keeps that node's name."""
     if node.node_type != "Reference":
         return str(node.node_type)
+    if node.node_name == "embeddings.output":
+        return "QuantizedEmbeddings"
     return "QuantizedLinears" if node.node_name.startswith("layer.") else node.node_name.rsplit("_", 1)[0]
 
 

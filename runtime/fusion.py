@@ -8,8 +8,8 @@ from openvino import opset13 as ops
 
 from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .named_nodes import NamedNodes
-from .ops import attention, quantized_linears
-from .patterns import Array, Levels, Product, Quantizer, kinds, producers, replace_output
+from .ops import attention, quantized_embeddings, quantized_linears
+from .patterns import Array, Embeddings, Levels, Normalization, Product, Quantizer, producers, replace_output
 
 
 def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = None) -> ov.Output:
@@ -32,7 +32,7 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
 
 
 def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
-    """Rewrite an INT8 graph in place: four ops make a layer.
+    """Rewrite an INT8 graph in place: one op makes the embeddings, four make a layer.
 
     Query, key and value come from one product, attention multiplies integers and gives its context in 8 bits; its
     output projection, and the two products of the feed-forward part, come with the residual and the normalisation.
@@ -47,6 +47,7 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
         BundleFormatError: A node is not in the graph.
     """
     nodes = NamedNodes(model)
+    _fuse_embeddings(nodes["embeddings.output"])
     for layer in range(num_layers):
         if f"layer.{layer}.attention" in nodes:  # a layer that selects by attention has an op already
             _fuse_attention(nodes, layer, num_heads)
@@ -77,18 +78,35 @@ def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
     quantizer.give(quantized)
 
 
+def _fuse_embeddings(output: ov.Node) -> None:
+    """Word rows in 8 bits, their scales, segments, positions and the normalisation."""
+    normalization = Normalization.of(output)
+    found = None if normalization is None else Embeddings.of(normalization.total)
+    if normalization is None or found is None:
+        return
+    tables = (found.words.data, found.segments, found.positions, normalization.gamma, normalization.beta)
+    if len({table.shape[-1] for table in tables}) > 1:
+        return
+    fused = quantized_embeddings(
+        ops.convert(found.ids, np.int32).output(0),  # which OpenVINO's CPU plugin does anyway
+        ops.convert(found.types, np.int32).output(0),
+        found.words.output(0),
+        scales=found.scales,
+        segments=found.segments,
+        positions=found.positions,
+        gamma=normalization.gamma,
+        beta=normalization.beta,
+        epsilon=normalization.epsilon,
+    )
+    _take_place(fused, output)
+
+
 def _fuse_residual(output: ov.Node) -> None:
     """A product or, with GELU between them, two, the addition of a residual and its normalisation."""
-    if kinds(output) != ["Multiply", "Constant"]:
+    normalization = Normalization.of(output)
+    if normalization is None:
         return
-    scaled, beta = producers(output)
-    if kinds(scaled) != ["MVN", "Constant"]:
-        return
-    normal, gamma = producers(scaled)
-    total = producers(normal)[0]
-    if total.get_type_name() != "Add":
-        return
-    product, residual = total.input_values()
+    product, residual = normalization.total.input_values()
     found = _eight_bits(product.get_node())
     if found is None:
         return
@@ -99,12 +117,16 @@ def _fuse_residual(output: ov.Node) -> None:
             rows, products = before[0], [before[1], *products]
     fused = quantized_linears(
         rows,
-        pack(products, [gamma.data.ravel(), beta.data.ravel()]),
+        pack(products, [normalization.gamma, normalization.beta]),
         widths=[len(p.weight) for p in products],
         zero_points=[p.zero_point for p in products],
-        epsilon=normal.get_attributes()["eps"],
+        epsilon=normalization.epsilon,
         residual=None if residual == rows else residual,
     )
+    _take_place(fused, output)
+
+
+def _take_place(fused: ov.Node, output: ov.Node) -> None:
     replace_output(output.output(0), fused.output(0))
     fused.set_friendly_name(output.get_friendly_name())
 

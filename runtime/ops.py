@@ -247,6 +247,45 @@ def quantized_linears(
     return _factory(check_extension()).create("QuantizedLinears", inputs, attributes)
 
 
+def quantized_embeddings(
+    ids: ov.Output,
+    types: ov.Output,
+    words: ov.Output,
+    *,
+    scales: npt.NDArray[np.float32],
+    segments: npt.NDArray[np.float32],
+    positions: npt.NDArray[np.float32],
+    gamma: npt.NDArray[np.float32],
+    beta: npt.NDArray[np.float32],
+    epsilon: float,
+) -> ov.Node:
+    """What enters the first layer: each token's word times its scale, its segment and its position, normalised.
+
+    Args:
+        ids: Of words, int32 [B, L].
+        types: Of segments, int32 [B, L].
+        words: int8 [V, H], a constant, which is not copied.
+        scales: Of each word, V numbers.
+        segments: [T, H].
+        positions: [P, H], P being the longest L.
+        gamma: H numbers.
+        beta: H numbers.
+        epsilon: Added to the variance.
+
+    Returns:
+        A node with one output, float32 [B, L, H].
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input or attribute is not as above.
+    """
+    tables = (scales, gamma, beta, segments, positions)
+    numbers = opset13.constant(np.concatenate([table.ravel() for table in tables]).astype(np.float32))
+    attributes = {"segments": len(segments), "positions": len(positions), "epsilon": epsilon}
+    inputs = [ids, types, words, numbers.output(0)]
+    return _factory(check_extension()).create("QuantizedEmbeddings", inputs, attributes)
+
+
 def learnt_significance(
     state: ov.Output,
     question: ov.Output,

@@ -156,6 +156,84 @@ class Levels:
         return cls(rows, None, float(scales.data.item()), float(zero_points.data.item()))
 
 
+@dataclass(frozen=True)
+class Normalization:
+    """(total - mean) / sqrt(variance + epsilon) * gamma + beta, over the last of three axes.
+
+    Attributes:
+        total: What is normalised, a sum.
+        gamma: H numbers.
+        beta: H numbers.
+        epsilon: Added to the variance.
+    """
+
+    total: ov.Node
+    gamma: Array
+    beta: Array
+    epsilon: float
+
+    @classmethod
+    def of(cls, node: ov.Node) -> Normalization | None:
+        """What a node computes, if it is of this form."""
+        if node.get_type_name() != "Add" or kinds(node) != ["Multiply", "Constant"]:
+            return None
+        scaled, beta = producers(node)
+        if kinds(scaled) != ["MVN", "Constant"]:
+            return None
+        normal, gamma = producers(scaled)
+        total, axes = producers(normal)
+        if total.get_type_name() != "Add" or axes.data.tolist() != [-1]:
+            return None
+        return cls(total, gamma.data.ravel(), beta.data.ravel(), normal.get_attributes()["eps"])
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """words[ids] * scales[ids] + segments[types] + the first positions, as many as there are ids in a sequence.
+
+    Attributes:
+        ids: [B, L].
+        types: [B, L].
+        words: A constant, int8 [V, H].
+        scales: [V, 1].
+        segments: [T, H].
+        positions: [P, H].
+    """
+
+    ids: ov.Output
+    types: ov.Output
+    words: ov.Node
+    scales: Array
+    segments: Array
+    positions: Array
+
+    @classmethod
+    def of(cls, node: ov.Node) -> Embeddings | None:
+        """What a node computes, if it is of this form."""
+        if node.get_type_name() != "Add" or kinds(node) != ["Add", "Slice"]:
+            return None
+        words_and_segments, first = producers(node)
+        if kinds(words_and_segments) != ["Multiply", "Gather"]:
+            return None
+        scaled, segment = producers(words_and_segments)
+        if kinds(scaled) != ["Convert", "Gather"]:
+            return None
+        converted, scale = producers(scaled)
+        word = producers(converted)[0]
+        if not all(_is_row_of_table(gather) for gather in (word, scale, segment)):
+            return None
+        ids, types = word.input_value(1), segment.input_value(1)
+        words, scales, segments = (producers(gather)[0] for gather in (word, scale, segment))
+        if (
+            words.get_output_element_type(0) != ov.Type.i8
+            or scale.input_value(1) != ids
+            or scales.data.shape != (len(words.data), 1)
+            or not _is_first_rows(first, ids)
+        ):
+            return None
+        return cls(ids, types, words, scales.data, segments.data, producers(first)[0].data)
+
+
 def replace_output(output: ov.Output, by: ov.Output) -> None:
     """Let all that reads an output read another."""
     for target in output.get_target_inputs():
@@ -176,3 +254,33 @@ def _levels(node: ov.Node) -> tuple[float, float]:
     low, high = (float(producer.data.item()) for producer in producers(node)[1:3])
     scale = (high - low) / 255
     return scale, round(-low / scale)
+
+
+def _is_row_of_table(node: ov.Node) -> bool:
+    """Whether it gathers rows of a constant by indices [B, L]."""
+    if node.get_type_name() != "Gather":
+        return False
+    table, _, axis = producers(node)
+    return bool(
+        table.get_type_name() == axis.get_type_name() == "Constant"
+        and table.data.ndim == 2
+        and axis.data.item() == 0
+        and node.input_value(1).get_partial_shape().rank == ov.Dimension(2)
+        and node.get_attributes()["batch_dims"] == 0
+    )
+
+
+def _is_first_rows(node: ov.Node, ids: ov.Output) -> bool:
+    """Whether it slices as many rows off a constant as there are ids in a sequence, [B, L]."""
+    if kinds(node) != ["Constant", "Constant", "Gather", "Constant", "Constant"]:
+        return False
+    table, start, stop, step, axis = producers(node)
+    if kinds(stop) != ["ShapeOf", "Constant", "Constant"]:
+        return False
+    shape, *which = producers(stop)
+    return bool(
+        shape.input_value(0) == ids
+        and [constant.data.tolist() for constant in which] == [[1], 0]
+        and [constant.data.tolist() for constant in (start, step, axis)] == [[0], [1], [0]]
+        and table.data.ndim == 2
+    )

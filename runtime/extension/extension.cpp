@@ -8,6 +8,7 @@
 #include "attention_with_significance.hpp"
 #include "isa.hpp"
 #include "learnt_significance.hpp"
+#include "quantized_embeddings.hpp"
 #include "quantized_linears.hpp"
 #include "restore_logits.hpp"
 #include "select_tokens.hpp"
@@ -16,6 +17,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedEmbeddings>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::RestoreLogits>>(),
 }));

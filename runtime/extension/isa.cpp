@@ -22,11 +22,11 @@ bool always() {
 
 const Kernels fastest_first[] = {
     {"avx512_vnni", has_avx512_vnni, attention_avx2, &attention_avx512_vnni, scorer_avx2, &scorer_avx512_vnni,
-     add_and_normalize_avx2, linear_avx512_vnni, compute_logits_avx2},
+     add_and_normalize_avx2, linear_avx512_vnni, compute_logits_avx2, add_word_avx2},
     {"avx2", has_avx2, attention_avx2, nullptr, scorer_avx2, nullptr, add_and_normalize_avx2, linear_scalar,
-     compute_logits_avx2},
+     compute_logits_avx2, add_word_avx2},
     {"scalar", always, attention_scalar, nullptr, scorer_scalar, nullptr, add_and_normalize_scalar, linear_scalar,
-     compute_logits_scalar},
+     compute_logits_scalar, add_word_scalar},
 };
 
 }  // namespace

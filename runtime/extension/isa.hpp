@@ -3,6 +3,7 @@
 #include <string>
 
 #include "attention_kernels.hpp"
+#include "embedding_kernels.hpp"
 #include "layer_norm_kernels.hpp"
 #include "linear_kernels.hpp"
 #include "logits_kernels.hpp"
@@ -21,6 +22,7 @@ struct Kernels {
     AddAndNormalize add_and_normalize;
     const LinearKernels& linear;
     ComputeLogits compute_logits;
+    AddWord add_word;
 };
 
 /// The fastest kernels that this CPU runs, or those that the environment variable DYNAMIC_TINYBERT_ISA

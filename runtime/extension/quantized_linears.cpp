@@ -7,13 +7,14 @@
 
 #include <algorithm>
 
+#include "rows.hpp"
+
 namespace dynamic_tinybert {
 namespace {
 
 enum Input : size_t { rows_in, constants_in, residual_in };
 
 constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking one takes longer
-constexpr size_t numbers_worth_a_thread = 4 * 1024;
 constexpr size_t tasks_for_a_thread = 3;  // so that a thread that comes late has less to do
 constexpr size_t fewest_rows = 24;        // of a task: a panel of the weights is read for it
 
@@ -39,17 +40,6 @@ Number* at_least(std::vector<Number>& memory, size_t size) {
     if (memory.size() < size)
         memory.resize(size);
     return memory.data();
-}
-
-/// `compute(first, count)` on all rows, by as many threads as they are worth.
-template <typename Compute>
-void for_rows(size_t rows, size_t width, const Compute& compute) {
-    const tbb::blocked_range<size_t> all(0, rows, numbers_worth_a_thread / width + 1);
-    if (rows * width < 2 * numbers_worth_a_thread)
-        compute(0, rows);
-    else
-        tbb::parallel_for(all, [&](const tbb::blocked_range<size_t>& r) { compute(r.begin(), r.size()); },
-                          tbb::static_partitioner());
 }
 
 /// All of rows [rows, depth] * weights: panels side by side, and blocks of rows where there are too few panels.

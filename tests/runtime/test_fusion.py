@@ -1,10 +1,13 @@
 from collections import Counter
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import openvino as ov
 import pytest
 import torch
+from openvino import opset13
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
@@ -13,6 +16,8 @@ from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import ops
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.named_nodes import NamedNodes
+from dynamic_tinybert.runtime.patterns import producers
 
 from tiny import arrays, tiny_bert
 
@@ -37,10 +42,14 @@ def quantized(model: BertForQuestionAnswering) -> Mapping[str, QuantizedLinear]:
     return quantize_linears(model, batches, skip={"qa_outputs"})
 
 
-def selected(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.CompiledModel:
+def rewritten(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.Model:
     torch.manual_seed(0)
     scorers = {layer: arrays(Scorer(WIDTH)) for layer in range(LAYERS)} if learnt else None
-    graph = with_selection(plain, config, num_layers=LAYERS, num_heads=HEADS, scorers=scorers, fused=fused)
+    return with_selection(plain, config, num_layers=LAYERS, num_heads=HEADS, scorers=scorers, fused=fused)
+
+
+def selected(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.CompiledModel:
+    graph = rewritten(plain, config, learnt=learnt, fused=fused)
     return ops.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
@@ -57,9 +66,8 @@ def kinds(graph: ov.CompiledModel) -> Counter[str]:
 def test_a_layer_is_four_nodes(model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]) -> None:
     found = kinds(selected(write_ir(model, quantized), FULL, learnt=False, fused=True))
     assert found["FullyConnected i8"] + found["FullyConnected u8"] == 0
-    assert found["Reference"] == 4 * LAYERS
-    before = {name: found[name] for name in ("MVN", "FakeQuantize", "Transpose", "Subgraph")}
-    assert before == {"MVN": 1, "FakeQuantize": 0, "Transpose": 0, "Subgraph": 0}  # of the embeddings
+    assert found["Reference"] == 4 * LAYERS + 1  # one of the embeddings
+    assert not any(found[name] for name in ("MVN", "FakeQuantize", "Transpose", "Subgraph", "Slice", "ShapeOf"))
 
 
 @pytest.mark.parametrize(
@@ -99,3 +107,75 @@ def test_an_fp32_graph_selects_by_one_product_for_query_key_and_value(model: Ber
     graph = selected(write_ir(model), DROPPING, learnt=False, fused=False)
     selecting, products = len(DROPPING.selecting_layers), 6
     assert kinds(graph)["FullyConnected f32"] == products * LAYERS - 2 * selecting  # the head is restore_logits'
+
+
+@pytest.mark.parametrize("config", [FULL, LengthConfig((0.6, 0.6, 0.6))], ids=["full", "selecting"])
+def test_embeddings_are_one_node_with_their_name(
+    model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear], config: LengthConfig
+) -> None:
+    found = []
+    for fuse in (False, True):
+        graph = rewritten(write_ir(model, quantized), config, learnt=False, fused=fuse)
+        output = NamedNodes(graph)["embeddings.output"]
+        assert output.get_type_name() == ("QuantizedEmbeddings" if fuse else "Add")
+        graph.add_results([opset13.result(output, name="embeddings")])
+        found.append(ops.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    for lengths in ([1], [128], [5, 60, 33]):
+        plain, fused = (graph(dict(random_batch(lengths, 100)))[len(graph.outputs) - 1] for graph in found)
+        np.testing.assert_allclose(fused, plain, rtol=0, atol=2e-5)
+
+
+def test_words_in_8_bits_are_not_copied(
+    model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]
+) -> None:
+    plain = write_ir(model, quantized)
+    fused = rewritten(plain, FULL, learnt=False, fused=True)
+    words = producers(NamedNodes(fused)["embeddings.output"])[2]
+    assert np.shares_memory(words.data, producers(parts_of_embeddings(plain)["words"])[0].data)
+
+
+@pytest.mark.parametrize(
+    ("part", "port", "other"),
+    [
+        ("normal", 1, np.array([1])),
+        ("positions", 1, np.array([1])),
+        ("positions", 2, np.array([9])),
+        ("positions", 3, np.array([2])),
+        ("positions", 4, np.array([1])),
+        ("segments", 0, np.ones((2, 1), np.float32)),
+        ("scales", 0, np.ones((100, WIDTH), np.float32)),
+        ("scales", 1, "token_type_ids"),
+        ("words", 0, np.ones((100, WIDTH), np.uint8)),
+        ("words", 1, np.array([[0, 1]])),
+    ],
+    ids=lambda value: None if isinstance(value, np.ndarray) else str(value),
+)
+def test_embeddings_that_are_written_otherwise_stay_as_they_are(
+    model: BertForQuestionAnswering,
+    quantized: Mapping[str, QuantizedLinear],
+    part: str,
+    port: int,
+    other: npt.NDArray[Any] | str,
+) -> None:
+    plain = write_ir(model, quantized)
+    by = NamedNodes(plain)[other] if isinstance(other, str) else opset13.constant(other)
+    parts_of_embeddings(plain)[part].input(port).replace_source_output(by.output(0))
+    fused = rewritten(plain, FULL, learnt=False, fused=True)
+    assert NamedNodes(fused)["embeddings.output"].get_type_name() == "Add"
+    types = Counter(node.get_type_name() for node in fused.get_ops())
+    assert (types["QuantizedEmbeddings"], types["QuantizedLinears"]) == (0, 3 * LAYERS)
+
+
+def test_embeddings_in_fp32_stay_as_they_are(model: BertForQuestionAnswering) -> None:
+    fused = rewritten(write_ir(model), FULL, learnt=False, fused=True)
+    assert NamedNodes(fused)["embeddings.output"].get_type_name() == "Add"
+
+
+def parts_of_embeddings(graph: ov.Model) -> dict[str, ov.Node]:
+    """What gathers, slices and normalises them, as the exporter writes it."""
+    normal = producers(producers(NamedNodes(graph)["embeddings.output"])[0])[0]
+    words_and_segments, positions = producers(producers(normal)[0])
+    scaled, segments = producers(words_and_segments)
+    converted, scales = producers(scaled)
+    words = producers(converted)[0]
+    return {"normal": normal, "positions": positions, "segments": segments, "scales": scales, "words": words}
