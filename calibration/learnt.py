@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.publish import writing
 from dynamic_tinybert.runtime.squad import Example
 
 from .fitting import fit_scorers, sample_significance
-from .scorer import Scorer, load_scorers, save_scorers
+from .scorer import ContextRule, Scorer, load_scorers, save_scorers
 from .thresholds import SignificanceSample
 
 _SAMPLE = "sample.safetensors"
@@ -30,7 +30,8 @@ def learnt_significance(
     """Fit scorers for all layers but the first and the last two, or take those of an interrupted run from `folder`.
 
     The first layer's attention has seen too little to tell what matters. Behind the last ones' selection so little is
-    left to compute that it does not pay for the scorer.
+    left to compute that it does not pay for the scorer; but behind the last layer but one the words of the question are
+    no longer needed, which a rule finds.
 
     Args:
         bundle: The bundle.
@@ -49,6 +50,7 @@ def learnt_significance(
     """
     num_layers = bundle.shape.num_layers
     layers = range(1, max(2, num_layers - 2))
+    rule_layer = num_layers - 2 if num_layers - 2 > layers[-1] else None
     done = "Scorers are there from the interrupted run"
     if not folder.is_dir():
         scorers: Mapping[int, Scorer]
@@ -79,8 +81,10 @@ def learnt_significance(
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            save_scorers(scorers, partial / SCORERS)
+            rules = {} if rule_layer is None else {rule_layer: ContextRule()}
+            save_scorers({**rules, **scorers}, partial / SCORERS)
             save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
-    return folder / SCORERS, SignificanceSample(sample, num_layers), done
+    rule_layer = None if rule_layer in sample else rule_layer
+    return folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done

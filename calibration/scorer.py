@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.publish import writing
-from dynamic_tinybert.runtime.scorer import ScorerWeights
+from dynamic_tinybert.runtime.scorer import CONTEXT_RULE, ScorerWeights
 from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 
 
@@ -98,12 +98,30 @@ class Scorer(nn.Module):
         return of_question.mT
 
 
-def scorer_weights(scorer: Scorer) -> ScorerWeights:
+class ContextRule(nn.Module):
+    """Significance of a layer behind which the question's words have done their work; nothing of it is fitted.
+
+    [CLS] and the [SEP] behind the question stay: attention rests on them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(CONTEXT_RULE, torch.ones(1))
+
+    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
+        """Significance `[B, L]`: 0 for what stands between two protected tokens, if there is a context, else 1."""
+        protected = question * real
+        words = protected[:, :-2] * protected[:, 1:-1] * protected[:, 2:]
+        has_context = (real * (1 - protected)).any(1, keepdim=True)
+        return 1 - functional.pad(words, (1, 1)) * has_context
+
+
+def scorer_weights(scorer: Scorer | ContextRule) -> ScorerWeights:
     """The tensors of a scorer as the runtime takes them."""
     return {name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()}
 
 
-def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
+def save_scorers(scorers: Mapping[int, Scorer | ContextRule], path: Path) -> None:
     """Write the scorers of some layers to a safetensors file, as ``layer.{i}.{name in the state dict}``.
 
     Raises:
@@ -120,14 +138,15 @@ def save_scorers(scorers: Mapping[int, Scorer], path: Path) -> None:
 
 
 def load_scorers(path: Path) -> dict[int, Scorer]:
-    """Read what `save_scorers` wrote: layer → scorer; sizes come from the tensors' shapes.
+    """Read what `save_scorers` wrote: layer → scorer, but for rules; sizes come from the tensors' shapes.
 
     Raises:
         BundleCorruptError: The file is missing, is not safetensors, or its tensors make no scorers.
 
     """
     try:
-        return {layer: _scorer_from(weights) for layer, weights in sorted(load_weights(path).items())}
+        layers = sorted(load_weights(path).items())
+        return {layer: _scorer_from(weights) for layer, weights in layers if CONTEXT_RULE not in weights}
     except (KeyError, RuntimeError, ValueError) as error:
         raise BundleCorruptError(f"{path} does not hold scorers of learnt significance: {error}") from error
 

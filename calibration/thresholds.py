@@ -18,15 +18,19 @@ class SignificanceSample:
     Dropping changes what later scorers see, so shares come out near the ones asked for, not equal to them.
     """
 
-    def __init__(self, significance: Mapping[int, npt.NDArray[np.float32]], num_layers: int) -> None:
+    def __init__(
+        self, significance: Mapping[int, npt.NDArray[np.float32]], num_layers: int, *, rule_layer: int | None = None
+    ) -> None:
         """Keep a sample.
 
         Args:
             significance: For each layer with a scorer the significance of every real token, [tokens].
             num_layers: Layers of the encoder.
+            rule_layer: Behind this one the words of the question go, too, wherever tokens are dropped at all.
         """
         self._significance = significance
         self._num_layers = num_layers
+        self._rule_layer = rule_layer
 
     @property
     def layers(self) -> Collection[int]:
@@ -47,4 +51,6 @@ class SignificanceSample:
                 alive &= values >= threshold
                 thresholds[layer] = float(threshold)
                 before = share
+        if self._rule_layer is not None and alive is not None:
+            thresholds[self._rule_layer] = 1.0
         return LengthConfig((1.0,) * self._num_layers, tuple(thresholds))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer
 
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -50,7 +50,7 @@ class ReferenceModel(nn.Module):
     Args:
         model: The plain model; it is switched to eager attention, the only one that tells its probabilities.
         significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
-        scorers: For `learnt`, the scorer of each layer that may select.
+        scorers: For `learnt`, the scorer or the rule of each layer that may select.
 
     """
 
@@ -58,7 +58,7 @@ class ReferenceModel(nn.Module):
         self,
         model: BertForQuestionAnswering,
         significance: Literal["attention", "learnt"] = "attention",
-        scorers: Mapping[int, Scorer] | None = None,
+        scorers: Mapping[int, Scorer | ContextRule] | None = None,
     ) -> None:
         super().__init__()
         model.set_attn_implementation("eager")

@@ -326,6 +326,24 @@ def learnt_significance(
     return node.output(0)
 
 
+def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
+    """Which tokens a layer needs behind which the question's words have done their work, float32 [B, L].
+
+    Args:
+        question: float32 [B, L], 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0.
+        mask: float32 [B, L], 0 for a real token and -10000 for padding.
+
+    Returns:
+        0 for the words of the question, which stand between two protected tokens, and 1 for all others; 1 for all
+        tokens of a sequence that has no context.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: From OpenVINO, an input is not as above.
+    """
+    return _factory(check_extension()).create("ContextSignificance", [question, mask]).output(0)
+
+
 def _call(function: str) -> str:
     text_of = getattr(_library(extension_path()), function)
     text_of.restype = ctypes.c_char_p

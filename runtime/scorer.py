@@ -16,10 +16,13 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .errors import BundleCorruptError
-from .ops import learnt_significance
+from .ops import context_significance, learnt_significance
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 """Tensors of one scorer by name, without the prefix ``layer.{i}.``."""
+
+CONTEXT_RULE = "context"
+"""The only tensor of a layer that goes by a rule instead: its significance is `ops.context_significance`."""
 
 _COLUMNS = 16  # the op computes in so many at once
 _MATCH = ("match_token", "match_question", "match")
@@ -41,6 +44,8 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
         if match := re.fullmatch(r"layer\.(\d+)\.(.+)", name):
             layers[int(match[1])][match[2]] = tensor
     for layer, weights in layers.items():
+        if weights.keys() == {CONTEXT_RULE}:
+            continue
         parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(_depth(weights)))]
         needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
         needed |= {f"{part}.weight" for part in (*_MATCH, *(["pool"] if _depth(weights) else []))}
@@ -55,6 +60,8 @@ def _depth(weights: ScorerWeights) -> int:
 
 def macs_per_token(weights: ScorerWeights) -> int:
     """Multiply-accumulates of a scorer for each token beside a question of 16; the question's own are left out."""
+    if CONTEXT_RULE in weights:
+        return 0
     width, inputs = weights["input.weight"].shape
     compared, heads = len(weights["match_token.weight"]), weights["match.weight"].shape[1]
     neighbours = sum(w.shape[2] for name, w in weights.items() if name.startswith("convolution.") and w.ndim == 3)
@@ -66,7 +73,7 @@ def macs_per_token(weights: ScorerWeights) -> int:
 def score(
     state: ov.Output, question: ov.Output, mask: ov.Output, weights: ScorerWeights, *, int12: bool = False
 ) -> ov.Output:
-    """Significance [B, L] = sigmoid of the scorer's logit, plus 1 for tokens of the question.
+    """Significance [B, L] = sigmoid of the scorer's logit, plus 1 for tokens of the question; or what the rule says.
 
     Args:
         state: Layer state after attention's LayerNorm, [B, L, H].
@@ -75,6 +82,8 @@ def score(
         weights: Tensors of the scorer.
         int12: Project states with integers, see `ops.learnt_significance`.
     """
+    if CONTEXT_RULE in weights:
+        return context_significance(question, mask)
     match = _widened(weights["match.weight"])  # [W, heads]
     head_size = len(weights["match_token.weight"]) // weights["match.weight"].shape[1]
     of_state, of_mean = np.split(weights["input.weight"], 2, axis=1)

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "attention_with_significance.hpp"
+#include "context_significance.hpp"
 #include "isa.hpp"
 #include "learnt_significance.hpp"
 #include "quantized_embeddings.hpp"
@@ -16,6 +17,7 @@
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::ContextSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedEmbeddings>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_scorers
+from dynamic_tinybert.calibration.scorer import ContextRule, Scorer, load_scorers, save_scorers, scorer_weights
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError, StorageError
 from dynamic_tinybert.runtime.scorer import macs_per_token
 
@@ -155,3 +155,11 @@ def test_a_broken_file_is_refused_by_name(tmp_path: Path, breakage: str) -> None
 def test_a_file_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         save_scorers({0: Scorer(HIDDEN, WIDTH)}, tmp_path / "nowhere" / "s.safetensors")
+
+
+def test_rules_are_kept_beside_scorers(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    save_scorers({1: Scorer(HIDDEN, WIDTH), 2: ContextRule()}, tmp_path / "scorers.safetensors")
+    assert load_file(tmp_path / "scorers.safetensors")["layer.2.context"].tolist() == [1.0]
+    assert list(load_scorers(tmp_path / "scorers.safetensors")) == [1]
+    assert macs_per_token(scorer_weights(ContextRule())) == 0

@@ -8,6 +8,7 @@ import torch
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
@@ -24,12 +25,14 @@ CONFIGS = {
     "attention, steep": ("attention", (0.82, 0.65, 0.63, 0.41, 0.37, 0.09), ()),
     "learnt, ratios": ("learnt", (1, 0.9, 0.7, 0.5, 0.3, 0.12), ()),
     "learnt, thresholds": ("learnt", (1, 1, 0.9, 0.9, 0.9, 0.9), (None, 0.45, 0.5, 0.5, 0.52, 0.55)),
+    "learnt, thresholds and a rule": ("rule", (1, 1, 1, 1, 1, 1), (None, 0.45, None, 0.5, 1.0, None)),
 }
 
 
-def random_scorers(hidden_size: int, num_layers: int) -> dict[int, Scorer]:
+def random_scorers(hidden_size: int, num_layers: int, *, rule: bool) -> dict[int, Scorer | ContextRule]:
     torch.manual_seed(1)
-    return {i: Scorer(hidden_size) for i in range(num_layers)}
+    scorers: dict[int, Scorer | ContextRule] = {i: Scorer(hidden_size) for i in range(num_layers)}
+    return {**scorers, 4: ContextRule()} if rule else scorers
 
 
 def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], *, elastic: bool) -> Parity:
@@ -37,8 +40,9 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
     config = LengthConfig(ratios, thresholds)
     scorers = None
     reference = ReferenceModel(model)
-    if significance == "learnt":
-        modules = random_scorers(model.config.hidden_size, model.config.num_hidden_layers)
+    if significance != "attention":
+        rule = significance == "rule"
+        modules = random_scorers(model.config.hidden_size, model.config.num_hidden_layers, rule=rule)
         reference = ReferenceModel(model, "learnt", modules)
         scorers = {i: arrays(scorer) for i, scorer in modules.items()}
     run = graph_runner(
