@@ -62,7 +62,8 @@ class Calibration:
         evaluations: The evaluations, by name, that they come from.
         chosen: By name what made them chosen, on the questions to choose on as are the following.
         points: All configurations that were tried on all of these questions, with modelled latencies.
-        front: The best of them with measured latencies, fastest first.
+        front: The best of them, fastest first, with measured latencies and with F1 as is to be expected after what
+            was measured of all.
         latency_error: Median relative error of the latency model on the front.
         notes: What was done on what, a line each.
     """
@@ -177,7 +178,7 @@ def calibrate(
             num_layers=num_layers,
             num_questions=len(choosing.examples),
         )
-        outcomes = search(
+        found = search(
             space,
             to_config,
             measurer,
@@ -186,18 +187,18 @@ def calibrate(
             deadline=end - _seconds_to_report(measurer.full, len(questions.reporting)),
             progress=_progress_lines(say, measurer.full),
         )
-        points = [outcome.trial for outcome in outcomes if not outcome.rejected]
+        points = [outcome.trial for outcome in found.outcomes if not outcome.rejected]
         sample_windows = _sample(model, questions.choosing, seed)
-        best = _measured(journal, model, latency, measurer.full, front(points), sample_windows)
+        best = _measured(journal, model, latency, measurer.full, front(found.candidates), sample_windows)
         named = choose_named(best.trials, measurer.full)
         if not named:
             raise CalibrationError(
-                f"{budget_minutes:g} minutes were too short: of {len(outcomes)} length configurations none is faster "
-                f"than full and surely within {max(NAMED_LIMITS.values())} F1 of it, and {source.path} stays as it "
-                "was; go on with --resume, which keeps what was measured, and a longer --budget-minutes"
+                f"{budget_minutes:g} minutes were too short: of {len(found.outcomes)} length configurations none is "
+                f"faster than full and surely within {max(NAMED_LIMITS.values())} F1 of it, and {source.path} stays as "
+                "it was; go on with --resume, which keeps what was measured, and a longer --budget-minutes"
             )
         note(
-            f"{len(outcomes)} configurations tried, {len(best.trials)} on the front; median error of the latency "
+            f"{len(found.outcomes)} configurations tried, {len(best.trials)} on the front; median error of the latency "
             f"model there {best.error:.1%}"
         )
         named = {"full": measurer.full, **named}

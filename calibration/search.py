@@ -19,6 +19,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .front import NAMED_LIMITS, ONE_SIDED, front
 from .measuring import WORST_LOSS, Measurer, Outcome
+from .pooling import pooled
 from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
 from .trial import Trial
@@ -50,6 +51,19 @@ class Progress:
     seconds_left: float | None
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a search measured.
+
+    Attributes:
+        outcomes: All that was measured, in that order; `full` is not among it.
+        candidates: The trials of those that were not rejected, `pooled`: what to choose from.
+    """
+
+    outcomes: list[Outcome]
+    candidates: list[Trial]
+
+
 def search(
     space: ScheduleSpace,
     to_config: Callable[[Schedule], LengthConfig],
@@ -60,7 +74,7 @@ def search(
     deadline: float | None = None,
     limits: Sequence[float] = tuple(NAMED_LIMITS.values()),
     progress: Callable[[Progress], None] = lambda _: None,
-) -> list[Outcome]:
+) -> Found:
     """Measure known and random schedules, then again and again those that should be best after what was measured.
 
     A Gaussian process predicts loss and latency of any schedule, NSGA-II finds the front of the predictions, and a
@@ -76,9 +90,6 @@ def search(
         deadline: Time of `time.monotonic` after which no measurement begins; None for none.
         limits: Losses of F1, in percent, near which the search looks closest.
         progress: Is called after each measurement.
-
-    Returns:
-        What was measured, in that order; `full` is not among it.
 
     Raises:
         InvalidInputError: Neither `max_evaluations` nor `deadline` is given.
@@ -121,7 +132,12 @@ def search(
         if len(outcomes) == count:
             try_all(space.random(_BATCH, generator))
         idle = idle + 1 if len(outcomes) == count else 0
-    return list(outcomes.values())
+    hopeful = {o.trial.config: (o.trial, genes) for genes, o in tried.values() if not o.rejected}
+    trials, places = zip(*hopeful.values(), strict=True) if hopeful else ((), ())
+    return Found(
+        list(outcomes.values()),
+        pooled(trials, space.features(np.array(places)), measurer.full) if hopeful else [],
+    )
 
 
 def _promising(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 import numpy.typing as npt
@@ -11,10 +12,15 @@ Values = npt.NDArray[np.float64]
 
 
 class GaussianProcess:
-    """Regression with a linear and a Matérn 5/2 part; the length scale is the likeliest of a few."""
+    """Regression with a linear and a Matérn 5/2 part; length scale and noise are the likeliest of a few."""
 
     def __init__(
-        self, points: Values, values: Values, noise: Values, length_scales: Sequence[float] = (1.0, 2.0, 4.0)
+        self,
+        points: Values,
+        values: Values,
+        noise: Values,
+        length_scales: Sequence[float] = (1.0, 2.0, 4.0),
+        noise_factors: Sequence[float] = (1.0,),
     ) -> None:
         """Fit.
 
@@ -23,22 +29,31 @@ class GaussianProcess:
             values: What was measured [n].
             noise: Standard error of each value, above 0 [n].
             length_scales: To choose among.
+            noise_factors: To choose among, what `noise` is multiplied by: errors that all values share are none here.
         """
         self._points, self._mean = points, values.mean()
         self._variance = values.var() + 1e-12
         rest = values - self._mean
 
-        def fitted(scale: float) -> tuple[float, Values]:
-            covariance = self._covariance(points, scale) + np.diag(noise**2)
-            weights = np.linalg.solve(covariance, rest)
-            return float(rest @ weights + np.linalg.slogdet(covariance).logabsdet), weights
+        def measured(scale: float, factor: float) -> Values:
+            return np.asarray(self._covariance(points, scale) + np.diag((factor * noise) ** 2))
 
-        self._scale = min(length_scales, key=lambda scale: fitted(scale)[0])
-        self._weights = fitted(self._scale)[1]
+        def unlikelihood(choice: tuple[float, float]) -> float:
+            covariance = measured(*choice)
+            return float(rest @ np.linalg.solve(covariance, rest) + np.linalg.slogdet(covariance).logabsdet)
+
+        choice = min(product(length_scales, noise_factors), key=unlikelihood)
+        self._scale = choice[0]
+        self._inverse = np.linalg.inv(measured(*choice))
+        self._weights = self._inverse @ rest
 
     def __call__(self, points: Values) -> Values:
         """Expected values at `points` [m, d], as [m]."""
         return np.asarray(self._mean + self._covariance(points, self._scale) @ self._weights)
+
+    def shares(self, points: Values) -> Values:
+        """What each measurement, less their mean, contributes to the expected values at `points` [m, d], as [m, n]."""
+        return np.asarray(self._covariance(points, self._scale) @ self._inverse)
 
     def _covariance(self, points: Values, scale: float) -> Values:
         squared = (points**2).sum(1)[:, None] + (self._points**2).sum(1) - 2 * points @ self._points.T

@@ -55,10 +55,10 @@ def run(
     """The trial of `full`, and what the search measured."""
     with Journal(path, {"seed": seed}) as journal:
         measurer = Measurer(measure, journal, num_layers=NUM_LAYERS, num_questions=NUM_QUESTIONS)
-        outcomes = search(
+        found = search(
             SPACE, to_config, measurer, seed=seed, max_evaluations=max_evaluations, deadline=deadline, progress=progress
         )
-    return measurer.full, outcomes
+    return measurer.full, found.outcomes
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_search_ends_when_there_is_nothing_new(tmp_path: Path) -> None:
             lambda schedule: LengthConfig((*(1.0,) * 5, math.ceil(4 * schedule.shares[-1]) / 4)),
             Measurer(measure, journal, num_layers=NUM_LAYERS, num_questions=NUM_QUESTIONS),
             max_evaluations=1000,
-        )
+        ).outcomes
     assert {outcome.trial.config.keep_ratios[-1] for outcome in outcomes} == {0.25, 0.5, 0.75, 1.0}
     assert len(outcomes) == 4
 
