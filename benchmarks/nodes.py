@@ -34,15 +34,14 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
-    fused = is_fused(bundle)
     graph = with_selection(
         ops.core().read_model(bundle.model_xml),
         bundle.length_configs[config].config,
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,
         scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
-        multiple=kept_multiple(fused),
-        fused=fused,
+        multiple=kept_multiple(bundle),
+        fused=is_fused(bundle),
     )
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),

@@ -158,7 +158,7 @@ STRATEGIES: tuple[Callable[[Measurer, int], None], ...] = (random_schedules, pla
 
 
 def as_measured(measurer: Recorder) -> list[Trial]:
-    return [outcome.trial for outcome in measurer.outcomes if not outcome.rejected]
+    return list({o.trial.config: o.trial for o in measurer.outcomes if not o.rejected}.values())
 
 
 def as_pooled(measurer: Recorder) -> list[Trial]:
@@ -170,24 +170,29 @@ def as_pooled(measurer: Recorder) -> list[Trial]:
 def main() -> None:
     budget, landscapes = float((sys.argv[1:] or ["80"])[0]), int((sys.argv[2:] or ["8"])[0])
     print(f"{'':30}" + "".join(f"{name:>20}" for name in NAMED_LIMITS))
-    for strategy, candidates in product(STRATEGIES, (as_measured, as_pooled)):
-        found: defaultdict[str, list[tuple[float, float]]] = defaultdict(list)
+    for strategy in STRATEGIES:
+        found: defaultdict[str, list[list[tuple[float, float]]]] = defaultdict(list)
         for number, seed in product(range(landscapes), range(2)):
             landscape = Landscape(number)
             with TemporaryDirectory() as folder, Journal(Path(folder) / "journal", {}) as journal:
                 measurer = Recorder(landscape, budget, journal)
                 with suppress(OutOfBudgetError):
                     strategy(measurer, seed)
-            named = choose_named(front(candidates(measurer)), measurer.full)
-            others = landscape.measure(measurer.full.config, OTHERS)
-            for name in NAMED_LIMITS:
-                trial = landscape.measure(named.get(name, measurer.full).config, OTHERS)
-                found[name].append((trial.latency_ms / others.latency_ms, others.f1 - trial.f1))
-        means = [np.mean(found[name], axis=0) for name in NAMED_LIMITS]
-        print(
-            f"{strategy.__name__:18}{candidates.__name__:12}"
-            + "".join(f"{latency:11.4f} (-{lost:.2f})" for latency, lost in means)
-        )
+            for candidates in (as_measured, as_pooled):
+                named = choose_named(front(candidates(measurer)), measurer.full)
+                chosen = [named.get(name, measurer.full) for name in NAMED_LIMITS]
+                found[candidates.__name__].append([on_others(landscape, trial) for trial in chosen])
+        for name, figures in found.items():
+            means = np.mean(figures, axis=0)
+            shown = "".join(f"{latency:11.4f} (-{lost:.2f})" for latency, lost in means)
+            print(f"{strategy.__name__:18}{name:12}{shown}")
+
+
+def on_others(landscape: Landscape, trial: Trial) -> tuple[float, float]:
+    """Latency as a share of that of `full`, and F1 lost, on questions that nothing was chosen on."""
+    full = landscape.measure(LengthConfig.full(6), OTHERS)
+    other = landscape.measure(trial.config, OTHERS)
+    return other.latency_ms / full.latency_ms, full.f1 - other.f1
 
 
 if __name__ == "__main__":

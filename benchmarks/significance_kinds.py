@@ -22,7 +22,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.scorer import load_scorers
+from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
@@ -42,7 +42,8 @@ def main(folder: str, report: str) -> None:
         full = LengthConfig.full(bundle.shape.num_layers)
         attention_bundle = write_recalibrated(bundle, Path(place), None, {"full": NamedLengthConfig(full)})
         learnt, attention = (LengthAdaptiveModel(b, max_compiled=32) for b in (bundle, attention_bundle))
-        scored = load_scorers(bundle.scorers) if bundle.scorers else {}
+        scorers = load_scorers(bundle.scorers) if bundle.scorers else {}
+        scored = scorers.keys() - ruled_layers(scorers)
         rows = [(learnt, "learnt, thresholds", name, named.config) for name, named in bundle.length_configs.items()]
         for model, kind in ((learnt, "learnt, ratios alone"), (attention, "attention, ratios")):
             for name, ratios in RATIOS.items():

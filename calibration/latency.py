@@ -59,7 +59,8 @@ class LatencyModel:
     Attributes:
         coefficients: Milliseconds of each term: a call; in layers that keep everything each row and each pair of
             rows; in layers that select the selection itself, each row that enters, each pair of these, and each
-            row that goes on. Rows are tokens; of the input, with its padding. None is negative.
+            row that goes on. Rows are tokens; of the input, with its padding. None is negative. This is blind to the
+            padding of what goes on in graphs that are not fused.
         median_error: What to expect for a configuration that was not measured: median, over the configurations
             that this was fitted on, of the relative error of its mean time when it is left out of the fit.
     """

@@ -13,6 +13,8 @@ from safetensors.numpy import load_file, save_file
 from dynamic_tinybert.runtime.bundle import SCORERS, Bundle
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
+from dynamic_tinybert.runtime.scorer import ruled_layers
 from dynamic_tinybert.runtime.squad import Example
 
 from .fitting import fit_scorers, sample_significance
@@ -50,7 +52,6 @@ def learnt_significance(
     """
     num_layers = bundle.shape.num_layers
     layers = range(1, max(2, num_layers - 2))
-    rule_layer = num_layers - 2 if num_layers - 2 > layers[-1] else None
     done = "Scorers are there from the interrupted run"
     if not folder.is_dir():
         scorers: Mapping[int, Scorer]
@@ -81,10 +82,10 @@ def learnt_significance(
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            rules = {} if rule_layer is None else {rule_layer: ContextRule()}
-            save_scorers({**rules, **scorers}, partial / SCORERS)
+            rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
+            save_scorers({**rules, **scorers}, partial / SCORERS)  # a layer's own scorer knows better than the rule
             save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
-    rule_layer = None if rule_layer in sample else rule_layer
+    rule_layer = next(iter(ruled_layers(load_weights(folder / SCORERS))), None)
     return folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done

@@ -111,9 +111,9 @@ class ContextRule(nn.Module):
     def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
         """Significance `[B, L]`: 0 for what stands between two protected tokens, if there is a context, else 1."""
         protected = question * real
-        words = protected[:, :-2] * protected[:, 1:-1] * protected[:, 2:]
+        before, after = functional.pad(protected, (1, 1)).unfold(1, 3, 1)[..., ::2].unbind(-1)
         has_context = (real * (1 - protected)).any(1, keepdim=True)
-        return 1 - functional.pad(words, (1, 1)) * has_context
+        return 1 - before * protected * after * has_context
 
 
 def scorer_weights(scorer: Scorer | ContextRule) -> ScorerWeights:

@@ -132,12 +132,10 @@ def search(
         if len(outcomes) == count:
             try_all(space.random(_BATCH, generator))
         idle = idle + 1 if len(outcomes) == count else 0
-    hopeful = {o.trial.config: (o.trial, genes) for genes, o in tried.values() if not o.rejected}
-    trials, places = zip(*hopeful.values(), strict=True) if hopeful else ((), ())
-    return Found(
-        list(outcomes.values()),
-        pooled(trials, space.features(np.array(places)), measurer.full) if hopeful else [],
-    )
+    places = {o.trial.config: genes for genes, o in tried.values()}
+    trials = [outcome.trial for outcome in outcomes.values() if not outcome.rejected]
+    genes = np.array([places[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
+    return Found(list(outcomes.values()), pooled(trials, space.features(genes), measurer.full))
 
 
 def _promising(

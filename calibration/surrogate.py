@@ -29,7 +29,8 @@ class GaussianProcess:
             values: What was measured [n].
             noise: Standard error of each value, above 0 [n].
             length_scales: To choose among.
-            noise_factors: To choose among, what `noise` is multiplied by: errors that all values share are none here.
+            noise_factors: To choose among, what `noise` is multiplied by: of configurations that answer the same
+                questions, a part of each error is common to all.
         """
         self._points, self._mean = points, values.mean()
         self._variance = values.var() + 1e-12

@@ -52,5 +52,5 @@ class SignificanceSample:
                 thresholds[layer] = float(threshold)
                 before = share
         if self._rule_layer is not None and alive is not None:
-            thresholds[self._rule_layer] = 1.0
+            thresholds[self._rule_layer] = 0.5  # significance is 0 or 1 there
         return LengthConfig((1.0,) * self._num_layers, tuple(thresholds))

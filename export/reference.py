@@ -95,7 +95,8 @@ class ReferenceModel(nn.Module):
         """
         layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
         scored = None if self.significance == "attention" else [int(layer) for layer in self.scorers]
-        length_config.check_layers(len(layers), scored)
+        ruled = [int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule)]
+        length_config.check_layers(len(layers), scored, ruled)
         batch, length = input_ids.shape
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()

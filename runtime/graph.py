@@ -16,7 +16,7 @@ from .length_config import LengthConfig
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, restore_logits, select_tokens
 from .patterns import Product
-from .scorer import ScorerWeights, score
+from .scorer import ScorerWeights, ruled_layers, score
 
 _KEPT = "kept_tokens."
 
@@ -50,13 +50,14 @@ def with_selection(
         the input of each token that went on; 0 for a filler.
 
     Raises:
-        LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer.
+        LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer, or by a
+            ratio where there is a rule.
         BundleFormatError: A node is not in the graph.
     """
     if length_config is None:
         selecting = tuple(range(num_layers) if scorers is None else sorted(scorers))
     else:
-        length_config.check_layers(num_layers, None if scorers is None else scorers.keys())
+        length_config.check_layers(num_layers, None if scorers is None else scorers.keys(), ruled_layers(scorers or {}))
         selecting = length_config.selecting_layers
     model = model.clone()
     if selecting:
@@ -114,7 +115,8 @@ class _Selection:
         self.results: list[ov.op.Result] = []
         self.mask: ov.Output
         self.origins: ov.Output | None = None
-        self.logits: ov.Output | None = None
+        self.all_states: ov.Output
+        self.fewer: list[tuple[ov.Output, ov.Output]] = []
         self.question: ov.Output
 
     def apply(self, selecting: tuple[int, ...]) -> None:
@@ -137,7 +139,7 @@ class _Selection:
         for layer in range(self.num_layers):
             selects = layer in selecting
             if selects:
-                self.restore(layer)
+                self.note_states(layer)
             if selects and self.scorers is None:
                 self.select_by_attention(layer)
             elif selects and self.scorers is not None:
@@ -145,7 +147,7 @@ class _Selection:
             if selects:
                 self.mask_later_attention(layer)
                 self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
-        self.restore(self.num_layers)
+        self.note_states(self.num_layers)
         self.finish()
 
     def input(self, name: str) -> ov.Output:
@@ -216,13 +218,17 @@ class _Selection:
         for later in range(layer + 1, self.num_layers):
             self.nodes[f"layer.{later}.attention"].input(3).replace_source_output(over_heads_and_queries)
 
-    def restore(self, layer: int) -> None:
-        """Write the logits of all rows that enter a layer to their places, over those of earlier layers."""
+    def note_states(self, layer: int) -> None:
+        """Rows that enter a layer, some of which do not leave it."""
         state = self.nodes[self.input_name(layer)].output(0)
-        self.logits = restore_logits(state, self.head, self.origins, self.logits)
+        if self.origins is None:
+            self.all_states = state
+        else:
+            self.fewer.append((state, self.origins))
 
     def finish(self) -> None:
+        logits = restore_logits(self.head, self.all_states, self.fewer)
         for target in self.nodes["logits"].output(0).get_target_inputs():
-            target.replace_source_output(self.logits)
+            target.replace_source_output(logits)
         self.model.add_results(self.results)
         self.model.validate_nodes_and_infer_types()

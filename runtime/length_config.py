@@ -85,12 +85,13 @@ class LengthConfig:
             raise LengthConfigError(f"{text!r} holds more than 1: token counts need their window, as in {text}@384")
         return cls(tuple(v / size for v in values))
 
-    def check_layers(self, num_layers: int, scored: Collection[int] | None = None) -> None:
+    def check_layers(self, num_layers: int, scored: Collection[int] | None = None, ruled: Collection[int] = ()) -> None:
         """Raise LengthConfigError unless this fits a model.
 
         Args:
             num_layers: Its layers; there must be one keep ratio for each.
-            scored: Its layers that have a scorer, if significance is learnt; no other layer may select.
+            scored: Its layers that have a scorer or a rule, if significance is learnt; no other layer may select.
+            ruled: Those that have a rule, which tells tokens to keep from those to drop and ranks neither.
         """
         if len(self.keep_ratios) != num_layers:
             raise LengthConfigError(
@@ -101,6 +102,12 @@ class LengthConfig:
             raise LengthConfigError(
                 f"layers {missing} should drop tokens but have no significance scorer; "
                 f"layers with one: {sorted(scored)}"
+            )
+        before = (1.0, *self.keep_ratios)
+        if by_ratio := [layer for layer in ruled if self.keep_ratios[layer] < before[layer]]:
+            raise LengthConfigError(
+                f"layers {by_ratio} should keep a share of their tokens, but drop the question's words by a rule, "
+                "which ranks no others; give them the ratio of the layer before, and a threshold of 0.5 to apply it"
             )
 
     @property

@@ -21,7 +21,7 @@ from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .scorer import ScorerWeights, load_scorers, macs_per_token
+from .scorer import ScorerWeights, load_scorers, macs_per_token, ruled_layers
 
 LENGTH_MULTIPLE = 8
 """Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
@@ -191,7 +191,7 @@ class LengthAdaptiveModel:
             return self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
-        length_config.check_layers(self.bundle.shape.num_layers, self._scorers)
+        length_config.check_layers(self.bundle.shape.num_layers, self._scorers, ruled_layers(self._scorers or {}))
         return length_config
 
     def __call__(
@@ -265,7 +265,6 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         def make() -> CompiledGraph:
-            fused = is_fused(self.bundle)
             try:
                 graph = with_selection(
                     self._plain,
@@ -273,8 +272,8 @@ class LengthAdaptiveModel:
                     num_layers=self.bundle.shape.num_layers,
                     num_heads=self.bundle.num_attention_heads,
                     scorers=self._scorers,
-                    multiple=kept_multiple(fused),
-                    fused=fused,
+                    multiple=kept_multiple(self.bundle),
+                    fused=is_fused(self.bundle),
                 )
                 return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
@@ -293,14 +292,14 @@ class LengthAdaptiveModel:
             )
 
 
-def kept_multiple(fused: bool) -> int:
-    """To a multiple of what kept lengths are padded up: ops of a fused graph prepare nothing for a length."""
-    return 1 if fused else LENGTH_MULTIPLE
-
-
 def is_fused(bundle: Bundle) -> bool:
     """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
     return bundle.quantization["precision"] == "int8" and ops.int16_attention()
+
+
+def kept_multiple(bundle: Bundle) -> int:
+    """Kept lengths are padded up to a multiple of this: 1 where no node behind a selection prepares kernels for one."""
+    return 1 if is_fused(bundle) and not bundle.quantization.get("fp32_linears") else LENGTH_MULTIPLE
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -8,6 +8,7 @@ import os
 from collections.abc import Sequence
 from functools import cache
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -142,18 +143,15 @@ def select_tokens(
 
 
 def restore_logits(
-    state: ov.Output,
-    head: npt.NDArray[np.float32],
-    origins: ov.Output | None = None,
-    before: ov.Output | None = None,
+    head: npt.NDArray[np.float32], state: ov.Output, fewer: Sequence[tuple[ov.Output, ov.Output]]
 ) -> ov.Output:
-    """Start and end logits of a layer's tokens, over those that earlier layers gave to all tokens.
+    """Start and end logits of all tokens, each from the last layer that had it.
 
     Args:
-        state: float32 [B, n, H].
         head: float32 [2, H + 1], for each logit its weights and, last, its bias.
-        origins: int32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
-        before: float32 [B, L, 2]. Without it and `origins` the state holds all tokens.
+        state: float32 [B, L, H], of all tokens.
+        fewer: For each layer that had fewer tokens its state, float32 [B, n, H], and their origins, int32 [B, n]: 1 +
+            where each token stood in the original input; 0 for one that stands nowhere.
 
     Returns:
         float32 [B, L, 2].
@@ -162,9 +160,7 @@ def restore_logits(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input is not as above.
     """
-    inputs = [state, opset13.constant(head).output(0)]
-    if origins is not None and before is not None:
-        inputs += [origins, before]
+    inputs = [opset13.constant(head).output(0), state, *chain.from_iterable(fewer)]
     return _factory(check_extension()).create("RestoreLogits", inputs, {}).output(0)
 
 

@@ -182,7 +182,7 @@ class Normalization:
             return None
         normal, gamma = producers(scaled)
         total, axes = producers(normal)
-        if total.get_type_name() != "Add" or axes.data.tolist() != [-1]:
+        if kinds(normal) != ["Add", "Constant"] or axes.data.tolist() != [-1]:
             return None
         return cls(total, gamma.data.ravel(), beta.data.ravel(), normal.get_attributes()["eps"])
 

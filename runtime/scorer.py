@@ -54,6 +54,11 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
     return dict(layers)
 
 
+def ruled_layers(scorers: Mapping[int, ScorerWeights]) -> list[int]:
+    """The layers that go by the rule."""
+    return [layer for layer, weights in scorers.items() if CONTEXT_RULE in weights]
+
+
 def _depth(weights: ScorerWeights) -> int:
     return sum(name.startswith("mix.") and name.endswith(".weight") for name in weights)
 

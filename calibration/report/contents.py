@@ -60,7 +60,7 @@ class NamedResult:
     Attributes:
         name: Its name.
         config: Its keep ratios and thresholds.
-        point: Its place in the picture of F1 against cost, measured as `Report.points` are.
+        point: Its place in the picture of F1 against cost, measured as `Report.front` is.
         f1: 0 to 100, as all scores.
         exact_match: Share of exact matches.
         difference: F1 minus that of `full` on the same questions, lower and upper end of its paired 95 %

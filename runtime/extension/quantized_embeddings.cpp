@@ -76,6 +76,8 @@ bool QuantizedEmbeddings::has_evaluate() const {
 bool QuantizedEmbeddings::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[ids_in].get_shape(), table = inputs[words_in].get_shape();
     const size_t length = shape[1], rows = shape[0] * length, width = table[1];
+    OPENVINO_ASSERT(inputs[types_in].get_shape() == shape, "QuantizedEmbeddings: types have shape ",
+                    inputs[types_in].get_shape(), " beside ids of shape ", shape);
     OPENVINO_ASSERT(length <= static_cast<size_t>(m_positions), "QuantizedEmbeddings: ", length,
                     " tokens are more than the ", m_positions, " positions");
     const int32_t *ids = inputs[ids_in].data<const int32_t>(), *types = inputs[types_in].data<const int32_t>();

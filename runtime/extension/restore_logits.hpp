@@ -6,16 +6,16 @@
 
 namespace dynamic_tinybert {
 
-/// Drop-and-restore: start and end logits of a layer's tokens, over those that earlier layers gave to all tokens.
+/// Drop-and-restore: start and end logits of all tokens, each from the last layer that had it.
 ///
 /// Inputs:
-/// - state: f32 [B, n, H].
 /// - head: f32 [2, H + 1], for each logit its weights and, last, its bias.
-/// - origins: i32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
-/// - before: f32 [B, L, 2], logits of the original input's tokens.
-/// Without the last two, state holds the original input's tokens.
+/// - state: f32 [B, L, H] of the original input's tokens.
+/// - for each layer that had fewer tokens, in order:
+///   - state: f32 [B, n, H].
+///   - origins: i32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
 ///
-/// Output: f32 [B, L, 2], `before` with the logits of `state` in the places of its tokens.
+/// Output: f32 [B, L, 2].
 class RestoreLogits : public ov::op::Op {
 public:
     OPENVINO_OP("RestoreLogits", "dynamic_tinybert");

@@ -22,6 +22,7 @@ from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.errors import CalibrationError, DataError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import evaluate
 from dynamic_tinybert.runtime.hub import default_bundle
+from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
 from tiny import tiny_bert, write_tiny_bundle
@@ -210,6 +211,21 @@ def test_trials_are_joined_by_their_numbers_of_questions() -> None:
     config = LengthConfig.full(2)
     both = joined(Trial(config, (100.0,), 10, 1), Trial(config, (0.0, 50.0, 50.0), 30, 3))
     assert (both.f1, both.macs, both.latency_ms) == (50, 25, 2.5)
+
+
+def test_the_rule_comes_behind_the_last_layer_but_one(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    questions = read_squad(write_data(tmp_path / "data.json", articles=3))
+    bert = tiny_bert(num_hidden_layers=4)
+    for name, layers, selecting in (("own", (1, 2), (1,)), ("rule", (1,), (1, 2))):
+        scorers = {layer: Scorer(32) for layer in layers}
+        source = open_bundle(write_tiny_bundle(tmp_path / name, bert, scorers=scorers))
+        for _ in range(2):  # made, and taken from the folder
+            file, sample, _ = learnt_significance(source, questions, tmp_path / f"fit {name}", 60.0, 0, trained=True)
+            config = sample.length_config(Schedule((1, 0.5, 0.5, 0.5)))
+            assert config.selecting_layers == selecting
+            assert list(sample.layers) == list(layers)
+            assert sorted(load_scorers(file)) == [1, 2]  # rules among them
 
 
 def test_trained_scorers_are_taken_as_they_are(tmp_path: Path) -> None:

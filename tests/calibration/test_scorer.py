@@ -157,6 +157,22 @@ def test_a_file_that_cannot_be_written_is_a_storage_error(tmp_path: Path) -> Non
         save_scorers({0: Scorer(HIDDEN, WIDTH)}, tmp_path / "nowhere" / "s.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("question", "real", "expected"),
+    [
+        ([[1, 1, 1, 1, 0, 0, 0]], [[1, 1, 1, 1, 1, 1, 0]], [[1, 0, 0, 1, 1, 1, 1]]),  # [CLS] who ? [SEP] me [SEP]
+        ([[1, 1, 1, 0], [1, 1, 1, 1]], [[1, 1, 1, 1], [1, 1, 1, 0]], [[1, 0, 1, 1], [1, 1, 1, 1]]),  # no context
+        ([[1, 0, 0]], [[1, 1, 1]], [[1, 1, 1]]),
+        ([[1]], [[1]], [[1]]),
+    ],
+)
+def test_the_rule_keeps_all_but_the_words_of_the_question(
+    question: list[list[int]], real: list[list[int]], expected: list[list[int]]
+) -> None:
+    found = ContextRule()(torch.empty(0), torch.tensor(question, dtype=torch.float32), torch.tensor(real).float())
+    assert found.tolist() == expected
+
+
 def test_rules_are_kept_beside_scorers(tmp_path: Path) -> None:
     torch.manual_seed(0)
     save_scorers({1: Scorer(HIDDEN, WIDTH), 2: ContextRule()}, tmp_path / "scorers.safetensors")

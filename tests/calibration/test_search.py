@@ -16,6 +16,7 @@ import pytest
 from dynamic_tinybert.calibration.front import front
 from dynamic_tinybert.calibration.journal import Journal
 from dynamic_tinybert.calibration.measuring import Measure, Measurer, Outcome
+from dynamic_tinybert.calibration.pooling import pooled
 from dynamic_tinybert.calibration.schedules import Schedule, ScheduleSpace
 from dynamic_tinybert.calibration.search import Progress, search
 from dynamic_tinybert.calibration.trial import Trial
@@ -58,6 +59,12 @@ def run(
         found = search(
             SPACE, to_config, measurer, seed=seed, max_evaluations=max_evaluations, deadline=deadline, progress=progress
         )
+    trials = [outcome.trial for outcome in found.outcomes if not outcome.rejected]
+    shares = [[1.0 if threshold is None else threshold for threshold in trial.config.thresholds] for trial in trials]
+    features = SPACE.features(np.log(shares).reshape(-1, NUM_LAYERS))
+    expected = pooled(trials, features, measurer.full)
+    assert [trial.config for trial in found.candidates] == [trial.config for trial in expected]
+    assert [trial.f1 for trial in found.candidates] == pytest.approx([trial.f1 for trial in expected], abs=1e-6)
     return measurer.full, found.outcomes
 
 

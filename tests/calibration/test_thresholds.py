@@ -37,6 +37,6 @@ def test_a_layer_that_keeps_what_it_gets_does_not_select() -> None:
 def test_the_rule_applies_wherever_tokens_are_dropped() -> None:
     significance, _ = sample(4)
     made = SignificanceSample(significance, 6, rule_layer=4)
-    assert made.length_config(Schedule((1, 0.5, 0.5, 0.2, 0.2, 0.2))).thresholds[4:] == (1.0, None)
+    assert made.length_config(Schedule((1, 0.5, 0.5, 0.2, 0.2, 0.2))).thresholds[4:] == (0.5, None)
     assert made.length_config(Schedule((1,) * 6)).selecting_layers == ()
     assert list(made.layers) == [1, 2, 3]

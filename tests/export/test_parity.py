@@ -25,7 +25,7 @@ CONFIGS = {
     "attention, steep": ("attention", (0.82, 0.65, 0.63, 0.41, 0.37, 0.09), ()),
     "learnt, ratios": ("learnt", (1, 0.9, 0.7, 0.5, 0.3, 0.12), ()),
     "learnt, thresholds": ("learnt", (1, 1, 0.9, 0.9, 0.9, 0.9), (None, 0.45, 0.5, 0.5, 0.52, 0.55)),
-    "learnt, thresholds and a rule": ("rule", (1, 1, 1, 1, 1, 1), (None, 0.45, None, 0.5, 1.0, None)),
+    "learnt, thresholds and a rule": ("rule", (1, 1, 1, 1, 1, 1), (None, 0.45, None, 0.5, 0.5, None)),
 }
 
 

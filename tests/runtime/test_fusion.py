@@ -11,6 +11,7 @@ from openvino import opset13
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
+from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import ops
@@ -44,7 +45,7 @@ def quantized(model: BertForQuestionAnswering) -> Mapping[str, QuantizedLinear]:
 
 def rewritten(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.Model:
     torch.manual_seed(0)
-    scorers = {layer: arrays(Scorer(WIDTH)) for layer in range(LAYERS)} if learnt else None
+    scorers = {0: arrays(Scorer(WIDTH)), 1: arrays(Scorer(WIDTH)), 2: arrays(ContextRule())} if learnt else None
     return with_selection(plain, config, num_layers=LAYERS, num_heads=HEADS, scorers=scorers, fused=fused)
 
 
@@ -72,8 +73,14 @@ def test_a_layer_is_four_nodes(model: BertForQuestionAnswering, quantized: Mappi
 
 @pytest.mark.parametrize(
     ("config", "learnt"),
-    [(FULL, False), (DROPPING, False), (DROPPING, True), (LengthConfig((1, 1, 1), (None, 0.5, None)), True)],
-    ids=["full", "attention", "learnt", "threshold"],
+    [
+        (FULL, False),
+        (DROPPING, False),
+        (DROPPING, True),
+        (LengthConfig((1, 1, 1), (None, 0.5, None)), True),
+        (LengthConfig((1, 1, 1), (None, 0.5, 0.5)), True),
+    ],
+    ids=["full", "attention", "learnt", "threshold", "rule"],
 )
 def test_computes_what_the_graph_computed_before(
     model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear], config: LengthConfig, learnt: bool

@@ -12,6 +12,7 @@ from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime import cpu
@@ -91,6 +92,29 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
             either(**batch, length_config=(0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize("elastic", [False, True])
+def test_a_rule_drops_the_words_of_the_question(tmp_path: Path, elastic: bool) -> None:
+    torch.manual_seed(0)
+    bert, scorers = tiny_bert(num_hidden_layers=4), {1: Scorer(32), 2: ContextRule()}
+    model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, bert, scorers=scorers), elastic=elastic)
+    config = LengthConfig((1, 1, 1, 1), (None, 0.5, 0.5, None))
+    batch = random_batch([64, 30], 100)
+    question = (batch["token_type_ids"] == 0) & (batch["attention_mask"] == 1)
+    output = model(**batch, length_config=config)
+    with torch.inference_mode():
+        tensors = {n: torch.from_numpy(a) for n, a in batch.items()}
+        expected = ReferenceModel(bert, "learnt", scorers)(**tensors, length_config=config)
+    real = batch["attention_mask"] == 1
+    np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
+    for row in range(2):
+        before, after = (set(output.kept_positions[layer][row].tolist()) - {64} for layer in (1, 2))
+        words = range(1, int(question[row].sum()) - 1)
+        assert len(words) > 1
+        assert before - after == set(words)
+    with pytest.raises(LengthConfigError, match=r"layers \[2\] should keep a share .* by a rule"):
+        model(**batch, length_config=(1, 0.5, 0.4, 0.4))
+
+
 def test_damaged_scorers_are_refused(tmp_path: Path, tiny: BertForQuestionAnswering) -> None:
     opened = open_bundle(write_tiny_bundle(tmp_path, tiny, scorers={1: Scorer(32)}))
     assert opened.scorers is not None
@@ -127,6 +151,8 @@ def test_a_row_does_not_depend_on_its_batch(model: LengthAdaptiveModel) -> None:
         ({"input_ids": [[1, 2], [3]]}, "not a rectangular array"),
         ({"input_ids": [[5, 100]]}, r"input_ids holds 100, which is outside 0\.\.99"),
         ({"input_ids": [[5, -1]]}, r"input_ids holds -1"),
+        ({"input_ids": np.array([[5, 2**63]], np.uint64)}, r"input_ids holds -9223372036854775808"),
+        ({"input_ids": [[5, 6]], "token_type_ids": [[0, -1]]}, "token_type_ids holds -1"),
         ({"input_ids": [[5, 6]], "attention_mask": [[1, 2]]}, r"attention_mask holds 2"),
         ({"input_ids": [[5, 6]], "attention_mask": [[0, 0]]}, "row 0 of attention_mask is all 0"),
         ({"input_ids": [[5, 6]], "attention_mask": [[1]]}, r"attention_mask has shape \(1, 1\)"),
@@ -137,6 +163,13 @@ def test_a_row_does_not_depend_on_its_batch(model: LengthAdaptiveModel) -> None:
 def test_bad_input_is_refused(model: LengthAdaptiveModel, inputs: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         model(**inputs)
+
+
+def test_any_integers_in_any_layout_will_do(model: LengthAdaptiveModel) -> None:
+    ids = np.arange(40).reshape(2, 20)
+    expected = model(ids, length_config="half").start_logits
+    for same in (ids.astype(np.int32), ids.astype(np.uint8), np.repeat(ids, 2, 1)[:, ::2], np.asfortranarray(ids)):
+        np.testing.assert_array_equal(model(same, length_config="half").start_logits, expected)
 
 
 @pytest.mark.parametrize(

@@ -16,27 +16,31 @@ def head_of(width: int) -> Array:
     return np.random.default_rng(width).standard_normal((2, width + 1), np.float32)
 
 
-def graph(width: int, *, restores: bool = True) -> ov.Model:
+def graph(width: int, layers: int = 2) -> ov.Model:
+    """All tokens' states, then states and origins of each of `layers`."""
     inputs = [opset15.parameter([-1, -1, width], np.float32)]
-    if restores:
-        inputs += [opset15.parameter([-1, -1], np.int32), opset15.parameter([-1, -1, 2], np.float32)]
+    for _ in range(layers):
+        inputs += [opset15.parameter([-1, -1, width], np.float32), opset15.parameter([-1, -1], np.int32)]
     state, *others = (node.output(0) for node in inputs)
-    return ov.Model([ops.restore_logits(state, head_of(width), *others)], inputs)
+    fewer = list(zip(others[::2], others[1::2], strict=True))
+    return ov.Model([ops.restore_logits(head_of(width), state, fewer)], inputs)
 
 
 def compiled(model: ov.Model) -> ov.CompiledModel:
     return ops.core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
 
 
-def random_inputs(batch: int, tokens: int, length: int, width: int) -> tuple[Array, Array, Array]:
-    """Each sequence keeps other tokens, in order; the last slots of some are fillers."""
-    generator = np.random.default_rng(tokens)
-    origins = np.zeros((batch, tokens), np.int32)
-    for b in range(batch):
-        count = max(0, tokens - b)
-        origins[b, :count] = 1 + np.sort(generator.choice(length, count, replace=False))
-    state, before = (generator.standard_normal((batch, *rest), np.float32) for rest in ((tokens, width), (length, 2)))
-    return state, origins, before
+def random_inputs(batch: int, length: int, tokens: list[int], width: int) -> list[Array]:
+    """In each layer each sequence has other tokens, in order; the last slots of some are fillers."""
+    generator = np.random.default_rng(length)
+    inputs: list[Array] = [generator.standard_normal((batch, length, width), np.float32)]
+    for slots in tokens:
+        origins = np.zeros((batch, slots), np.int32)
+        for b in range(batch):
+            count = max(0, slots - b)
+            origins[b, :count] = 1 + np.sort(generator.choice(length, count, replace=False))
+        inputs += [generator.standard_normal((batch, slots, width), np.float32), origins]
+    return inputs
 
 
 def logits_of(state: Array, width: int) -> Array:
@@ -46,26 +50,23 @@ def logits_of(state: Array, width: int) -> Array:
 
 
 @pytest.mark.parametrize("width", [1, 7, 8, 39, 384, 768])
-@pytest.mark.parametrize(("batch", "tokens", "length"), [(1, 1, 1), (1, 60, 171), (3, 9, 20)])
-def test_logits_go_to_where_their_tokens_stood(isa: str, batch: int, tokens: int, length: int, width: int) -> None:
-    state, origins, before = random_inputs(batch, tokens, length, width)
-    expected, untouched = before.astype(np.float64), np.ones(before.shape[:2], bool)
-    for b, i in zip(*np.nonzero(origins), strict=True):
-        expected[b, origins[b, i] - 1] = logits_of(state, width)[b, i]
-        untouched[b, origins[b, i] - 1] = False
-    found = compiled(graph(width))([state, origins, before])[0]
+@pytest.mark.parametrize(
+    ("batch", "length", "tokens"), [(1, 1, [1]), (1, 171, [90, 60, 20]), (3, 20, [13, 9]), (2, 9, [])]
+)
+def test_the_last_layer_that_had_a_token_gives_its_logits(
+    isa: str, batch: int, length: int, tokens: list[int], width: int
+) -> None:
+    inputs = random_inputs(batch, length, tokens, width)
+    expected = logits_of(inputs[0], width)
+    for state, origins in zip(inputs[1::2], inputs[2::2], strict=True):
+        for b, i in zip(*np.nonzero(origins), strict=True):
+            expected[b, origins[b, i] - 1] = logits_of(state, width)[b, i]
+    found = compiled(graph(width, len(tokens)))(inputs)[0]
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
-    np.testing.assert_array_equal(found[untouched], before[untouched])
-
-
-def test_without_origins_all_tokens_are_there(isa: str) -> None:
-    state = random_inputs(2, 17, 40, 64)[0]
-    found = compiled(graph(64, restores=False))([state])[0]
-    np.testing.assert_allclose(found, logits_of(state, 64), rtol=0, atol=1e-4)
 
 
 def test_survives_saving_and_loading(tmp_path: Path) -> None:
-    inputs = list(random_inputs(2, 9, 20, 64))
+    inputs = random_inputs(2, 20, [9, 5], 64)
     ov.save_model(graph(64), tmp_path / "model.xml", compress_to_fp16=False)
     loaded = compiled(ops.core().read_model(tmp_path / "model.xml"))
     np.testing.assert_array_equal(compiled(graph(64))(inputs)[0], loaded(inputs)[0])
@@ -73,10 +74,10 @@ def test_survives_saving_and_loading(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("origin", [-1, 21])
 def test_refuses_an_origin_outside_the_input(origin: int) -> None:
-    state, origins, before = random_inputs(1, 9, 20, 64)
-    origins[0, 4] = origin
+    inputs = random_inputs(1, 20, [9, 5], 64)
+    inputs[2][0, 4] = origin
     request = compiled(graph(64)).create_infer_request()
-    request.start_async([state, origins, before])  # with one thread, infer() loses the error
+    request.start_async(inputs)  # with one thread, infer() loses the error
     with pytest.raises(RuntimeError, match=f"origin {origin} is not among the 20 tokens"):
         request.wait()
 
@@ -84,14 +85,14 @@ def test_refuses_an_origin_outside_the_input(origin: int) -> None:
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        (([4, 8], [4], [4, 2]), r"the state has shape \[4,8\]"),
-        (([1, 4, 9], [1, 4], [1, 6, 2]), r"the head has shape \[2,9\]"),
-        (([1, 4, 8], [1, 5], [1, 6, 2]), r"origins has shape \[1,5\]"),
-        (([1, 4, 8], [1, 4], [1, 6, 3]), r"what was before has shape \[1,6,3\]"),
+        (([6, 8], [1, 4, 8], [1, 4]), r"a state \(input 1\) has shape \[6,8\]"),
+        (([1, 6, 9], [1, 4, 9], [1, 4]), r"the head \(input 0\) has shape \[2,9\]"),
+        (([1, 6, 8], [2, 4, 8], [2, 4]), r"a state \(input 2\) has shape \[2,4,8\]"),
+        (([1, 6, 8], [1, 4, 8], [1, 5]), r"an origin \(input 3\) has shape \[1,5\]"),
     ],
 )
 def test_refuses_wrong_shapes_when_the_graph_is_built(shapes: tuple[list[int], ...], message: str) -> None:
-    kinds = (np.float32, np.int32, np.float32)
-    state, origins, before = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
+    kinds = (np.float32, np.float32, np.int32)
+    every, state, origins = (opset15.parameter(s, k).output(0) for s, k in zip(shapes, kinds, strict=True))
     with pytest.raises(RuntimeError, match=f"RestoreLogits: {message}"):
-        ops.restore_logits(state, head_of(8), origins, before)
+        ops.restore_logits(head_of(8), every, [(state, origins)])
