@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
@@ -36,6 +36,7 @@ def test_front_holds_exactly_what_nothing_dominates(points: list[tuple[int, int]
     assert [t.latency_ms for t in found] == sorted(t.latency_ms for t in found)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 40), st.integers(2, 20))
 def test_of_a_long_front_some_are_taken_evenly(length: int, count: int) -> None:
     trials = [trial([float(i)], 1 + i) for i in range(length)]

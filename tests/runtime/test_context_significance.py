@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
@@ -32,6 +32,7 @@ def naive(question: list[int], real: list[int]) -> list[int]:
     return [int(protected[max(0, i - 1) : i + 2] != [1, 1, 1]) for i in range(len(question))]
 
 
+@settings(deadline=None)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=9, max_size=9), min_size=1, max_size=3)
 )
