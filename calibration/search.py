@@ -134,8 +134,8 @@ def search(
         idle = idle + 1 if len(outcomes) == count else 0
     places = {o.trial.config: genes for genes, o in tried.values()}
     trials = [outcome.trial for outcome in outcomes.values() if not outcome.rejected]
-    genes = np.array([places[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
-    return Found(list(outcomes.values()), pooled(trials, space.features(genes), measurer.full))
+    measured = np.array([places[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
+    return Found(list(outcomes.values()), pooled(trials, space.features(measured), measurer.full))
 
 
 def _promising(
