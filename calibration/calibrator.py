@@ -25,9 +25,9 @@ from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_siz
 
 from .data import read_calibration_data
 from .figures import measured_figures
-from .front import NAMED_LIMITS, choose_named, front, spread
+from .front import NAMED_LIMITS, choose_named, front
 from .journal import Journal
-from .latency import LatencyModel, fit_latency_model, measure_latency, spread_by_length
+from .latency import LatencyModel, fit_latency_model, measure_latency, spread, spread_by_length
 from .learnt import learnt_significance
 from .measuring import Measurer
 from .recalibrated import write_recalibrated

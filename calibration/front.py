@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from statistics import NormalDist
-
-import numpy as np
 
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 
@@ -27,12 +25,6 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
         if not found or trial.f1 > found[-1].f1 or (trial.f1, trial.latency_ms) == (found[-1].f1, found[-1].latency_ms):
             found.append(trial)
     return found
-
-
-def spread(trials: Sequence[Trial], count: int) -> list[Trial]:
-    """At most `count` trials of a front, evenly from its first to its last: measuring each takes many seconds."""
-    places = np.linspace(0, len(trials) - 1, min(len(trials), count))
-    return [trials[place] for place in places.round().astype(int)]
 
 
 def most_lost(trial: Trial, full: Trial) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +20,7 @@ from dynamic_tinybert.runtime.windows import Window
 
 Milliseconds = npt.NDArray[np.float64]
 Lengths = npt.NDArray[np.int64]
+Item = TypeVar("Item")
 Request = Callable[[int], object]
 """Runs the window of an index."""
 
@@ -170,11 +171,15 @@ def fit_latency_model(table: LatencyTable) -> LatencyModel:
     return LatencyModel(dict(zip(_TERMS, coefficients.tolist(), strict=True)), float(np.median(errors)))
 
 
+def spread(items: Sequence[Item], count: int) -> list[Item]:
+    """At most `count` of what is to be measured, evenly from the first to the last, these among them."""
+    places = np.linspace(0, len(items) - 1, min(count, len(items)))
+    return [items[place] for place in places.round().astype(int)]
+
+
 def spread_by_length(windows: Sequence[Window], count: int) -> list[Window]:
     """At most `count` windows, evenly through all sorted by length, the shortest and the longest among them."""
-    by_length = sorted(windows, key=len)
-    places = np.linspace(0, len(windows) - 1, min(count, len(windows)))
-    return [by_length[place] for place in places.round().astype(int)]
+    return spread(sorted(windows, key=len), count)
 
 
 def executed_lengths(model: LengthAdaptiveModel, config: LengthConfig, windows: Sequence[Window]) -> Lengths:

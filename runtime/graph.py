@@ -16,7 +16,7 @@ from .length_config import LengthConfig
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, restore_logits, select_tokens
 from .patterns import Product
-from .scorer import ScorerWeights, ruled_layers, score
+from .scorer import ScorerWeights, check_selection, score
 
 _KEPT = "kept_tokens."
 
@@ -57,7 +57,7 @@ def with_selection(
     if length_config is None:
         selecting = tuple(range(num_layers) if scorers is None else sorted(scorers))
     else:
-        length_config.check_layers(num_layers, None if scorers is None else scorers.keys(), ruled_layers(scorers or {}))
+        check_selection(length_config, num_layers, scorers)
         selecting = length_config.selecting_layers
     model = model.clone()
     if selecting:

@@ -21,7 +21,7 @@ from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .scorer import ScorerWeights, load_scorers, macs_per_token, ruled_layers
+from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
 
 LENGTH_MULTIPLE = 8
 """Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
@@ -191,7 +191,7 @@ class LengthAdaptiveModel:
             return self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
-        length_config.check_layers(self.bundle.shape.num_layers, self._scorers, ruled_layers(self._scorers or {}))
+        check_selection(length_config, self.bundle.shape.num_layers, self._scorers)
         return length_config
 
     def __call__(

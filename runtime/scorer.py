@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .errors import BundleCorruptError
+from .length_config import LengthConfig
 from .ops import context_significance, learnt_significance
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
@@ -52,6 +53,11 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
         if missing := needed - weights.keys():
             raise BundleCorruptError(f"{path}: the scorer of layer {layer} lacks {sorted(missing)}")
     return dict(layers)
+
+
+def check_selection(length_config: LengthConfig, num_layers: int, scorers: Mapping[int, ScorerWeights] | None) -> None:
+    """Raise LengthConfigError unless a configuration fits a model with these scorers; None: it goes by attention."""
+    length_config.check_layers(num_layers, None if scorers is None else scorers.keys(), ruled_layers(scorers or {}))
 
 
 def ruled_layers(scorers: Mapping[int, ScorerWeights]) -> list[int]:

@@ -120,18 +120,17 @@ AVX2 void look_around_avx2(const Neighbourhood& neighbourhood, const float* feat
                            size_t first, size_t last, float* to) {
     thread_local Buffer around;
     around.resize((last - first) * width);
-    for (size_t i = first; i < last;) {
-        const size_t together = last - i < 4 ? 1 : 4;
-        (together == 4 ? convolve<4> : convolve<1>)(neighbourhood, features, length, width, i,
-                                                    around.data() + (i - first) * width);
-        i += together;
-    }
+    size_t i = first;
+    for (; i + 4 <= last; i += 4)
+        convolve<4>(neighbourhood, features, length, width, i, around.data() + (i - first) * width);
+    for (; i < last; ++i)
+        convolve<1>(neighbourhood, features, length, width, i, around.data() + (i - first) * width);
     multiply(last - first, width, width, around.data(), width, {neighbourhood.mix, panel, width},
              to + first * width, width);
-    for (size_t i = first * width; i < last * width; i += width)
+    for (size_t at = first * width; at < last * width; at += width)
         for (size_t w = 0; w < width; w += 8) {
-            const __m256 mixed = _mm256_add_ps(_mm256_loadu_ps(to + i + w), _mm256_loadu_ps(neighbourhood.mix_bias + w));
-            _mm256_storeu_ps(to + i + w, _mm256_add_ps(_mm256_loadu_ps(features + i + w), relu(mixed)));
+            const __m256 mixed = _mm256_add_ps(_mm256_loadu_ps(to + at + w), _mm256_loadu_ps(neighbourhood.mix_bias + w));
+            _mm256_storeu_ps(to + at + w, _mm256_add_ps(_mm256_loadu_ps(features + at + w), relu(mixed)));
         }
 }
 

@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from dynamic_tinybert.calibration.front import choose_named, front, most_lost, spread
+from dynamic_tinybert.calibration.front import choose_named, front, most_lost
 from dynamic_tinybert.calibration.trial import Trial, joined
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -34,17 +34,6 @@ def test_front_holds_exactly_what_nothing_dominates(points: list[tuple[int, int]
     found = front(trials)
     assert sorted(map(id, found)) == sorted(id(t) for t in trials if not is_dominated(t, trials))
     assert [t.latency_ms for t in found] == sorted(t.latency_ms for t in found)
-
-
-@settings(deadline=None)
-@given(st.integers(0, 40), st.integers(2, 20))
-def test_of_a_long_front_some_are_taken_evenly(length: int, count: int) -> None:
-    trials = [trial([float(i)], 1 + i) for i in range(length)]
-    found = [int(t.f1) for t in spread(trials, count)]
-    assert len(found) == min(length, count)
-    assert found[:1] == list(range(length))[:1]
-    assert found[-1:] == list(range(length))[-1:]
-    assert all(abs(step - (length - 1) / (len(found) - 1)) < 1 for step in np.diff(found))
 
 
 def questions_losing(share: float, count: int = 400) -> list[float]:

@@ -18,6 +18,7 @@ from dynamic_tinybert.calibration.latency import (
     fit_latency_model,
     interleaved_ms,
     measure_latency,
+    spread,
     spread_by_length,
 )
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
@@ -270,3 +271,13 @@ def test_windows_are_spread_over_all_lengths(windows: list[Window], count: int) 
     assert lengths[0] == min(map(len, windows))
     if count > 1:
         assert lengths[-1] == max(map(len, windows))
+
+
+@settings(deadline=None)
+@given(st.integers(0, 40), st.integers(2, 20))
+def test_of_a_long_front_some_are_taken_evenly(length: int, count: int) -> None:
+    found = spread(range(length), count)
+    assert len(found) == min(length, count)
+    assert found[:1] == list(range(length))[:1]
+    assert found[-1:] == list(range(length))[-1:]
+    assert all(abs(step - (length - 1) / (len(found) - 1)) < 1 for step in np.diff(found))

@@ -13,8 +13,8 @@ from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import Scorer
 from dynamic_tinybert.calibration.scorer import ContextRule
-from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.export.parity import Batch, random_batch
+from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.compiled import CompiledGraph, CompiledGraphs
@@ -43,6 +43,12 @@ def model(bundle: Path) -> LengthAdaptiveModel:
     return LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
 
 
+def answered(reference: ReferenceModel, batch: Batch, config: LengthConfig) -> ReferenceOutput:
+    with torch.inference_mode():
+        output: ReferenceOutput = reference(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
+    return output
+
+
 @pytest.mark.parametrize("length_config", ["full", "half", (0.5, 0.5, 0.5), LengthConfig((1, 1, 1), (None, 6.0, 4.0))])
 @pytest.mark.parametrize("elastic", [False, True])
 def test_logits_and_kept_tokens_are_the_references(
@@ -53,8 +59,7 @@ def test_logits_and_kept_tokens_are_the_references(
     for lengths in ([1], [45], [128], [30, 77]):
         batch = random_batch(lengths, 100)
         output = model(**batch, length_config=length_config)
-        with torch.inference_mode():
-            expected = ReferenceModel(tiny)(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
+        expected = answered(ReferenceModel(tiny), batch, config)
         real = batch["attention_mask"] == 1
         np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
         np.testing.assert_allclose(output.end_logits[real], expected.end_logits.numpy()[real], atol=1e-4)
@@ -71,9 +76,7 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
     config = LengthConfig((1, 0.9, 0.8), (None, 0.5, 0.5))
     batch = random_batch([64, 30], 100)
     output = model(**batch, length_config=config)
-    with torch.inference_mode():
-        tensors = {n: torch.from_numpy(a) for n, a in batch.items()}
-        expected = ReferenceModel(tiny, "learnt", scorers)(**tensors, length_config=config)
+    expected = answered(ReferenceModel(tiny, "learnt", scorers), batch, config)
     real = batch["attention_mask"] == 1
     np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
     assert len(output.kept_positions) == 2
@@ -101,9 +104,7 @@ def test_a_rule_drops_the_words_of_the_question(tmp_path: Path, elastic: bool) -
     batch = random_batch([64, 30], 100)
     question = (batch["token_type_ids"] == 0) & (batch["attention_mask"] == 1)
     output = model(**batch, length_config=config)
-    with torch.inference_mode():
-        tensors = {n: torch.from_numpy(a) for n, a in batch.items()}
-        expected = ReferenceModel(bert, "learnt", scorers)(**tensors, length_config=config)
+    expected = answered(ReferenceModel(bert, "learnt", scorers), batch, config)
     real = batch["attention_mask"] == 1
     np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
     for row in range(2):
