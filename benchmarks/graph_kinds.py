@@ -3,8 +3,9 @@
     python benchmarks/graph_kinds.py BUNDLE DATA.json [--length TOKENS] [--json FILE]
 
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
-graph that has the configuration as inputs. With lengths padded to a multiple of 16, 8, 4 or 1, for one and for eight
-configurations (the bundle's, and some between them), each in a process of its own: a first pass over random windows
+graph that has the configuration as inputs. With inputs, and what selections keep, padded to a multiple of 16, 8 or 1
+("8, 1" is what the runtime does with INT8 graphs), for one and for eight configurations (the bundle's, and some between
+them), each in a process of its own: a first pass over random windows
 of DATA, in which graphs are compiled and kernels prepared, then passes that take turns. Memory is what the process
 holds beyond what it held before its first graph. Ratios are of sums over the windows, with the lowest and highest of
 the passes'.
@@ -34,8 +35,9 @@ from dynamic_tinybert.runtime.squad import read_squad
 
 from peers.measuring import windows_of
 
-KINDS = [(kind, multiple) for kind in ("dynamic", "elastic") for multiple in (16, 8, 4, 1)]
-KINDS.append(("static", 16))  # OpenVINO 2026.4.1 crashes in a static Gather of fewer than 16 of a sequence's tokens
+MULTIPLES = ((8, 1), (16, 16), (8, 8), (1, 1))  # of inputs, of what is kept; the first is the runtime's
+KINDS = [(kind, *multiples) for kind in ("dynamic", "elastic") for multiples in MULTIPLES]
+KINDS.append(("static", 16, 16))  # OpenVINO 2026.4.1 crashes in a static Gather of fewer than 16 of a sequence's tokens
 COUNTS = (1, 8)
 WARM_UP = 3
 Arrays = dict[str, np.ndarray]
@@ -52,7 +54,9 @@ def configurations(bundle: Bundle, count: int) -> list[LengthConfig]:
     return found[:count]
 
 
-def graphs(bundle: Bundle, kind: str, multiple: int, threads: int) -> Callable[[LengthConfig, int], ov.InferRequest]:
+def graphs(
+    bundle: Bundle, kind: str, kept_multiple: int, threads: int
+) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
     core, plain = ops.core(), ops.core().read_model(bundle.model_xml)
     scorers = load_scorers(bundle.scorers) if bundle.scorers else None
@@ -76,7 +80,7 @@ def graphs(bundle: Bundle, kind: str, multiple: int, threads: int) -> Callable[[
                 num_layers=bundle.shape.num_layers,
                 num_heads=bundle.num_attention_heads,
                 scorers=scorers,
-                multiple=multiple,
+                multiple=kept_multiple,
                 fused=is_fused(bundle),
             )
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
@@ -95,7 +99,7 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def serve(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -> None:
+def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
     """Print the seconds of a first pass and the memory after it, then those of one more for each line of input."""
     bundle = open_bundle(arguments.bundle)
     examples = read_squad(arguments.data)
@@ -107,7 +111,7 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -
     inputs = [padded(dict(stack_windows([window])), multiple, bundle.max_length) for window in windows]
     configs = configurations(bundle, count)
     before = resident_mib()
-    request_of = graphs(bundle, kind, multiple, arguments.threads)
+    request_of = graphs(bundle, kind, kept_multiple, arguments.threads)
 
     def one_pass() -> list[float]:
         seconds = []
@@ -131,8 +135,8 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, count: int) -
 class Kind:
     """A kind of graph at work in a process of its own."""
 
-    def __init__(self, kind: str, multiple: int, count: int) -> None:
-        command = [sys.executable, *sys.argv, "--only", kind, str(multiple), str(count)]
+    def __init__(self, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
+        command = [sys.executable, *sys.argv, "--only", kind, *map(str, (multiple, kept_multiple, count))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.configs = count
         self.mib = 0.0
@@ -158,15 +162,15 @@ class Kind:
         self.process.wait()
 
 
-def rows(found: dict[tuple[str, int], tuple[Kind, Kind]]) -> Iterator[str]:
+def rows(found: dict[tuple[str, int, int], tuple[Kind, Kind]]) -> Iterator[str]:
     _, base = found[KINDS[0]]
     base_seconds = np.sum(base.later, (1, 2))
-    for (kind, multiple), (one, many) in found.items():
+    for (kind, multiple, kept_multiple), (one, many) in found.items():
         seconds = np.sum(many.later, (1, 2))
         ratios = seconds / base_seconds
         of_full = np.array(many.later)[:, :, 0].sum(1) / np.array(base.later)[:, :, 0].sum(1)
         yield (
-            f"| {kind} | {multiple} | {1e3 * np.median(many.later):.2f} | "
+            f"| {kind} | {multiple}, {kept_multiple} | {1e3 * np.median(many.later):.2f} | "
             f"{seconds.sum() / base_seconds.sum():.3f} [{ratios.min():.3f}, {ratios.max():.3f}] | "
             f"{np.median(of_full):.3f} [{of_full.min():.3f}, {of_full.max():.3f}] | "
             f"{1e3 * np.mean(one.first):.1f} | {1e3 * np.mean(many.first):.1f} | "
@@ -183,19 +187,18 @@ def main() -> None:
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--only", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--only", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
-        kind, multiple, count = arguments.only
-        serve(arguments, kind, int(multiple), int(count))
+        kind, *numbers = arguments.only
+        serve(arguments, kind, *map(int, numbers))
         return
-    found: dict[tuple[str, int], tuple[Kind, Kind]] = {}
+    found: dict[tuple[str, int, int], tuple[Kind, Kind]] = {}
     started: list[Kind] = []
     try:
-        for kind, multiple in KINDS:
-            for count in COUNTS:
-                started.append(Kind(kind, multiple, count))
-            found[kind, multiple] = (started[-2], started[-1])
+        for kind, multiple, kept_multiple in KINDS:
+            started += [Kind(kind, multiple, kept_multiple, count) for count in COUNTS]
+            found[kind, multiple, kept_multiple] = (started[-2], started[-1])
         for number in range(arguments.passes):
             for one in started[:: 1 if number % 2 else -1]:
                 one.one_pass()
@@ -203,13 +206,13 @@ def main() -> None:
         for one in started:
             one.end()
     print(f"{cpu.name()}, {arguments.threads} threads, {arguments.windows} windows, OpenVINO {ov.__version__}")
-    print("| Graphs | Multiple | ms | time, x | `full`, x | first pass ms, 1 | 8 | MiB, 1 | MiB, 8 | x |")
+    print("| Graphs | Multiples | ms | time, x | `full`, x | first pass ms, 1 | 8 | MiB, 1 | MiB, 8 | x |")
     print("| --- | ---: | ---: | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     print(*rows(found), sep="\n")
     if arguments.json:
         raw = {
-            f"{kind} {multiple} {one.configs}": {"first": one.first, "later": one.later, "MiB": one.mib}
-            for (kind, multiple), pair in found.items()
+            f"{kind} {multiple} {kept_multiple} {one.configs}": {"first": one.first, "later": one.later, "MiB": one.mib}
+            for (kind, multiple, kept_multiple), pair in found.items()
             for one in pair
         }
         arguments.json.write_text(json.dumps(raw))

@@ -189,7 +189,7 @@ def stock_selection(ratio: float, significance: ov.Output, mask: ov.Output, leng
 
 def our_selection(ratio: float, significance: ov.Output, mask: ov.Output, length: ov.Output) -> Outputs:
     keep_ratio, threshold = (ops.constant(np.float32(bound)).output(0) for bound in (ratio, -np.inf))
-    return ours.select_tokens(significance, mask, length, keep_ratio, threshold, static=True)
+    return ours.select_tokens(significance, mask, length, keep_ratio, threshold, static=True)[:2]
 
 
 def selection(
