@@ -1,10 +1,11 @@
 """What ways to train selection gain: F1 at equal MACs after equal steps, beside fewer layers and shorter windows.
 
-    python benchmarks/training_variants.py CHECKPOINT DATA FOLDER [STEPS]
+    python benchmarks/training_variants.py CHECKPOINT DATA FOLDER [STEPS [QUESTIONS [VARIANT ...]]]
 
-Trains each variant for STEPS steps (by default 3000) of 16 windows on DATA/squad-style-train.json, and measures it on
-DATA/squad-search.json. FOLDER keeps the models and what was measured; a run that was interrupted goes on from there.
-Hours on a GPU, days on a few cores.
+Trains each variant (by default all) for STEPS steps (3000) of 16 windows of DATA/squad-style-train.json, without
+dropout, which takes a fifth of a CPU's time, and measures it on QUESTIONS questions (all) of DATA/squad-search.json.
+CHECKPOINT may have scorers, with which all variants begin that train some. FOLDER keeps the models and what was
+measured; a run that was interrupted goes on from there.
 """
 
 from __future__ import annotations
@@ -17,15 +18,21 @@ from time import perf_counter
 
 import numpy as np
 
+from dynamic_tinybert.calibration.latency import spread
+from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.bundle import TOKENIZER
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.measuring import Point
+from dynamic_tinybert.training.measuring import FrontMeter, Point, reference_of
 from dynamic_tinybert.training.plot import plot_fronts
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint
 FROZEN = 1e-12  # a learning rate with which nothing changes, but for scorers, which have their own
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, object]] = {
     "fine-tuned only, attention": {"objective": "fine-tune"},
     "LengthDrop, attention": {"objective": "length-drop"},
     "scorers alone, model frozen": {"objective": "front", "learning_rate": FROZEN},
@@ -40,17 +47,27 @@ VARIANTS = {
     **{f"windows of {n}": {"objective": "fine-tune", "max_seq_len": n} for n in (192, 128, 96)},
 }
 ONE_COST = ("layers", "windows")  # variants that are compared by their `full`
+LAST_SHARES = (0.7, 0.5, 0.35, 0.2, 0.11)
+SAMPLE = 256  # questions that thresholds are taken from
 
 
-def main(checkpoint: str, data: str, folder: str, steps: str = "3000") -> None:
+def main(checkpoint: str, data: str, folder: str, steps: str = "3000", questions: str = "", *names: str) -> None:
     Path(folder).mkdir(exist_ok=True)
+    limit = int(questions) if questions else None
     measured: dict[str, list[Point]] = {}
-    for name, variant in VARIANTS.items():
-        before, after, minutes = trained(checkpoint, Path(data), Path(folder, name.replace(" ", "-")), steps, variant)
-        measured.setdefault("before", before)  # the first variant has all layers and whole windows
-        measured[name] = after[:1] if any(word in name for word in ONE_COST) else after
+    for attention in (True, False):
+        name = "before, attention" if attention else "before, scorers"
+        measured[name] = front(checkpoint, Path(data), Path(folder, f"{name}.json"), limit, attention=attention)
+    for name in names or VARIANTS:
+        variant = VARIANTS[name]
+        output = Path(folder, name.replace(" ", "-"))
+        minutes = trained(checkpoint, Path(data), output, steps, variant)
+        one_cost = any(word in name for word in ONE_COST)
+        file = output.with_name(f"{output.name}.json")
+        size = variant.get("max_seq_len")
+        measured[name] = front(str(output), Path(data), file, limit, max_seq_len=size, only_full=one_cost)
         print(f"{name}: {minutes:.1f} minutes", file=sys.stderr)
-    full = measured["before"][0]
+    full = measured["before, attention"][0]
     print(f"{steps} steps of 16 windows; F1 on {len(full.question_f1)} questions of squad-search.json")
     print(f"| Variant | `full` | against before | {' | '.join(f'{cost}x' for cost in COSTS)} | own cost |")
     print(f"| --- | ---: | --- | {' | '.join('---:' for _ in COSTS)} | ---: |")
@@ -62,31 +79,48 @@ def main(checkpoint: str, data: str, folder: str, steps: str = "3000") -> None:
     plot_fronts(measured, Path(folder, "variants.svg"))
 
 
-def trained(
-    checkpoint: str, data: Path, output: Path, steps: str, variant: dict[str, object]
-) -> tuple[list[Point], list[Point], float]:
-    """What a variant gives before and after, and the minutes that it took; from its file if it was trained before."""
-    file = output.with_name(f"{output.name}.json")
-    if not file.exists():
-        started = perf_counter()
-        result = train(
+def trained(checkpoint: str, data: Path, output: Path, steps: str, variant: dict[str, object]) -> float:
+    """Train a variant, unless it was trained before; the minutes that it took, 0 where it was."""
+    started = perf_counter()
+    if not output.exists():
+        train(
             checkpoint,
             output,
             data / "squad-style-train.json",
-            options=TrainingOptions(max_steps=int(steps), batch_size=16, **variant),
+            options=TrainingOptions(max_steps=int(steps), batch_size=16, dropout=0.0, **variant),
             teacher=checkpoint if str(variant["objective"]).startswith("distill") else None,
-            validation=data / "squad-search.json",
             resume=True,
             say=lambda line: print(line, file=sys.stderr, flush=True),
         )
-        points = {
-            when: [point.to_dict() for point in front]
-            for when, front in (("before", result.before), ("after", result.after))
-        }
-        file.write_text(json.dumps({**points, "minutes": (perf_counter() - started) / 60}))
-    found = json.loads(file.read_text())
-    before, after = (list(map(Point.from_dict, found[when])) for when in ("before", "after"))
-    return before, after, found["minutes"]
+    return (perf_counter() - started) / 60
+
+
+def front(
+    checkpoint: str,
+    data: Path,
+    file: Path,
+    limit: int | None,
+    *,
+    attention: bool = False,
+    max_seq_len: object = None,
+    only_full: bool = False,
+) -> list[Point]:
+    """What a checkpoint gives, by its scorers if it has some; from `file` if it was measured before."""
+    if not file.exists():
+        loaded = load_checkpoint(checkpoint)
+        reference = reference_of(loaded.model, {} if attention else loaded.scorers)
+        scored = read_squad(data / "squad-search.json", require_answers=True)
+        scored = spread(scored, min(limit or len(scored), len(scored)))
+        sample = spread(read_squad(data / "squad-style-train.json"), SAMPLE)
+        tokenize = WindowTokenizer(loaded.folder / TOKENIZER)
+        longest = loaded.model.config.max_position_embeddings
+        meter = FrontMeter(tokenize, scored, sample, max_length=longest, max_seq_len=max_seq_len)
+        if only_full:
+            points = [meter.point(reference, "full", LengthConfig.full(loaded.model.config.num_hidden_layers))]
+        else:
+            points = meter.front(reference, last_shares=LAST_SHARES)
+        file.write_text(json.dumps([point.to_dict() for point in points]))
+    return list(map(Point.from_dict, json.loads(file.read_text())))
 
 
 def f1_at(points: Sequence[Point], macs: float) -> str:

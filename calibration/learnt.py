@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.scorer import ruled_layers
 from dynamic_tinybert.runtime.squad import Example
 
 from .fitting import fit_scorers, sample_significance
-from .scorer import ContextRule, Scorer, load_scorers, save_scorers
+from .scorer import Scorer, load_scorers, save_scorers, with_context_rule
 from .thresholds import SignificanceSample
 
 _SAMPLE = "sample.safetensors"
@@ -82,8 +82,7 @@ def learnt_significance(
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
-            save_scorers({**rules, **scorers}, partial / SCORERS)  # a layer's own scorer knows better than the rule
+            save_scorers(with_context_rule(scorers, num_layers), partial / SCORERS)
             save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}

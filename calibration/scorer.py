@@ -116,6 +116,12 @@ class ContextRule(nn.Module):
         return 1 - before * protected * after * has_context
 
 
+def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[int, Scorer | ContextRule]:
+    """Scorers, at least one, and behind them the rule in the last layer but one, unless a scorer knows better there."""
+    rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
+    return {**rules, **scorers}
+
+
 def scorer_weights(scorer: Scorer | ContextRule) -> ScorerWeights:
     """The tensors of a scorer as the runtime takes them."""
     return {name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()}

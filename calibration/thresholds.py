@@ -11,6 +11,9 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .schedules import Schedule
 
+RULE_THRESHOLD = 0.5
+"""Of a layer with a rule, where significance is 0 or 1."""
+
 
 class SignificanceSample:
     """The significance that scorers give to the tokens of some windows when nothing is dropped.
@@ -52,5 +55,5 @@ class SignificanceSample:
                 thresholds[layer] = float(threshold)
                 before = share
         if self._rule_layer is not None and alive is not None:
-            thresholds[self._rule_layer] = 0.5  # significance is 0 or 1 there
+            thresholds[self._rule_layer] = RULE_THRESHOLD
         return LengthConfig((1.0,) * self._num_layers, tuple(thresholds))

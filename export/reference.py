@@ -66,6 +66,12 @@ class ReferenceModel(nn.Module):
         self.significance = significance
         self.scorers = nn.ModuleDict({str(layer): scorer for layer, scorer in (scorers or {}).items()})
 
+    @property
+    def rule_layer(self) -> int | None:
+        """The layer that has a rule, if one has."""
+        ruled = (int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule))
+        return next(ruled, None)
+
     def forward(
         self,
         input_ids: Tensor,
@@ -95,8 +101,7 @@ class ReferenceModel(nn.Module):
         """
         layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
         scored = None if self.significance == "attention" else [int(layer) for layer in self.scorers]
-        ruled = [int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule)]
-        length_config.check_layers(len(layers), scored, ruled)
+        length_config.check_layers(len(layers), scored, [] if self.rule_layer is None else [self.rule_layer])
         batch, length = input_ids.shape
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()

@@ -23,6 +23,11 @@ def int8_products_saturate() -> bool:
     return not flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
+def trains_in_bfloat16() -> bool:
+    """Whether large products of bfloat16 are faster than those of f32 here."""
+    return bool(flags() & {"avx512_bf16", "amx_bf16"})
+
+
 def best_float_precision() -> str:
     """Precision for what is not INT8: bf16 only where AMX multiplies it, elsewhere it is slower than f32."""
     return "bf16" if "amx_bf16" in flags() else "f32"

@@ -17,7 +17,7 @@ from dynamic_tinybert.export.reference import ReferenceOutput
 from .answer_losses import soft_answer_loss
 from .batches import Batch, inputs_of
 from .objective import Moment
-from .scorers import SCORERS_FIRST, SelectiveObjective, context_of, scorer_loss
+from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
 _CONFIGURATIONS = 2  # of a step
 _SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
@@ -57,7 +57,7 @@ class FrontSampling(SelectiveObjective):
         num_layers, layers = self.model.config.num_hidden_layers, list(self.scorers())
         real = batch["attention_mask"].bool()
         values = {layer: full.significance[layer].detach()[real].float().cpu().numpy() for layer in layers}
-        sample = SignificanceSample(values, num_layers)
+        sample = SignificanceSample(values, num_layers, rule_layer=self.reference.rule_layer)
         random = np.random.default_rng([moment.seed, moment.step])
         for _ in range(_CONFIGURATIONS):
             config = sample.length_config(draw_schedule(num_layers, layers, random))
@@ -66,9 +66,8 @@ class FrontSampling(SelectiveObjective):
             losses["dropped"] = losses.get("dropped", 0) + loss
             if self._states:
                 losses["states"] = losses.get("states", 0) + state_loss(dropped, full) / _CONFIGURATIONS
-            if dropped.significance:
-                scored = self.scorer_weight * scorer_loss(dropped, target, context_of(batch))
-                losses["scorers"] = losses["scorers"] + scored / _CONFIGURATIONS
+            scored = self.scorer_loss(dropped, target, context_of(batch))
+            losses["scorers"] = losses["scorers"] + scored / _CONFIGURATIONS
         return losses
 
 

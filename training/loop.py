@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.errors import TrainingError
 from dynamic_tinybert.runtime.publish import writing
 
@@ -58,8 +59,8 @@ def run_steps(
 ) -> None:
     """Train an objective, from the last checkpoint in `checkpoints` if there is one.
 
-    Mixed precision (bfloat16, or float16 where the GPU lacks it) on a GPU; all cores on a CPU. The first SIGINT or
-    SIGTERM saves a checkpoint and ends the process, a second one ends it at once.
+    Mixed precision (bfloat16, or float16 on a GPU that lacks it) on a GPU, and on a CPU that multiplies bfloat16; all
+    cores on a CPU. The first SIGINT or SIGTERM saves a checkpoint and ends the process, a second one ends it at once.
 
     Args:
         objective: What to minimise; it is on the training's device afterwards.
@@ -77,7 +78,10 @@ def run_steps(
         SystemExit: It was terminated.
     """
     on_gpu = torch.cuda.is_available()
-    half = {"bf16" if torch.cuda.is_bf16_supported() else "fp16": True} if on_gpu else {}
+    if torch.cuda.is_bf16_supported() if on_gpu else cpu.trains_in_bfloat16():
+        half = {"bf16": True}
+    else:
+        half = {"fp16": True} if on_gpu else {}
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,  # the plan is all epochs

@@ -11,9 +11,10 @@ from typing import Any, cast
 import numpy as np
 import torch
 from tqdm import tqdm
+from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights
+from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights, with_context_rule
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.inference import WindowOutput, run_windows, stack_windows
@@ -98,9 +99,15 @@ class FrontMeter:
             for examples in (scored, sample)
         )
 
-    def front(self, reference: ReferenceModel, more: Mapping[str, LengthConfig] | None = None) -> list[Point]:
-        """Points of `full`, of the configurations with `LAST_SHARES` and of more by name."""
-        configs = self._configs(reference) | dict(more or {})
+    def front(
+        self,
+        reference: ReferenceModel,
+        more: Mapping[str, LengthConfig] | None = None,
+        *,
+        last_shares: Sequence[float] = LAST_SHARES,
+    ) -> list[Point]:
+        """Points of `full`, of the configurations with these last shares and of more by name."""
+        configs = self._configs(reference, last_shares) | dict(more or {})
         return [self.point(reference, name, c) for name, c in tqdm(configs.items(), desc="Measuring", disable=None)]
 
     def point(self, reference: ReferenceModel, name: str, config: LengthConfig) -> Point:
@@ -113,19 +120,26 @@ class FrontMeter:
             macs.append(sum(cost(len(window), output) for window, output in zip(windows, own, strict=True)))
         return Point(name, tuple(question_f1), fmean(macs), config.keep_ratios, config.thresholds)
 
-    def _configs(self, reference: ReferenceModel) -> dict[str, LengthConfig]:
+    def _configs(self, reference: ReferenceModel, last_shares: Sequence[float]) -> dict[str, LengthConfig]:
         num_layers = reference.model.config.num_hidden_layers
         configs = {"full": LengthConfig.full(num_layers)}
         if reference.significance == "attention":
-            for last in LAST_SHARES:
+            for last in last_shares:
                 configs[f"{last:g}"] = LengthConfig(falling_shares(num_layers, range(num_layers), last))
             return configs
         windows = [window for own in self._sample for window in own]
-        sample = SignificanceSample(_significance(reference, windows), num_layers)
-        for last in LAST_SHARES:
+        sample = SignificanceSample(_significance(reference, windows), num_layers, rule_layer=reference.rule_layer)
+        for last in last_shares:
             shares = falling_shares(num_layers, sorted(sample.layers), last)
             configs[f"{last:g}"] = sample.length_config(Schedule(shares))
         return configs
+
+
+def reference_of(model: BertForQuestionAnswering, scorers: Mapping[int, Scorer]) -> ReferenceModel:
+    """A model as deployed: by its scorers, if it has some, and the rule that calibration adds, or else by attention."""
+    if not scorers:
+        return ReferenceModel(model)
+    return ReferenceModel(model, "learnt", with_context_rule(scorers, model.config.num_hidden_layers)).to(model.device)
 
 
 def falling_shares(num_layers: int, selecting: Sequence[int], last: float) -> tuple[float, ...]:
@@ -142,7 +156,7 @@ def keeping_all(num_layers: int, scored: Sequence[int]) -> LengthConfig:
 
 def _significance(reference: ReferenceModel, windows: Sequence[Window]) -> dict[int, np.ndarray]:
     """By layer the significance of all real tokens when nothing is dropped."""
-    layers = [int(layer) for layer in reference.scorers]
+    layers = [int(layer) for layer in reference.scorers if int(layer) != reference.rule_layer]
     config = keeping_all(reference.model.config.num_hidden_layers, layers)
     found: dict[int, list[np.ndarray]] = {layer: [] for layer in layers}
     by_length = sorted(windows, key=len)

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer
 
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
 from dynamic_tinybert.export.reference import MASKED, restore, select, take
 
 from .batches import Batch, inputs_of
@@ -36,7 +36,7 @@ class RelaxedOutput:
 
 def relaxed_pass(
     model: BertForQuestionAnswering,
-    scorers: Mapping[int, Scorer],
+    scorers: Mapping[int, Scorer | ContextRule],
     thresholds: Mapping[int, Tensor],
     batch: Batch,
     *,
@@ -51,7 +51,7 @@ def relaxed_pass(
 
     Args:
         model: The model.
-        scorers: By layer.
+        scorers: By layer, maybe one of them a rule, by which tokens go on wholly or not at all.
         thresholds: Of the scorers' logits, by layer, scalars.
         batch: The windows.
         temperature: Of the chance: sigmoid((logit - threshold) / temperature), 1 for protected tokens.
@@ -73,8 +73,12 @@ def relaxed_pass(
         mask = MASKED * (~real).to(state) + gate.clamp(min=_LEAST_GATE).log()
         attended = layer.attention.output(layer.attention.self(state, mask[:, None, None])[0], state)
         if i in scorers:
-            score = scorers[i].logits(attended, protected.to(state), gate * real)
-            chance = torch.sigmoid((score - thresholds[i]) / temperature).masked_fill(protected, 1.0)
+            scorer = scorers[i]
+            if isinstance(scorer, ContextRule):
+                chance = scorer(attended, protected.to(state), real.to(state))
+            else:
+                score = scorer.logits(attended, protected.to(state), gate * real)
+                chance = torch.sigmoid((score - thresholds[i]) / temperature).masked_fill(protected, 1.0)
             if hard:
                 gate = gate * (1 + chance - chance.detach())
                 logits = restore(logits, positions, model.qa_outputs(state))

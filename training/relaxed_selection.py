@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .answer_losses import soft_answer_loss
@@ -59,7 +60,8 @@ class RelaxedSelection(SelectiveObjective):
         """The thresholds as they are."""
         num_layers = self.model.config.num_hidden_layers
         learnt = {int(layer): 1 / (1 + math.exp(-float(t.detach()))) for layer, t in self.thresholds.items()}
-        return LengthConfig((1.0,) * num_layers, tuple(learnt.get(layer) for layer in range(num_layers)))
+        rule = {layer: RULE_THRESHOLD for layer in [self.reference.rule_layer] if layer is not None}
+        return LengthConfig((1.0,) * num_layers, tuple((rule | learnt).get(layer) for layer in range(num_layers)))
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and `cost`."""
@@ -69,7 +71,7 @@ class RelaxedSelection(SelectiveObjective):
         hard = moment.share >= self._hard_from
         output = relaxed_pass(
             self.model,
-            self.scorers(),
+            self.deployed_scorers(),
             {int(layer): threshold for layer, threshold in self.thresholds.items()},
             batch,
             temperature=_TEMPERATURES[0] if hard else self._temperature(moment),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.fitting import WEIGHT_OF_KEPT, worth_keeping
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule, Scorer, with_context_rule
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 
 from .answer_losses import answer_loss
@@ -41,10 +42,9 @@ class SelectiveObjective(Objective):
         self.scorer_weight = scorer_weight
         width = model.config.hidden_size
         begun = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
-        own = {layer: _TrainedScorer(scorer) for layer, scorer in begun.items()}
-        self.scorer_of_layer = nn.ModuleDict({str(layer): scorer for layer, scorer in own.items()})
+        self.scorer_of_layer = nn.ModuleDict({str(layer): _TrainedScorer(scorer) for layer, scorer in begun.items()})
         # in a tuple, so that its weights, which are those above, are not counted twice
-        self._shared = (ReferenceModel(model, "learnt", own),)
+        self._shared = (ReferenceModel(model, "learnt", self.deployed_scorers()),)
 
     @property
     def reference(self) -> ReferenceModel:
@@ -54,6 +54,10 @@ class SelectiveObjective(Objective):
     def scorers(self) -> Mapping[int, Scorer]:
         """All of them."""
         return {int(layer): cast(Scorer, scorer) for layer, scorer in self.scorer_of_layer.items()}
+
+    def deployed_scorers(self) -> Mapping[int, Scorer | ContextRule]:
+        """All of them and the rule that calibration adds."""
+        return with_context_rule(self.scorers(), self.model.config.num_hidden_layers)
 
     def learning_rates(self) -> Mapping[str, float]:
         """That of the scorers."""
@@ -73,8 +77,12 @@ class SelectiveObjective(Objective):
             **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
         )
         target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
-        scored = self.scorer_weight * scorer_loss(full, target, context)
-        return full, target, {"answers": answer_loss(full, batch), "scorers": scored}
+        return full, target, {"answers": answer_loss(full, batch), "scorers": self.scorer_loss(full, target, context)}
+
+    def scorer_loss(self, output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
+        """`scorer_loss` of the layers with scorers, with its weight."""
+        seen = {layer: positions for layer, positions in output.entering.items() if layer != self.reference.rule_layer}
+        return self.scorer_weight * scorer_loss(replace(output, entering=seen), target, context)
 
 
 class _TrainedScorer(Scorer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -16,7 +16,6 @@ from transformers import BertForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.calibration.workplace import digest, workplace
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
@@ -31,7 +30,7 @@ from .batches import plan_batches
 from .data import answered_windows, read_answered
 from .depth import with_fewer_layers
 from .loop import LoopOptions, run_steps
-from .measuring import FrontMeter, Point
+from .measuring import FrontMeter, Point, reference_of
 from .objectives import check_vocabularies, make_objective
 from .options import TrainingOptions
 from .progress import STEP, Progress
@@ -130,7 +129,7 @@ def train(
             _set_dropout(bert, options.dropout)
         if torch.cuda.is_available():
             objective.cuda()
-        before = _measured(journal, "before", meter, _reference(bert, checkpoint.scorers), None)
+        before = _measured(journal, "before", meter, reference_of(bert, checkpoint.scorers), None)
         trained_on = f"{len(windows)} windows of {len(examples) - held_out} questions"
         say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")
         run_steps(
@@ -142,7 +141,7 @@ def train(
             Progress(journal, len(plan), say),
             checkpoint.copy_files,
         )
-        after = _measured(journal, "after", meter, _reference(bert, objective.scorers()), objective.learnt_config())
+        after = _measured(journal, "after", meter, reference_of(bert, objective.scorers()), objective.learnt_config())
         training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after)
         facts = {
             "base": name_of(checkpoint.source),
@@ -159,10 +158,6 @@ def train(
             checkpoint.copy_files(target)
             write_result(target, objective, training, facts)
     return training
-
-
-def _reference(bert: BertForQuestionAnswering, scorers: Mapping[int, Scorer]) -> ReferenceModel:
-    return ReferenceModel(bert, "learnt" if scorers else "attention", scorers).to(bert.device)
 
 
 def _measured(

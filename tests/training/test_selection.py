@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.scorer import Scorer, with_context_rule
+from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD, SignificanceSample
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -114,6 +115,25 @@ def test_a_hard_pass_is_the_deployed_model(batch: Batch) -> None:
     torch.testing.assert_close(actual.end_logits[real], expected.end_logits[real], rtol=0, atol=1e-5)
     shares = [float(share) * int(batch["attention_mask"].sum()) for share in actual.shares]
     assert shares == pytest.approx(kept)
+
+
+@pytest.mark.parametrize("hard", [True, False])
+def test_the_rule_drops_the_questions_words_in_training_as_when_deployed(batch: Batch, hard: bool) -> None:
+    """Four layers: the rule is in the third, behind the scorer of the first."""
+    model, own = tiny_bert(num_hidden_layers=4), {0: scorers(kernel_sizes=())[0]}
+    deployed = with_context_rule(own, 4)
+    assert deployed.keys() == {0, 2}
+    config = LengthConfig((1.0,) * 4, (-1.0, None, RULE_THRESHOLD, None))  # the scorer keeps everything
+    with torch.no_grad():
+        expected = ReferenceModel(model, "learnt", deployed)(**inputs_of(batch), length_config=config)
+        actual = relaxed_pass(model, deployed, {0: torch.tensor(-1e6)}, batch, temperature=1.0, hard=hard)
+    real = batch["attention_mask"] > 0
+    tolerance = 1e-5 if hard else 1e-2  # a soft mask's least gate is still attended to a little
+    torch.testing.assert_close(actual.start_logits[real], expected.start_logits[real], rtol=0, atol=tolerance)
+    words = (batch["attention_mask"] * (1 - batch["token_type_ids"])).sum(1) - 2  # but for [CLS] and [SEP]
+    dropped = [1 - float(share) for share in actual.shares]
+    assert dropped[:2] == pytest.approx([0, 0], abs=1e-6)
+    assert dropped[2:] == pytest.approx([float(words.sum() / real.sum())] * 2, abs=1e-3)
 
 
 def test_soft_masks_harden_to_the_hard_choice(batch: Batch) -> None:
@@ -231,6 +251,19 @@ def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> N
     if kind.startswith("front"):
         other = objective(batch, Moment(step=51, steps=100, seed=0))
         assert float(first["dropped"]) != float(other["dropped"])
+
+
+def test_only_scorers_learn_to_score(batch: Batch) -> None:
+    """The rule selects as well, but its significance is not compared with what is worth keeping."""
+    objective = FrontSampling(tiny_bert(num_hidden_layers=4), {0: scorers()[0]}).eval()
+    assert objective.reference.rule_layer == 2
+    config = LengthConfig((1.0,) * 4, (-1.0, None, RULE_THRESHOLD, None))
+    output = objective.reference(**inputs_of(batch), length_config=config)
+    assert output.entering.keys() == {0, 2}
+    target = torch.rand(batch["input_ids"].shape, generator=torch.Generator().manual_seed(0))
+    alone = replace(output, entering={0: output.entering[0]})
+    actual = objective.scorer_loss(output, target, context_of(batch))
+    assert torch.equal(actual, scorer_loss(alone, target, context_of(batch)))
 
 
 @pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
