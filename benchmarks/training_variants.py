@@ -30,24 +30,25 @@ from dynamic_tinybert.training.measuring import FrontMeter, Point, reference_of
 from dynamic_tinybert.training.plot import plot_fronts
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint
+SLOWLY = 2e-5  # a short training does not come back from more
 FROZEN = 1e-12  # a learning rate with which nothing changes, but for scorers, which have their own
 
 VARIANTS: dict[str, dict[str, object]] = {
-    "fine-tuned only, attention": {"objective": "fine-tune"},
-    "LengthDrop, attention": {"objective": "length-drop"},
+    "fine-tuned only": {"objective": "fine-tune", "learning_rate": SLOWLY},
+    "LengthDrop, attention": {"objective": "length-drop", "learning_rate": SLOWLY},
     "scorers alone, model frozen": {"objective": "front", "learning_rate": FROZEN},
-    "front": {"objective": "front"},
-    "front, states distilled": {"objective": "front-states"},
-    "straight-through, 2.0x": {"objective": "straight-through", "macs_fewer": 2.0},
-    "straight-through, 2.6x": {"objective": "straight-through", "macs_fewer": 2.6},
-    "soft masks, 2.0x": {"objective": "soft-masks", "macs_fewer": 2.0},
-    "soft masks, 2.6x": {"objective": "soft-masks", "macs_fewer": 2.6},
+    "front": {"objective": "front", "learning_rate": SLOWLY},
+    "front, scorers' weight 0.1": {"objective": "front", "learning_rate": SLOWLY, "scorer_weight": 0.1},
+    "front, states distilled": {"objective": "front-states", "learning_rate": SLOWLY},
+    "straight-through, 2.0x": {"objective": "straight-through", "learning_rate": SLOWLY, "macs_fewer": 2.0},
+    "straight-through, 2.6x": {"objective": "straight-through", "learning_rate": SLOWLY, "macs_fewer": 2.6},
+    "soft masks, 2.0x": {"objective": "soft-masks", "learning_rate": SLOWLY, "macs_fewer": 2.0},
+    "soft masks, 2.6x": {"objective": "soft-masks", "learning_rate": SLOWLY, "macs_fewer": 2.6},
     **{f"{n} layers": {"objective": "fine-tune", "num_layers": n} for n in (4, 3, 2)},
     **{f"{n} layers, distilled": {"objective": "distill-answers", "num_layers": n} for n in (4, 3, 2)},
     **{f"windows of {n}": {"objective": "fine-tune", "max_seq_len": n} for n in (192, 128, 96)},
 }
-ONE_COST = ("layers", "windows")  # variants that are compared by their `full`
-LAST_SHARES = (0.7, 0.5, 0.35, 0.2, 0.11)
+ONE_COST = ("layers", "windows", "only")  # variants that are compared by their `full`
 SAMPLE = 256  # questions that thresholds are taken from
 
 
@@ -118,7 +119,7 @@ def front(
         if only_full:
             points = [meter.point(reference, "full", LengthConfig.full(loaded.model.config.num_hidden_layers))]
         else:
-            points = meter.front(reference, last_shares=LAST_SHARES)
+            points = meter.front(reference, every=1 if reference.significance == "attention" else 2)
         file.write_text(json.dumps([point.to_dict() for point in points]))
     return list(map(Point.from_dict, json.loads(file.read_text())))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,6 +46,15 @@ class Schedule:
     """
 
     shares: tuple[float, ...]
+
+    @classmethod
+    def of_layers(cls, num_layers: int, share_after: Mapping[int, float]) -> Schedule:
+        """The schedule in which these layers select, by the share that each passes on."""
+        shares, before = [], 1.0
+        for layer in range(num_layers):
+            before = share_after.get(layer, before)
+            shares.append(before)
+        return cls(tuple(shares))
 
 
 class ScheduleSpace:

@@ -21,7 +21,7 @@ from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
 _CONFIGURATIONS = 2  # of a step
 _SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
-_LAST_SHARES = (0.08, 0.7)
+_LAST_SHARES = (0.13, 0.5)  # a tenth is the question; configurations that calibrations choose keep a third or less
 
 
 class FrontSampling(SelectiveObjective):
@@ -88,13 +88,8 @@ def state_loss(dropped: ReferenceOutput, full: ReferenceOutput) -> Tensor:
 
 
 def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Generator) -> Schedule:
-    """A schedule in which some of the layers select, down to a share from 0.08 to 0.7 whose logarithm is uniform."""
+    """A schedule in which some of the layers select, down to a share from 0.13 to 0.5 whose logarithm is uniform."""
     selecting = [layer for layer in sorted(layers) if random.random() < _SELECTS] or [max(layers)]
     lowest, highest = np.log(_LAST_SHARES)
     falls = random.uniform(lowest, highest) * random.dirichlet(np.full(len(selecting), 2.0)).cumsum()
-    share_after = dict(zip(selecting, np.exp(falls).tolist(), strict=True))
-    shares, before = [], 1.0
-    for layer in range(num_layers):
-        before = share_after.get(layer, before)
-        shares.append(before)
-    return Schedule(tuple(shares))
+    return Schedule.of_layers(num_layers, dict(zip(selecting, np.exp(falls).tolist(), strict=True)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from statistics import fmean
@@ -25,8 +25,12 @@ from dynamic_tinybert.runtime.spans import squad_answer
 from dynamic_tinybert.runtime.squad import Example, f1
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
-LAST_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
-"""Shares that the last selecting layer keeps, in a front; those of the layers before fall to them evenly."""
+ATTENTION_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
+"""Shares that the last layer keeps, in a front by attention; those of the layers before fall to them evenly."""
+
+LEARNT_SHARES = (0.5, 0.42, 0.36, 0.31, 0.27, 0.235, 0.205, 0.18, 0.155, 0.13)
+"""Shares that the last layer with a scorer keeps. The first keeps twice as many, as in configurations that calibrations
+choose; those between fall evenly."""
 
 _BATCH = 32
 
@@ -104,10 +108,10 @@ class FrontMeter:
         reference: ReferenceModel,
         more: Mapping[str, LengthConfig] | None = None,
         *,
-        last_shares: Sequence[float] = LAST_SHARES,
+        every: int = 1,
     ) -> list[Point]:
-        """Points of `full`, of the configurations with these last shares and of more by name."""
-        configs = self._configs(reference, last_shares) | dict(more or {})
+        """Points of `full`, of each `every`-th of a row of configurations, named by their last share, and of more."""
+        configs = self._configs(reference, every) | dict(more or {})
         return [self.point(reference, name, c) for name, c in tqdm(configs.items(), desc="Measuring", disable=None)]
 
     def point(self, reference: ReferenceModel, name: str, config: LengthConfig) -> Point:
@@ -120,18 +124,18 @@ class FrontMeter:
             macs.append(sum(cost(len(window), output) for window, output in zip(windows, own, strict=True)))
         return Point(name, tuple(question_f1), fmean(macs), config.keep_ratios, config.thresholds)
 
-    def _configs(self, reference: ReferenceModel, last_shares: Sequence[float]) -> dict[str, LengthConfig]:
+    def _configs(self, reference: ReferenceModel, every: int) -> dict[str, LengthConfig]:
         num_layers = reference.model.config.num_hidden_layers
         configs = {"full": LengthConfig.full(num_layers)}
         if reference.significance == "attention":
-            for last in last_shares:
-                configs[f"{last:g}"] = LengthConfig(falling_shares(num_layers, range(num_layers), last))
+            for last in ATTENTION_SHARES[::every]:
+                ratios = falling_shares(num_layers, range(num_layers), last ** (1 / num_layers), last)
+                configs[f"{last:g}"] = LengthConfig(ratios.shares)
             return configs
         windows = [window for own in self._sample for window in own]
         sample = SignificanceSample(_significance(reference, windows), num_layers, rule_layer=reference.rule_layer)
-        for last in last_shares:
-            shares = falling_shares(num_layers, sorted(sample.layers), last)
-            configs[f"{last:g}"] = sample.length_config(Schedule(shares))
+        for last in LEARNT_SHARES[::every]:
+            configs[f"{last:g}"] = sample.length_config(falling_shares(num_layers, sample.layers, 2 * last, last))
         return configs
 
 
@@ -142,11 +146,10 @@ def reference_of(model: BertForQuestionAnswering, scorers: Mapping[int, Scorer])
     return ReferenceModel(model, "learnt", with_context_rule(scorers, model.config.num_hidden_layers)).to(model.device)
 
 
-def falling_shares(num_layers: int, selecting: Sequence[int], last: float) -> tuple[float, ...]:
-    """Shares that fall by the same factor in each selecting layer, to `last` in the last one."""
-    return tuple(
-        last ** (sum(selector <= layer for selector in selecting) / len(selecting)) for layer in range(num_layers)
-    )
+def falling_shares(num_layers: int, selecting: Collection[int], first: float, last: float) -> Schedule:
+    """Shares that fall by the same factor from one selecting layer to the next; a single one keeps `last`."""
+    shares = np.geomspace(last, first, len(selecting))[::-1].tolist()
+    return Schedule.of_layers(num_layers, dict(zip(sorted(selecting), shares, strict=True)))
 
 
 def keeping_all(num_layers: int, scored: Sequence[int]) -> LengthConfig:

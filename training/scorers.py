@@ -22,7 +22,8 @@ from .objective import Moment, Objective
 SCORERS_FIRST = 0.1
 """Part of a training in which scorers learn from the model as it is, and nothing is dropped: new ones know nothing."""
 
-_LEARNING_RATE = 1e-3  # scorers are new, and small
+_LEARNING_RATE = 1e-3  # scorers are small
+_LEARNING_RATE_FITTED = 3e-4  # to go on from what they know
 _LEAST_CHANCE = 1e-6
 
 
@@ -40,6 +41,7 @@ class SelectiveObjective(Objective):
     ) -> None:
         super().__init__(model)
         self.scorer_weight = scorer_weight
+        self._scorers_rate = _LEARNING_RATE_FITTED if scorers else _LEARNING_RATE
         width = model.config.hidden_size
         begun = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
         self.scorer_of_layer = nn.ModuleDict({str(layer): _TrainedScorer(scorer) for layer, scorer in begun.items()})
@@ -61,7 +63,7 @@ class SelectiveObjective(Objective):
 
     def learning_rates(self) -> Mapping[str, float]:
         """That of the scorers."""
-        return {"scorer_of_layer.": _LEARNING_RATE}
+        return {"scorer_of_layer.": self._scorers_rate}
 
     def learn_from_full(self, batch: Batch, moment: Moment) -> tuple[ReferenceOutput, Tensor, dict[str, Tensor]]:
         """What all of these objectives begin with: a pass that keeps everything.

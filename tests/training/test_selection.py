@@ -177,8 +177,8 @@ def test_schedules_reach_from_mild_to_harsh_and_only_scored_layers_drop() -> Non
     random = np.random.default_rng(0)
     schedules = [draw_schedule(6, (0, 1, 3), random) for _ in range(300)]
     last = [schedule.shares[-1] for schedule in schedules]
-    assert 0.08 <= min(last) < 0.1
-    assert 0.6 < max(last) <= 0.7
+    assert 0.13 <= min(last) < 0.15
+    assert 0.45 < max(last) <= 0.5
     for schedule in schedules:
         assert list(schedule.shares) == sorted(schedule.shares, reverse=True)
         assert schedule.shares[2] == schedule.shares[1]
@@ -297,8 +297,8 @@ def test_trained_selection_beats_what_the_checkpoint_knew(
     assert len(dropped) == 45
     assert sum(dropped[-10:]) < sum(dropped[:10])
     after = {point.name: point for point in result.after}
-    assert after["0.42"].macs < after["0.6"].macs
-    assert after["0.6"].f1 > next(point.f1 for point in result.before if point.name == "0.6") + 10
+    assert after["0.27"].macs < after["0.42"].macs
+    assert after["0.42"].f1 > next(point.f1 for point in result.before if point.name == "0.42") + 10
     if objective == "front":
         assert "learnt" not in after
         return
