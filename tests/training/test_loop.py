@@ -4,15 +4,14 @@ import errno
 import json
 import signal
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
-from transformers import TrainingArguments
 
 from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.errors import StorageError, TrainingError
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import plan_batches
@@ -107,8 +106,9 @@ def steps_without_dropout(checkpoint: Path, windows: list[AnsweredWindow], folde
 def test_mixed_precision_goes_on_with_the_same_losses(
     tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(cpu, "trains_in_bfloat16", lambda: False)
     exact = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "exact")
-    monkeypatch.setattr("dynamic_tinybert.training.loop.TrainingArguments", partial(TrainingArguments, bf16=True))
+    monkeypatch.setattr(cpu, "trains_in_bfloat16", lambda: True)
     expected = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "undisturbed")
     assert expected[1] != exact[1]
     assert expected[1]["answers"] == pytest.approx(exact[1]["answers"], rel=0.05)
