@@ -5,10 +5,9 @@
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
 graph that has the configuration as inputs. With inputs, and what selections keep, padded to a multiple of 16, 8 or 1
 ("8, 1" is what the runtime does with INT8 graphs), for one and for eight configurations (the bundle's, and some between
-them), each in a process of its own: a first pass over random windows
-of DATA, in which graphs are compiled and kernels prepared, then passes that take turns. Memory is what the process
-holds beyond what it held before its first graph. Ratios are of sums over the windows, with the lowest and highest of
-the passes'.
+them), each in a process of its own: a first pass over random windows of DATA, in which graphs are compiled and kernels
+prepared, then passes that take turns. Memory is what the process holds beyond what it held before its first graph.
+Ratios are of sums over the windows, with the lowest and highest of the passes'.
 """
 
 from __future__ import annotations

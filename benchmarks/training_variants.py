@@ -48,7 +48,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     **{f"{n} layers, distilled": {"objective": "distill-answers", "num_layers": n} for n in (4, 3, 2)},
     **{f"windows of {n}": {"objective": "fine-tune", "max_seq_len": n} for n in (192, 128, 96)},
 }
-ONE_COST = ("layers", "windows", "only")  # variants that are compared by their `full`
+ONE_COST = ("fine-tune", "distill-answers")  # objectives of variants that are compared by their `full`
 SAMPLE = 256  # questions that thresholds are taken from
 
 
@@ -63,7 +63,7 @@ def main(checkpoint: str, data: str, folder: str, steps: str = "3000", questions
         variant = VARIANTS[name]
         output = Path(folder, name.replace(" ", "-"))
         minutes = trained(checkpoint, Path(data), output, steps, variant)
-        one_cost = any(word in name for word in ONE_COST)
+        one_cost = variant["objective"] in ONE_COST
         file = output.with_name(f"{output.name}.json")
         size = variant.get("max_seq_len")
         measured[name] = front(str(output), Path(data), file, limit, max_seq_len=size, only_full=one_cost)
@@ -111,7 +111,7 @@ def front(
         loaded = load_checkpoint(checkpoint)
         reference = reference_of(loaded.model, {} if attention else loaded.scorers)
         scored = read_squad(data / "squad-search.json", require_answers=True)
-        scored = spread(scored, min(limit or len(scored), len(scored)))
+        scored = spread(scored, limit or len(scored))
         sample = spread(read_squad(data / "squad-style-train.json"), SAMPLE)
         tokenize = WindowTokenizer(loaded.folder / TOKENIZER)
         longest = loaded.model.config.max_position_embeddings

@@ -23,8 +23,8 @@ def int8_products_saturate() -> bool:
     return not flags() & {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 
-def trains_in_bfloat16() -> bool:
-    """Whether large products of bfloat16 are faster than those of f32 here."""
+def multiplies_bfloat16() -> bool:
+    """Whether there are instructions for it, which make large products, as training has them, faster than f32."""
     return bool(flags() & {"avx512_bf16", "amx_bf16"})
 
 

@@ -78,10 +78,11 @@ def run_steps(
         SystemExit: It was terminated.
     """
     on_gpu = torch.cuda.is_available()
-    if torch.cuda.is_bf16_supported() if on_gpu else cpu.trains_in_bfloat16():
+    half = {}
+    if on_gpu:
+        half = {"bf16" if torch.cuda.is_bf16_supported() else "fp16": True}
+    elif cpu.multiplies_bfloat16():
         half = {"bf16": True}
-    else:
-        half = {"fp16": True} if on_gpu else {}
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,  # the plan is all epochs

@@ -60,8 +60,9 @@ class RelaxedSelection(SelectiveObjective):
         """The thresholds as they are."""
         num_layers = self.model.config.num_hidden_layers
         learnt = {int(layer): 1 / (1 + math.exp(-float(t.detach()))) for layer, t in self.thresholds.items()}
-        rule = {layer: RULE_THRESHOLD for layer in [self.reference.rule_layer] if layer is not None}
-        return LengthConfig((1.0,) * num_layers, tuple((rule | learnt).get(layer) for layer in range(num_layers)))
+        if self.reference.rule_layer is not None:
+            learnt[self.reference.rule_layer] = RULE_THRESHOLD
+        return LengthConfig((1.0,) * num_layers, tuple(learnt.get(layer) for layer in range(num_layers)))
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and `cost`."""

@@ -46,7 +46,8 @@ class SelectiveObjective(Objective):
         begun = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
         self.scorer_of_layer = nn.ModuleDict({str(layer): _TrainedScorer(scorer) for layer, scorer in begun.items()})
         # in a tuple, so that its weights, which are those above, are not counted twice
-        self._shared = (ReferenceModel(model, "learnt", self.deployed_scorers()),)
+        deployed = with_context_rule(self.scorers(), model.config.num_hidden_layers)
+        self._shared = (ReferenceModel(model, "learnt", deployed),)
 
     @property
     def reference(self) -> ReferenceModel:
@@ -59,7 +60,7 @@ class SelectiveObjective(Objective):
 
     def deployed_scorers(self) -> Mapping[int, Scorer | ContextRule]:
         """All of them and the rule that calibration adds."""
-        return with_context_rule(self.scorers(), self.model.config.num_hidden_layers)
+        return {int(layer): cast(Scorer | ContextRule, scorer) for layer, scorer in self.reference.scorers.items()}
 
     def learning_rates(self) -> Mapping[str, float]:
         """That of the scorers."""

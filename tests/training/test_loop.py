@@ -106,9 +106,9 @@ def steps_without_dropout(checkpoint: Path, windows: list[AnsweredWindow], folde
 def test_mixed_precision_goes_on_with_the_same_losses(
     tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "trains_in_bfloat16", lambda: False)
+    monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: False)
     exact = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "exact")
-    monkeypatch.setattr(cpu, "trains_in_bfloat16", lambda: True)
+    monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: True)
     expected = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "undisturbed")
     assert expected[1] != exact[1]
     assert expected[1]["answers"] == pytest.approx(exact[1]["answers"], rel=0.05)
