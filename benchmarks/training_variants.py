@@ -31,12 +31,11 @@ from dynamic_tinybert.training.plot import plot_fronts
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint
 SLOWLY = 2e-5  # a short training does not come back from more
-FROZEN = 1e-12  # a learning rate with which nothing changes, but for scorers, which have their own
 
 VARIANTS: dict[str, dict[str, object]] = {
     "fine-tuned only": {"objective": "fine-tune", "learning_rate": SLOWLY},
     "LengthDrop, attention": {"objective": "length-drop", "learning_rate": SLOWLY},
-    "scorers alone, model frozen": {"objective": "front", "learning_rate": FROZEN},
+    "scorers alone, model frozen": {"objective": "scorers", "learning_rate": 3e-4},
     "front": {"objective": "front", "learning_rate": SLOWLY},
     "front, scorers' weight 0.1": {"objective": "front", "learning_rate": SLOWLY, "scorer_weight": 0.1},
     "front, states distilled": {"objective": "front-states", "learning_rate": SLOWLY},

@@ -2,34 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceOutput
 
 from .answer_losses import soft_answer_loss
 from .batches import Batch, inputs_of
 from .objective import Moment
+from .operating_points import draw_configs
 from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
 _CONFIGURATIONS = 2  # of a step
-_SELECTS = 0.6  # chance of a layer with a scorer: each selection takes time, so that few layers select when deployed
-_LAST_SHARES = (0.13, 0.5)  # a tenth is the question; configurations that calibrations choose keep a third or less
 
 
 class FrontSampling(SelectiveObjective):
     """The answers of `full`, what it believes in for the scorers, and its answers for what is left by dropping.
 
-    Each step draws schedules. Their thresholds are those that keep the wanted shares of the batch, which is how
-    calibration finds them, so that some windows keep more than others; tokens are dropped by gathering, which makes
-    the step cheaper, too.
+    Each step draws configurations; tokens are dropped by gathering, which makes the step cheaper, too.
 
     Args:
         model: The model.
@@ -54,13 +48,7 @@ class FrontSampling(SelectiveObjective):
         full, target, losses = self.learn_from_full(batch, moment)
         if moment.share < SCORERS_FIRST:
             return losses
-        num_layers, layers = self.model.config.num_hidden_layers, list(self.scorers())
-        real = batch["attention_mask"].bool()
-        values = {layer: full.significance[layer].detach()[real].float().cpu().numpy() for layer in layers}
-        sample = SignificanceSample(values, num_layers, rule_layer=self.reference.rule_layer)
-        random = np.random.default_rng([moment.seed, moment.step])
-        for _ in range(_CONFIGURATIONS):
-            config = sample.length_config(draw_schedule(num_layers, layers, random))
+        for config in draw_configs(self.reference, full, batch, moment, _CONFIGURATIONS):
             dropped: ReferenceOutput = self.reference(**inputs_of(batch), length_config=config)
             loss = soft_answer_loss(dropped, full, batch) / _CONFIGURATIONS
             losses["dropped"] = losses.get("dropped", 0) + loss
@@ -85,11 +73,3 @@ def state_loss(dropped: ReferenceOutput, full: ReferenceOutput) -> Tensor:
         same = taught.take_along_dim(positions.clamp(max=taught.shape[1] - 1)[..., None], 1)
         losses.append(((states - same) ** 2)[kept].mean())
     return torch.stack(losses).mean()
-
-
-def draw_schedule(num_layers: int, layers: Sequence[int], random: np.random.Generator) -> Schedule:
-    """A schedule in which some of the layers select, down to a share from 0.13 to 0.5 whose logarithm is uniform."""
-    selecting = [layer for layer in sorted(layers) if random.random() < _SELECTS] or [max(layers)]
-    lowest, highest = np.log(_LAST_SHARES)
-    falls = random.uniform(lowest, highest) * random.dirichlet(np.full(len(selecting), 2.0)).cumsum()
-    return Schedule.of_layers(num_layers, dict(zip(selecting, np.exp(falls).tolist(), strict=True)))

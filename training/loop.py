@@ -147,6 +147,8 @@ class _Trainer(Trainer):
         own_rates = self._objective.learning_rates()
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self._objective.named_parameters():
+            if not parameter.requires_grad:
+                continue
             rate = next((r for start, r in own_rates.items() if name.startswith(start)), self.args.learning_rate)
             decay = _WEIGHT_DECAY if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)

@@ -17,6 +17,7 @@ from .objective import FineTuning, Objective
 from .options import TrainingOptions
 from .relaxed_selection import RelaxedSelection
 from .scorers import SCORERS_FIRST
+from .scorers_alone import ScorersAlone
 
 _HARDENED_AT = 0.7  # of a training with soft masks
 
@@ -48,6 +49,8 @@ def make_objective(
             return AnswerDistillation(model, teacher)
         case "length-drop":
             return LengthDrop(model, layer_dropout=options.layer_dropout)
+        case "scorers":
+            return ScorersAlone(model, scorers)
         case "front" | "front-states" as name:
             return FrontSampling(model, scorers, scorer_weight=options.scorer_weight, states=name == "front-states")
         case "straight-through" | "soft-masks" as name:

@@ -23,12 +23,14 @@ from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.answer_losses import answer_loss, soft_answer_loss
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.front_sampling import FrontSampling, draw_schedule, state_loss
+from dynamic_tinybert.training.front_sampling import FrontSampling, state_loss
 from dynamic_tinybert.training.measuring import keeping_all
 from dynamic_tinybert.training.objective import Moment
+from dynamic_tinybert.training.operating_points import draw_schedule
 from dynamic_tinybert.training.relaxed_pass import relaxed_pass
 from dynamic_tinybert.training.relaxed_selection import RelaxedSelection, share_of_macs
 from dynamic_tinybert.training.scorers import SelectiveObjective, context_of, scorer_loss
+from dynamic_tinybert.training.scorers_alone import ScorersAlone
 
 from tiny import tiny_bert
 
@@ -278,6 +280,34 @@ def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     assert all(output.dtype == torch.float32 for output in seen)
     assert all(loss.isfinite() for loss in losses.values())
     torch.stack(list(losses.values())).sum().backward()
+
+
+def test_scorers_alone_learn_what_the_other_ways_teach_them(batch: Batch) -> None:
+    """Of `full` and of what a drawn configuration leaves, which the scorers' part of `front` is for two."""
+    alone = ScorersAlone(tiny_bert(), scorers())
+    early, late = (alone(batch, Moment(step, steps=100, seed=0)) for step in (9, 50))
+    assert early.keys() == late.keys() == {"scorers"}
+    beside = selective("front", scorers())(batch, Moment(step=9, steps=100, seed=0))
+    torch.testing.assert_close(early["scorers"], beside["scorers"])
+    assert float(late["scorers"].detach()) != pytest.approx(float(early["scorers"].detach()))
+    late["scorers"].backward()
+    assert all(parameter.grad is None for parameter in alone.model.parameters())
+    for name, parameter in alone.scorer_of_layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_training_scorers_alone_leaves_the_model_as_it_was(
+    tiny_checkpoint: Path, questions: Path, tmp_path: Path
+) -> None:
+    options = TrainingOptions(objective="scorers", max_steps=40, batch_size=16, dropout=0.0)
+    result = train(tiny_checkpoint, tmp_path / "new", questions, options=options)
+    before, after = load_checkpoint(tiny_checkpoint), load_checkpoint(result.path)
+    assert after.scorers.keys() == {0}  # all layers but the last two
+    for name, tensor in before.model.state_dict().items():
+        assert torch.equal(tensor, after.model.state_dict()[name]), name
+    first, last = ([losses["scorers"] for losses in part] for part in (result.losses[:10], result.losses[-10:]))
+    assert sum(last) < sum(first)
 
 
 @pytest.mark.parametrize(
