@@ -49,8 +49,6 @@ class Scorer(nn.Module):
         self.input = nn.Linear(2 * hidden_size, width)
         self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
-        nn.init.orthogonal_(self.match_token.weight)  # the same turn for both: from the first step on, words of the
-        self.match_question.weight.data.copy_(self.match_token.weight)  # question are found in the context
         self.match = nn.Linear(heads, width, bias=False)
         self.convolution = nn.ModuleList(
             nn.Conv1d(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes

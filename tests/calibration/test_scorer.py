@@ -84,17 +84,6 @@ def test_significance_is_the_sigmoid_of_the_logits_plus_one_for_the_question(sco
     torch.testing.assert_close(scorer(state, question, real), 1 / (1 + torch.exp(-logits)) + question)
 
 
-def test_a_new_scorer_finds_words_of_the_question_in_the_context() -> None:
-    """A token is most like the question where it is one of its tokens."""
-    scorer, random = Scorer(64), torch.Generator().manual_seed(0)
-    question = torch.zeros(1, 12)
-    question[0, :4] = 1
-    state = torch.randn(1, 12, 64, generator=random)
-    state[0, 7] = state[0, 2]
-    likeness = scorer._likeness(state, question)[0, 4:].sum(1)
-    assert int(likeness.argmax()) == 7 - 4
-
-
 def test_is_differentiable(scorer: Scorer) -> None:
     torch.autograd.backward(scorer.logits(*random_input([9, 4], [3, 2])).sum())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scorer.parameters())
