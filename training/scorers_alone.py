@@ -19,7 +19,7 @@ from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 class ScorersAlone(SelectiveObjective):
     """What the model believes in, for its scorers, of everything and of what a sampled configuration leaves.
 
-    It needs a third of the time of objectives that train the model, too, and `full` stays what it was.
+    `full` stays what it was, and no gradient passes through the layers.
 
     Args:
         model: The model.
