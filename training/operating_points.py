@@ -28,18 +28,14 @@ def draw_configs(
 
     Args:
         reference: The model as it will be deployed.
-        full: What it gives for the batch when it keeps everything.
+        full: What it gives for the batch when it keeps everything, but asks its scorers.
         batch: The windows.
         moment: Decides what is drawn.
         count: How many to draw.
     """
     num_layers, rule_layer = reference.model.config.num_hidden_layers, reference.rule_layer
     real = batch["attention_mask"].bool()
-    significance = {
-        layer: values.detach()[real].float().cpu().numpy()
-        for layer, values in full.significance.items()
-        if layer != rule_layer
-    }
+    significance = {layer: values.detach()[real].float().cpu().numpy() for layer, values in full.significance.items()}
     sample = SignificanceSample(significance, num_layers, rule_layer=rule_layer)
     random = np.random.default_rng([moment.seed, moment.step])
     for _ in range(count):
