@@ -22,18 +22,17 @@ from .scorer import Scorer, load_scorers, save_scorers, with_context_rule
 from .thresholds import SignificanceSample
 
 _SAMPLE = "sample.safetensors"
-_ENOUGH_QUESTIONS = 12_000
+_ENOUGH_QUESTIONS = 90_000
 _MOST_PASSES = 10
 
 
 def learnt_significance(
     bundle: Bundle, examples: Sequence[Example], folder: Path, seconds: float, seed: int, *, trained: bool = False
 ) -> tuple[Path, SignificanceSample, str]:
-    """Fit scorers for all layers but the first and the last two, or take those of an interrupted run from `folder`.
+    """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
 
-    The first layer's attention has seen too little to tell what matters. Behind the last ones' selection so little is
-    left to compute that it does not pay for the scorer; but behind the last layer but one the words of the question are
-    no longer needed, which a rule finds.
+    Behind the last ones' selection so little is left to compute that it does not pay for the scorer; but behind the
+    last layer but one the words of the question are no longer needed, which a rule finds.
 
     Args:
         bundle: The bundle.
@@ -51,7 +50,7 @@ def learnt_significance(
         and a line that says what was done.
     """
     num_layers = bundle.shape.num_layers
-    layers = range(1, max(2, num_layers - 2))
+    layers = range(max(1, num_layers - 2))
     done = "Scorers are there from the interrupted run"
     if not folder.is_dir():
         scorers: Mapping[int, Scorer]
@@ -77,7 +76,7 @@ def learnt_significance(
             )
             scorers, significance = fit.scorers, fit.significance
             losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
-            done = f"Fitted scorers of layers 1 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
+            done = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
         partial = folder.with_name(f"{folder.name}.partial")
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)

@@ -36,10 +36,10 @@ class Scorer(nn.Module):
         self,
         hidden_size: int,
         width: int = 64,
-        kernel_sizes: Sequence[int] = (9, 17, 65),
+        kernel_sizes: Sequence[int] = (9, 17, 65, 65),
         *,
-        heads: int = 16,
-        head_size: int = 4,
+        heads: int = 4,
+        head_size: int = 32,
     ) -> None:
         super().__init__()
         if any(size % 2 == 0 for size in kernel_sizes):
@@ -49,9 +49,11 @@ class Scorer(nn.Module):
         self.input = nn.Linear(2 * hidden_size, width)
         self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
+        nn.init.orthogonal_(self.match_token.weight)  # the same turn for both: from the first step on, words of the
+        self.match_question.weight.data.copy_(self.match_token.weight)  # question are found in the context
         self.match = nn.Linear(heads, width, bias=False)
         self.convolution = nn.ModuleList(
-            nn.Conv1d(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
+            _Neighbourhood(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
         )
         self.mix = nn.ModuleList(nn.Linear(width, width) for _ in kernel_sizes)
         self.pool = nn.Linear(width, width, bias=False) if kernel_sizes else None
@@ -76,7 +78,7 @@ class Scorer(nn.Module):
         hidden = functional.relu(state @ by_state.T + (mean @ by_mean.T + self.input.bias) + matched)
         context = (real * (1 - question))[..., None]
         for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
-            mixed = mix(convolution((hidden * real[..., None]).mT).mT)
+            mixed = mix(convolution(hidden * real[..., None]))
             if self.pool is not None and k == len(self.mix) - 1:  # what competes with a token may be far from it
                 mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
             hidden = hidden + functional.relu(mixed)
@@ -96,6 +98,15 @@ class Scorer(nn.Module):
         likeness: Tensor = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
         of_question: Tensor = likeness.masked_fill(~there.any(3), 0.0)
         return of_question.mT
+
+
+class _Neighbourhood(nn.Conv1d):
+    """Depthwise convolution of features `[B, L, W]` over their positions."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        image, kernel = features.mT[:, :, None], self.weight[:, :, None]  # CPUs take a fraction of the time for images
+        padding = (0, self.kernel_size[0] // 2)
+        return functional.conv2d(image, kernel, self.bias, padding=padding, groups=self.groups)[:, :, 0].mT
 
 
 class ContextRule(nn.Module):

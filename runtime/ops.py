@@ -302,7 +302,7 @@ def learnt_significance(
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         scorer: float32 vector of its tensors, as `learnt_significance.hpp` lists them.
         width: Of the scorer, a multiple of 16.
-        heads: Ways in which a token may be like one of the question's, a multiple of 16.
+        heads: Ways in which a token may be like one of the question's.
         head_size: Numbers that are compared for each.
         kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
         int12: Project states with integers of 12 bits where the CPU does that faster than float32.

@@ -95,14 +95,10 @@ def score(
     """
     if CONTEXT_RULE in weights:
         return context_significance(question, mask)
-    match = _widened(weights["match.weight"])  # [W, heads]
-    head_size = len(weights["match_token.weight"]) // weights["match.weight"].shape[1]
+    match, of_token = weights["match.weight"], weights["match_token.weight"]  # [W, heads], [heads * head_size, H]
+    head_size = len(of_token) // match.shape[1]
     of_state, of_mean = np.split(weights["input.weight"], 2, axis=1)
-    of_token, of_question = (
-        weights[f"match_{of}.weight"].reshape(-1, head_size, of_state.shape[1]).swapaxes(0, 1)
-        for of in ("token", "question")
-    )
-    panels = [of_state, *(of_token / np.float32(math.sqrt(head_size))), *of_question, of_mean]
+    panels = [of_state, of_token / np.float32(math.sqrt(head_size)), weights["match_question.weight"], of_mean]
     tensors = [*(_panels(weight) for weight in panels), _widened(weights["input.bias"]), _widened(match.T)]
     kernel_sizes = []
     for k in range(_depth(weights)):

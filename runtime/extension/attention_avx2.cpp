@@ -79,12 +79,6 @@ void pack(const Head& head, float* packed) {
     }
 }
 
-AVX2 inline float max_of(__m256 v) {
-    __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
-    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
-    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
-}
-
 /// Turns a row of base-2 scores, a multiple of 16 long, into 2^(score - largest); returns one over their sum.
 AVX2 float exponentiate(float* row, size_t columns) {
     __m256 largest[2] = {_mm256_loadu_ps(row), _mm256_loadu_ps(row + 8)};

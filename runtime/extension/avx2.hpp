@@ -76,6 +76,12 @@ AVX2 inline float sum_of(__m256 v) {
     return _mm_cvtss_f32(_mm_add_ss(half, _mm_movehdup_ps(half)));
 }
 
+AVX2 inline float max_of(__m256 v) {
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
+}
+
 /// 2^x for x <= 0, to a relative 1e-7; exactly 0 below 2^-126.5. NaN stays NaN.
 AVX2 inline __m256 exp2_of_nonpositive(__m256 x) {
     x = _mm256_max_ps(_mm256_set1_ps(-127.0f), x);

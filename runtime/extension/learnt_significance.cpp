@@ -24,11 +24,11 @@ struct Scratch {
     Floats mean;         // [B, H]: of the question's states
     Floats bias;         // [B, W]: what the question as a whole adds
     Floats question;     // [B, L, H]: states of the question's tokens, then unused rows
-    Floats compared;     // [B, L, components]: what these are compared by
-    Floats projected;    // [B, L, W + components]
+    Floats asked;        // [B, L + 15, compared]: what these are compared by, see FirstLayer
+    Floats projected;    // [B, L, W + compared]
     Floats features[2];  // [B, L, W]: what one step reads and the next one writes
     Floats mix_bias;     // [B, W]: of the last neighbourhood, which sees all of the context
-    std::vector<size_t> num_question;  // [B]
+    std::vector<size_t> num_question;  // [B]: rows of `question` that are used
 };
 
 /// Copies the states of the question's tokens and averages them, to zeros if there are none; returns their number.
@@ -71,6 +71,17 @@ void pool_context(const float* features, const float* question, const float* mas
             to[w] += largest[k] * pool[k * width + w];
 }
 
+/// Puts 16 columns, the first of them being `first`, of what the question's tokens are compared by in their place.
+void place_asked(const float* compared, size_t num_question, size_t first, const FirstLayer& layer, float* asked) {
+    for (size_t c = first; c < std::min(first + scorer_columns, layer.heads * layer.head_size); ++c) {
+        const size_t head = c / layer.head_size, of_head = c % layer.head_size;
+        float* to = asked + (head * layer.num_asked * layer.head_size) + of_head * scorer_columns;
+        for (size_t j = 0; j < layer.num_asked; j += scorer_columns, to += layer.head_size * scorer_columns)
+            for (size_t lane = 0; lane < scorer_columns; ++lane)
+                to[lane] = compared[std::min(j + lane, num_question - 1) * scorer_columns + c - first];
+    }
+}
+
 float dot(const float* a, const float* b, size_t width) {
     float sums[scorer_columns] = {};  // independent of each other, so that they fit into vectors
     for (size_t w = 0; w < width; w += scorer_columns)
@@ -103,8 +114,13 @@ std::shared_ptr<ov::Node> LearntSignificance::clone_with_new_inputs(const ov::Ou
     return copy;
 }
 
+/// Panels of what tokens are compared by.
+size_t LearntSignificance::compared_panels() const {
+    return (m_heads * m_head_size + scorer_columns - 1) / scorer_columns;
+}
+
 size_t LearntSignificance::num_panels() const {
-    return 2 * (m_width + m_heads * m_head_size) / scorer_columns;
+    return 2 * (m_width / scorer_columns + compared_panels());
 }
 
 /// Floats of the scorer's tensors together.
@@ -123,9 +139,8 @@ void LearntSignificance::validate_and_infer_types() {
                     " inputs; give state, question, mask and the scorer's tensors");
     OPENVINO_ASSERT(m_width > 0 && m_width % scorer_columns == 0, "LearntSignificance: width ", m_width,
                     " is not a multiple of ", scorer_columns, "; fill the scorer up with zeros");
-    OPENVINO_ASSERT(m_heads > 0 && m_heads % scorer_columns == 0 && m_head_size > 0, "LearntSignificance: ", m_heads,
-                    " heads of ", m_head_size, " numbers; give a multiple of ", scorer_columns,
-                    " heads, filled up with zeros, and at least one number");
+    OPENVINO_ASSERT(m_heads > 0 && m_head_size > 0, "LearntSignificance: ", m_heads, " heads of ", m_head_size,
+                    " numbers; give at least one of each");
     for (int64_t size : m_kernel_sizes)
         OPENVINO_ASSERT(size > 0 && size % 2 == 1, "LearntSignificance: a convolution sees ", size,
                         " tokens; it must be an odd number, to centre on one");
@@ -176,7 +191,8 @@ bool LearntSignificance::has_evaluate() const {
 bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[state_in].get_shape();
     const size_t batch = shape[0], length = shape[1], hidden = shape[2];
-    const size_t width = m_width, panels = width / scorer_columns, components = m_heads * m_head_size;
+    const size_t width = m_width, panels = width / scorer_columns;
+    const size_t stride = width + compared_panels() * scorer_columns;
     const float* state = inputs[state_in].data<const float>();
     const float* question = inputs[question_in].data<const float>();
     const float* mask = inputs[mask_in].data<const float>();
@@ -193,8 +209,8 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
     scratch.bias.resize(batch * width);
     scratch.mix_bias.resize(batch * width);
     scratch.question.resize(batch * length * hidden);
-    scratch.compared.resize(batch * length * components);
-    scratch.projected.resize(batch * length * (width + components));
+    scratch.asked.resize(batch * (length + scorer_columns - 1) * m_heads * m_head_size);
+    scratch.projected.resize(batch * length * stride);
     scratch.num_question.resize(batch);
     for (Floats& features : scratch.features)
         features.resize(batch * length * width);
@@ -218,9 +234,22 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
                 gather_question(state + b * length * hidden, question + b * length, mask + b * length, length, hidden,
                                 scratch.question.data() + b * length * hidden, scratch.mean.data() + b * hidden);
         const float *bias = scorer.take(width), *match = scorer.take(m_heads * width);
-        const size_t compared_panels = components / scorer_columns;
-        const size_t of_question = panels + compared_panels, of_mean = of_question + compared_panels;
+        const size_t of_question = panels + compared_panels(), of_mean = of_question + compared_panels();
+        const auto asked = [&](size_t b) {
+            return scratch.asked.data() + b * (length + scorer_columns - 1) * m_heads * m_head_size;
+        };
+        const auto first_layer = [&](size_t b) {
+            const size_t num_asked = (scratch.num_question[b] + scorer_columns - 1) / scorer_columns * scorer_columns;
+            return FirstLayer{scratch.bias.data() + b * width,
+                              asked(b),
+                              match,
+                              num_asked,
+                              static_cast<size_t>(m_heads),
+                              static_cast<size_t>(m_head_size),
+                              stride};
+        };
         tbb::parallel_for(of_question, weights.count, [&](size_t panel) {
+            thread_local Floats compared;
             for (size_t b = 0; b < batch; ++b) {
                 if (panel >= of_mean) {
                     const size_t at = (panel - of_mean) * scorer_columns;
@@ -229,26 +258,21 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
                     for (size_t w = 0; w < scorer_columns; ++w)
                         to[w] += bias[at + w];
                 } else {
-                    m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden,
-                                       scratch.num_question[b],
-                                       scratch.compared.data() + b * length * components +
-                                           (panel - of_question) * scorer_columns,
-                                       components);
+                    const size_t rows = scratch.num_question[b];
+                    compared.resize(rows * scorer_columns);
+                    m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden, rows,
+                                       compared.data(), scorer_columns);
+                    place_asked(compared.data(), rows, (panel - of_question) * scorer_columns, first_layer(b), asked(b));
                 }
             }
         });
         Floats *features = &scratch.features[0], *next = &scratch.features[1];
         for_blocks(*features, [&](size_t b, size_t first, size_t last) {
-            const FirstLayer layer{scratch.bias.data() + b * width,
-                                   scratch.compared.data() + b * length * components,
-                                   match,
-                                   scratch.num_question[b],
-                                   static_cast<size_t>(m_heads),
-                                   components};
-            float* projected = scratch.projected.data() + (b * length + first) * (width + components);
+            float* projected = scratch.projected.data() + (b * length + first) * stride;
             m_kernels->project(weights, 0, of_question, state + (b * length + first) * hidden, last - first, projected,
-                               width + components);
-            m_kernels->features(layer, projected, last - first, width, features->data() + (b * length + first) * width);
+                               stride);
+            m_kernels->features(first_layer(b), projected, last - first, width,
+                                features->data() + (b * length + first) * width);
         });
         for (size_t stage = 0; stage < m_kernel_sizes.size(); ++stage) {
             Neighbourhood neighbourhood{};

@@ -18,9 +18,9 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 ///
 /// Inputs, all f32: state [B, L, H]; question [B, L], 1 for protected tokens, else 0; mask [B, L], exactly 0 for
 /// a real token; and the scorer's tensors of width W, one behind the other (few inputs: OpenVINO prepares each of
-/// them at every call): weights in panels [H, 16], of the state (W / 16), of what a token is compared by, for each
-/// component of a head (heads / 16, divided by sqrt(head_size)), of what the question's tokens are compared by (as
-/// many), and of the mean of their states (W / 16); a bias [W]; weights of the likeness [heads, W]; for each
+/// them at every call): weights in panels [H, 16], of the state (W / 16), of what a token is compared by, one
+/// head after the other (heads * head_size / 16, divided by sqrt(head_size)), of what the question's tokens are compared
+/// by (as many), and of the mean of their states (W / 16); a bias [W]; weights of the likeness [heads, W]; for each
 /// neighbourhood a convolution [K, W], its bias [W], a mixing matrix [W, W] with a row for each input, its bias [W], and
 /// for the last one another such matrix for the largest features of the context; weights [W] and bias [1] of the output.
 ///
@@ -29,8 +29,8 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 ///
 /// Attributes:
 /// - width: W, a multiple of 16.
-/// - heads: a multiple of 16.
-/// - head_size: components of each.
+/// - heads: ways in which a token may be like one of the question's.
+/// - head_size: numbers that are compared for each.
 /// - kernel_sizes: K of each neighbourhood, odd.
 /// - int12: project states with integers of 12 bits where this CPU does that faster than f32; elsewhere nothing changes.
 class LearntSignificance : public ov::op::Op {
@@ -46,6 +46,7 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    size_t compared_panels() const;
     size_t num_panels() const;
     size_t scorer_size(size_t hidden) const;
     std::shared_ptr<const Floats> packed(const float* columns, size_t hidden) const;

@@ -3,7 +3,6 @@
 #include <tbb/cache_aligned_allocator.h>
 
 #include <algorithm>
-#include <limits>
 #include <vector>
 
 #include "avx2.hpp"
@@ -34,18 +33,25 @@ void project(const ScorerPanels& panels, size_t first, size_t count, const float
     multiply(rows, count * panel, panels.depth, state, panels.depth, packed_panels(columns, panels.depth), to, stride);
 }
 
-/// to[heads] of one token
-AVX2 void liken(const float* token, const FirstLayer& first, float* to) {
-    for (size_t head = 0; head < first.heads; head += 8) {
-        __m256 most = _mm256_set1_ps(first.num_question ? -std::numeric_limits<float>::infinity() : 0.0f);
-        const float* question = first.question + head;
-        for (size_t j = 0; j < first.num_question; ++j, question += first.components) {
-            __m256 sum = _mm256_setzero_ps();
-            for (size_t c = 0; c < first.components; c += first.heads)
-                sum = _mm256_fmadd_ps(_mm256_loadu_ps(token + head + c), _mm256_loadu_ps(question + c), sum);
-            most = _mm256_max_ps(sum, most);
+/// to[rows, heads]: how like each token is to the question
+AVX2 void liken(const FirstLayer& first, const float* tokens, size_t rows, float* to) {
+    if (first.num_asked == 0) {
+        std::fill_n(to, rows * first.heads, 0.0f);
+        return;
+    }
+    thread_local Buffer products;
+    products.resize(rows * first.num_asked);
+    for (size_t head = 0; head < first.heads; ++head) {
+        const float* asked = first.asked + head * first.num_asked * first.head_size;
+        multiply(rows, first.num_asked, first.head_size, tokens + head * first.head_size, first.stride,
+                 packed_panels(asked, first.head_size), products.data(), first.num_asked);
+        for (size_t i = 0; i < rows; ++i) {
+            const float* of_token = products.data() + i * first.num_asked;
+            __m256 most = _mm256_loadu_ps(of_token);
+            for (size_t j = 8; j < first.num_asked; j += 8)
+                most = _mm256_max_ps(_mm256_loadu_ps(of_token + j), most);
+            to[i * first.heads + head] = max_of(most);
         }
-        _mm256_storeu_ps(to + head, most);
     }
 }
 
@@ -54,13 +60,11 @@ AVX2 void liken(const float* token, const FirstLayer& first, float* to) {
 AVX2 void features_avx2(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* features) {
     thread_local Buffer likeness;
     likeness.resize(rows * first.heads);
-    const size_t stride = width + first.components;
-    for (size_t i = 0; i < rows; ++i)
-        liken(projected + i * stride + width, first, likeness.data() + i * first.heads);
+    liken(first, projected + width, rows, likeness.data());
     multiply(rows, width, first.heads, likeness.data(), first.heads, {first.mix, panel, width}, features, width);
     for (size_t i = 0; i < rows; ++i)
         for (size_t w = 0; w < width; w += 8) {
-            const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(projected + i * stride + w), _mm256_loadu_ps(first.bias + w));
+            const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(projected + i * first.stride + w), _mm256_loadu_ps(first.bias + w));
             float* feature = features + i * width + w;
             _mm256_storeu_ps(feature, relu(_mm256_add_ps(sum, _mm256_loadu_ps(feature))));
         }

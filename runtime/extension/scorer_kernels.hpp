@@ -17,12 +17,13 @@ struct ScorerPanels {
 
 /// What the first features of one sequence come from, beside its projected states.
 struct FirstLayer {
-    const float* bias;      ///< What the question as a whole adds, [width].
-    const float* question;  ///< What the question's tokens are compared by, [num_question, components].
-    const float* mix;       ///< [heads, width]
-    size_t num_question;
-    size_t heads;       ///< A multiple of scorer_columns.
-    size_t components;  ///< heads times their size: first all heads' first component, then their second.
+    const float* bias;   ///< What the question as a whole adds, [width].
+    const float* asked;  ///< What its tokens are compared by, [heads, num_asked / scorer_columns, head_size, scorer_columns].
+    const float* mix;    ///< [heads, width]
+    size_t num_asked;    ///< The question's tokens, some of them twice to make it a multiple of scorer_columns.
+    size_t heads;
+    size_t head_size;
+    size_t stride;  ///< From one projected row to the next.
 };
 
 /// Looks at neighbouring tokens: features + relu(mix * (convolution over positions) + bias).
@@ -45,7 +46,7 @@ struct ScorerKernels {
                     size_t stride);
     /// features[row, width] = relu(projected + bias + likeness * mix), where likeness [heads] is how like a token is
     /// to that of the question's tokens which is most like it; 0 if there are none. A row that was projected holds
-    /// width numbers and then the components that the token is compared by.
+    /// width numbers and then those that the token is compared by, one head after the other.
     void (*features)(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* features);
     /// Rows first ... last - 1 of what `neighbourhood` makes of the features of `length` tokens; beyond the
     /// ends lie zeros.

@@ -36,18 +36,21 @@ void project(const ScorerPanels& panels, size_t first, size_t count, const float
 
 /// How like a token is to the question in one head.
 float likeness(const float* token, size_t head, const FirstLayer& first) {
-    float most = first.num_question ? -std::numeric_limits<float>::infinity() : 0.0f;
-    for (size_t j = 0; j < first.num_question; ++j) {
-        float sum = 0.0f;
-        for (size_t c = head; c < first.components; c += first.heads)
-            sum += token[c] * first.question[j * first.components + c];
-        most = std::max(sum, most);
-    }
+    float most = first.num_asked ? -std::numeric_limits<float>::infinity() : 0.0f;
+    const size_t panel_size = first.head_size * scorer_columns;
+    const float* panel = first.asked + head * first.num_asked * first.head_size;
+    for (size_t j = 0; j < first.num_asked; j += scorer_columns, panel += panel_size)
+        for (size_t lane = 0; lane < scorer_columns; ++lane) {
+            float sum = 0.0f;
+            for (size_t c = 0; c < first.head_size; ++c)
+                sum += token[head * first.head_size + c] * panel[c * scorer_columns + lane];
+            most = std::max(sum, most);
+        }
     return most;
 }
 
 void features(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* features) {
-    for (size_t i = 0; i < rows; ++i, projected += width + first.components, features += width) {
+    for (size_t i = 0; i < rows; ++i, projected += first.stride, features += width) {
         for (size_t w = 0; w < width; ++w)
             features[w] = projected[w] + first.bias[w];
         for (size_t head = 0; head < first.heads; ++head) {

@@ -84,16 +84,27 @@ def test_significance_is_the_sigmoid_of_the_logits_plus_one_for_the_question(sco
     torch.testing.assert_close(scorer(state, question, real), 1 / (1 + torch.exp(-logits)) + question)
 
 
+def test_a_new_scorer_finds_words_of_the_question_in_the_context() -> None:
+    """A token is most like the question where it is one of its tokens."""
+    scorer, random = Scorer(64), torch.Generator().manual_seed(0)
+    question = torch.zeros(1, 12)
+    question[0, :4] = 1
+    state = torch.randn(1, 12, 64, generator=random)
+    state[0, 7] = state[0, 2]
+    likeness = scorer._likeness(state, question)[0, 4:].sum(1)
+    assert int(likeness.argmax()) == 7 - 4
+
+
 def test_is_differentiable(scorer: Scorer) -> None:
     torch.autograd.backward(scorer.logits(*random_input([9, 4], [3, 2])).sum())
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in scorer.parameters())
 
 
 def test_counts_the_macs_of_its_matmuls_and_convolutions() -> None:
-    # input 384·64, convolutions of 9, 17 and 65 taps, three mixes 64·64, output 64;
-    # 16 heads of 4 numbers to compare with 16 tokens of a question
+    # input 384·64, convolutions of 9, 17, 65 and 65 taps, four mixes 64·64, output 64;
+    # 4 heads of 32 numbers to compare with 16 tokens of a question
     weights = {name: tensor.numpy() for name, tensor in Scorer(384).state_dict().items()}
-    assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 65) * 64 + 3 * 64 * 64 + 64 + (384 + 16) * 64 + 16 * 64
+    assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 65 + 65) * 64 + 4 * 64 * 64 + 64 + (384 + 16) * 128 + 4 * 64
 
 
 def test_an_even_kernel_is_refused() -> None:
@@ -107,9 +118,9 @@ def test_the_file_has_the_documented_names_and_shapes(tmp_path: Path) -> None:
     assert {name: tuple(tensor.shape) for name, tensor in tensors.items()} == {
         "layer.2.input.weight": (WIDTH, 2 * HIDDEN),
         "layer.2.input.bias": (WIDTH,),
-        "layer.2.match_token.weight": (16 * 4, HIDDEN),
-        "layer.2.match_question.weight": (16 * 4, HIDDEN),
-        "layer.2.match.weight": (WIDTH, 16),
+        "layer.2.match_token.weight": (4 * 32, HIDDEN),
+        "layer.2.match_question.weight": (4 * 32, HIDDEN),
+        "layer.2.match.weight": (WIDTH, 4),
         "layer.2.convolution.0.weight": (WIDTH, 1, 3),
         "layer.2.convolution.0.bias": (WIDTH,),
         "layer.2.convolution.1.weight": (WIDTH, 1, 5),
