@@ -102,8 +102,8 @@ def calibrate(
     Args:
         bundle: Folder of a bundle.
         data: SQuAD v1.1 JSON to fit on; answers are not looked at.
-        validation: To choose on; by default some articles of `data`. Without answers, configurations are scored by
-            their agreement with `full`.
+        validation: To choose on; by default some articles of `data`. Configurations are scored by the mean of their
+            F1 and of the one expected if `full` believed rightly; without answers, by the latter alone.
         test: To report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes those that the bundle has, which
             is for checkpoints that were trained with scorers; ``attention`` goes by the attention that tokens receive.
@@ -167,7 +167,7 @@ def calibrate(
         options = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
         model = LengthAdaptiveModel(candidate, ov_config=options, max_compiled=_COMPILED)
         elastic = LengthAdaptiveModel(candidate, ov_config=options, elastic=True)  # no compiling for each candidate
-        choosing = references(elastic, _shuffled(questions.choosing, seed))
+        choosing = references(elastic, _shuffled(questions.choosing, seed), to_choose=True)
         timed = spread_by_length(_windows(model, questions.choosing), _TIMED_WINDOWS)
         say("Measuring what layers cost at each length")
         latency = _latency_model(journal, model, space, to_config, timed)

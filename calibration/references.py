@@ -1,4 +1,4 @@
-"""What answers are scored against: those of the data or, where it lacks some, those that `full` believes in."""
+"""What answers are scored against: those of the data, those that `full` believes in, or both."""
 
 from __future__ import annotations
 
@@ -27,18 +27,16 @@ class References:
 
     Attributes:
         examples: The questions. Those that lack answers have the one of `full` instead.
-        believed: Empty if all questions have answers. Else the likeliest answers to each question by `full`, with
-            shares that sum to 1; a score is then the one expected if the right answer were drawn from them. A
-            change between two answers that `full` finds equally likely costs nothing, as it costs no F1 on average.
+        believed: The likeliest answers to each question by `full`, with shares that sum to 1; a score is the one
+            expected if the right answer were drawn from them. A change between two answers that `full` finds equally
+            likely costs nothing, as it costs no F1 on average. Empty if nothing is scored by them.
+        scored_by: What `evaluate` scores by: the data's answers, agreement with what `full` believes, or the mean of
+            both scores.
     """
 
     examples: Sequence[Example]
     believed: Sequence[Sequence[tuple[str, float]]]
-
-    @property
-    def scored_by(self) -> Literal["answers", "agreement"]:
-        """How `evaluate` scores."""
-        return "agreement" if self.believed else "answers"
+    scored_by: Literal["answers", "agreement", "answers and agreement"]
 
     def evaluate(
         self, model: LengthAdaptiveModel, length_config: LengthConfig, *, batch_size: int, span: slice = slice(None)
@@ -50,6 +48,9 @@ class References:
         believed = self.believed[span]
         question_f1 = _expected(f1, result.predictions, believed)
         question_exact_match = _expected(exact_match, result.predictions, believed)
+        if self.scored_by != "agreement":
+            question_f1 = _means(question_f1, result.question_f1)
+            question_exact_match = _means(question_exact_match, result.question_exact_match)
         return replace(
             result,
             f1=fmean(question_f1),
@@ -59,14 +60,24 @@ class References:
         )
 
 
-def references(model: LengthAdaptiveModel, examples: Sequence[Example]) -> References:
-    """Take the answers of the data if every question has one, else ask `full`."""
-    if all(example.answers for example in examples):
-        return References(examples, ())
+def references(model: LengthAdaptiveModel, examples: Sequence[Example], *, to_choose: bool = False) -> References:
+    """Take the answers of the data if every question has one, else ask `full`.
+
+    Args:
+        model: The model.
+        examples: The questions.
+        to_choose: Ask `full` in any case. Configurations that are chosen by the data's answers alone are those that
+            these answers happen to favour; what `full` believes varies half as much, but exaggerates losses.
+    """
+    answered = all(example.answers for example in examples)
+    if answered and not to_choose:
+        return References(examples, (), "answers")
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
     believed = [answers for group in groups for answers in _ask(model, group)]
-    answered = [replace(example, answers=(answers[0][0],)) for example, answers in zip(examples, believed, strict=True)]
-    return References(answered, believed)
+    if answered:
+        return References(examples, believed, "answers and agreement")
+    agreed = [replace(example, answers=(answers[0][0],)) for example, answers in zip(examples, believed, strict=True)]
+    return References(agreed, believed, "agreement")
 
 
 def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[list[tuple[str, float]]]:
@@ -99,3 +110,7 @@ def _expected(
         sum(share * metric(prediction, [answer]) for answer, share in answers)
         for prediction, answers in zip(predictions, believed, strict=True)
     )
+
+
+def _means(first: Sequence[float], second: Sequence[float]) -> tuple[float, ...]:
+    return tuple(map(fmean, zip(first, second, strict=True)))

@@ -39,8 +39,9 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
     note = (
         "Significance was fitted, configurations were chosen, and the table's figures were taken on three different "
         "sets of questions. The picture of F1 against cost is of those to choose on: times of faint points are those "
-        "of a model of the latency, times of the front and of named configurations were measured. F1 of faint points "
-        "is as measured, that of the front and of named configurations as is to be expected after all measurements."
+        "of a model of the latency, times of the front and of named configurations were measured. Half of its F1 is "
+        "the one expected if full believed rightly, or all of it where questions lack answers. F1 of faint points is "
+        "as measured, that of the front and of named configurations as is to be expected after all measurements."
     )
     report = replace(
         report,

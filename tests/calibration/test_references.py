@@ -31,6 +31,24 @@ def test_answers_of_the_data_are_used_if_all_are_there(model: LengthAdaptiveMode
     assert found.f1 == expected.f1
 
 
+def test_to_choose_both_count_alike(model: LengthAdaptiveModel) -> None:
+    config, part = LengthConfig((1, 0.4, 0.2)), slice(2, 9)
+    made = references(model, ANSWERED, to_choose=True)
+    assert made.scored_by == "answers and agreement"
+    both = made.evaluate(model, config, batch_size=4, span=part)
+    answers = evaluate(model, ANSWERED[part], length_config=config, batch_size=4)
+    agreement = references(model, UNANSWERED).evaluate(model, config, batch_size=4, span=part)
+    assert answers.f1 != agreement.f1
+    for kind in ("question_f1", "question_exact_match"):
+        halves = [getattr(scored, kind) for scored in (answers, agreement)]
+        np.testing.assert_allclose(getattr(both, kind), np.mean(halves, axis=0))
+    assert both.f1 == pytest.approx((answers.f1 + agreement.f1) / 2)
+
+
+def test_without_answers_choosing_goes_by_agreement(model: LengthAdaptiveModel) -> None:
+    assert references(model, UNANSWERED, to_choose=True).scored_by == "agreement"
+
+
 def test_one_missing_answer_makes_it_agreement(model: LengthAdaptiveModel) -> None:
     assert references(model, [*ANSWERED, UNANSWERED[0]]).scored_by == "agreement"
 
