@@ -3,8 +3,7 @@
     python benchmarks/significance_ablation.py BUNDLE DATA [QUESTIONS]
 
 Fits all variants side by side, on the same states in the same order, on QUESTIONS (by default 6000) of
-DATA/squad-style-train.json, in three layers; evaluates each at two schedules on
-DATA/squad-search.json. About twenty minutes on 2 cores.
+DATA/squad-style-train.json, in three layers; evaluates each at two schedules on DATA/squad-search.json.
 """
 
 from __future__ import annotations

@@ -75,7 +75,7 @@ void pool_context(const float* features, const float* question, const float* mas
 void place_asked(const float* compared, size_t num_question, size_t first, const FirstLayer& layer, float* asked) {
     for (size_t c = first; c < std::min(first + scorer_columns, layer.heads * layer.head_size); ++c) {
         const size_t head = c / layer.head_size, of_head = c % layer.head_size;
-        float* to = asked + (head * layer.num_asked * layer.head_size) + of_head * scorer_columns;
+        float* to = asked + head * layer.num_asked * layer.head_size + of_head * scorer_columns;
         for (size_t j = 0; j < layer.num_asked; j += scorer_columns, to += layer.head_size * scorer_columns)
             for (size_t lane = 0; lane < scorer_columns; ++lane)
                 to[lane] = compared[std::min(j + lane, num_question - 1) * scorer_columns + c - first];
@@ -262,7 +262,8 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
                     compared.resize(rows * scorer_columns);
                     m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden, rows,
                                        compared.data(), scorer_columns);
-                    place_asked(compared.data(), rows, (panel - of_question) * scorer_columns, first_layer(b), asked(b));
+                    place_asked(compared.data(), rows, (panel - of_question) * scorer_columns, first_layer(b),
+                                asked(b));
                 }
             }
         });

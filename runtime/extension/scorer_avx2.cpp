@@ -64,7 +64,8 @@ AVX2 void features_avx2(const FirstLayer& first, const float* projected, size_t 
     multiply(rows, width, first.heads, likeness.data(), first.heads, {first.mix, panel, width}, features, width);
     for (size_t i = 0; i < rows; ++i)
         for (size_t w = 0; w < width; w += 8) {
-            const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(projected + i * first.stride + w), _mm256_loadu_ps(first.bias + w));
+            const float* of_state = projected + i * first.stride + w;
+            const __m256 sum = _mm256_add_ps(_mm256_loadu_ps(of_state), _mm256_loadu_ps(first.bias + w));
             float* feature = features + i * width + w;
             _mm256_storeu_ps(feature, relu(_mm256_add_ps(sum, _mm256_loadu_ps(feature))));
         }

@@ -17,10 +17,11 @@ struct ScorerPanels {
 
 /// What the first features of one sequence come from, beside its projected states.
 struct FirstLayer {
-    const float* bias;   ///< What the question as a whole adds, [width].
-    const float* asked;  ///< What its tokens are compared by, [heads, num_asked / scorer_columns, head_size, scorer_columns].
-    const float* mix;    ///< [heads, width]
-    size_t num_asked;    ///< The question's tokens, some of them twice to make it a multiple of scorer_columns.
+    const float* bias;  ///< What the question as a whole adds, [width].
+    /// What its tokens are compared by, [heads, num_asked / scorer_columns, head_size, scorer_columns].
+    const float* asked;
+    const float* mix;  ///< [heads, width]
+    size_t num_asked;  ///< The question's tokens, the last one repeated up to a multiple of scorer_columns.
     size_t heads;
     size_t head_size;
     size_t stride;  ///< From one projected row to the next.
