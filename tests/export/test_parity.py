@@ -8,7 +8,9 @@ import torch
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import ContextRule
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
@@ -19,13 +21,14 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from tiny import arrays, random_bert, tiny_bert
 
 LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
-CONFIGS = {
-    "full": ("attention", (1, 1, 1, 1, 1, 1), ()),
-    "attention, mild": ("attention", (1, 0.95, 0.9, 0.8, 0.7, 0.6), ()),
-    "attention, steep": ("attention", (0.82, 0.65, 0.63, 0.41, 0.37, 0.09), ()),
-    "learnt, ratios": ("learnt", (1, 0.9, 0.7, 0.5, 0.3, 0.12), ()),
-    "learnt, thresholds": ("learnt", (1, 1, 0.9, 0.9, 0.9, 0.9), (None, 0.45, 0.5, 0.5, 0.52, 0.55)),
-    "learnt, thresholds and a rule": ("rule", (1, 1, 1, 1, 1, 1), (None, 0.45, None, 0.5, 0.5, None)),
+NONE: dict[int, float] = {}
+CONFIGS = {  # significance, keep ratios, and the shares that thresholds shall keep
+    "full": ("attention", (1, 1, 1, 1, 1, 1), NONE),
+    "attention, mild": ("attention", (1, 0.95, 0.9, 0.8, 0.7, 0.6), NONE),
+    "attention, steep": ("attention", (0.82, 0.65, 0.63, 0.41, 0.37, 0.09), NONE),
+    "learnt, ratios": ("learnt", (1, 0.9, 0.7, 0.5, 0.3, 0.12), NONE),
+    "learnt, thresholds": ("learnt", (1, 1, 0.9, 0.9, 0.9, 0.9), {1: 0.9, 2: 0.8, 3: 0.7, 4: 0.5, 5: 0.3}),
+    "learnt, thresholds and a rule": ("rule", (1, 1, 1, 1, 1, 1), {1: 0.8, 3: 0.5}),
 }
 
 
@@ -36,8 +39,8 @@ def random_scorers(hidden_size: int, num_layers: int, *, rule: bool) -> dict[int
 
 
 def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], *, elastic: bool) -> Parity:
-    significance, ratios, thresholds = CONFIGS[name]
-    config = LengthConfig(ratios, thresholds)
+    significance, ratios, shares = CONFIGS[name]
+    config = LengthConfig(ratios)
     scorers = None
     reference = ReferenceModel(model)
     if significance != "attention":
@@ -45,6 +48,8 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
         modules = random_scorers(model.config.hidden_size, model.config.num_hidden_layers, rule=rule)
         reference = ReferenceModel(model, "learnt", modules)
         scorers = {i: arrays(scorer) for i, scorer in modules.items()}
+        if shares:
+            config = LengthConfig(ratios, thresholds_that_keep(shares, reference, batches[-1]))
     run = graph_runner(
         write_ir(model),
         config,
@@ -55,10 +60,25 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
     return check_parity(reference, run, batches, config)
 
 
+def thresholds_that_keep(shares: dict[int, float], reference: ReferenceModel, batch: Batch) -> tuple[float | None, ...]:
+    inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
+    asked = LengthConfig((1,) * 6, tuple(-1.0 if i in shares else None for i in range(6)))  # and none drops
+    with torch.inference_mode():
+        output = reference(**inputs, length_config=asked)
+    real = inputs["attention_mask"].bool()
+    sample = SignificanceSample(
+        {layer: values[real].numpy() for layer, values in output.significance.items()},
+        6,
+        rule_layer=reference.rule_layer,
+    )
+    return sample.length_config(Schedule.of_layers(6, shares)).thresholds
+
+
 def assert_close_to_all_chosen_alike(name: str, found: Parity) -> None:
     assert found.disputed <= found.chosen_from / 1000
-    selecting = LengthConfig(*CONFIGS[name][1:]).selecting_layers
-    everything = len(selecting) * sum(map(sum, LENGTHS))
+    significance, ratios, shares = CONFIGS[name]
+    selecting = {i for i, ratio in enumerate(ratios) if ratio < (1, *ratios)[i]} | set(shares)
+    everything = (len(selecting) + (significance == "rule")) * sum(map(sum, LENGTHS))
     # If nothing was dropped, each selecting layer chose from all tokens.
     assert 0 < found.chosen_from < 0.95 * everything or name == "full"
 
