@@ -38,7 +38,6 @@ VARIANTS: dict[str, dict[str, object]] = {
     "scorers alone, model frozen": {"objective": "scorers", "learning_rate": 3e-4},
     "front": {"objective": "front", "learning_rate": SLOWLY},
     "front, scorers' weight 0.1": {"objective": "front", "learning_rate": SLOWLY, "scorer_weight": 0.1},
-    "front, states distilled": {"objective": "front-states", "learning_rate": SLOWLY},
     "straight-through, 2.0x": {"objective": "straight-through", "learning_rate": SLOWLY, "macs_fewer": 2.0},
     "straight-through, 2.6x": {"objective": "straight-through", "learning_rate": SLOWLY, "macs_fewer": 2.6},
     "soft masks, 2.0x": {"objective": "soft-masks", "learning_rate": SLOWLY, "macs_fewer": 2.0},

@@ -80,6 +80,7 @@ class ReferenceModel(nn.Module):
         length_config: LengthConfig,
         forced_positions: Mapping[int, Tensor] | None = None,
         *,
+        shares: Mapping[int, float] | None = None,
         skipped_layers: Collection[int] = (),
     ) -> ReferenceOutput:
         """Answer logits under a length configuration.
@@ -91,6 +92,8 @@ class ReferenceModel(nn.Module):
             length_config: Which tokens each layer passes on.
             forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
                 and filled up with L, instead of the most significant ones.
+            shares: For some selecting layers the share of the batch's tokens to pass on, up to 1; it decides their
+                thresholds.
             skipped_layers: Layers to leave out, as training with layer dropout does.
 
         Raises:
@@ -127,14 +130,18 @@ class ReferenceModel(nn.Module):
                 if forced_positions and i in forced_positions:
                     slots = _slots_of(forced_positions[i], entering[i], length, i)
                 else:
-                    slots = select(ranking, real, most_kept[:, i], length_config.thresholds[i])
+                    threshold = length_config.thresholds[i]
+                    if shares and i in shares:
+                        threshold = _reached_by(ranking[real], shares[i] * int(attention_mask.sum()))
+                    slots = select(ranking, real, most_kept[:, i], threshold)
                 # The graph drops before output projection and LayerNorm where it can; both work row by row,
                 # so dropping after them gives the same.
                 attended = take(attended, slots, 0)
                 positions, real = take(positions, slots, length), take(real, slots, False)
                 protected = take(protected, slots, False)
                 kept[i] = positions
-            state = layer.output(layer.intermediate(attended), attended)
+            rows = attended[real]  # thresholds keep more of some inputs than of others
+            state = attended.masked_scatter(real[..., None], layer.output(layer.intermediate(rows), rows))
             states[i] = positions.masked_fill(~real, length), state
 
         logits = restore(logits, positions, self.model.qa_outputs(state))
@@ -159,6 +166,11 @@ def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None)
     order = ranking.argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
     surplus = torch.arange(order.shape[1], device=order.device) >= count[:, None]
     return order.masked_fill(surplus, ranking.shape[1]).sort(1).values
+
+
+def _reached_by(ranking: Tensor, count: float) -> float:
+    """The threshold that so many of these reach, or all if there are fewer."""
+    return float(ranking.detach().sort(descending=True).values[min(int(count), len(ranking)) - 1])
 
 
 def _slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tensor:

@@ -45,5 +45,14 @@ def soft_answer_loss(output: AnswerLogits, teacher: AnswerLogits, batch: Batch) 
     return torch.stack(losses).mean()
 
 
+def belief_loss(output: AnswerLogits, belief: Tensor, batch: Batch) -> Tensor:
+    """Cross-entropy of given probabilities of the start and the end `[B, L, 2]`."""
+    losses = [
+        functional.cross_entropy(_over_real(own, batch), wanted)
+        for own, wanted in zip((output.start_logits, output.end_logits), belief.unbind(-1), strict=True)
+    ]
+    return torch.stack(losses).mean()
+
+
 def _over_real(logits: Tensor, batch: Batch) -> Tensor:
     return logits.float().masked_fill(batch["attention_mask"] == 0, MASKED)

@@ -8,11 +8,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
 from .data import AnsweredWindow
 
 Batch = Mapping[str, Tensor]
-"""Int64: input_ids, attention_mask and token_type_ids [B, L], start_positions and end_positions [B]."""
+"""Int64: input_ids, attention_mask and token_type_ids [B, L], start_positions and end_positions [B]. Maybe, in float32,
+taught_logits [B, L, 2], of the start and the end."""
 
 _POOL = 50  # batches whose windows are sorted by length; more would make batches too much alike from epoch to epoch
 
@@ -45,20 +48,31 @@ def plan_batches(
 
 
 def collate(windows: Sequence[AnsweredWindow]) -> dict[str, Tensor]:
-    """A batch of windows, padded to the longest of them."""
+    """A batch of windows, padded to the longest of them; with `taught_logits` if all of them hold some."""
     shape = len(windows), max(map(len, windows))
     input_ids, attention_mask, token_type_ids = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
     for row, window in enumerate(windows):
         input_ids[row, : len(window)] = torch.from_numpy(window.ids)
         attention_mask[row, : len(window)] = 1
         token_type_ids[row, window.context_start : len(window)] = 1
-    return {
+    batch = {
         "input_ids": input_ids,
         "attention_mask": attention_mask,
         "token_type_ids": token_type_ids,
         "start_positions": torch.tensor([window.start for window in windows]),
         "end_positions": torch.tensor([window.end for window in windows]),
     }
+    taught = [torch.from_numpy(window.taught.T).float() for window in windows if window.taught is not None]
+    if len(taught) == len(windows):
+        batch["taught_logits"] = pad_sequence(taught, batch_first=True, padding_value=-torch.inf)
+    return batch
+
+
+def belief_of(batch: Batch) -> Tensor:
+    """Probabilities of the start and the end, `[B, L, 2]`: half those that were taught, half the data's."""
+    taught = batch["taught_logits"].softmax(1)
+    positions = torch.stack([batch["start_positions"], batch["end_positions"]], 1)
+    return (taught + functional.one_hot(positions, taught.shape[1]).mT) / 2
 
 
 def inputs_of(batch: Batch) -> dict[str, Tensor]:

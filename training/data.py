@@ -23,12 +23,14 @@ class AnsweredWindow:
         context_start: First token of the context; those before are [CLS], the question and its [SEP].
         start: First token of the answer; 0, which is [CLS], where the window does not hold all of it.
         end: Its last token; 0 likewise.
+        taught: Logits of start and end that a teacher gives, float16 [2, N], if one was asked.
     """
 
     ids: npt.NDArray[np.int32]
     context_start: int
     start: int
     end: int
+    taught: npt.NDArray[np.float16] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)

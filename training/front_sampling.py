@@ -1,36 +1,43 @@
-"""Learnt selection by sampling: at each step some schedules of the front, dropped as they will be when deployed."""
+"""Learnt selection by sampling: each step drops as one schedule of the front will when it is deployed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-import torch
+import numpy as np
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
+from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD
 from dynamic_tinybert.export.reference import ReferenceOutput
+from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .answer_losses import soft_answer_loss
-from .batches import Batch, inputs_of
+from .answer_losses import belief_loss
+from .batches import Batch, belief_of, inputs_of
+from .measuring import keeping_all
 from .objective import Moment
-from .operating_points import draw_configs
+from .operating_points import draw_shares
 from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
-_CONFIGURATIONS = 2  # of a step
+_KEEPS_ALL = 0.25  # chance of a step
 
 
 class FrontSampling(SelectiveObjective):
-    """The answers of `full`, what it believes in for the scorers, and its answers for what is left by dropping.
+    """The same answers whatever is kept: half those of the data, half what the model believed before the training.
 
-    Each step draws configurations; tokens are dropped by gathering, which makes the step cheaper, too.
+    A step is one pass: of a quarter of the steps all tokens, of the others what a configuration keeps that is drawn
+    where the front lies. Tokens are dropped by gathering, which makes the step cheaper, too.
 
     Args:
         model: The model.
-        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two, which learn
+            alone at first.
         scorer_weight: Of the scorers' loss.
-        states: Let kept tokens also have the states that they have when nothing is dropped.
     """
+
+    needs_taught = True
 
     def __init__(
         self,
@@ -38,38 +45,32 @@ class FrontSampling(SelectiveObjective):
         scorers: Mapping[int, Scorer] | None = None,
         *,
         scorer_weight: float = 1.0,
-        states: bool = False,
     ) -> None:
         super().__init__(model, scorers, scorer_weight)
-        self._states = states
+        self._scorers_first = 0.0 if scorers else SCORERS_FIRST
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and maybe `states`."""
-        full, target, losses = self.learn_from_full(batch, moment)
-        if moment.share < SCORERS_FIRST:
-            return losses
-        for config in draw_configs(self.reference, full, batch, moment, _CONFIGURATIONS):
-            dropped: ReferenceOutput = self.reference(**inputs_of(batch), length_config=config)
-            loss = soft_answer_loss(dropped, full, batch) / _CONFIGURATIONS
-            losses["dropped"] = losses.get("dropped", 0) + loss
-            if self._states:
-                losses["states"] = losses.get("states", 0) + state_loss(dropped, full) / _CONFIGURATIONS
-            scored = self.scorer_loss(dropped, target, context_of(batch))
-            losses["scorers"] = losses["scorers"] + scored / _CONFIGURATIONS
-        return losses
+        """Parts `scorers` and, as the step keeps or drops, `full` or `dropped`."""
+        alone = moment.share < self._scorers_first
+        self.leave_scorers_alone(alone)
+        random = np.random.default_rng([moment.seed, moment.step])
+        layers = list(self.scorers())
+        shares = {} if alone or random.random() < _KEEPS_ALL else draw_shares(layers, random)
+        output: ReferenceOutput = self.reference(
+            **inputs_of(batch), length_config=self._config(shares or layers, drops=bool(shares)), shares=shares
+        )
+        belief, context = belief_of(batch), context_of(batch)
+        target = worth_keeping(*belief.clamp(min=1e-9).log().unbind(-1), context)
+        return {
+            "dropped" if shares else "full": belief_loss(output, belief, batch),
+            "scorers": self.scorer_loss(output, target, context),
+        }
 
-
-def state_loss(dropped: ReferenceOutput, full: ReferenceOutput) -> Tensor:
-    """Mean squared difference between the states of kept tokens and those of the same tokens in a teacher.
-
-    Args:
-        dropped: Of a configuration that drops.
-        full: Of one that keeps all, so that its rows are positions; it learns nothing from this.
-    """
-    losses = []
-    for layer, (positions, states) in dropped.states.items():
-        taught = full.states[layer][1].detach()
-        kept = positions < taught.shape[1]
-        same = taught.take_along_dim(positions.clamp(max=taught.shape[1] - 1)[..., None], 1)
-        losses.append(((states - same) ** 2)[kept].mean())
-    return torch.stack(losses).mean()
+    def _config(self, asked: Collection[int], *, drops: bool) -> LengthConfig:
+        """That in which these layers ask their scorers; whether they drop by what these say, shares decide."""
+        config = keeping_all(self.model.config.num_hidden_layers, asked)
+        rule = self.reference.rule_layer
+        if not drops or rule is None:
+            return config
+        thresholds = [RULE_THRESHOLD if i == rule else threshold for i, threshold in enumerate(config.thresholds)]
+        return LengthConfig(config.keep_ratios, tuple(thresholds))

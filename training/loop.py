@@ -18,7 +18,6 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.errors import TrainingError
 from dynamic_tinybert.runtime.publish import writing
 
@@ -26,6 +25,7 @@ from .batches import collate
 from .data import AnsweredWindow
 from .interruption import Interruption
 from .objective import Moment, Objective
+from .precision import half_precision
 from .weights import load_state, save_state
 
 _WEIGHT_DECAY = 0.01
@@ -77,12 +77,7 @@ def run_steps(
         KeyboardInterrupt: The training was interrupted.
         SystemExit: It was terminated.
     """
-    on_gpu = torch.cuda.is_available()
-    half = {}
-    if on_gpu:
-        half = {"bf16" if torch.cuda.is_bf16_supported() else "fp16": True}
-    elif cpu.multiplies_bfloat16():
-        half = {"bf16": True}
+    on_gpu, half = torch.cuda.is_available(), half_precision()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         num_train_epochs=1,  # the plan is all epochs
@@ -97,7 +92,8 @@ def run_steps(
         remove_unused_columns=False,
         seed=options.seed,
         use_cpu=not on_gpu,
-        **half,  # type: ignore[arg-type]
+        bf16=half == torch.bfloat16,
+        fp16=half == torch.float16,
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for one
     with Interruption() as interruption:
@@ -153,7 +149,7 @@ class _Trainer(Trainer):
             decay = _WEIGHT_DECAY if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
-            [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()]
+            [{"params": own, "lr": rate, "weight_decay": decay} for (rate, decay), own in groups.items()], fused=True
         )
         return self.optimizer
 

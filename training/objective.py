@@ -41,7 +41,12 @@ class Objective(nn.Module):
 
     Args:
         model: The model that is trained.
+
+    Attributes:
+        needs_taught: Whether its batches shall hold what the model believed before the training.
     """
+
+    needs_taught = False
 
     def __init__(self, model: BertForQuestionAnswering) -> None:
         super().__init__()

@@ -51,8 +51,8 @@ def make_objective(
             return LengthDrop(model, layer_dropout=options.layer_dropout)
         case "scorers":
             return ScorersAlone(model, scorers)
-        case "front" | "front-states" as name:
-            return FrontSampling(model, scorers, scorer_weight=options.scorer_weight, states=name == "front-states")
+        case "front":
+            return FrontSampling(model, scorers, scorer_weight=options.scorer_weight)
         case "straight-through" | "soft-masks" as name:
             return RelaxedSelection(
                 model,

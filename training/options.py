@@ -26,7 +26,6 @@ RECIPES = MappingProxyType(
         "length-drop": Recipe(learning_rate=2e-5, epochs=10, batch_size=16),
         "scorers": Recipe(learning_rate=4e-3, epochs=2, batch_size=16),
         "front": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
-        "front-states": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
         "straight-through": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
         "soft-masks": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
     }

@@ -66,6 +66,11 @@ class SelectiveObjective(Objective):
         """That of the scorers."""
         return {"scorer_of_layer.": self._scorers_rate}
 
+    def leave_scorers_alone(self, alone: bool) -> None:
+        """Whether the model shall learn nothing from the scorers' loss."""
+        for scorer in self.scorer_of_layer.values():
+            cast(_TrainedScorer, scorer).alone = alone
+
     def learn_from_full(self, batch: Batch, moment: Moment) -> tuple[ReferenceOutput, Tensor, dict[str, Tensor]]:
         """What all of these objectives begin with: a pass that keeps everything.
 
@@ -73,8 +78,7 @@ class SelectiveObjective(Objective):
             What the pass gives; for each token `[B, L]` the probability that it is worth keeping; and the parts of the
             loss so far, `answers` and `scorers`.
         """
-        for scorer in self.scorer_of_layer.values():
-            cast(_TrainedScorer, scorer).alone = moment.share < SCORERS_FIRST
+        self.leave_scorers_alone(moment.share < SCORERS_FIRST)
         layers, context = list(self.scorers()), context_of(batch)
         full: ReferenceOutput = self.reference(
             **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)

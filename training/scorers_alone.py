@@ -8,16 +8,14 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.export.reference import ReferenceOutput
 
-from .batches import Batch, inputs_of
+from .batches import Batch
+from .front_sampling import FrontSampling
 from .objective import Moment
-from .operating_points import draw_configs
-from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
 
-class ScorersAlone(SelectiveObjective):
-    """What the model believes in, for its scorers, of everything and of what a sampled configuration leaves.
+class ScorersAlone(FrontSampling):
+    """Scorers learn what answers the model believes in, of all tokens and of those that a configuration leaves.
 
     `full` stays what it was, and no gradient passes through the layers.
 
@@ -35,9 +33,4 @@ class ScorersAlone(SelectiveObjective):
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """One part, `scorers`."""
-        full, target, losses = self.learn_from_full(batch, moment)
-        if moment.share < SCORERS_FIRST:
-            return {"scorers": losses["scorers"]}
-        (config,) = draw_configs(self.reference, full, batch, moment, 1)
-        dropped: ReferenceOutput = self.reference(**inputs_of(batch), length_config=config)
-        return {"scorers": (losses["scorers"] + self.scorer_loss(dropped, target, context_of(batch))) / 2}
+        return {"scorers": super().forward(batch, moment)["scorers"]}

@@ -31,10 +31,12 @@ from .data import answered_windows, read_answered
 from .depth import with_fewer_layers
 from .loop import LoopOptions, run_steps
 from .measuring import FrontMeter, Point, reference_of
+from .memory import keep_freed_memory
 from .objectives import check_vocabularies, make_objective
 from .options import TrainingOptions
 from .progress import STEP, Progress
 from .result import PACKAGES, Training, name_of, write_result
+from .taught import TAUGHT, with_taught
 
 _HELD_OUT = 256  # questions that thresholds are taken from, at most a tenth of all
 
@@ -76,6 +78,8 @@ def train(
         TrainingError: The loss is no longer a number, or an interrupted training is there and `resume` is not set.
         StorageError: A file could not be written; what was saved before is kept.
     """
+    if not torch.cuda.is_available():
+        keep_freed_memory()
     options = options or TrainingOptions()
     output = Path(output)
     if output.exists():
@@ -129,6 +133,8 @@ def train(
             _set_dropout(bert, options.dropout)
         if torch.cuda.is_available():
             objective.cuda()
+        if objective.needs_taught:
+            windows = with_taught(windows, bert, folder / TAUGHT, say)
         before = _measured(journal, "before", meter, reference_of(bert, checkpoint.scorers), None)
         trained_on = f"{len(windows)} windows of {len(examples) - held_out} questions"
         say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")

@@ -20,13 +20,13 @@ from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.answer_losses import answer_loss, soft_answer_loss
-from dynamic_tinybert.training.batches import collate, inputs_of
+from dynamic_tinybert.training.answer_losses import answer_loss, belief_loss, soft_answer_loss
+from dynamic_tinybert.training.batches import belief_of, collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.front_sampling import FrontSampling, state_loss
+from dynamic_tinybert.training.front_sampling import FrontSampling
 from dynamic_tinybert.training.measuring import keeping_all
 from dynamic_tinybert.training.objective import Moment
-from dynamic_tinybert.training.operating_points import draw_schedule
+from dynamic_tinybert.training.operating_points import draw_shares
 from dynamic_tinybert.training.relaxed_pass import relaxed_pass
 from dynamic_tinybert.training.relaxed_selection import RelaxedSelection, share_of_macs
 from dynamic_tinybert.training.scorers import SelectiveObjective, context_of, scorer_loss
@@ -41,7 +41,9 @@ Batch = Mapping[str, Tensor]
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Batch:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return collate(answered_windows(tokenize, read_answered(questions)[:6], max_length=128))
+    windows = answered_windows(tokenize, read_answered(questions)[:6], max_length=128)
+    random = np.random.default_rng(0)
+    return collate([replace(w, taught=3 * random.normal(size=(2, len(w))).astype(np.float16)) for w in windows])
 
 
 def scorers(kernel_sizes: tuple[int, ...] = (3,)) -> dict[int, Scorer]:
@@ -74,6 +76,20 @@ def test_answer_losses_are_cross_entropies_over_real_tokens(batch: Batch) -> Non
             soft.append(-(taught[name][row, :length].softmax(0) * own).sum())
     torch.testing.assert_close(answer_loss(output, batch), torch.stack(hard).mean())
     torch.testing.assert_close(soft_answer_loss(output, taught, batch), torch.stack(soft).mean())
+    belief = torch.stack([taught.start_logits, taught.end_logits], 2).masked_fill(
+        batch["attention_mask"][..., None] == 0, -torch.inf
+    )
+    torch.testing.assert_close(belief_loss(output, belief.softmax(1), batch), torch.stack(soft).mean())
+
+
+def test_belief_is_half_the_datas_and_half_the_teachers(batch: Batch) -> None:
+    belief = belief_of(batch)
+    for row, length in enumerate(batch["attention_mask"].sum(1).tolist()):
+        for side, label in enumerate(("start_positions", "end_positions")):
+            expected = batch["taught_logits"][row, :length, side].softmax(0) / 2
+            expected[batch[label][row]] += 0.5
+            torch.testing.assert_close(belief[row, :length, side], expected)
+            assert not belief[row, length:].any()
 
 
 def test_a_teacher_learns_nothing(batch: Batch) -> None:
@@ -175,84 +191,122 @@ def test_the_cost_is_that_of_the_products_with_weights() -> None:
     assert float(cost) == pytest.approx(macs / full)
 
 
-def test_schedules_reach_from_mild_to_harsh_and_only_scored_layers_drop() -> None:
+def test_shares_reach_from_mild_to_harsh() -> None:
     random = np.random.default_rng(0)
-    schedules = [draw_schedule(6, (0, 1, 3), random) for _ in range(300)]
-    last = [schedule.shares[-1] for schedule in schedules]
+    drawn = [draw_shares((0, 1, 3), random) for _ in range(300)]
+    last = [min(shares.values()) for shares in drawn]
     assert 0.13 <= min(last) < 0.15
     assert 0.45 < max(last) <= 0.5
-    for schedule in schedules:
-        assert list(schedule.shares) == sorted(schedule.shares, reverse=True)
-        assert schedule.shares[2] == schedule.shares[1]
-        assert schedule.shares[5] == schedule.shares[4] == schedule.shares[3] < 1
-    for layer in (1, 3):  # each may select or not
-        assert {s.shares[layer] < s.shares[layer - 1] for s in schedules} == {True, False}
-    assert {s.shares[0] < 1 for s in schedules} == {True, False}
-
-
-def test_the_states_loss_is_over_kept_tokens(batch: Batch) -> None:
-    reference = ReferenceModel(tiny_bert(), "learnt", scorers())
-    full = reference(**inputs_of(batch), length_config=keeping_all(3, LAYERS))
-    dropped = reference(**inputs_of(batch), length_config=LengthConfig((0.8, 0.6, 0.6)))
-    means = []
-    for layer in LAYERS:
-        kept = dropped.kept[min(layer, 1)]  # the last layer keeps what the second kept
-        _, states = dropped.states[layer]
-        _, whole = full.states[layer]
-        rows = [
-            states[row, slot] - whole[row, position]
-            for row, positions in enumerate(kept.tolist())
-            for slot, position in enumerate(positions)
-            if position < batch["attention_mask"][row].sum()
-        ]
-        means.append((torch.stack(rows) ** 2).mean())
-    torch.testing.assert_close(state_loss(dropped, full), torch.stack(means).mean())
-    assert means[0] == 0  # the first layer has seen everything
-    state_loss(dropped, full).backward()
-    reference.zero_grad()
+    for shares in drawn:
+        assert list(shares) == sorted(shares)
+        assert list(shares.values()) == sorted(shares.values(), reverse=True)
+        assert max(shares.values()) < 1
+    for layer in (0, 1, 3):  # each may select or not
+        assert {layer in shares for shares in drawn} == {True, False}
 
 
 def selective(kind: str, own: Mapping[int, Scorer]) -> SelectiveObjective:
-    if kind.startswith("front"):
-        return FrontSampling(tiny_bert(), own, states=kind == "front-states")
+    if kind == "front":
+        return FrontSampling(tiny_bert(), own)
     hard_from = 0.1 if kind == "straight-through" else 0.7
     return RelaxedSelection(tiny_bert(), own, macs_fewer=2.6, hard_from=hard_from)
 
 
-@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
-def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> None:
-    objective = selective(kind, scorers())
-    assert objective(batch, Moment(step=9, steps=100, seed=0)).keys() == {"answers", "scorers"}
-    alone = objective(batch, Moment(step=9, steps=100, seed=0))["scorers"]
-    in_model = torch.autograd.grad(alone, list(objective.model.parameters()), allow_unused=True, retain_graph=True)
-    assert all(gradient is None for gradient in in_model)
-    assert all(
-        gradient.any()
-        for gradient in torch.autograd.grad(alone, [s.output.weight for s in objective.scorers().values()])
-    )
-    losses = objective(batch, Moment(step=50, steps=100, seed=0))
+def of_front(
+    batch: Batch, objective: FrontSampling, part: str, *, from_step: int = 50
+) -> tuple[int, dict[str, Tensor]]:
+    """The first step from one on whose pass is of this kind, and its losses."""
+    for step in range(from_step, from_step + 30):
+        losses = objective(batch, Moment(step, steps=100, seed=0))
+        if part in losses:
+            return step, losses
+    raise AssertionError(part)
+
+
+def assert_everything_learns(objective: SelectiveObjective, losses: Mapping[str, Tensor]) -> None:
     weight = objective.model.bert.embeddings.word_embeddings.weight
     assert torch.autograd.grad(losses["scorers"], weight, retain_graph=True)[0].any()
-    assert {"answers", "scorers", "dropped"} <= losses.keys()
     torch.stack(list(losses.values())).sum().backward()
     for name, parameter in objective.named_parameters():
         assert parameter.grad is not None, name
         assert parameter.grad.isfinite().all(), name
+
+
+def assert_scorers_learn_alone(objective: SelectiveObjective, loss: Tensor) -> None:
+    in_model = torch.autograd.grad(loss, list(objective.model.parameters()), allow_unused=True, retain_graph=True)
+    assert all(gradient is None for gradient in in_model)
+    in_scorers = torch.autograd.grad(loss, [s.output.weight for s in objective.scorers().values()])
+    assert all(gradient.any() for gradient in in_scorers)
+
+
+@pytest.mark.parametrize("kind", ["straight-through", "soft-masks"])
+def test_scorers_come_first_and_everything_learns(batch: Batch, kind: str) -> None:
+    objective = selective(kind, scorers())
+    losses = objective(batch, Moment(step=9, steps=100, seed=0))
+    assert losses.keys() == {"answers", "scorers"}
+    assert_scorers_learn_alone(objective, losses["scorers"])
+    losses = objective(batch, Moment(step=50, steps=100, seed=0))
+    assert losses.keys() == {"answers", "scorers", "dropped", "cost"}
+    assert_everything_learns(objective, losses)
     assert len(list(objective.parameters())) == len({id(p) for p in objective.parameters()})
 
 
-@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
+def test_front_keeps_or_drops_and_everything_learns(batch: Batch) -> None:
+    objective = FrontSampling(tiny_bert(), scorers())
+    passes = [objective(batch, Moment(step, steps=100, seed=0)).keys() for step in range(60)]
+    assert all(parts in ({"full", "scorers"}, {"dropped", "scorers"}) for parts in passes)
+    assert 0.1 < sum("full" in parts for parts in passes) / 60 < 0.45  # a quarter, also at the beginning
+    _, losses = of_front(batch, objective, "full")
+    assert_everything_learns(objective, losses)
+    assert len(list(objective.parameters())) == len({id(p) for p in objective.parameters()})
+
+
+def test_front_lets_new_scorers_learn_alone_at_first(batch: Batch) -> None:
+    objective = FrontSampling(tiny_bert())
+    for step in range(10):
+        losses = objective(batch, Moment(step, steps=100, seed=0))
+        assert losses.keys() == {"full", "scorers"}
+    assert_scorers_learn_alone(objective, losses["scorers"])
+    of_front(batch, objective, "dropped", from_step=10)
+
+
+def test_a_step_of_front_drops_what_the_deployed_model_drops(batch: Batch) -> None:
+    """At the thresholds that the batch's shares come to, its loss is that of the model with these thresholds."""
+    objective = FrontSampling(tiny_bert(num_hidden_layers=4), {0: scorers()[0], 1: scorers()[1]}).eval()
+    step, losses = of_front(batch, objective, "dropped")
+    random = np.random.default_rng([0, step])
+    random.random()
+    shares = draw_shares([0, 1], random)
+    tokens, kept = int(batch["attention_mask"].sum()), {}
+    thresholds: list[float | None] = [None, None, RULE_THRESHOLD, None]
+    for layer in shares:
+        thresholds[layer] = -1.0
+        asked = LengthConfig((1.0,) * 4, tuple(thresholds))
+        output = objective.reference(**inputs_of(batch), length_config=asked)
+        entered = output.entering[layer] < batch["input_ids"].shape[1]
+        reached = output.significance[layer][entered].detach().sort(descending=True).values
+        count = min(int(shares[layer] * tokens), len(reached))
+        thresholds[layer] = float(reached[count - 1])
+        kept[layer] = count
+    output = objective.reference(**inputs_of(batch), length_config=LengthConfig((1.0,) * 4, tuple(thresholds)))
+    for layer, count in kept.items():
+        assert int((output.kept[layer] < batch["input_ids"].shape[1]).sum()) == count < tokens
+    torch.testing.assert_close(losses["dropped"], belief_loss(output, belief_of(batch), batch))
+
+
+@pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
 def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers()).eval()
-    first = objective(batch, Moment(step=50, steps=100, seed=0))
+    step = 50 if not isinstance(objective, FrontSampling) else of_front(batch, objective, "dropped")[0]
+    first = objective(batch, Moment(step, steps=100, seed=0))
     torch.rand(5)
     np.random.rand(5)
-    second = objective(batch, Moment(step=50, steps=100, seed=0))
+    second = objective(batch, Moment(step, steps=100, seed=0))
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
-    if kind.startswith("front"):
-        other = objective(batch, Moment(step=51, steps=100, seed=0))
-        assert float(first["dropped"]) != float(other["dropped"])
+    if isinstance(objective, FrontSampling):
+        _, other = of_front(batch, objective, "dropped", from_step=step + 1)
+        assert not torch.equal(first["dropped"], other["dropped"])
 
 
 def test_only_scorers_learn_to_score(batch: Batch) -> None:
@@ -268,7 +322,7 @@ def test_only_scorers_learn_to_score(batch: Batch) -> None:
     assert torch.equal(actual, scorer_loss(alone, target, context_of(batch)))
 
 
-@pytest.mark.parametrize("kind", ["front", "front-states", "straight-through", "soft-masks"])
+@pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
 def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     objective = selective(kind, scorers())
     seen: list[Tensor] = []
@@ -282,15 +336,14 @@ def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     torch.stack(list(losses.values())).sum().backward()
 
 
-def test_scorers_alone_learn_what_the_other_ways_teach_them(batch: Batch) -> None:
-    """Of `full` and of what a drawn configuration leaves, which the scorers' part of `front` is for two."""
-    alone = ScorersAlone(tiny_bert(), scorers())
-    early, late = (alone(batch, Moment(step, steps=100, seed=0)) for step in (9, 50))
-    assert early.keys() == late.keys() == {"scorers"}
-    beside = selective("front", scorers())(batch, Moment(step=9, steps=100, seed=0))
-    torch.testing.assert_close(early["scorers"], beside["scorers"])
-    assert float(late["scorers"].detach()) != pytest.approx(float(early["scorers"].detach()))
-    late["scorers"].backward()
+def test_scorers_alone_learn_what_front_teaches_them(batch: Batch) -> None:
+    alone, beside = ScorersAlone(tiny_bert(), scorers()), FrontSampling(tiny_bert(), scorers())
+    for part in ("full", "dropped"):
+        step, losses = of_front(batch, beside, part)
+        own = alone(batch, Moment(step, steps=100, seed=0))
+        assert own.keys() == {"scorers"}
+        torch.testing.assert_close(own["scorers"], losses["scorers"])
+        own["scorers"].backward()
     assert all(parameter.grad is None for parameter in alone.model.parameters())
     for name, parameter in alone.scorer_of_layer.named_parameters():
         assert parameter.grad is not None, name
@@ -322,9 +375,9 @@ def test_trained_selection_beats_what_the_checkpoint_knew(
     result = train(tiny_checkpoint, tmp_path / "new", questions, options=options, validation=questions)
     trained = load_checkpoint(result.path)
     assert trained.scorers.keys() == {0}  # all layers but the last two
-    assert result.losses[0].keys() == {"answers", "scorers"}
+    assert result.losses[0].keys() == {"full" if objective == "front" else "answers", "scorers"}
     dropped = [losses["dropped"] for losses in result.losses if "dropped" in losses]
-    assert len(dropped) == 45
+    assert len(dropped) > 20
     assert sum(dropped[-10:]) < sum(dropped[:10])
     after = {point.name: point for point in result.after}
     assert after["0.27"].macs < after["0.42"].macs

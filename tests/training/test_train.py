@@ -69,10 +69,12 @@ def test_the_same_arguments_give_the_same_checkpoint(tiny_checkpoint: Path, ques
     assert weights[0] == weights[1] != weights[2]
 
 
+@pytest.mark.parametrize("objective", ["fine-tune", "front"])
 def test_an_interrupted_training_goes_on(
-    tiny_checkpoint: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, questions: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, objective: str
 ) -> None:
-    expected = train(tiny_checkpoint, tmp_path / "undisturbed", questions, options=OPTIONS)
+    options = replace(OPTIONS, objective=objective)
+    expected = train(tiny_checkpoint, tmp_path / "undisturbed", questions, options=options)
     output = tmp_path / "interrupted"
 
     def interrupt(*_: object) -> None:
@@ -81,14 +83,14 @@ def test_an_interrupted_training_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr("dynamic_tinybert.training.trainer.write_result", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            train(tiny_checkpoint, output, questions, options=OPTIONS)
+            train(tiny_checkpoint, output, questions, options=options)
     assert not output.exists()
     assert (tmp_path / "interrupted.training").is_dir()
     with pytest.raises(TrainingError, match=r"interrupted\.training holds an interrupted training.*--resume"):
-        train(tiny_checkpoint, output, questions, options=OPTIONS)
+        train(tiny_checkpoint, output, questions, options=options)
     with pytest.raises(InvalidInputError, match="its options is"):
-        train(tiny_checkpoint, output, questions, options=replace(OPTIONS, batch_size=4), resume=True)
-    result = train(tiny_checkpoint, output, questions, options=OPTIONS, resume=True)
+        train(tiny_checkpoint, output, questions, options=replace(options, batch_size=4), resume=True)
+    result = train(tiny_checkpoint, output, questions, options=options, resume=True)
     assert result.losses == expected.losses
     assert sorted(path.name for path in tmp_path.iterdir()) == ["interrupted", "undisturbed"]
 

@@ -1,0 +1,112 @@
+"""What training gains: F1 against MACs of the bundle of a checkpoint before and of the one after.
+
+    python benchmarks/trained_front.py BEFORE AFTER DATA [QUESTIONS]
+
+For each cost, schedules with which a bundle should have it are tried on QUESTIONS (500) of DATA/squad-search.json, with
+thresholds from 400 questions of DATA/squad-style-train.json; the best by the score that calibrations choose by is
+measured on DATA/squad-report.json. Costs are executed multiply-accumulates, scorers included, of unpadded inputs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from dynamic_tinybert.calibration.fitting import sample_significance
+from dynamic_tinybert.calibration.latency import spread
+from dynamic_tinybert.calibration.references import references
+from dynamic_tinybert.calibration.schedules import Schedule
+from dynamic_tinybert.calibration.scorer import load_scorers
+from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.length_config import executed_macs
+from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
+from dynamic_tinybert.runtime.scorer import macs_per_token, ruled_layers
+from dynamic_tinybert.runtime.squad import Example, read_squad
+
+COSTS = (1.5, 1.8, 2.1, 2.4, 2.65, 3.0)  # times fewer MACs than `full`
+SELECTING = ((1, 3), (0, 1, 3), (0, 1, 2, 3))
+LAST_SHARES = (0.15, 0.19, 0.24, 0.3)
+BATCH = 8
+
+
+def main(before: str, after: str, data: str, questions: str = "500") -> None:
+    sample, search, report = (
+        read_squad(Path(data, f"squad-{name}.json")) for name in ("style-train", "search", "report")
+    )
+    search = spread(search, int(questions))
+    print(f"{len(report)} questions of squad-report.json, chosen on {len(search)} of squad-search.json, {cpu.name()}")
+    print("| Bundle | Selecting layers, shares | MACs, x fewer | F1 | against own `full` | against `full` before |")
+    print("| --- | --- | ---: | ---: | --- | --- |")
+    first: Evaluation | None = None
+    for name, folder in (("before", before), ("after", after)):
+        bundle = open_bundle(folder)
+        model = LengthAdaptiveModel(bundle, elastic=True)
+        full = evaluate(model, report, length_config="full", batch_size=BATCH)
+        first = first or full
+        print_row(name, "full", full, full, first)
+        for what, config in chosen(bundle, model, sample, search):
+            print_row(name, what, evaluate(model, report, length_config=config, batch_size=BATCH), full, first)
+
+
+def chosen(
+    bundle: Bundle, model: LengthAdaptiveModel, sample: list[Example], search: list[Example]
+) -> Iterator[tuple[str, LengthConfig]]:
+    """For each cost the configuration that does best on the questions to search on, with its description."""
+    assert bundle.scorers is not None
+    num_layers = bundle.shape.num_layers
+    rule_layer = next(iter(ruled_layers(load_weights(bundle.scorers))), None)
+    significance = sample_significance(bundle, sample, load_scorers(bundle.scorers), seed=0)
+    thresholds = SignificanceSample(significance, num_layers, rule_layer=rule_layer)
+    choosing = references(model, search, to_choose=True)
+    length = round(evaluate(model, search, length_config="full", batch_size=BATCH).mean_length)
+    for cost in COSTS:
+        tried = []
+        for schedule in schedules_of(bundle, length, cost):
+            config = thresholds.length_config(schedule)
+            result = choosing.evaluate(model, config, batch_size=BATCH)
+            tried.append((result.f1, schedule, config))
+        _, schedule, config = max(tried, key=lambda one: one[0])
+        fallen = zip(schedule.shares, (1.0, *schedule.shares), strict=False)
+        yield ", ".join(f"{i}: {share:.2f}" for i, (share, above) in enumerate(fallen) if share < above), config
+
+
+def schedules_of(bundle: Bundle, length: int, cost: float) -> Iterator[Schedule]:
+    """Schedules whose shares fall evenly, with which an input of this length needs so many times fewer MACs."""
+    assert bundle.scorers is not None
+    layers = bundle.shape.num_layers
+    scorer_macs = {layer: macs_per_token(weights) for layer, weights in load_weights(bundle.scorers).items()}
+    full = executed_macs(bundle.shape, length, [length] * layers, [None] * layers, {})
+    for selecting in SELECTING:
+        asked = ["learnt" if layer in selecting else None for layer in range(layers)]
+        for last in LAST_SHARES:
+            found = []
+            for start in np.arange(last, 0.96, 0.01):
+                shares = np.geomspace(start, last, len(selecting)).tolist()
+                schedule = Schedule.of_layers(layers, dict(zip(selecting, shares, strict=True)))
+                kept = [round(share * length) for share in schedule.shares]
+                found.append(
+                    (abs(full / executed_macs(bundle.shape, length, kept, asked, scorer_macs) - cost), schedule)
+                )
+            distance, schedule = min(found, key=lambda one: one[0])
+            if distance < 0.05:
+                yield schedule
+
+
+def print_row(name: str, what: str, result: Evaluation, full: Evaluation, before: Evaluation) -> None:
+    own, old = (
+        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(result.question_f1, other.question_f1))
+        for other in (full, before)
+    )
+    fewer = full.mean_macs / result.mean_macs
+    print(f"| {name} | {what} | {fewer:.2f} | {result.f1:.2f} | {own} | {old} |", flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
