@@ -24,15 +24,13 @@ class ReferenceOutput:
     """What the reference computed, for a batch of B inputs of L tokens.
 
     Attributes:
-        start_logits: `[B, L]`, at the tokens' original positions.
+        start_logits: `[B, L]`, at the tokens' original positions; those at padding mean nothing.
         end_logits: `[B, L]`, likewise.
         kept: For each selecting layer the original positions that it passed on, `[B, n]`, ascending; L fills
             up a row that kept fewer than n.
         entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
             padding and fillers.
         significance: For each selecting layer the significance of those, `[B, rows]`.
-        states: For each layer that ran the original positions of its rows, `[B, rows]`, L for padding and fillers,
-            and the states that it gives to them, `[B, rows, H]`.
 
     """
 
@@ -41,7 +39,6 @@ class ReferenceOutput:
     kept: dict[int, Tensor]
     entering: dict[int, Tensor]
     significance: dict[int, Tensor]
-    states: dict[int, tuple[Tensor, Tensor]]
 
 
 class ReferenceModel(nn.Module):
@@ -112,7 +109,7 @@ class ReferenceModel(nn.Module):
         most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         state = self.model.bert.embeddings(input_ids, token_type_ids)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
-        kept, entering, significance, states = {}, {}, {}, {}
+        kept, entering, significance = {}, {}, {}
 
         for i, layer in enumerate(layers):
             if i in skipped_layers:
@@ -142,11 +139,10 @@ class ReferenceModel(nn.Module):
                 kept[i] = positions
             rows = attended[real]  # thresholds keep more of some inputs than of others
             state = attended.masked_scatter(real[..., None], layer.output(layer.intermediate(rows), rows))
-            states[i] = positions.masked_fill(~real, length), state
 
         logits = restore(logits, positions, self.model.qa_outputs(state))
         start, end = logits[:, :length].unbind(-1)
-        return ReferenceOutput(start, end, kept, entering, significance, states)
+        return ReferenceOutput(start, end, kept, entering, significance)
 
 
 def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
@@ -169,8 +165,9 @@ def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None)
 
 
 def _reached_by(ranking: Tensor, count: float) -> float:
-    """The threshold that so many of these reach, or all if there are fewer."""
-    return float(ranking.detach().sort(descending=True).values[min(int(count), len(ranking)) - 1])
+    """The threshold that so many of these reach, or all if there are fewer; it keeps protected tokens in any case."""
+    sought = min(max(1, int(count)), len(ranking))
+    return min(float(ranking.detach().sort(descending=True).values[sought - 1]), 1.0)
 
 
 def _slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 import numpy as np
+import torch
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
@@ -60,7 +61,8 @@ class FrontSampling(SelectiveObjective):
             **inputs_of(batch), length_config=self._config(shares or layers, drops=bool(shares)), shares=shares
         )
         belief, context = belief_of(batch), context_of(batch)
-        target = worth_keeping(*belief.clamp(min=1e-9).log().unbind(-1), context)
+        logits = belief.clamp(min=torch.finfo(belief.dtype).tiny).log()  # up to what a softmax leaves out
+        target = worth_keeping(*logits.unbind(-1), context).float()
         return {
             "dropped" if shares else "full": belief_loss(output, belief, batch),
             "scorers": self.scorer_loss(output, target, context),

@@ -152,7 +152,7 @@ def falling_shares(num_layers: int, selecting: Collection[int], first: float, la
     return Schedule.of_layers(num_layers, dict(zip(sorted(selecting), shares, strict=True)))
 
 
-def keeping_all(num_layers: int, scored: Sequence[int]) -> LengthConfig:
+def keeping_all(num_layers: int, scored: Collection[int]) -> LengthConfig:
     """The configuration that keeps everything, but for which scorers are asked: no significance is below 0."""
     return LengthConfig((1.0,) * num_layers, tuple(-1.0 if i in scored else None for i in range(num_layers)))
 

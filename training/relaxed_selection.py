@@ -9,15 +9,18 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
+from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.scorer import Scorer
 from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD
+from dynamic_tinybert.export.reference import ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .answer_losses import soft_answer_loss
-from .batches import Batch
+from .answer_losses import answer_loss, soft_answer_loss
+from .batches import Batch, inputs_of
+from .measuring import keeping_all
 from .objective import Moment
 from .relaxed_pass import relaxed_pass
-from .scorers import SCORERS_FIRST, SelectiveObjective
+from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
 
 _FIRST_THRESHOLD = -3.0  # of logits: where most tokens are once scorers tell some apart
 _THRESHOLD_LEARNING_RATE = 1e-2
@@ -66,7 +69,13 @@ class RelaxedSelection(SelectiveObjective):
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
         """Parts `answers`, `scorers` and, after the first tenth of the training, `dropped` and `cost`."""
-        full, _, losses = self.learn_from_full(batch, moment)
+        self.leave_scorers_alone(moment.share < SCORERS_FIRST)
+        layers, context = list(self.scorers()), context_of(batch)
+        full: ReferenceOutput = self.reference(
+            **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
+        )
+        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
+        losses = {"answers": answer_loss(full, batch), "scorers": self.scorer_loss(full, target, context)}
         if moment.share < SCORERS_FIRST:
             return losses
         hard = moment.share >= self._hard_from

@@ -10,14 +10,12 @@ import torch
 from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.fitting import WEIGHT_OF_KEPT, worth_keeping
+from dynamic_tinybert.calibration.fitting import WEIGHT_OF_KEPT
 from dynamic_tinybert.calibration.scorer import ContextRule, Scorer, with_context_rule
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 
-from .answer_losses import answer_loss
-from .batches import Batch, inputs_of
-from .measuring import keeping_all
-from .objective import Moment, Objective
+from .batches import Batch
+from .objective import Objective
 
 SCORERS_FIRST = 0.1
 """Part of a training in which scorers learn from the model as it is, and nothing is dropped: new ones know nothing."""
@@ -70,21 +68,6 @@ class SelectiveObjective(Objective):
         """Whether the model shall learn nothing from the scorers' loss."""
         for scorer in self.scorer_of_layer.values():
             cast(_TrainedScorer, scorer).alone = alone
-
-    def learn_from_full(self, batch: Batch, moment: Moment) -> tuple[ReferenceOutput, Tensor, dict[str, Tensor]]:
-        """What all of these objectives begin with: a pass that keeps everything.
-
-        Returns:
-            What the pass gives; for each token `[B, L]` the probability that it is worth keeping; and the parts of the
-            loss so far, `answers` and `scorers`.
-        """
-        self.leave_scorers_alone(moment.share < SCORERS_FIRST)
-        layers, context = list(self.scorers()), context_of(batch)
-        full: ReferenceOutput = self.reference(
-            **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
-        )
-        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
-        return full, target, {"answers": answer_loss(full, batch), "scorers": self.scorer_loss(full, target, context)}
 
     def scorer_loss(self, output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
         """`scorer_loss` of the layers with scorers, with its weight."""

@@ -15,7 +15,7 @@ from .objective import Moment
 
 
 class ScorersAlone(FrontSampling):
-    """Scorers learn what answers the model believes in, of all tokens and of those that a configuration leaves.
+    """Scorers learn what `front` teaches them, of all tokens and of those that a configuration leaves.
 
     `full` stays what it was, and no gradient passes through the layers.
 

@@ -57,7 +57,8 @@ def train(
     """Train a question-answering checkpoint.
 
     Until the end everything is in a folder named like `output` and ending in ``.training``, from which an interrupted
-    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on all cores.
+    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on all cores;
+    then the process keeps memory that it has freed (`keep_freed_memory`).
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
@@ -78,8 +79,6 @@ def train(
         TrainingError: The loss is no longer a number, or an interrupted training is there and `resume` is not set.
         StorageError: A file could not be written; what was saved before is kept.
     """
-    if not torch.cuda.is_available():
-        keep_freed_memory()
     options = options or TrainingOptions()
     output = Path(output)
     if output.exists():
@@ -113,6 +112,8 @@ def train(
         workplace(place, resume=resume, in_the_way=unfinished) as folder,
         Journal(folder / "journal.jsonl", header) as journal,
     ):
+        if not torch.cuda.is_available():
+            keep_freed_memory()
         checkpoint.copy_files(folder)
         tokenize = WindowTokenizer(folder / TOKENIZER)
         longest = min(own.config.max_position_embeddings for own in models)

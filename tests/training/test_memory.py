@@ -7,6 +7,7 @@ import sys
 import pytest
 
 PROGRAM = """
+import resource
 import sys
 from dynamic_tinybert.training.memory import keep_freed_memory
 if sys.argv[1] == "keep":
@@ -15,7 +16,7 @@ block = bytearray(200 << 20)
 block[:: 4096] = bytes(len(range(0, 200 << 20, 4096)))
 del block
 with open("/proc/self/statm") as file:
-    print(int(file.read().split()[1]) * 4096 >> 20)
+    print(int(file.read().split()[1]) * resource.getpagesize() >> 20)
 """
 
 

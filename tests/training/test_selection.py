@@ -285,9 +285,9 @@ def test_a_step_of_front_drops_what_the_deployed_model_drops(batch: Batch) -> No
         output = objective.reference(**inputs_of(batch), length_config=asked)
         entered = output.entering[layer] < batch["input_ids"].shape[1]
         reached = output.significance[layer][entered].detach().sort(descending=True).values
-        count = min(int(shares[layer] * tokens), len(reached))
-        thresholds[layer] = float(reached[count - 1])
-        kept[layer] = count
+        count = max(int(shares[layer] * tokens), int((reached >= 1).sum()))  # protected ones stay in any case
+        thresholds[layer] = float(reached[min(count, len(reached)) - 1])
+        kept[layer] = min(count, len(reached))
     output = objective.reference(**inputs_of(batch), length_config=LengthConfig((1.0,) * 4, tuple(thresholds)))
     for layer, count in kept.items():
         assert int((output.kept[layer] < batch["input_ids"].shape[1]).sum()) == count < tokens

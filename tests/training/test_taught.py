@@ -29,7 +29,7 @@ def test_each_window_has_the_models_own_logits(
     lines: list[str] = []
     found = taught.with_taught(windows, model, tmp_path / taught.TAUGHT, lines.append)
     assert lines == [f"Asking the model what it believes of {len(windows)} windows"]
-    tolerance = 1e-3 if half is None else 0.05
+    rounded, tolerance = [], 1e-3 if half is None else 0.05
     for before, window in zip(windows, found, strict=True):
         assert window.taught is not None
         assert window.taught.dtype == np.float16
@@ -37,7 +37,10 @@ def test_each_window_has_the_models_own_logits(
         with torch.inference_mode():
             own = model(**inputs_of(collate([before])))
         expected = torch.cat([own.start_logits, own.end_logits])
-        torch.testing.assert_close(torch.from_numpy(window.taught).float(), expected, atol=tolerance, rtol=tolerance)
+        actual = torch.from_numpy(window.taught).float()
+        torch.testing.assert_close(actual, expected, atol=tolerance, rtol=tolerance)
+        rounded.append(float((actual - expected).abs().max()))
+    assert (max(rounded) > 2e-3) == (half is not None)
 
 
 def test_a_resumed_training_reads_what_was_believed_first(windows: list[AnsweredWindow], tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from typer.testing import CliRunner
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.training import TrainingOptions, cli, train
+from dynamic_tinybert.training.progress import Progress
 
 OPTIONS = TrainingOptions(max_steps=6, batch_size=8, save_steps=3)
 
@@ -77,11 +79,14 @@ def test_an_interrupted_training_goes_on(
     expected = train(tiny_checkpoint, tmp_path / "undisturbed", questions, options=options)
     output = tmp_path / "interrupted"
 
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
+    def interrupt(progress: Progress, step: int, losses: Mapping[str, float]) -> None:
+        if step == 5:  # the last checkpoint is of the third
+            raise KeyboardInterrupt
+        record(progress, step, losses)
 
+    record = Progress.__call__
     with monkeypatch.context() as patch:
-        patch.setattr("dynamic_tinybert.training.trainer.write_result", interrupt)
+        patch.setattr(Progress, "__call__", interrupt)
         with pytest.raises(KeyboardInterrupt):
             train(tiny_checkpoint, output, questions, options=options)
     assert not output.exists()
