@@ -80,8 +80,8 @@ def main(checkpoint: Path, data: Path) -> None:
         num_threads=NUM_THREADS,
         say=print,
     )
+    compare_with_fp32(checkpoint, report)  # writes the model's name, too, which the report has in its title
     write_calibration_report(calibration, REPORT, num_threads=NUM_THREADS)
-    compare_with_fp32(checkpoint, report)
     write_table()
 
 

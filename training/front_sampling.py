@@ -61,8 +61,8 @@ class FrontSampling(SelectiveObjective):
             **inputs_of(batch), length_config=self._config(shares or layers, drops=bool(shares)), shares=shares
         )
         belief, context = belief_of(batch), context_of(batch)
-        logits = belief.clamp(min=torch.finfo(belief.dtype).tiny).log()  # up to what a softmax leaves out
-        target = worth_keeping(*logits.unbind(-1), context).float()
+        start, end = belief.clamp(min=torch.finfo(belief.dtype).tiny).log().unbind(-1)  # logits but for a constant
+        target = worth_keeping(start, end, context).float()
         return {
             "dropped" if shares else "full": belief_loss(output, belief, batch),
             "scorers": self.scorer_loss(output, target, context),

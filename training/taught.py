@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.runtime.publish import writing
@@ -51,7 +52,7 @@ def with_taught(
 
 @torch.inference_mode()
 def _logits_of(windows: Sequence[AnsweredWindow], model: BertForQuestionAnswering) -> list[np.ndarray]:
-    model.eval()
+    nn.Module.eval(model)
     half = half_precision()
     found: dict[int, np.ndarray] = {}
     by_length = sorted(range(len(windows)), key=lambda i: len(windows[i]))

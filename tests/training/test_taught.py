@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import precision, taught
 from dynamic_tinybert.training.batches import collate, inputs_of
@@ -68,5 +69,5 @@ def test_a_batch_holds_what_was_taught_of_its_windows(windows: list[AnsweredWind
 def test_half_precision_is_what_the_machine_multiplies(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for multiplies, expected in ((True, torch.bfloat16), (False, None)):
-        monkeypatch.setattr(precision.cpu, "multiplies_bfloat16", lambda multiplies=multiplies: multiplies)
+        monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda multiplies=multiplies: multiplies)
         assert precision.half_precision() is expected
