@@ -35,14 +35,8 @@ def answer_loss(output: AnswerLogits, batch: Batch) -> Tensor:
 
 def soft_answer_loss(output: AnswerLogits, teacher: AnswerLogits, batch: Batch) -> Tensor:
     """Cross-entropy of the start and end probabilities of a teacher, which learns nothing from it."""
-    losses = [
-        functional.cross_entropy(_over_real(own, batch), _over_real(taught, batch).detach().softmax(1))
-        for own, taught in (
-            (output.start_logits, teacher.start_logits),
-            (output.end_logits, teacher.end_logits),
-        )
-    ]
-    return torch.stack(losses).mean()
+    taught = (_over_real(own, batch).detach().softmax(1) for own in (teacher.start_logits, teacher.end_logits))
+    return belief_loss(output, torch.stack(list(taught), -1), batch)
 
 
 def belief_loss(output: AnswerLogits, belief: Tensor, batch: Batch) -> Tensor:
