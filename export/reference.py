@@ -8,8 +8,9 @@ from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import BertForQuestionAnswering
-from transformers.models.bert.modeling_bert import BertLayer
+from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
 from dynamic_tinybert.runtime.errors import InvalidInputError
@@ -45,7 +46,7 @@ class ReferenceModel(nn.Module):
     """Drop-and-restore around a `BertForQuestionAnswering`, whose weights it shares.
 
     Args:
-        model: The plain model; it is switched to eager attention, the only one that tells its probabilities.
+        model: The plain model.
         significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
         scorers: For `learnt`, the scorer or the rule of each layer that may select.
 
@@ -58,7 +59,6 @@ class ReferenceModel(nn.Module):
         scorers: Mapping[int, Scorer | ContextRule] | None = None,
     ) -> None:
         super().__init__()
-        model.set_attn_implementation("eager")
         self.model = model
         self.significance = significance
         self.scorers = nn.ModuleDict({str(layer): scorer for layer, scorer in (scorers or {}).items()})
@@ -79,6 +79,7 @@ class ReferenceModel(nn.Module):
         *,
         shares: Mapping[int, float] | None = None,
         skipped_layers: Collection[int] = (),
+        attention_bias: Mapping[int, Tensor] | None = None,
     ) -> ReferenceOutput:
         """Answer logits under a length configuration.
 
@@ -92,6 +93,8 @@ class ReferenceModel(nn.Module):
             shares: For some selecting layers the share of the batch's tokens to pass on, up to 1; it decides their
                 thresholds.
             skipped_layers: Layers to leave out, as training with layer dropout does.
+            attention_bias: For some layers `[B, R]`, for each of the R tokens that enter it, what is added to the
+                attention scores that it receives; by its gradient training asks what a token is worth.
 
         Raises:
             LengthConfigError: The configuration has another number of layers than the model, or selects in a
@@ -114,12 +117,14 @@ class ReferenceModel(nn.Module):
         for i, layer in enumerate(layers):
             if i in skipped_layers:
                 continue
-            mask = MASKED * (~real).to(state)
-            context, probabilities = layer.attention.self(state, mask[:, None, None])
-            attended = layer.attention.output(context, state)
+            rows = gather(state, real)  # thresholds keep more of some inputs than of others
+            bias = None if attention_bias is None else attention_bias.get(i)
+            context, probabilities = self._attend(cast(BertSelfAttention, layer.attention.self), rows, real, bias)
+            rows = layer.attention.output(context, rows)
             if i in length_config.selecting_layers:
                 logits = restore(logits, positions, self.model.qa_outputs(state))
-                if self.significance == "attention":
+                attended = spread(rows, real)
+                if probabilities is not None:
                     ranking = (probabilities * real[:, None, :, None]).sum((1, 2))
                 else:
                     ranking = self.scorers[str(i)](attended, protected.to(state), real.to(state))
@@ -133,16 +138,43 @@ class ReferenceModel(nn.Module):
                     slots = select(ranking, real, most_kept[:, i], threshold)
                 # The graph drops before output projection and LayerNorm where it can; both work row by row,
                 # so dropping after them gives the same.
-                attended = take(attended, slots, 0)
+                state = take(attended, slots, 0)
                 positions, real = take(positions, slots, length), take(real, slots, False)
                 protected = take(protected, slots, False)
                 kept[i] = positions
-            rows = attended[real]  # thresholds keep more of some inputs than of others
-            state = attended.masked_scatter(real[..., None], layer.output(layer.intermediate(rows), rows))
+                rows = gather(state, real)
+            state = spread(layer.output(layer.intermediate(rows), rows), real)
 
         logits = restore(logits, positions, self.model.qa_outputs(state))
         start, end = logits[:, :length].unbind(-1)
         return ReferenceOutput(start, end, kept, entering, significance)
+
+    def _attend(
+        self, layer: BertSelfAttention, rows: Tensor, real: Tensor, bias: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention among the rows of each input; with `attention` its probabilities, too, `[B, heads, R, R]`.
+
+        Args:
+            layer: With the weights.
+            rows: `[N, hidden]`, the states at `real`.
+            real: `[B, R]` bool.
+            bias: `[B, R]`, added to the scores that each token receives.
+
+        """
+        query, key, value = (
+            spread(project(rows), real).view(*real.shape, layer.num_attention_heads, -1).transpose(1, 2)
+            for project in (layer.query, layer.key, layer.value)
+        )
+        mask = MASKED * (~real).to(query)
+        mask = (mask if bias is None else mask + bias.to(query))[:, None, None]
+        dropout = layer.dropout.p if layer.training else 0.0
+        if self.significance == "attention":
+            probabilities = (query @ key.mT / query.shape[3] ** 0.5 + mask).softmax(3)
+            context = functional.dropout(probabilities, dropout) @ value
+        else:  # the same, without keeping probabilities
+            probabilities = None
+            context = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
+        return gather(context.transpose(1, 2).flatten(2), real), probabilities
 
 
 def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
@@ -185,6 +217,17 @@ def take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
     end = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), filler)
     index = slots.view(*slots.shape, *[1] * (rows.dim() - 2))
     return torch.cat([rows, end], 1).take_along_dim(index, 1)
+
+
+def gather(state: Tensor, real: Tensor) -> Tensor:
+    """The N rows of `state` `[B, R, hidden]` at `real` `[B, R]`: `[N, hidden]`."""
+    return state.flatten(0, 1).index_select(0, real.flatten().nonzero()[:, 0])
+
+
+def spread(rows: Tensor, real: Tensor) -> Tensor:
+    """`rows` `[N, hidden]` at the N places of `real` `[B, R]`, zeros elsewhere: `[B, R, hidden]`."""
+    zeros = rows.new_zeros(real.numel(), rows.shape[1])
+    return zeros.index_copy(0, real.flatten().nonzero()[:, 0], rows).view(*real.shape, -1)
 
 
 def restore(logits: Tensor, positions: Tensor, values: Tensor) -> Tensor:

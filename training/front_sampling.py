@@ -17,12 +17,11 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .answer_losses import belief_loss
 from .batches import Batch, belief_of, inputs_of
+from .importance import open_gates, worth_of
 from .measuring import keeping_all
 from .objective import Moment
 from .operating_points import draw_shares
-from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
-
-_KEEPS_ALL = 0.25  # chance of a step
+from .scorers import SCORERS_FIRST, SelectiveObjective, Target, context_of
 
 
 class FrontSampling(SelectiveObjective):
@@ -30,6 +29,10 @@ class FrontSampling(SelectiveObjective):
 
     A step is one pass: of a quarter of the steps all tokens, of the others what a configuration keeps that is drawn
     where the front lies. Tokens are dropped by gathering, which makes the step cheaper, too.
+
+    What scorers learn is the chance that the answer starts or ends near a token. In the first half of the layers that
+    is only half of it, the other half what the token is worth to the layers behind (`worth_of`): there a token may
+    matter that is far from the answer. As only passes that keep everything tell, these scorers learn from them alone.
 
     Args:
         model: The model.
@@ -39,6 +42,8 @@ class FrontSampling(SelectiveObjective):
     """
 
     needs_taught = True
+    keeps_all = 0.25
+    """Chance of a step."""
 
     def __init__(
         self,
@@ -56,16 +61,25 @@ class FrontSampling(SelectiveObjective):
         self.leave_scorers_alone(alone)
         random = np.random.default_rng([moment.seed, moment.step])
         layers = list(self.scorers())
-        shares = {} if alone or random.random() < _KEEPS_ALL else draw_shares(layers, random)
+        shares = {} if alone or random.random() < self.keeps_all else draw_shares(layers, random)
+        num_layers = self.model.config.num_hidden_layers
+        gates = {} if shares else open_gates(batch, num_layers)
         output: ReferenceOutput = self.reference(
-            **inputs_of(batch), length_config=self._config(shares or layers, drops=bool(shares)), shares=shares
+            **inputs_of(batch),
+            length_config=self._config(shares or layers, drops=bool(shares)),
+            shares=shares,
+            attention_bias=gates,
         )
         belief, context = belief_of(batch), context_of(batch)
         start, end = belief.clamp(min=torch.finfo(belief.dtype).tiny).log().unbind(-1)  # logits but for a constant
-        target = worth_keeping(start, end, context).float()
+        near_answer = worth_keeping(start, end, context).float()
+        targets = {layer: Target(near_answer) for layer in layers if layer >= num_layers / 2}
+        for layer, worth in (worth_of(output, gates, belief, batch) if gates else {}).items():
+            if layer < num_layers / 2:
+                targets[layer] = Target((near_answer + worth) / 2, weight_of_kept=1.0)
         return {
             "dropped" if shares else "full": belief_loss(output, belief, batch),
-            "scorers": self.scorer_loss(output, target, context),
+            "scorers": self.scorer_loss(output, targets, context),
         }
 
     def _config(self, asked: Collection[int], *, drops: bool) -> LengthConfig:

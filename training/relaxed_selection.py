@@ -20,7 +20,7 @@ from .batches import Batch, inputs_of
 from .measuring import keeping_all
 from .objective import Moment
 from .relaxed_pass import relaxed_pass
-from .scorers import SCORERS_FIRST, SelectiveObjective, context_of
+from .scorers import SCORERS_FIRST, SelectiveObjective, Target, context_of
 
 _FIRST_THRESHOLD = -3.0  # of logits: where most tokens are once scorers tell some apart
 _THRESHOLD_LEARNING_RATE = 1e-2
@@ -74,8 +74,11 @@ class RelaxedSelection(SelectiveObjective):
         full: ReferenceOutput = self.reference(
             **inputs_of(batch), length_config=keeping_all(self.model.config.num_hidden_layers, layers)
         )
-        target = worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float()
-        losses = {"answers": answer_loss(full, batch), "scorers": self.scorer_loss(full, target, context)}
+        target = Target(worth_keeping(full.start_logits.detach(), full.end_logits.detach(), context).float())
+        losses = {
+            "answers": answer_loss(full, batch),
+            "scorers": self.scorer_loss(full, dict.fromkeys(layers, target), context),
+        }
         if moment.share < SCORERS_FIRST:
             return losses
         hard = moment.share >= self._hard_from

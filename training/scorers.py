@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,18 @@ SCORERS_FIRST = 0.1
 _LEARNING_RATE = 1e-3  # scorers are small
 _LEARNING_RATE_FITTED = 3e-4  # to go on from what they know
 _LEAST_CHANCE = 1e-6
+
+
+class Target(NamedTuple):
+    """What a scorer learns.
+
+    Attributes:
+        worth: For each token `[B, L]` the probability that it is worth keeping.
+        weight_of_kept: How much a token that is weighs against one that is not.
+    """
+
+    worth: Tensor
+    weight_of_kept: float = WEIGHT_OF_KEPT
 
 
 class SelectiveObjective(Objective):
@@ -69,10 +81,10 @@ class SelectiveObjective(Objective):
         for scorer in self.scorer_of_layer.values():
             cast(_TrainedScorer, scorer).alone = alone
 
-    def scorer_loss(self, output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
+    def scorer_loss(self, output: ReferenceOutput, targets: Mapping[int, Target], context: Tensor) -> Tensor:
         """`scorer_loss` of the layers with scorers, with its weight."""
         seen = {layer: positions for layer, positions in output.entering.items() if layer != self.reference.rule_layer}
-        return self.scorer_weight * scorer_loss(replace(output, entering=seen), target, context)
+        return self.scorer_weight * scorer_loss(replace(output, entering=seen), targets, context)
 
 
 class _TrainedScorer(Scorer):
@@ -103,20 +115,24 @@ def context_of(batch: Batch) -> Tensor:
     return batch["attention_mask"] * batch["token_type_ids"]
 
 
-def scorer_loss(output: ReferenceOutput, target: Tensor, context: Tensor) -> Tensor:
-    """Binary cross-entropy of what scorers say of the context's tokens that they see, mean of all layers.
+def scorer_loss(output: ReferenceOutput, targets: Mapping[int, Target], context: Tensor) -> Tensor:
+    """Binary cross-entropy of what scorers say of the context's tokens that they see, mean of the layers with a target.
 
     Args:
         output: With the significance of each layer.
-        target: For each token `[B, L]` the probability that it is worth keeping.
+        targets: What to learn, by layer; 0 without any that was asked.
         context: 1 for tokens that answers are made of, `[B, L]`.
     """
-    losses = []
-    beyond = target.new_zeros(len(target), 1)  # where fillers point to
-    target, counts = torch.cat([target, beyond], 1), torch.cat([context.to(target), beyond], 1)
+    losses, learning = [], 0
+    beyond = output.start_logits.new_zeros(len(context), 1).float()  # where fillers point to
+    counts = torch.cat([context.to(beyond), beyond], 1)
     for layer, positions in output.entering.items():
         chance = output.significance[layer].clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE)
-        wanted, counted = target.gather(1, positions), counts.gather(1, positions)
-        loss = -WEIGHT_OF_KEPT * wanted * chance.log() - (1 - wanted) * (1 - chance).log()
+        if layer not in targets:
+            losses.append(0 * chance.sum())  # so that a step in which none learns has a gradient, too
+            continue
+        target, learning = targets[layer], learning + 1
+        wanted, counted = torch.cat([target.worth, beyond], 1).gather(1, positions), counts.gather(1, positions)
+        loss = -target.weight_of_kept * wanted * chance.log() - (1 - wanted) * (1 - chance).log()
         losses.append((loss * counted).sum() / counted.sum().clamp(min=1))
-    return torch.stack(losses).mean()
+    return torch.stack(losses).sum() / max(1, learning)

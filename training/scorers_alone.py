@@ -24,6 +24,8 @@ class ScorersAlone(FrontSampling):
         scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
     """
 
+    keeps_all = 0.5  # early scorers learn in these steps alone, and no model has to learn in the others
+
     def __init__(self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None) -> None:
         super().__init__(model.requires_grad_(False), scorers)
 

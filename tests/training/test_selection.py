@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
+from dynamic_tinybert.calibration.fitting import worth_keeping
 from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer, with_context_rule
 from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD, SignificanceSample
@@ -24,12 +25,13 @@ from dynamic_tinybert.training.answer_losses import answer_loss, belief_loss, so
 from dynamic_tinybert.training.batches import belief_of, collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
 from dynamic_tinybert.training.front_sampling import FrontSampling
+from dynamic_tinybert.training.importance import open_gates, worth_of
 from dynamic_tinybert.training.measuring import keeping_all
 from dynamic_tinybert.training.objective import Moment
 from dynamic_tinybert.training.operating_points import draw_shares
 from dynamic_tinybert.training.relaxed_pass import relaxed_pass
 from dynamic_tinybert.training.relaxed_selection import RelaxedSelection, share_of_macs
-from dynamic_tinybert.training.scorers import SelectiveObjective, context_of, scorer_loss
+from dynamic_tinybert.training.scorers import SelectiveObjective, Target, context_of, scorer_loss
 from dynamic_tinybert.training.scorers_alone import ScorersAlone
 
 from tiny import tiny_bert
@@ -115,7 +117,7 @@ def test_the_scorers_loss_is_pytorchs_over_the_context_that_they_see(batch: Batc
                         functional.binary_cross_entropy_with_logits(logit, wanted, pos_weight=torch.tensor(5.0))
                     )
         means.append(torch.stack(losses).mean())
-    actual = scorer_loss(output, target, context_of(batch))
+    actual = scorer_loss(output, dict.fromkeys(LAYERS, Target(target)), context_of(batch))
     torch.testing.assert_close(actual, torch.stack(means).mean().float(), rtol=1e-4, atol=1e-5)
 
 
@@ -318,8 +320,9 @@ def test_only_scorers_learn_to_score(batch: Batch) -> None:
     assert output.entering.keys() == {0, 2}
     target = torch.rand(batch["input_ids"].shape, generator=torch.Generator().manual_seed(0))
     alone = replace(output, entering={0: output.entering[0]})
-    actual = objective.scorer_loss(output, target, context_of(batch))
-    assert torch.equal(actual, scorer_loss(alone, target, context_of(batch)))
+    targets = dict.fromkeys((0, 2), Target(target))
+    actual = objective.scorer_loss(output, targets, context_of(batch))
+    assert torch.equal(actual, scorer_loss(alone, targets, context_of(batch)))
 
 
 @pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
@@ -336,8 +339,37 @@ def test_mixed_precision_leaves_scorers_exact(batch: Batch, kind: str) -> None:
     torch.stack(list(losses.values())).sum().backward()
 
 
+def test_early_scorers_learn_what_later_layers_need_from_passes_that_keep_everything(batch: Batch) -> None:
+    objective = FrontSampling(tiny_bert(), scorers()).eval()  # of three layers the last one is in the second half
+    _, losses = of_front(batch, objective, "full")
+    gates = open_gates(batch, 3)
+    config = keeping_all(3, LAYERS)
+    output = objective.reference(**inputs_of(batch), length_config=config, attention_bias=gates)
+    belief, context = belief_of(batch), context_of(batch)
+    start, end = (belief.clamp(min=1e-38).log()).unbind(-1)
+    near_answer = worth_keeping(start, end, context).float()
+    worth = worth_of(output, gates, belief, batch)
+    targets = {layer: Target((near_answer + worth[layer]) / 2, weight_of_kept=1.0) for layer in (0, 1)}
+    expected = scorer_loss(output, {**targets, 2: Target(near_answer)}, context)
+    torch.testing.assert_close(losses["scorers"], expected)
+    for step in range(50):
+        losses = objective(batch, Moment(step, steps=100, seed=0))
+        if "dropped" not in losses:
+            continue
+        own = list(objective.scorers().values())
+        gradients = torch.autograd.grad(losses["scorers"], [s.output.weight for s in own], allow_unused=True)
+        early, late = gradients[:2], gradients[2]
+        assert all(gradient is None or not gradient.any() for gradient in early)
+        if late is not None:
+            assert late.any()
+            break
+    else:
+        raise AssertionError("no step asked the last scorer")
+
+
 def test_scorers_alone_learn_what_front_teaches_them(batch: Batch) -> None:
     alone, beside = ScorersAlone(tiny_bert(), scorers()), FrontSampling(tiny_bert(), scorers())
+    beside.keeps_all = alone.keeps_all
     for part in ("full", "dropped"):
         step, losses = of_front(batch, beside, part)
         own = alone(batch, Moment(step, steps=100, seed=0))
