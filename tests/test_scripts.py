@@ -38,4 +38,4 @@ def test_a_bundle_gives_its_checkpoint_back(
         if precision == "fp32":
             assert torch.equal(weights[name], tensor), name
         else:
-            assert float((weights[name] - tensor).norm()) <= 0.01 * float(tensor.norm()), name
+            assert float((weights[name] - tensor).norm()) <= 0.03 * float(tensor.norm()), name
