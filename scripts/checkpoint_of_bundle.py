@@ -47,7 +47,7 @@ def weights_of(graph: ov.Model, num_layers: int) -> dict[str, Array]:
     """Weights by the names of BertForQuestionAnswering, from a graph of `export.ir.write_ir`, FP32 or INT8."""
     named = {node.get_friendly_name(): node for node in graph.get_ops()}
     normed = named["embeddings.output"]
-    words_and_segments, positions = _inputs(_inputs(_inputs(_inputs(normed)[0])[0])[0])
+    words_and_segments, positions = _inputs(_before(normed)[2])
     words, segments = _inputs(words_and_segments)
     prefix = "bert.embeddings"
     weights = {
@@ -63,7 +63,7 @@ def weights_of(graph: ov.Model, num_layers: int) -> dict[str, Array]:
         attended, output = named[f"{name}.attention.output"], named[f"{name}.output"]
         weights |= _linear(f"{prefix}.attention.output.dense", _inputs(named[f"{name}.attention.residual"])[0])
         weights |= _layer_norm(f"{prefix}.attention.output.LayerNorm", attended)
-        outer = _inputs(_inputs(_inputs(_inputs(output)[0])[0])[0])[0]
+        outer = _before(output)[3]
         gelu = next(node for node in _before(outer) if node.get_type_name() == "Gelu")
         weights |= _linear(f"{prefix}.intermediate.dense", _inputs(gelu)[0])
         weights |= _linear(f"{prefix}.output.dense", outer)

@@ -73,10 +73,11 @@ class FrontSampling(SelectiveObjective):
         belief, context = belief_of(batch), context_of(batch)
         start, end = belief.clamp(min=torch.finfo(belief.dtype).tiny).log().unbind(-1)  # logits but for a constant
         near_answer = worth_keeping(start, end, context).float()
-        targets = {layer: Target(near_answer) for layer in layers if layer >= num_layers / 2}
-        for layer, worth in (worth_of(output, gates, belief, batch) if gates else {}).items():
-            if layer < num_layers / 2:
-                targets[layer] = Target((near_answer + worth) / 2, weight_of_kept=1.0)
+        early = [layer for layer in layers if layer < num_layers / 2 and num_layers > 1]  # one layer has none behind it
+        targets = {layer: Target(near_answer) for layer in layers if layer not in early}
+        if gates and early:
+            worth = worth_of(output, gates, belief, batch)
+            targets |= {layer: Target((near_answer + worth[layer]) / 2, weight_of_kept=1.0) for layer in early}
         return {
             "dropped" if shares else "full": belief_loss(output, belief, batch),
             "scorers": self.scorer_loss(output, targets, context),

@@ -10,7 +10,7 @@ from torch import Tensor
 from .answer_losses import AnswerLogits
 from .batches import Batch
 
-_MATTERS = 0.03  # of an answer's logits, where worth is a half; half of the tokens of a context are below
+_MATTERS = 0.03  # of an answer's logits, where worth is a half; of MiniLM's first layer 6 tokens in 10 are below
 
 
 def open_gates(batch: Batch, num_layers: int) -> dict[int, Tensor]:

@@ -367,6 +367,14 @@ def test_early_scorers_learn_what_later_layers_need_from_passes_that_keep_everyt
         raise AssertionError("no step asked the last scorer")
 
 
+def test_a_model_of_one_layer_teaches_its_scorer_where_answers_are(batch: Batch) -> None:
+    objective = FrontSampling(tiny_bert(num_hidden_layers=1), {0: scorers()[0]}).eval()
+    for part in ("full", "dropped"):
+        _, losses = of_front(batch, objective, part)
+        (gradient,) = torch.autograd.grad(losses["scorers"], [objective.scorers()[0].output.weight])
+        assert gradient.any()
+
+
 def test_scorers_alone_learn_what_front_teaches_them(batch: Batch) -> None:
     alone, beside = ScorersAlone(tiny_bert(), scorers()), FrontSampling(tiny_bert(), scorers())
     beside.keeps_all = alone.keeps_all
