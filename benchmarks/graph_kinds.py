@@ -29,6 +29,7 @@ from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.model import is_fused
+from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -57,7 +58,7 @@ def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
-    core, plain = ops.core(), ops.core().read_model(bundle.model_xml)
+    core, plain = ops.core(), read_plain_graph(bundle)
     scorers = load_scorers(bundle.scorers) if bundle.scorers else None
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),

@@ -24,6 +24,7 @@ from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import WindowOutput
 from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, is_fused, kept_multiple
+from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 
 from cpu_limits import measure_cpu_limits
@@ -35,7 +36,7 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
     graph = with_selection(
-        ops.core().read_model(bundle.model_xml),
+        read_plain_graph(bundle),
         bundle.length_configs[config].config,
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,

@@ -20,6 +20,7 @@ from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.windows import Window, window_size
 
 from .latency import Request, interleaved_ms, measure_latency, padded_lengths, requests_of
@@ -151,20 +152,19 @@ def fp32_graph(model: ov.Model) -> ov.Model:
 
     Args:
         model: A graph as the exporter writes it: a quantised `MatMul` reads `FakeQuantize` of the activation, with
-            SmoothQuant's factors multiplied to it before, and `Multiply(Convert(int8 [out, in]), scale [out, 1])`.
-            An FP32 graph stays as it is. The INT8 word embeddings stay, too: no product reads them.
+            SmoothQuant's factors multiplied to it before. An FP32 graph stays as it is.
     """
     model = model.clone()
+    give_float_weights(model)
     for matmul in model.get_ordered_ops():
         if matmul.get_type_name() != "MatMul" or _producer(matmul, 0).get_type_name() != "FakeQuantize":
             continue
-        activation, weight = _producer(matmul, 0).input_value(0), _producer(matmul, 1)
-        values = _constant(_producer(weight, 0), 0).astype(np.float32) * _constant(weight, 1)
+        activation = _producer(matmul, 0).input_value(0)
         if activation.get_node().get_type_name() == "Multiply":  # SmoothQuant's factors go back into the weights
-            values = values * _constant(activation.get_node(), 1)
+            values = _constant(matmul, 1) * _constant(activation.get_node(), 1)
+            matmul.input(1).replace_source_output(opset13.constant(values).output(0))
             activation = activation.get_node().input_value(0)
         matmul.input(0).replace_source_output(activation)
-        matmul.input(1).replace_source_output(opset13.constant(values).output(0))
     return model
 
 

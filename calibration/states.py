@@ -17,6 +17,7 @@ from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
+from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.windows import Window
 
 
@@ -46,7 +47,7 @@ class StateReader:
         """Compile the graph of a bundle; `layers` are those whose states are wanted."""
         num_layers = bundle.shape.num_layers
         model = with_selection(
-            ops.core().read_model(bundle.model_xml),
+            read_plain_graph(bundle),
             LengthConfig.full(num_layers),
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,

@@ -54,7 +54,7 @@ def export(
             "paper=315,251,242,159,142,33@384; may be repeated.",
         ),
     ] = None,
-    weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for CPUs without VNNI.")] = 8,
+    weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for other runtimes on CPUs without VNNI.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,

@@ -77,7 +77,7 @@ def export_model(
         num_samples: Windows of `calibration_data` to calibrate with.
         tune: Find the INT8 setting that moves least probability on those questions, instead of taking the default.
         length_configs: Length configurations by name; ``full`` is always there.
-        weight_bits: 7 for CPUs without VNNI, whose sums of 8-bit products can saturate.
+        weight_bits: 7 for other runtimes on CPUs without VNNI, where sums of 8-bit products can saturate.
         force: Replace a bundle that is there.
         revision: Branch, tag or commit on the Hub.
         token: Hub token.

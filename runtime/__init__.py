@@ -3,7 +3,7 @@
 from .errors import DynamicTinyBertError
 from .explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation, explain
 from .length_config import LengthConfig
-from .model import LengthAdaptiveModel, QuestionAnsweringOutput, SaturationWarning
+from .model import LengthAdaptiveModel, QuestionAnsweringOutput
 from .question_answering import QuestionAnswerer
 from .spans import Answer
 
@@ -18,6 +18,5 @@ __all__ = [
     "LengthConfig",
     "QuestionAnswerer",
     "QuestionAnsweringOutput",
-    "SaturationWarning",
     "explain",
 ]

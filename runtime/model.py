@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
 from . import cpu, ops
 from .bundle import Bundle, NamedLengthConfig, open_bundle
@@ -21,6 +19,7 @@ from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
+from .plain_graph import read_plain_graph
 from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
 
 LENGTH_MULTIPLE = 8
@@ -33,10 +32,6 @@ _SHORT_FORMS = {
     "precision": "INFERENCE_PRECISION_HINT",
     "compiled_cache_dir": "CACHE_DIR",
 }
-
-
-class SaturationWarning(UserWarning):
-    """INT8 results may be wrong on this CPU."""
 
 
 @dataclass(frozen=True)
@@ -75,16 +70,11 @@ class LengthAdaptiveModel:
             **(ov_config or {}),
         }
         self._elastic = elastic
-        self._core = ops.core()
-        try:
-            self._plain = self._core.read_model(bundle.model_xml)
-        except RuntimeError as error:
-            raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
+        self._plain = read_plain_graph(bundle)
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
         self._graphs = CompiledGraphs(max_compiled)
-        self._warn_of_saturation()
 
     @classmethod
     def from_pretrained(
@@ -275,21 +265,11 @@ class LengthAdaptiveModel:
                     multiple=kept_multiple(self.bundle),
                     fused=is_fused(self.bundle),
                 )
-                return CompiledGraph(self._core.compile_model(graph, "CPU", self._ov_config))
+                return CompiledGraph(ops.core().compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
                 raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
 
         return self._graphs.get(None if self._elastic else config, make)
-
-    def _warn_of_saturation(self) -> None:
-        quantization = self.bundle.quantization
-        if quantization.get("weight_bits") == 8 and cpu.int8_products_saturate():
-            warnings.warn(
-                f"this CPU ({cpu.name()}) has no VNNI: sums of 8-bit products can saturate and answers may be wrong. "
-                "Export again with --weight-bits 7, or use an fp32 bundle.",
-                SaturationWarning,
-                stacklevel=4,
-            )
 
 
 def is_fused(bundle: Bundle) -> bool:

@@ -12,9 +12,10 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import Batch, random_batch
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.scorer import ScorerWeights
 
 from tiny import arrays, tiny_bert
@@ -190,10 +191,22 @@ def as_pytorch_would_run_it(model: BertForQuestionAnswering, quantized: Quantize
     return fake
 
 
+@pytest.mark.parametrize(
+    "float_weights",
+    [
+        pytest.param(
+            False, marks=pytest.mark.skipif(cpu.int8_products_saturate(), reason="8-bit products saturate"), id="int8"
+        ),
+        pytest.param(True, id="float"),
+    ],
+)
 def test_int8_graph_computes_what_pytorch_computes_with_fake_quantization(
-    model: BertForQuestionAnswering, quantized: Quantized
+    model: BertForQuestionAnswering, quantized: Quantized, float_weights: bool
 ) -> None:
-    graph, fake = compiled(write_ir(model, quantized)), as_pytorch_would_run_it(model, quantized)
+    written, fake = write_ir(model, quantized), as_pytorch_would_run_it(model, quantized)
+    if float_weights:
+        give_float_weights(written)
+    graph = compiled(written)
     batches = [random_batch([n], 100, seed=n) for n in range(25, 105, 5)]  # none of the calibration's
     of_int8 = [differences(model, graph, batch) for batch in batches]
     of_graph = [differences(fake, graph, batch) for batch in batches]

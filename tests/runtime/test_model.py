@@ -1,8 +1,6 @@
 import subprocess
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +18,7 @@ from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.compiled import CompiledGraph, CompiledGraphs
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InferenceError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LengthAdaptiveModel, SaturationWarning
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.scorer import macs_per_token
 
 from tiny import arrays, tiny_bert, write_tiny_bundle
@@ -273,26 +271,6 @@ def test_compiled_graphs_are_cached_on_disk(bundle: Path, tmp_path: Path) -> Non
     assert list(tmp_path.glob("*.blob"))
     again = LengthAdaptiveModel.from_pretrained(bundle, compiled_cache_dir=tmp_path)
     np.testing.assert_array_equal(again([[1, 2, 3]], length_config="half").start_logits, expected)
-
-
-def test_saturation_is_announced_on_a_cpu_without_vnni(
-    tmp_path: Path, tiny: BertForQuestionAnswering, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    folder = write_tiny_bundle(tmp_path, tiny)
-    opened = open_bundle(folder)
-    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        LengthAdaptiveModel(opened)  # FP32: nothing to say
-        seven = {"precision": "int8", "weight_bits": 7}
-        LengthAdaptiveModel(replace(opened, quantization=seven))
-    eight = replace(opened, quantization={"precision": "int8", "weight_bits": 8})
-    with pytest.warns(SaturationWarning, match="--weight-bits 7"):
-        LengthAdaptiveModel(eight)
-    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2", "avx_vnni"}))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        LengthAdaptiveModel(eight)
 
 
 def test_macs_count_what_each_layer_executes(model: LengthAdaptiveModel) -> None:

@@ -1,0 +1,51 @@
+"""A bundle's graph at full length, in the arithmetic that this CPU gets right."""
+
+from __future__ import annotations
+
+import numpy as np
+import openvino as ov
+from openvino import opset13 as opset
+
+from . import cpu, ops
+from .bundle import Bundle
+from .errors import InferenceError
+from .patterns import kinds, producers
+
+
+def read_plain_graph(bundle: Bundle) -> ov.Model:
+    """The graph as the exporter wrote it, or with weights as floats where products of 8 bits would saturate.
+
+    Raises:
+        ExtensionError: The C++ extension is missing or was built for another OpenVINO.
+        InferenceError: OpenVINO cannot read it.
+    """
+    try:
+        model = ops.core().read_model(bundle.model_xml)
+    except RuntimeError as error:
+        raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
+    if bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate():
+        give_float_weights(model)
+    return model
+
+
+def give_float_weights(model: ov.Model) -> None:
+    """Put the values of INT8 weights in their place, so that the CPU plugin multiplies floats.
+
+    Activations are still rounded to 256 levels, and f32 holds sums of products of 8 bits exactly enough: the graph
+    computes what integers would. Without VNNI, OpenVINO 2026.4 is no slower so, and integers saturate.
+
+    Args:
+        model: A graph as the exporter writes it, changed in place: weights are `Multiply(Convert(int8 [out, in]),
+            scale [out, 1])`. Word embeddings stay INT8: no product reads them.
+    """
+    for matmul in model.get_ordered_ops():
+        if matmul.get_type_name() != "MatMul":
+            continue
+        weight = producers(matmul)[1]
+        if weight.get_type_name() != "Multiply" or kinds(weight) != ["Convert", "Constant"]:
+            continue
+        convert, scale = producers(weight)
+        integers = producers(convert)[0]
+        if integers.get_type_name() == "Constant":
+            values = integers.data.astype(np.float32) * scale.data
+            matmul.input(1).replace_source_output(opset.constant(values).output(0))
