@@ -56,13 +56,12 @@ class FrontSampling(SelectiveObjective):
         self._scorers_first = 0.0 if scorers else SCORERS_FIRST
 
     def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """Parts `scorers` and, as the step keeps or drops, `full` or `dropped`."""
+        """Parts `full` or `dropped`, as the step keeps or drops, and `scorers` where one of those asked learns."""
         alone = moment.share < self._scorers_first
         self.leave_scorers_alone(alone)
         random = np.random.default_rng([moment.seed, moment.step])
-        layers = list(self.scorers())
-        shares = {} if alone or random.random() < self.keeps_all else draw_shares(layers, random)
-        num_layers = self.model.config.num_hidden_layers
+        layers, num_layers = list(self.scorers()), self.model.config.num_hidden_layers
+        shares = {} if alone else self.drawn_shares(random)
         gates = {} if shares else open_gates(batch, num_layers)
         output: ReferenceOutput = self.reference(
             **inputs_of(batch),
@@ -73,15 +72,26 @@ class FrontSampling(SelectiveObjective):
         belief, context = belief_of(batch), context_of(batch)
         start, end = belief.clamp(min=torch.finfo(belief.dtype).tiny).log().unbind(-1)  # logits but for a constant
         near_answer = worth_keeping(start, end, context).float()
-        early = [layer for layer in layers if layer < num_layers / 2 and num_layers > 1]  # one layer has none behind it
-        targets = {layer: Target(near_answer) for layer in layers if layer not in early}
+        early = self.early_layers()
+        targets = {layer: Target(near_answer) for layer in shares or layers if layer not in early}
         if gates and early:
             worth = worth_of(output, gates, belief, batch)
             targets |= {layer: Target((near_answer + worth[layer]) / 2, weight_of_kept=1.0) for layer in early}
-        return {
-            "dropped" if shares else "full": belief_loss(output, belief, batch),
-            "scorers": self.scorer_loss(output, targets, context),
-        }
+        losses = {"dropped" if shares else "full": belief_loss(output, belief, batch)}
+        if targets:
+            losses["scorers"] = self.scorer_loss(output, targets, context)
+        return losses
+
+    def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
+        """What a step's layers keep; none if it keeps everything."""
+        return {} if random.random() < self.keeps_all else draw_shares(list(self.scorers()), random)
+
+    def early_layers(self) -> list[int]:
+        """Those with scorers that learn from steps alone that keep everything."""
+        num_layers = self.model.config.num_hidden_layers
+        if num_layers == 1:  # none is behind it
+            return []
+        return [layer for layer in self.scorers() if layer < num_layers / 2]
 
     def _config(self, asked: Collection[int], *, drops: bool) -> LengthConfig:
         """That in which these layers ask their scorers; whether they drop by what these say, shares decide."""

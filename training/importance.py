@@ -10,6 +10,7 @@ from torch import Tensor
 from .answer_losses import AnswerLogits
 from .batches import Batch
 
+_LIFT = 1024.0  # of gradients, out of the numbers that float16 has too few digits for
 _MATTERS = 0.03  # of an answer's logits, where worth is a half; of MiniLM's first layer 6 tokens in 10 are below
 
 
@@ -35,7 +36,8 @@ def worth_of(output: AnswerLogits, gates: Mapping[int, Tensor], belief: Tensor, 
     real = batch["attention_mask"].to(belief)
     counts = belief - (real / real.sum(1, keepdim=True))[..., None]
     answer = (counts * torch.stack([output.start_logits, output.end_logits], -1)).sum()
-    amounts = dict(zip(gates, torch.autograd.grad(answer, list(gates.values()), retain_graph=True), strict=True))
+    gradients = torch.autograd.grad(_LIFT * answer, list(gates.values()), retain_graph=True)
+    amounts = {gate: gradient / _LIFT for gate, gradient in zip(gates, gradients, strict=True)}
     worth = {}
     behind = torch.zeros_like(real)
     for layer in sorted(gates, reverse=True):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import NamedTuple, cast
 
 import torch
@@ -82,9 +81,8 @@ class SelectiveObjective(Objective):
             cast(_TrainedScorer, scorer).alone = alone
 
     def scorer_loss(self, output: ReferenceOutput, targets: Mapping[int, Target], context: Tensor) -> Tensor:
-        """`scorer_loss` of the layers with scorers, with its weight."""
-        seen = {layer: positions for layer, positions in output.entering.items() if layer != self.reference.rule_layer}
-        return self.scorer_weight * scorer_loss(replace(output, entering=seen), targets, context)
+        """`scorer_loss` with its weight."""
+        return self.scorer_weight * scorer_loss(output, targets, context)
 
 
 class _TrainedScorer(Scorer):
@@ -119,20 +117,17 @@ def scorer_loss(output: ReferenceOutput, targets: Mapping[int, Target], context:
     """Binary cross-entropy of what scorers say of the context's tokens that they see, mean of the layers with a target.
 
     Args:
-        output: With the significance of each layer.
-        targets: What to learn, by layer; 0 without any that was asked.
+        output: With the significance of these layers, if not of more.
+        targets: What to learn, by layer, for one at least.
         context: 1 for tokens that answers are made of, `[B, L]`.
     """
-    losses, learning = [], 0
+    losses = []
     beyond = output.start_logits.new_zeros(len(context), 1).float()  # where fillers point to
     counts = torch.cat([context.to(beyond), beyond], 1)
-    for layer, positions in output.entering.items():
+    for layer, target in targets.items():
+        positions = output.entering[layer]
         chance = output.significance[layer].clamp(_LEAST_CHANCE, 1 - _LEAST_CHANCE)
-        if layer not in targets:
-            losses.append(0 * chance.sum())  # so that a step in which none learns has a gradient, too
-            continue
-        target, learning = targets[layer], learning + 1
         wanted, counted = torch.cat([target.worth, beyond], 1).gather(1, positions), counts.gather(1, positions)
         loss = -target.weight_of_kept * wanted * chance.log() - (1 - wanted) * (1 - chance).log()
         losses.append((loss * counted).sum() / counted.sum().clamp(min=1))
-    return torch.stack(losses).sum() / max(1, learning)
+    return torch.stack(losses).mean()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
@@ -17,7 +18,7 @@ from .objective import Moment
 class ScorersAlone(FrontSampling):
     """Scorers learn what `front` teaches them, of all tokens and of those that a configuration leaves.
 
-    `full` stays what it was, and no gradient passes through the layers.
+    The model stays what it was, and computes without dropout; scorers learn nothing that goes through it.
 
     Args:
         model: The model.
@@ -28,6 +29,21 @@ class ScorersAlone(FrontSampling):
 
     def __init__(self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None) -> None:
         super().__init__(model.requires_grad_(False), scorers)
+
+    def train(self, mode: bool = True) -> ScorersAlone:
+        """Train the scorers; the model always computes what it will when deployed."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def leave_scorers_alone(self, alone: bool) -> None:
+        """The model learns nothing, so no gradient need reach it."""
+        super().leave_scorers_alone(True)
+
+    def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
+        """As in `front`, but a step that would teach no scorer keeps everything."""
+        shares = super().drawn_shares(random)
+        return shares if shares.keys() - self.early_layers() else {}
 
     def learning_rates(self) -> Mapping[str, float]:
         """None of their own: only scorers are trained."""
