@@ -138,6 +138,7 @@ def calibrate(
 
     header = {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
+        "trained": digest(source.scorers) if significance == "trained" and source.scorers is not None else None,
         "data": [digest(Path(file)) for file in (data, validation, test) if file is not None],
         "significance": significance,
         "seed": seed,

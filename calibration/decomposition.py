@@ -20,7 +20,7 @@ from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.plain_graph import give_float_weights
+from dynamic_tinybert.runtime.plain_graph import computed_in_floats, give_float_weights
 from dynamic_tinybert.runtime.windows import Window, window_size
 
 from .latency import Request, interleaved_ms, measure_latency, padded_lengths, requests_of
@@ -37,7 +37,7 @@ class Decomposition:
         window: Tokens that the padded inputs have.
         padded_ms: FP32, each input padded to `window`.
         unpadded_ms: FP32, each input at its own length.
-        int8_ms: The bundle at `full`; None for an FP32 bundle, which has no such step.
+        int8_ms: The bundle at `full`; None for one that is computed in floats, which has no such step.
         dropping_ms: The bundle at each named configuration.
     """
 
@@ -54,7 +54,7 @@ class Decomposition:
 
     @property
     def int8(self) -> float | None:
-        """Speedup by INT8 on top of that; None for an FP32 bundle."""
+        """Speedup by INT8 on top of that; None for a bundle that is computed in floats."""
         return None if self.int8_ms is None else self.unpadded_ms / self.int8_ms
 
     @property
@@ -131,7 +131,7 @@ def decompose(
     if not windows:
         raise InvalidInputError("there are no windows to measure the speedup on")
     full = model.resolve("full")
-    is_int8 = model.bundle.quantization["precision"] == "int8"
+    is_int8 = model.bundle.quantization["precision"] == "int8" and not computed_in_floats(model.bundle)
     fp32 = _fp32(model, num_threads) if is_int8 else lambda inputs: model(**inputs, length_config=full)
     longest, _ = window_size(model.max_length)
     padded = [_padded(window, longest) for window in windows]

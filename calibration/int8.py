@@ -110,8 +110,8 @@ def quantize_linears(
         ranges: INC's default is "moving-average" (constant 0.01) of the batches' minima and maxima: the first
             batch counts most, so it should be a typical one. "extremes" clips nothing that occurred;
             "histogram" (INC's `kl`) clips where that costs the least squared error.
-        weight_bits: 8, or 7 for CPUs without VNNI, which add two u8·s8 products in 16 bits and saturate: the
-            weights then lie within [-63, 63].
+        weight_bits: 8, or 7 for other runtimes on CPUs without VNNI, which add two u8·s8 products in 16 bits and
+            saturate: the weights then lie within [-63, 63].
         skip: Names of Linear modules that stay in FP32.
         extremes: What `channel_extremes` found for the same model, batches and `skip`; found here if None.
         progress: Whether to show a progress bar, where there is a terminal.
@@ -218,7 +218,7 @@ def _check_options(smooth_alpha: float | None, ranges: str, weight_bits: int) ->
     if ranges not in get_args(ActivationRanges):
         raise InvalidInputError(f"ranges is {ranges!r}; give one of {get_args(ActivationRanges)}")
     if weight_bits not in (7, 8):
-        raise InvalidInputError(f"weight_bits is {weight_bits}; give 8, or 7 for CPUs without VNNI")
+        raise InvalidInputError(f"weight_bits is {weight_bits}; give 8, or 7 for other runtimes on CPUs without VNNI")
 
 
 def _length(batch: Batch) -> int:

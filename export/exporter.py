@@ -98,7 +98,7 @@ def export_model(
     if precision not in ("fp32", "int8"):
         raise InvalidInputError(f"precision is {precision!r}; give 'fp32' or 'int8'")
     if weight_bits not in (7, 8):
-        raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for CPUs without VNNI")
+        raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for other runtimes on CPUs without VNNI")
     if precision == "int8" and calibration_data is None:
         raise InvalidInputError(
             "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"

@@ -26,6 +26,7 @@ from .explanation import explain
 from .explanation_view import show
 from .hub import default_bundle, resolve_bundle
 from .model import LengthAdaptiveModel
+from .plain_graph import computed_in_floats
 from .publish import writing
 from .question_answering import QuestionAnswerer
 from .squad import read_squad
@@ -180,6 +181,7 @@ def info(
             "source": dict(opened.source),
             "significance": opened.significance,
             "quantization": dict(opened.quantization),
+            "computed_in_floats": opened.quantization["precision"] == "fp32" or computed_in_floats(opened),
             "layers": opened.shape.num_layers,
             "hidden_size": opened.shape.hidden_size,
             "default_length_config": opened.default_length_config,

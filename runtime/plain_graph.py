@@ -23,9 +23,14 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
         model = ops.core().read_model(bundle.model_xml)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
-    if bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate():
+    if computed_in_floats(bundle):
         give_float_weights(model)
     return model
+
+
+def computed_in_floats(bundle: Bundle) -> bool:
+    """Whether products of a bundle's INT8 weights would saturate here, so that their values take their place."""
+    return bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate()
 
 
 def give_float_weights(model: ov.Model) -> None:

@@ -26,6 +26,7 @@ from dynamic_tinybert.runtime.bundle import (
     TOKENIZER,
     open_bundle,
 )
+from dynamic_tinybert.runtime.publish import publishing
 
 Array = npt.NDArray[np.float32]
 
@@ -37,10 +38,11 @@ def main(bundle: Path, output: Path) -> None:
     graph = ov.Core().read_model(bundle / MODEL_XML)
     weights = weights_of(graph, model.config.num_hidden_layers)
     model.load_state_dict({name: torch.from_numpy(array) for name, array in weights.items()})
-    model.save_pretrained(output)
-    for name in (SCORERS, TOKENIZER, *OPTIONAL_TOKENIZER_FILES):
-        if (bundle / name).exists():
-            shutil.copy(bundle / name, output / name)
+    with publishing(output) as folder:
+        model.save_pretrained(folder)
+        for name in (SCORERS, TOKENIZER, *OPTIONAL_TOKENIZER_FILES):
+            if (bundle / name).exists():
+                shutil.copy(bundle / name, folder / name)
 
 
 def weights_of(graph: ov.Model, num_layers: int) -> dict[str, Array]:

@@ -119,6 +119,17 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
         calibrate(bundle, data, budget_minutes=1e-6, seed=1, resume=True)
 
 
+def test_a_calibration_does_not_go_on_with_other_trained_scorers(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data.json", answers=False)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        scorers = {0: Scorer(32, width=8, kernel_sizes=(3,))}
+        bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512), scorers=scorers)
+        expected, match = (CalibrationError, "were too short") if seed == 0 else (InvalidInputError, "its trained is")
+        with pytest.raises(expected, match=match):
+            calibrate(bundle, data, significance="trained", budget_minutes=1e-6, resume=seed > 0)
+
+
 def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert())
     data = write_data(tmp_path / "data.json")

@@ -1,12 +1,11 @@
-import copy
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import openvino as ov
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
@@ -18,6 +17,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.scorer import ScorerWeights
 
+from fake_quantized import fake_quantized
 from tiny import arrays, tiny_bert
 
 Quantized = Mapping[str, QuantizedLinear]
@@ -171,26 +171,6 @@ def test_every_encoder_linear_runs_in_int8_around_selection(
     assert precisions["i8"] + precisions["u8"] == 6 * 3 - merged
 
 
-def as_pytorch_would_run_it(model: BertForQuestionAnswering, quantized: Quantized) -> BertForQuestionAnswering:
-    """A copy that fakes INT8 by PyTorch's own operations."""
-    fake = copy.deepcopy(model)
-
-    def quantize_input(linear: QuantizedLinear) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:
-        smoothing = torch.from_numpy(linear.smoothing)
-        scale, zero_point = linear.activation_scale, linear.activation_zero_point
-        return lambda _, args: torch.fake_quantize_per_tensor_affine(args[0] * smoothing, scale, zero_point, 0, 255)
-
-    with torch.no_grad():
-        for name, linear in quantized.items():
-            weight = torch.from_numpy(linear.weight * linear.weight_scale[:, None])
-            fake.get_parameter(f"{name}.weight").copy_(weight)
-            fake.get_submodule(name).register_forward_pre_hook(quantize_input(linear))
-        words = fake.bert.embeddings.word_embeddings.weight
-        zeros = torch.zeros(len(words), dtype=torch.int32)
-        words.copy_(torch.fake_quantize_per_channel_affine(words, words.abs().amax(1) / 127, zeros, 0, -127, 127))
-    return fake
-
-
 @pytest.mark.parametrize(
     "float_weights",
     [
@@ -203,7 +183,7 @@ def as_pytorch_would_run_it(model: BertForQuestionAnswering, quantized: Quantize
 def test_int8_graph_computes_what_pytorch_computes_with_fake_quantization(
     model: BertForQuestionAnswering, quantized: Quantized, float_weights: bool
 ) -> None:
-    written, fake = write_ir(model, quantized), as_pytorch_would_run_it(model, quantized)
+    written, fake = write_ir(model, quantized), fake_quantized(model, quantized)
     if float_weights:
         give_float_weights(written)
     graph = compiled(written)

@@ -1,36 +1,52 @@
-"""Which weights a bundle's graph multiplies, by bundle and CPU; tests/export/test_ir.py compares what comes out."""
+"""Which weights a bundle's graph multiplies, by bundle and CPU, and what comes out."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import openvino as ov
 import pytest
 import torch
+from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import quantize_linears
+from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.errors import InferenceError
+from dynamic_tinybert.runtime.model import is_fused
 from dynamic_tinybert.runtime.patterns import producers
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 
+from fake_quantized import fake_quantized
 from tiny import tiny_bert, write_tiny_bundle
 
 AVX2 = frozenset({"avx2", "avx512f", "avx512bw"})
+F32 = {"INFERENCE_PRECISION_HINT": "f32"}
+EIGHT_BITS = {"precision": "int8", "weight_bits": 8}
 
 
 @pytest.fixture(scope="module")
-def int8_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    model = tiny_bert()
+def model() -> BertForQuestionAnswering:
+    return tiny_bert()
+
+
+@pytest.fixture(scope="module")
+def quantized(model: BertForQuestionAnswering) -> Mapping[str, QuantizedLinear]:
     batch = {name: torch.from_numpy(array) for name, array in random_batch([40], 100, seed=0).items()}
+    return quantize_linears(model, [batch], skip={"qa_outputs"})
+
+
+@pytest.fixture(scope="module")
+def int8_bundle(
+    model: BertForQuestionAnswering,
+    quantized: Mapping[str, QuantizedLinear],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Bundle:
     bundle = open_bundle(write_tiny_bundle(tmp_path_factory.mktemp("bundle"), model))
-    ov.save_model(
-        write_ir(model, quantize_linears(model, [batch], skip={"qa_outputs"})),
-        bundle.model_xml,
-        compress_to_fp16=False,
-    )
+    ov.save_model(write_ir(model, quantized), bundle.model_xml, compress_to_fp16=False)
     return bundle
 
 
@@ -64,14 +80,23 @@ def test_weights_are_floats_where_products_saturate(
     assert weights(read_plain_graph(bundle)) == expected
 
 
-def test_it_answers_with_float_weights_at_a_length_configuration(
-    int8_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+def test_it_computes_in_floats_what_integers_would(
+    model: BertForQuestionAnswering,
+    quantized: Mapping[str, QuantizedLinear],
+    int8_bundle: Bundle,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpu, "flags", lambda: AVX2)
-    bundle = replace(int8_bundle, quantization={"precision": "int8", "weight_bits": 8})
-    output = LengthAdaptiveModel(bundle)(**random_batch([33], 100, seed=1), length_config=(0.8, 0.6, 0.4))
-    assert [len(positions[0]) for positions in output.kept_positions.values()] == [32, 24, 16]
-    assert output.start_logits.std() > 0
+    runtime = LengthAdaptiveModel(replace(int8_bundle, quantization=EIGHT_BITS), ov_config=F32)
+    fake, differences = fake_quantized(model, quantized), []
+    for seed in range(12):
+        batch = random_batch([20 + seed], 100, seed=seed)
+        with torch.no_grad():
+            expected = fake(**{name: torch.from_numpy(array) for name, array in batch.items()})
+        differences.append(np.abs(runtime(**batch).start_logits - expected.start_logits.numpy()).max())
+    # A value halfway between two steps may be rounded to either, which the logits of its whole sequence then show.
+    assert np.median(differences) < 1e-4
+    assert not is_fused(runtime.bundle)
 
 
 def test_an_unreadable_graph_is_reported(tmp_path: Path) -> None:

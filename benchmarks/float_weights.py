@@ -1,0 +1,76 @@
+"""What a bundle's 8-bit products cost, in time and in saturated sums, beside the same weights as floats.
+
+    python benchmarks/float_weights.py BUNDLE SQUAD.json [--windows 96] [--threads 2]
+
+Three graphs at full length, through OpenVINO alone, which take turns: as exported, whose 8-bit products saturate where
+the CPU has no VNNI; with weights as floats, which the runtime takes there; and in FP32, activations not rounded either.
+Differences are of the windows' logits from those with float weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+import numpy as np
+import openvino as ov
+
+from dynamic_tinybert.calibration.decomposition import fp32_graph
+from dynamic_tinybert.calibration.latency import interleaved_ms, spread
+from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.inference import stack_windows
+from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.plain_graph import give_float_weights
+from dynamic_tinybert.runtime.squad import read_squad
+
+from peers.measuring import windows_of
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle")
+    parser.add_argument("data")
+    parser.add_argument("--windows", type=int, default=96)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    bundle = open_bundle(arguments.bundle)
+    examples = spread(read_squad(arguments.data), arguments.windows)
+    windows = [own[0] for own in windows_of(bundle.tokenizer_json, examples)]
+    inputs = [stack_windows([window], multiple=LENGTH_MULTIPLE) for window in windows]
+
+    exported = ops.core().read_model(bundle.model_xml)
+    floats = exported.clone()
+    give_float_weights(floats)
+    properties = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY",
+        "INFERENCE_NUM_THREADS": arguments.threads,
+    }
+    graphs = {
+        name: CompiledGraph(ops.core().compile_model(graph, "CPU", properties))
+        for name, graph in {"as exported": exported, "float weights": floats, "FP32": fp32_graph(exported)}.items()
+    }
+    logits = {name: [logits_of(graph.infer(given)) for given in inputs] for name, graph in graphs.items()}  # warms up
+    requests = [partial(lambda graph, i: graph.infer(inputs[i]), graph) for graph in graphs.values()]
+    ms = interleaved_ms(requests, len(inputs), repeats=arguments.repeats)
+
+    print(f"{cpu.name()}, {arguments.threads} threads, {len(inputs)} windows, OpenVINO {ov.__version__}")
+    print("| Products | p50 ms | time / as exported | logits: mean difference | largest |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    for name, own_ms in zip(graphs, ms, strict=True):
+        apart = [np.abs(a - b) for a, b in zip(logits[name], logits["float weights"], strict=True)]
+        print(
+            f"| {name} | {np.median(own_ms):.1f} | {own_ms.sum() / ms[0].sum():.2f} | "
+            f"{np.mean([one.mean() for one in apart]):.4f} | {max(one.max() for one in apart):.2f} |"
+        )
+
+
+def logits_of(outputs: Arrays) -> np.ndarray:
+    return np.stack([outputs["start_logits"], outputs["end_logits"]])
+
+
+if __name__ == "__main__":
+    main()
