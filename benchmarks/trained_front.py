@@ -1,15 +1,15 @@
-"""What training gains: F1 against MACs of the bundle of a checkpoint before and of the one after.
+"""What training gains: F1 against MACs of bundles, such as that of a checkpoint before and the one after.
 
-    python benchmarks/trained_front.py BEFORE AFTER DATA [QUESTIONS]
+    python benchmarks/trained_front.py DATA BUNDLE [BUNDLE ...] [--questions 500]
 
-For each cost, schedules with which a bundle should have it are tried on QUESTIONS (500) of DATA/squad-search.json, with
+For each cost, schedules with which a bundle should have it are tried on so many of DATA/squad-search.json, with
 thresholds from 400 questions of DATA/squad-style-train.json; the best by the score that calibrations choose by is
 measured on DATA/squad-report.json. Costs are executed multiply-accumulates, scorers included, of unpadded inputs.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,16 +36,22 @@ LAST_SHARES = (0.19, 0.24, 0.3)
 BATCH = 8
 
 
-def main(before: str, after: str, data: str, questions: str = "500") -> None:
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("bundles", nargs="+")
+    parser.add_argument("--questions", type=int, default=500)
+    arguments = parser.parse_args()
     sample, search, report = (
-        read_squad(Path(data, f"squad-{name}.json")) for name in ("style-train", "search", "report")
+        read_squad(arguments.data / f"squad-{name}.json") for name in ("style-train", "search", "report")
     )
-    search = spread(search, int(questions))
+    search = spread(search, arguments.questions)
     print(f"{len(report)} questions of squad-report.json, chosen on {len(search)} of squad-search.json, {cpu.name()}")
-    print("| Bundle | Selecting layers, shares | MACs, x fewer | F1 | against own `full` | against `full` before |")
+    print("| Bundle | Selecting layers, shares | MACs, x fewer | F1 | against own `full` | against the first one's |")
     print("| --- | --- | ---: | ---: | --- | --- |")
     first: Evaluation | None = None
-    for name, folder in (("before", before), ("after", after)):
+    for folder in arguments.bundles:
+        name = Path(folder).name
         bundle = open_bundle(folder)
         model = LengthAdaptiveModel(bundle, elastic=True)
         full = evaluate(model, report, length_config="full", batch_size=BATCH)
@@ -111,4 +117,4 @@ def print_row(name: str, what: str, result: Evaluation, full: Evaluation, before
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()
