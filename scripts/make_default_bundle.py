@@ -6,7 +6,8 @@ CHECKPOINT is what `dynamic-tinybert train --objective front` made of the MiniLM
 DATA a folder with squad-style-train.json (INT8 ranges, significance), squad-search.json (what is chosen) and
 squad-report.json (what is reported). With `--scorers-only`, CHECKPOINT is what `--objective scorers` made of the
 bundle's own model (`checkpoint_of_bundle.py`), and the bundle keeps its graph to the bit. Takes about half an hour on 2
-cores with VNNI, two without, and needs a quiet machine: it measures latencies.
+cores with VNNI, twice as long without, and needs a quiet machine: it measures latencies. The new bundle is made in
+build/ and replaces the old one at the end; an interrupted run goes on from what it finds there.
 """
 
 from __future__ import annotations
@@ -42,7 +43,8 @@ SOURCE = {
     "license": "cc-by-sa-4.0",
 }
 REPORT = Path(__file__).parents[1] / "docs" / "default-bundle.html"
-BUDGET_MINUTES = 60 if cpu.int8_products_saturate() else 20
+WORK = Path(__file__).parents[1] / "build" / "default_bundle"
+BUDGET_MINUTES = 50 if cpu.int8_products_saturate() else 20
 NUM_THREADS = 2
 
 CARD = """---
@@ -86,44 +88,46 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint = arguments.checkpoint
     ranges, search, report = (arguments.data / f"squad-{name}.json" for name in ("style-train", "search", "report"))
-    with TemporaryDirectory() as folder:
-        made = Path(folder, "default_bundle")
-        if arguments.scorers_only:
-            against_fp32 = (open_bundle(TARGET).length_configs["full"].measured or {})["f1_against_fp32"]
-            give_scorers(checkpoint, made)
-        else:
-            export_model(checkpoint, made, calibration_data=ranges, validation=search, say=print)
-            against_fp32 = compare_with_fp32(made, checkpoint, report)
-        (made / "README.md").write_text(CARD, encoding="utf-8")
-        calibration = calibrate(
-            made,
-            ranges,
-            validation=search,
-            test=report,
-            significance="trained",
-            budget_minutes=BUDGET_MINUTES,
-            num_threads=NUM_THREADS,
-            say=print,
-        )
-        write_about_model(made, against_fp32)  # the report has the name in its title
-        write_calibration_report(calibration, REPORT, num_threads=NUM_THREADS)
-        with publishing(TARGET, force=True) as place:
-            shutil.copytree(made, place, dirs_exist_ok=True)
+    if not WORK.exists() and arguments.scorers_only:
+        give_scorers(checkpoint)
+    elif not WORK.exists():
+        export_model(checkpoint, WORK, calibration_data=ranges, validation=search, say=print)
+    (WORK / "README.md").write_text(CARD, encoding="utf-8")
+    calibration = calibrate(
+        WORK,
+        ranges,
+        validation=search,
+        test=report,
+        significance="trained",
+        budget_minutes=BUDGET_MINUTES,
+        resume=True,
+        num_threads=NUM_THREADS,
+        say=print,
+    )
+    if arguments.scorers_only:
+        against_fp32 = (open_bundle(TARGET).length_configs["full"].measured or {})["f1_against_fp32"]
+    else:
+        against_fp32 = compare_with_fp32(checkpoint, report)
+    write_about_model(against_fp32)  # the report has the name in its title
+    write_calibration_report(calibration, REPORT, num_threads=NUM_THREADS)
+    with publishing(TARGET, force=True) as place:
+        shutil.copytree(WORK, place, dirs_exist_ok=True)
+    shutil.rmtree(WORK)
     write_table()
 
 
-def give_scorers(checkpoint: Path, folder: Path) -> None:
+def give_scorers(checkpoint: Path) -> None:
     """Write the bundle with the scorers of a checkpoint, and until it is calibrated `full` alone."""
     source, trained = open_bundle(TARGET), load_checkpoint(checkpoint).model
     own = weights_of(ov.Core().read_model(source.model_xml), source.shape.num_layers)
     if not all(np.array_equal(own[name], tensor.numpy()) for name, tensor in trained.state_dict().items()):
         raise SystemExit(f"{checkpoint} is not of the bundle's model, whose graph would not fit: export it instead")
-    folder.mkdir()
     full = {"full": NamedLengthConfig(LengthConfig.full(source.shape.num_layers))}
-    write_recalibrated(source, folder, checkpoint / SCORERS, full)
+    with publishing(WORK) as folder:
+        write_recalibrated(source, folder, checkpoint / SCORERS, full)
 
 
-def compare_with_fp32(bundle: Path, checkpoint: Path, report: Path) -> list[float]:
+def compare_with_fp32(checkpoint: Path, report: Path) -> list[float]:
     """What INT8 costs at full length in F1, with its 95 % interval."""
     examples = read_squad(report, require_answers=True)
     with TemporaryDirectory() as folder:
@@ -136,18 +140,18 @@ def compare_with_fp32(bundle: Path, checkpoint: Path, report: Path) -> list[floa
                 batch_size=8,
                 progress=True,
             )
-            for place in (bundle, Path(folder, "fp32"))
+            for place in (WORK, Path(folder, "fp32"))
         )
     return [round(value, 2) for value in paired_bootstrap(int8.question_f1, fp32.question_f1)]
 
 
-def write_about_model(folder: Path, against_fp32: Sequence[float]) -> None:
+def write_about_model(against_fp32: Sequence[float]) -> None:
     """Write into the manifest where the model comes from, and what INT8 costs."""
-    bundle = open_bundle(folder)
+    bundle = open_bundle(WORK)
     full = bundle.length_configs["full"]
     measured = replace(full, measured={**(full.measured or {}), "f1_against_fp32": list(against_fp32)})
     write_manifest(
-        folder,
+        WORK,
         significance=bundle.significance,
         length_configs={**bundle.length_configs, "full": measured},
         quantization=bundle.quantization,
