@@ -13,7 +13,7 @@ from dynamic_tinybert.calibration import QuantizedLinear, Scorer, latency
 from dynamic_tinybert.calibration.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, ops
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu, ops
 from dynamic_tinybert.runtime.bundle import open_bundle, write_manifest
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import InvalidInputError
@@ -164,7 +164,10 @@ FULL = LengthConfig.full(3)
 
 
 @pytest.mark.usefixtures("simulated")
-def test_steps_of_an_int8_bundle(tmp_path: Path, bert: BertForQuestionAnswering, questions: list[list[Window]]) -> None:
+def test_steps_of_an_int8_bundle(
+    tmp_path: Path, bert: BertForQuestionAnswering, questions: list[list[Window]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx512_vnni"}))
     model = LengthAdaptiveModel.from_pretrained(write_int8_bundle(tmp_path / "int8", bert, NAMED), num_threads=1)
     windows = [window for own in questions for window in own]
     found = decompose(model, NAMED, windows, num_threads=1, repeats=2)
@@ -173,6 +176,15 @@ def test_steps_of_an_int8_bundle(tmp_path: Path, bert: BertForQuestionAnswering,
     assert found.padded_ms == pytest.approx(128_000)
     assert found.unpadded_ms == found.int8_ms == pytest.approx(mean[FULL])
     assert found.dropping_ms == pytest.approx({name: mean[config] for name, config in NAMED.items()})
+
+
+@pytest.mark.usefixtures("simulated")
+def test_a_bundle_that_is_computed_in_floats_has_no_int8_step(
+    tmp_path: Path, bert: BertForQuestionAnswering, questions: list[list[Window]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
+    model = LengthAdaptiveModel.from_pretrained(write_int8_bundle(tmp_path / "int8", bert, NAMED), num_threads=1)
+    assert decompose(model, NAMED, questions[1], num_threads=1, repeats=1).int8_ms is None
 
 
 @pytest.mark.usefixtures("simulated")
