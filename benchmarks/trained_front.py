@@ -1,6 +1,6 @@
 """What training gains: F1 against MACs of bundles, such as that of a checkpoint before and the one after.
 
-    python benchmarks/trained_front.py DATA BUNDLE [BUNDLE ...] [--questions 500]
+    python benchmarks/trained_front.py DATA BUNDLE [BUNDLE ...] [--questions 500] [--costs 1.5 1.8 …]
 
 For each cost, schedules with which a bundle should have it are tried on so many of DATA/squad-search.json, with
 thresholds from 400 questions of DATA/squad-style-train.json; the best by the score that calibrations choose by is
@@ -30,7 +30,6 @@ from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.scorer import macs_per_token, ruled_layers
 from dynamic_tinybert.runtime.squad import Example, read_squad
 
-COSTS = (1.5, 1.8, 2.1, 2.4, 2.65, 3.0)  # times fewer MACs than `full`
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))
 LAST_SHARES = (0.19, 0.24, 0.3)
 BATCH = 8
@@ -41,6 +40,9 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--questions", type=int, default=500)
+    parser.add_argument(
+        "--costs", type=float, nargs="+", default=[1.5, 1.8, 2.1, 2.4, 2.65, 3.0], help="times fewer MACs than `full`"
+    )
     arguments = parser.parse_args()
     sample, search, report = (
         read_squad(arguments.data / f"squad-{name}.json") for name in ("style-train", "search", "report")
@@ -57,12 +59,16 @@ def main() -> None:
         full = evaluate(model, report, length_config="full", batch_size=BATCH)
         first = first or full
         print_row(name, "full", full, full, first)
-        for what, config in chosen(bundle, model, sample, search):
+        for what, config in chosen(bundle, model, sample, search, arguments.costs):
             print_row(name, what, evaluate(model, report, length_config=config, batch_size=BATCH), full, first)
 
 
 def chosen(
-    bundle: Bundle, model: LengthAdaptiveModel, sample: list[Example], search: list[Example]
+    bundle: Bundle,
+    model: LengthAdaptiveModel,
+    sample: list[Example],
+    search: list[Example],
+    costs: list[float],
 ) -> Iterator[tuple[str, LengthConfig]]:
     """For each cost the configuration that does best on the questions to search on, with its description."""
     assert bundle.scorers is not None
@@ -72,7 +78,7 @@ def chosen(
     thresholds = SignificanceSample(significance, num_layers, rule_layer=rule_layer)
     choosing = references(model, search, to_choose=True)
     length = round(evaluate(model, search, length_config="full", batch_size=BATCH).mean_length)
-    for cost in COSTS:
+    for cost in costs:
         tried = []
         for schedule in schedules_of(bundle, length, cost):
             config = thresholds.length_config(schedule)

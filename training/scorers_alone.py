@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.scorer import Scorer
@@ -33,7 +33,7 @@ class ScorersAlone(FrontSampling):
     def train(self, mode: bool = True) -> ScorersAlone:
         """Train the scorers; the model always computes what it will when deployed."""
         super().train(mode)
-        self.model.eval()
+        nn.Module.eval(self.model)
         return self
 
     def leave_scorers_alone(self, alone: bool) -> None:
