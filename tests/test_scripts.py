@@ -1,12 +1,15 @@
 """Scripts that make or unmake bundles."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from dynamic_tinybert.calibration.scorer import Scorer, save_scorers
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.bundle import SCORERS
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 
@@ -18,11 +21,14 @@ def test_a_bundle_gives_its_checkpoint_back(
     monkeypatch.syspath_prepend(SCRIPTS)
     from checkpoint_of_bundle import main
 
+    checkpoint = Path(shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint"))
+    width = load_checkpoint(checkpoint).model.config.hidden_size
+    save_scorers({0: Scorer(width, width=8, kernel_sizes=(3,))}, checkpoint / SCORERS)
     if precision == "fp32":
-        export_model(tiny_checkpoint, tmp_path / "bundle", precision="fp32")
+        export_model(checkpoint, tmp_path / "bundle", precision="fp32")
     else:  # SmoothQuant included
         export_model(
-            tiny_checkpoint,
+            checkpoint,
             tmp_path / "bundle",
             calibration_data=questions,
             validation=questions,
@@ -30,7 +36,9 @@ def test_a_bundle_gives_its_checkpoint_back(
             tune=False,
         )
     main(tmp_path / "bundle", tmp_path / "back")
-    expected, actual = (load_checkpoint(folder) for folder in (tiny_checkpoint, tmp_path / "back"))
+    expected, actual = (load_checkpoint(folder) for folder in (checkpoint, tmp_path / "back"))
+    assert (tmp_path / "back" / SCORERS).read_bytes() == (tmp_path / "bundle" / SCORERS).read_bytes()
+    assert actual.scorers.keys() >= {0}
     assert actual.tokenizer.get_vocab() == expected.tokenizer.get_vocab()
     weights = actual.model.state_dict()
     assert weights.keys() == expected.model.state_dict().keys()
