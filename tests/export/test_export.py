@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_scorers
-from dynamic_tinybert.calibration.tuning import OTHER_RANGES, STRENGTHS, Int8Setting, chosen
+from dynamic_tinybert.calibration.tuning import LEAST_GAIN, OTHER_RANGES, STRENGTHS, Int8Setting, chosen
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer, cpu
@@ -29,6 +29,7 @@ from dynamic_tinybert.runtime.errors import (
     LengthConfigError,
 )
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 
 from tiny import tiny_bert, tiny_tokenizer
 
@@ -112,8 +113,8 @@ def test_bundle_says_what_it_is(int8_bundle: Path, tiny_checkpoint: Path) -> Non
 
 
 def logits(bundle: Path, questions: list[str]) -> list[np.ndarray]:
-    """Start and end logits over the context, by stock OpenVINO; float32 [2, tokens] for each question."""
-    model = ov.Core().compile_model(bundle / "openvino_model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    """Start and end logits over the context, by OpenVINO alone; float32 [2, tokens] for each question."""
+    model = ov.Core().compile_model(read_plain_graph(open_bundle(bundle)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = []
     for question in questions:
         encoding = tiny_tokenizer().encode(question, CONTEXT)
@@ -131,13 +132,7 @@ def test_a_tuned_bundle_is_the_best_of_what_was_tried(
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")  # a fused graph rounds elsewhere
     lines: list[str] = []
     report = export_model(
-        tiny_checkpoint,
-        tmp_path / "b",
-        calibration_data=squad,
-        validation=squad,
-        num_samples=2,
-        weight_bits=WEIGHT_BITS,
-        say=lines.append,
+        tiny_checkpoint, tmp_path / "b", calibration_data=squad, validation=squad, num_samples=2, say=lines.append
     )
     steps = report.int8_steps
     settings = [step.setting for step in steps]
@@ -146,7 +141,7 @@ def test_a_tuned_bundle_is_the_best_of_what_was_tried(
     assert settings[-1].num_samples == 8  # all windows
     assert sum(line.startswith(("* ", "  0", "  none")) for line in lines) == len(steps)  # the rows of the table
     best = chosen(steps)
-    assert best.change.moved == min(step.change.moved for step in steps)
+    assert best.change.moved <= min(step.change.moved for step in steps) + LEAST_GAIN  # which a step must gain
     assert best.change.f1 is not None  # the validation file has answers
 
     quantization = open_bundle(tmp_path / "b").quantization
