@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import openvino as ov
 from openvino import opset13 as opset
 
 from . import cpu, ops
 from .bundle import Bundle
 from .errors import InferenceError
-from .patterns import kinds, producers
+from .patterns import Product, producers
 
 
 def read_plain_graph(bundle: Bundle) -> ov.Model:
@@ -43,14 +42,8 @@ def give_float_weights(model: ov.Model) -> None:
         model: A graph as the exporter writes it, changed in place: weights are `Multiply(Convert(int8 [out, in]),
             scale [out, 1])`. Word embeddings stay INT8: no product reads them.
     """
-    for matmul in model.get_ordered_ops():
-        if matmul.get_type_name() != "MatMul":
-            continue
-        weight = producers(matmul)[1]
-        if weight.get_type_name() != "Multiply" or kinds(weight) != ["Convert", "Constant"]:
-            continue
-        convert, scale = producers(weight)
-        integers = producers(convert)[0]
-        if integers.get_type_name() == "Constant":
-            values = integers.data.astype(np.float32) * scale.data
+    for node in model.get_ordered_ops():
+        product = Product.of(node)
+        if product is not None and product.scale is not None:
+            (matmul, _), values = producers(node), product.weight * product.scale
             matmul.input(1).replace_source_output(opset.constant(values).output(0))

@@ -7,7 +7,7 @@ DATA a folder with squad-style-train.json (INT8 ranges, significance), squad-sea
 squad-report.json (what is reported). With `--scorers-only`, CHECKPOINT is what `--objective scorers` made of the
 bundle's own model (`checkpoint_of_bundle.py`), and the bundle keeps its graph to the bit. Takes about half an hour on 2
 cores with VNNI, twice as long without, and needs a quiet machine: it measures latencies. The new bundle is made in
-build/ and replaces the old one at the end; an interrupted run goes on from what it finds there.
+build/ and replaces the old one at the end; an interrupted run goes on with its calibration.
 """
 
 from __future__ import annotations
@@ -88,10 +88,10 @@ def main() -> None:
     arguments = parser.parse_args()
     checkpoint = arguments.checkpoint
     ranges, search, report = (arguments.data / f"squad-{name}.json" for name in ("style-train", "search", "report"))
-    if not WORK.exists() and arguments.scorers_only:
+    if arguments.scorers_only:
         give_scorers(checkpoint)
-    elif not WORK.exists():
-        export_model(checkpoint, WORK, calibration_data=ranges, validation=search, say=print)
+    else:
+        export_model(checkpoint, WORK, calibration_data=ranges, validation=search, force=True, say=print)
     (WORK / "README.md").write_text(CARD, encoding="utf-8")
     calibration = calibrate(
         WORK,
@@ -123,7 +123,7 @@ def give_scorers(checkpoint: Path) -> None:
     if not all(np.array_equal(own[name], tensor.numpy()) for name, tensor in trained.state_dict().items()):
         raise SystemExit(f"{checkpoint} is not of the bundle's model, whose graph would not fit: export it instead")
     full = {"full": NamedLengthConfig(LengthConfig.full(source.shape.num_layers))}
-    with publishing(WORK) as folder:
+    with publishing(WORK, force=True) as folder:
         write_recalibrated(source, folder, checkpoint / SCORERS, full)
 
 

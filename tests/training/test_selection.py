@@ -17,7 +17,7 @@ from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer, with_context_rule
 from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD, SignificanceSample
 from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
@@ -311,14 +311,24 @@ def test_a_step_draws_the_same_whatever_was_before(batch: Batch, kind: str) -> N
         assert not torch.equal(first["dropped"], other["dropped"])
 
 
-def test_the_rule_learns_nothing_though_it_selects(batch: Batch) -> None:
-    objective = FrontSampling(tiny_bert(num_hidden_layers=4), {0: scorers()[0]}).eval()
-    assert objective.reference.rule_layer == 2
-    _, losses = of_front(batch, objective, "full")
-    torch.stack(list(losses.values())).sum().backward()
-    assert all(parameter.grad is not None for parameter in objective.scorers()[0].parameters())
+def test_only_scorers_learn_to_score(batch: Batch) -> None:
+    """The rule selects as well, but its significance is not compared with what is worth keeping."""
+    objective = FrontSampling(tiny_bert(num_hidden_layers=6), {3: scorers()[0]}).eval()
+    assert objective.reference.rule_layer == 4
+    outputs: list[ReferenceOutput] = []
+    objective.reference.register_forward_hook(lambda _, __, output: outputs.append(output))
     _, losses = of_front(batch, objective, "dropped")
-    assert losses.keys() == {"dropped"}  # the only scorer is an early one, and learns from the other steps
+    assert outputs[-1].entering.keys() == {3, 4}
+    start, end = belief_of(batch).clamp(min=1e-38).log().unbind(-1)
+    near_answer = worth_keeping(start, end, context_of(batch)).float()
+    expected = scorer_loss(outputs[-1], {3: Target(near_answer)}, context_of(batch))
+    torch.testing.assert_close(losses["scorers"], expected)
+
+
+def test_an_early_scorer_learns_nothing_from_steps_that_drop(batch: Batch) -> None:
+    objective = FrontSampling(tiny_bert(num_hidden_layers=4), {0: scorers()[0]}).eval()
+    _, losses = of_front(batch, objective, "dropped")
+    assert losses.keys() == {"dropped"}
 
 
 @pytest.mark.parametrize("kind", ["front", "straight-through", "soft-masks"])
