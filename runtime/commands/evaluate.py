@@ -1,0 +1,78 @@
+"""``dynamic-tinybert evaluate``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.squad import read_squad
+
+from .options import BundleOption, ThreadsOption
+
+
+def evaluate_command(
+    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers.")],
+    bundle: BundleOption = None,
+    length_config: Annotated[
+        str | None, typer.Option(help="Name in the bundle, or all; by default its default.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")] = 1,
+    num_threads: ThreadsOption = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")] = None,
+) -> None:
+    """Measure F1, exact match, cost and latency on questions with answers."""
+    for file in (json_file, report):  # found out now, not after the evaluation
+        if file is not None and not file.parent.is_dir():
+            raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
+    write_report = None if report is None else _report_writer(batch_size)
+    examples = read_squad(data, require_answers=True, limit=limit)
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
+    default = length_config or model.bundle.default_length_config
+    names = list(model.length_configs) if default == "all" else [default]
+    results = {}
+    print(f"{len(examples)} questions of {data}, bundle {model.bundle.path}")
+    print(
+        f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
+    )
+    for name in names:
+        result = results[name] = evaluate(model, examples, length_config=name, batch_size=batch_size, progress=True)
+        mean_kept = sum(result.mean_kept) / len(result.mean_kept)
+        latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
+        scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
+        line = f"{name:16}{scores}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
+        if name != "full" and "full" in results:
+            difference, low, high = paired_bootstrap(result.question_f1, results["full"].question_f1)
+            line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+        print(line)
+    if json_file is not None:
+        figures = {name: result.to_dict() for name, result in results.items()}
+        with writing(json_file):
+            json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    if write_report is not None:
+        print("Measuring where the speed comes from", file=sys.stderr)
+        about = f"{data.name}, {len(examples)} questions"
+        write_report(model, examples, results, report, data=about, num_threads=num_threads)
+
+
+def _report_writer(batch_size: int) -> Callable[..., None]:
+    """The function that writes the page of an evaluation; it comes with an extra."""
+    if batch_size > 1:
+        raise InvalidInputError(
+            f"--report shows latencies, which --batch-size {batch_size} does not measure; leave one of them out"
+        )
+    (entry,) = entry_points(group="dynamic_tinybert.reports", name="html")
+    writer: Callable[..., None] = entry.load()
+    return writer

@@ -1,0 +1,32 @@
+"""``dynamic-tinybert explain``."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from dynamic_tinybert.runtime.explanation import explain
+from dynamic_tinybert.runtime.explanation_view import show
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+
+from .options import BundleOption, ContextArgument, ContextFileOption, JsonOption, QuestionArgument, read_context
+
+
+def explain_command(
+    question: QuestionArgument,
+    length_config: Annotated[str, typer.Option(help="Name in the bundle.")],
+    context: ContextArgument = None,
+    context_file: ContextFileOption = None,
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Answer a question, and show which words of it and of the text each layer drops; layers count from 0."""
+    text = read_context(context, context_file)
+    explanation = explain(LengthAdaptiveModel.from_pretrained(bundle), question, text, length_config=length_config)
+    if as_json:
+        print(json.dumps(explanation.to_dict(), ensure_ascii=False))
+    else:
+        show(explanation, Console())

@@ -1,0 +1,88 @@
+"""``dynamic-tinybert info``."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+
+from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime.plain_graph import computed_in_floats
+
+from .options import BundleOption, JsonOption
+
+
+def info(
+    bundle: BundleOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show versions, what runs on this CPU, and what a bundle holds."""
+    opened = open_bundle(default_bundle() if bundle is None else resolve_bundle(bundle))
+    facts = {
+        "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "tokenizers", "numpy")},
+        "cpu": {
+            "name": cpu.name(),
+            "kernels": ops.isa(),
+            "kernels_available": ops.available_isas(),
+            "float_precision": cpu.best_float_precision(),
+            "int8_products_saturate": cpu.int8_products_saturate(),
+        },
+        "extension": str(ops.extension_path()),
+        "bundle": {
+            "path": str(opened.path),
+            "source": dict(opened.source),
+            "significance": opened.significance,
+            "quantization": dict(opened.quantization),
+            "computed_in_floats": opened.quantization["precision"] == "fp32" or computed_in_floats(opened),
+            "layers": opened.shape.num_layers,
+            "hidden_size": opened.shape.hidden_size,
+            "default_length_config": opened.default_length_config,
+            "length_configs": {
+                name: {
+                    "keep_ratios": c.config.keep_ratios,
+                    "thresholds": c.config.thresholds,
+                    "measured": c.measured,
+                }
+                for name, c in opened.length_configs.items()
+            },
+        },
+    }
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for section, values in facts.items():
+        if not isinstance(values, dict):
+            print(f"{section}: {values}")
+            continue
+        print(f"{section}:")
+        for key, value in values.items():
+            if key == "length_configs":
+                print("  length configurations:")
+                for name, named in opened.length_configs.items():
+                    print(f"    {name:16} {_described(named)}")
+            else:
+                print(f"  {key.replace('_', ' ')}: {_plain(value)}")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{k} {v}" for k, v in value.items() if v is not None and not isinstance(v, (list, dict)))
+    return ", ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value)
+
+
+def _described(named: NamedLengthConfig) -> str:
+    """What was measured of a length configuration and, if that was not here, where."""
+    figures = named.measured or {}
+    if "f1" not in figures:
+        return f"not measured, keep ratios {', '.join(f'{ratio:g}' for ratio in named.config.keep_ratios)}"
+    parts = [f"F1 {figures['f1']}"]
+    if "f1_against_full" in figures:
+        parts[0] += f" ({figures['f1_against_full'][0]:+.2f})"
+    if "macs_fewer" in figures:
+        parts.append(f"{figures['macs_fewer']:.2f}x fewer MACs")
+    if "latency_p50_ms" in figures:
+        parts.append(f"p50 {figures['latency_p50_ms']} ms")
+    if figures.get("cpu", cpu.name()) != cpu.name():
+        parts.append(f"times are from another machine, {figures['cpu']}")
+    return ", ".join(parts)

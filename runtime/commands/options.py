@@ -1,0 +1,38 @@
+"""Arguments and options that several commands take, and the text that they say where to find."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dynamic_tinybert.runtime.errors import InvalidInputError
+
+BundleOption = Annotated[
+    str | None,
+    typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package."),
+]
+QuestionArgument = Annotated[str, typer.Argument(help="What to ask.")]
+ContextArgument = Annotated[str | None, typer.Argument(help="Text that holds the answer.")]
+ContextFileOption = Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
+ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
+
+
+def read_context(context: str | None, file: Path | None) -> str:
+    """The text given as an argument or in a file; - is standard input.
+
+    Raises:
+        InvalidInputError: Neither or both are given, or the file is not UTF-8 text.
+    """
+    if (context is None) == (file is None):
+        raise InvalidInputError("give the text either as the second argument or with --context-file")
+    if context is not None:
+        return context
+    assert file is not None
+    try:
+        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"cannot read {file} as UTF-8 text: {error}") from error
