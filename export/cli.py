@@ -62,7 +62,7 @@ def export(
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run the tokenizer's own code if there is no tokenizer.json."),
+        typer.Option("--trust-remote-code", help="Run the tokenizer's own code if it has some."),
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""

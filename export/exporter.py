@@ -83,7 +83,7 @@ def export_model(
         token: Hub token.
         cache_dir: Where downloads are kept.
         local_files_only: Never touch the network.
-        trust_remote_code: Let a checkpoint without tokenizer.json build its tokenizer by code of its own.
+        trust_remote_code: Let a checkpoint build its tokenizer by code of its own.
         say: Receives a line for each step.
 
     Raises:
@@ -114,6 +114,8 @@ def export_model(
             local_files_only=local_files_only,
             trust_remote_code=trust_remote_code,
         )
+        for note in checkpoint.notes:
+            say(note)
         config = checkpoint.model.config
         configs = {"full": LengthConfig.full(config.num_hidden_layers)} | {
             name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c))

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
+import torch
 from openvino import opset13 as ops
 from transformers import BertForQuestionAnswering
 
@@ -38,6 +39,9 @@ class _Writer:
     def __init__(self, model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]) -> None:
         self.config = model.config
         self.weights: dict[str, Array] = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+        types = model.bert.embeddings.token_type_embeddings
+        with torch.inference_mode():  # what they mean to the model: `OneTokenType` has one meaning for all
+            self.token_types: Array = types(torch.arange(types.num_embeddings)).numpy()
         self.quantized = quantized
         self.quantized_activations: dict[tuple[object, ...], ov.Output] = {}
 
@@ -78,7 +82,7 @@ class _Writer:
             word = ops.multiply(rows, ops.gather(scale[:, None], ids, 0))
         else:
             word = ops.gather(words, ids, 0)
-        segment = ops.gather(self.weights[f"{prefix}.token_type_embeddings.weight"], types, 0)
+        segment = ops.gather(self.token_types, types, 0)
         total = ops.add(ops.add(word, segment), positions)
         return _named(self.layer_norm(f"{prefix}.LayerNorm", total.output(0)), "embeddings.output").output(0)
 

@@ -135,7 +135,8 @@ def distilbert(folder: Path) -> None:
 
 
 def without_head_in_name(folder: Path) -> None:
-    edit_config(save(folder), architectures=["BertForMaskedLM"])
+    without_head_in_weights(folder)
+    edit_config(folder, architectures=["BertForMaskedLM"])
 
 
 def without_head_in_weights(folder: Path) -> None:
@@ -208,9 +209,9 @@ def larger_vocabulary(folder: Path) -> None:
         (three_outputs, "no question-answering head of two outputs"),
         (fewer_layers_than_config, r"do not fit its config.json: missing \['bert.encoder.layer.3"),
         (more_layers_than_config, r"do not fit its config.json: .* unknown \['bert.encoder.layer.2"),
-        (other_width, "cannot load the model"),
-        (truncated_weights, "cannot load the model"),
-        (no_weights, r"cannot load the model.*model\.safetensors"),
+        (other_width, r"do not fit its config.json: bert\.\S+ is \[.*\], and should be \["),
+        (truncated_weights, r"model\.safetensors of .* is truncated or damaged \(\d+ bytes\)"),
+        (no_weights, r"has no weights, neither model\.safetensors nor pytorch_model\.bin"),
         (no_config, r"no readable config\.json"),
         (broken_config, r"no readable config\.json"),
         (deep_config, r"no readable config\.json"),
