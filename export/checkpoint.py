@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -201,7 +202,7 @@ def _load_model(source: str, folder: Path, kind: str) -> BertForQuestionAnswerin
     if HEAD not in weights:
         raise CheckpointError(_no_head(source, kind))
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(transformers_logging.ERROR)  # its own report of what does not fit
+    transformers_logging.set_verbosity(logging.ERROR)  # its own report of what does not fit
     try:
         loaded: tuple[BertForQuestionAnswering, dict[str, Any]]
         loaded = BertForQuestionAnswering.from_pretrained(  # type: ignore[assignment]
