@@ -335,3 +335,31 @@ def test_the_hub_is_used_through_its_environment_variables(tmp_path: Path) -> No
     assert f"public/resolve/{commit}/model.safetensors" in fetched
     assert not any(name.startswith("public") and name.endswith(".bin") for name in fetched)
     assert not any(name.startswith("foreign") and name.endswith(".safetensors") for name in fetched)
+
+
+def test_a_repository_that_is_no_question_answering_model_is_refused_before_its_weights_are_fetched(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "hub"
+    headless, renamed, adapter, onnx = (
+        save(root / "ada" / name) for name in ("headless", "renamed", "adapter", "onnx")
+    )
+    without_head_in_weights(headless)  # written anew
+    for folder in (headless, renamed):
+        edit_config(folder, architectures=["BertForMaskedLM"])
+    for file in list(adapter.iterdir()):
+        file.unlink()
+    (adapter / "adapter_config.json").write_text("{}")
+    (onnx / "model.safetensors").rename(onnx / "model.onnx")
+    with serve_hub(root) as hub:
+        names = ("headless", "renamed", "adapter", "onnx")
+        answers = ask(
+            *((f"ada/{name}", {}) for name in names), HF_ENDPOINT=hub.endpoint, HF_HOME=str(tmp_path / "home")
+        )
+        fetched = [request for request in hub.requests if "GET /ada/headless/resolve" in request]
+    assert "is a BertForMaskedLM and has no question-answering head" in str(answers[0]["error"])
+    assert answers[1]["commit"]
+    assert "merge it into its base model first" in str(answers[2]["error"])
+    assert "it holds an ONNX model" in str(answers[3]["error"])
+    # Asked for once, for its header: the server of the test knows no ranges and sends the whole.
+    assert sum(request.endswith(".safetensors") for request in fetched) <= 1
