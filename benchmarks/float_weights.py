@@ -50,7 +50,7 @@ def main() -> None:
         "INFERENCE_NUM_THREADS": arguments.threads,
     }
     graphs = {
-        name: CompiledGraph(ops.core().compile_model(graph, "CPU", properties))
+        name: CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties))
         for name, graph in {"as exported": exported, "float weights": floats, "FP32": fp32_graph(exported)}.items()
     }
     logits = {name: [logits_of(graph.infer(given)) for given in inputs] for name, graph in graphs.items()}  # warms up

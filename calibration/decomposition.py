@@ -240,7 +240,7 @@ def _fp32(model: LengthAdaptiveModel, num_threads: int | None) -> Callable[[Arra
         properties["INFERENCE_NUM_THREADS"] = num_threads
     try:
         graph = fp32_graph(ops.core().read_model(model.bundle.model_xml))
-        return CompiledGraph(ops.core().compile_model(graph, "CPU", properties)).infer
+        return CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties)).infer
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the FP32 graph with {properties}: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,7 @@ class StateReader:
             result.input_value(0).get_tensor().add_names({f"state.{layer}"})
             model.add_results([result])
         config = {"INFERENCE_PRECISION_HINT": cpu.best_float_precision(), "PERFORMANCE_HINT": "LATENCY"}
-        self._graph = CompiledGraph(ops.core().compile_model(model, "CPU", config))
+        self._graph = CompiledGraph(partial(ops.core().compile_model, model, "CPU", config))
         self._layers = layers
 
     def __call__(self, windows: Sequence[Window]) -> States:

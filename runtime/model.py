@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 
 from . import cpu, ops
 from .bundle import Bundle, NamedLengthConfig, open_bundle
@@ -255,22 +257,32 @@ class LengthAdaptiveModel:
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
-        def make() -> CompiledGraph:
-            try:
-                graph = with_selection(
-                    self._plain,
-                    None if self._elastic else config,
-                    num_layers=self.bundle.shape.num_layers,
-                    num_heads=self.bundle.num_attention_heads,
-                    scorers=self._scorers,
-                    multiple=kept_multiple(self.bundle),
-                    fused=is_fused(self.bundle),
-                )
-                return CompiledGraph(ops.core().compile_model(graph, "CPU", self._ov_config))
-            except RuntimeError as error:
-                raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
+        of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
+        compile_model = partial(_compiled, self.bundle, self._plain, self._scorers, of, self._ov_config)
+        return self._graphs.get(of, lambda: CompiledGraph(compile_model))
 
-        return self._graphs.get(None if self._elastic else config, make)
+
+def _compiled(
+    bundle: Bundle,
+    plain: ov.Model,
+    scorers: Mapping[int, ScorerWeights] | None,
+    config: LengthConfig | None,
+    properties: Mapping[str, object],
+) -> ov.CompiledModel:
+    """A bundle's graph with selection, compiled for a length configuration, or for all of them."""
+    try:
+        graph = with_selection(
+            plain,
+            config,
+            num_layers=bundle.shape.num_layers,
+            num_heads=bundle.num_attention_heads,
+            scorers=scorers,
+            multiple=kept_multiple(bundle),
+            fused=is_fused(bundle),
+        )
+        return ops.core().compile_model(graph, "CPU", properties)
+    except RuntimeError as error:
+        raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
 
 
 def is_fused(bundle: Bundle) -> bool:
