@@ -31,7 +31,9 @@ class Asker:
         generator = np.random.default_rng(0)
         self.model = model
         self.inputs = {
-            "input_ids": generator.integers(min(1000, model.bundle.vocab_size // 2), model.bundle.vocab_size, (1, LENGTH)),
+            "input_ids": generator.integers(
+                min(1000, model.bundle.vocab_size // 2), model.bundle.vocab_size, (1, LENGTH)
+            ),
             "token_type_ids": (np.arange(LENGTH) >= 8).astype(np.int64)[None],
         }
         self.names = list(model.length_configs)
@@ -97,9 +99,7 @@ def main() -> int:
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
     ask = Asker(
-        LengthAdaptiveModel.from_pretrained(
-            arguments.bundle, num_threads=arguments.threads, elastic=arguments.elastic
-        )
+        LengthAdaptiveModel.from_pretrained(arguments.bundle, num_threads=arguments.threads, elastic=arguments.elastic)
     )
     expected = {name: ask(name) for name in ask.names}
     alone = report(ask)
@@ -136,8 +136,10 @@ def main() -> int:
     quiet = [forked(ask, expected) for _ in range(10)]
     codes += [code for code, _ in quiet]
     print(f"{cpu.name()}, {len(os.sched_getaffinity(0))} CPUs, {LENGTH} tokens, {arguments.callers} callers")
-    print(f"forks {len(codes)}, hangs {codes.count(-signal.SIGALRM)}, other failures "
-          f"{sum(code not in (0, -signal.SIGALRM) for code in codes)}, parent's answers {sum(answers)}, {failures}")
+    print(
+        f"forks {len(codes)}, hangs {codes.count(-signal.SIGALRM)}, other failures "
+        f"{sum(code not in (0, -signal.SIGALRM) for code in codes)}, parent's answers {sum(answers)}, {failures}"
+    )
     print(f"{'':24} first ms  median ms  cores busy")
     rows = {"parent, before": [alone], "children, under load": children, "children, quiet": [m for _, m in quiet if m]}
     for name, measurements in rows.items():
