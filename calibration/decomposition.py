@@ -16,6 +16,7 @@ from openvino import opset13
 from dynamic_tinybert.runtime import ops
 from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -236,6 +237,7 @@ def _near(windows: Sequence[Window], length: int) -> list[Window]:
 def _fp32(model: LengthAdaptiveModel, num_threads: int | None) -> Callable[[Arrays], object]:
     """The model's graph at full length in FP32, as a function of its inputs."""
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    properties |= thread_properties()
     if num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = num_threads
     try:

@@ -13,6 +13,7 @@ from openvino import opset13
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle
 from dynamic_tinybert.runtime.compiled import CompiledGraph
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -59,7 +60,11 @@ class StateReader:
             result = opset13.result(nodes[f"layer.{layer}.attention.output"].output(0))
             result.input_value(0).get_tensor().add_names({f"state.{layer}"})
             model.add_results([result])
-        config = {"INFERENCE_PRECISION_HINT": cpu.best_float_precision(), "PERFORMANCE_HINT": "LATENCY"}
+        config = {
+            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+            "PERFORMANCE_HINT": "LATENCY",
+            **thread_properties(),
+        }
         self._graph = CompiledGraph(partial(ops.core().compile_model, model, "CPU", config))
         self._layers = layers
 

@@ -16,6 +16,7 @@ from . import cpu, ops
 from .bundle import Bundle, NamedLengthConfig, open_bundle
 from .checks import require_int
 from .compiled import CompiledGraph, CompiledGraphs
+from .cpu_quota import thread_properties
 from .errors import InferenceError, InvalidInputError, LengthConfigError
 from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
@@ -69,6 +70,7 @@ class LengthAdaptiveModel:
         self._ov_config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
             "PERFORMANCE_HINT": "LATENCY",
+            **thread_properties(),
             **(ov_config or {}),
         }
         self._elastic = elastic
@@ -104,7 +106,7 @@ class LengthAdaptiveModel:
             token: Hub token.
             cache_dir: Where downloads are kept.
             local_files_only: Never touch the network.
-            num_threads: CPU threads.
+            num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
             precision: ``f32`` or ``bf16`` for what is not INT8 (on a CPU without VNNI nothing is); by default what

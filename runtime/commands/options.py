@@ -18,7 +18,10 @@ QuestionArgument = Annotated[str, typer.Argument(help="What to ask.")]
 ContextArgument = Annotated[str | None, typer.Argument(help="Text that holds the answer.")]
 ContextFileOption = Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
-ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--num-threads", min=1, help="CPU threads; by default as many as this process may use."),
+]
 
 
 def read_context(context: str | None, file: Path | None) -> str:
