@@ -58,8 +58,8 @@ def train(
     """Train a question-answering checkpoint.
 
     Until the end everything is in a folder named like `output` and ending in ``.training``, from which an interrupted
-    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on the CPUs that the process may use;
-    then the process keeps memory that it has freed (`keep_freed_memory`).
+    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on the CPUs that
+    the process may use; then the process keeps memory that it has freed (`keep_freed_memory`).
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
