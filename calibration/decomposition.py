@@ -237,9 +237,9 @@ def _near(windows: Sequence[Window], length: int) -> list[Window]:
 def _fp32(model: LengthAdaptiveModel, num_threads: int | None) -> Callable[[Arrays], object]:
     """The model's graph at full length in FP32, as a function of its inputs."""
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    properties |= thread_properties()
     if num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = num_threads
+    properties |= thread_properties(properties)
     try:
         graph = fp32_graph(ops.core().read_model(model.bundle.model_xml))
         return CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties)).infer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 
@@ -18,14 +18,27 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([affine, *map(math.ceil, quotas(root))]))
 
 
-def thread_properties(root: Path = Path("/")) -> dict[str, int]:
-    """The OpenVINO property that keeps a graph within the quota; none where OpenVINO stays within it by itself.
+def thread_properties(given: Mapping[str, object] | None = None, root: Path = Path("/")) -> dict[str, object]:
+    """OpenVINO properties that keep a graph within the quota, and off CPUs that other processes need.
 
-    By itself it takes the affinity's CPUs, and of a core that counts as several only one; whoever names a number is
-    given hyper-threads, too.
+    Nothing is set where OpenVINO stays within the quota by itself: it takes the affinity's CPUs, and of a core that
+    counts as several only one; whoever names a number is given hyper-threads, too. Fewer threads than CPUs are not
+    pinned: OpenVINO would pin those of all processes to the same first CPUs.
+
+    Args:
+        given: Properties that a caller gave; INFERENCE_NUM_THREADS among them stays.
+        root: Where /proc, /sys and the mounted cgroups are looked up.
     """
-    threads = usable_cpus(root)
-    return {"INFERENCE_NUM_THREADS": threads} if threads < _affine_cores(root) else {}
+    properties: dict[str, object] = {}
+    threads = (given or {}).get("INFERENCE_NUM_THREADS")
+    if threads is None:
+        threads = usable_cpus(root)
+        if threads >= _affine_cores(root):
+            return {}
+        properties["INFERENCE_NUM_THREADS"] = threads
+    if str(threads).isdecimal() and int(str(threads)) < _affine_cores(root):
+        properties["ENABLE_CPU_PINNING"] = False
+    return properties
 
 
 def quotas(root: Path = Path("/")) -> list[float]:

@@ -70,7 +70,7 @@ class LengthAdaptiveModel:
         self._ov_config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
             "PERFORMANCE_HINT": "LATENCY",
-            **thread_properties(),
+            **thread_properties(ov_config),
             **(ov_config or {}),
         }
         self._elastic = elastic

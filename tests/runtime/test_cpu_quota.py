@@ -94,7 +94,13 @@ def test_the_smaller_of_affinity_and_quota(
     root = tree(tmp_path, V2, "0::/\n", {"cpu.max": f"{quota} 100000"})
     assert usable_cpus(root) == threads
     # nothing is set where OpenVINO takes no more by itself
-    assert thread_properties(root) == ({"INFERENCE_NUM_THREADS": threads} if threads < affine else {})
+    fewer = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
+    assert thread_properties(root=root) == (fewer if threads < affine else {})
+    # fewer threads than CPUs would be pinned to the first, as those of any other process
+    for number in (1, "1"):
+        unpinned = {"ENABLE_CPU_PINNING": False} if affine > 1 else {}
+        assert thread_properties({"INFERENCE_NUM_THREADS": number}, root) == unpinned
+    assert thread_properties({"INFERENCE_NUM_THREADS": affine}, root) == {}
 
 
 def test_a_quota_between_cores_and_hyper_threads_is_left_to_openvino(
@@ -107,19 +113,20 @@ def test_a_quota_between_cores_and_hyper_threads_is_left_to_openvino(
         file.parent.mkdir(parents=True)
         file.write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
     assert usable_cpus(root) == 6
-    assert thread_properties(root) == {}  # it takes 4
+    assert thread_properties(root=root) == {}  # it takes 4
     (root / "sys/fs/cgroup/cpu.max").write_text("300000 100000\n")
-    assert thread_properties(root) == {"INFERENCE_NUM_THREADS": 3}
+    assert thread_properties(root=root)["INFERENCE_NUM_THREADS"] == 3
 
 
 def test_without_files_affinity_decides(tmp_path: Path) -> None:
     assert usable_cpus(tmp_path) == len(os.sched_getaffinity(0))
 
 
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
 def test_a_models_threads_follow_the_quota_unless_they_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("dynamic_tinybert.runtime.model.thread_properties", lambda: {"INFERENCE_NUM_THREADS": 1})
+    monkeypatch.setattr("dynamic_tinybert.runtime.cpu_quota.usable_cpus", lambda root: 1)
     bundle = write_tiny_bundle(tmp_path / "bundle", tiny_bert())
 
     def threads(**options: object) -> object:
