@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -54,7 +54,12 @@ class QuestionAnsweringOutput:
 
 
 class LengthAdaptiveModel:
-    """Runs a bundle at any length configuration. Safe to call from many threads."""
+    """Runs a bundle at any length configuration. Safe to call from many threads, and to fork and pickle.
+
+    In a forked process it compiles its graphs anew when it is first asked, and uses as many threads as its parent; a
+    fork waits until the requests that run have been answered. A pickle says where the bundle was loaded from and with
+    which arguments but the token, and another process loads it anew.
+    """
 
     def __init__(
         self,
@@ -79,6 +84,15 @@ class LengthAdaptiveModel:
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
         self._graphs = CompiledGraphs(max_compiled)
+        self._arguments: dict[str, Any] = {
+            "id_or_path": bundle.path.absolute(),
+            "ov_config": dict(ov_config or {}),
+            "elastic": elastic,
+            "max_compiled": max_compiled,
+        }
+
+    def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
+        return _loaded, (type(self), self._arguments)
 
     @classmethod
     def from_pretrained(
@@ -149,7 +163,20 @@ class LengthAdaptiveModel:
                 local_files_only=local_files_only,
             )
         )
-        return cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+        model = cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+        model._arguments = {
+            # as a Path a folder that is gone is missed, and never looked for on the Hub
+            "id_or_path": id_or_path if id_or_path is None or path != Path(id_or_path) else path.absolute(),
+            "revision": revision,
+            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
+            "local_files_only": local_files_only,
+            **short,
+            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir).absolute(),
+            "ov_config": dict(ov_config or {}),
+            "elastic": elastic,
+            "max_compiled": max_compiled,
+        }
+        return model
 
     @property
     def max_compiled(self) -> int:
@@ -285,6 +312,11 @@ def _compiled(
         return ops.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
+
+
+def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
+    """What a pickle calls."""
+    return kind.from_pretrained(**arguments)
 
 
 def is_fused(bundle: Bundle) -> bool:
