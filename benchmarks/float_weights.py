@@ -19,9 +19,9 @@ from dynamic_tinybert.calibration.decomposition import fp32_graph
 from dynamic_tinybert.calibration.latency import interleaved_ms, spread
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.squad import read_squad
 

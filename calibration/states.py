@@ -12,12 +12,12 @@ from openvino import opset13
 
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.compiled import CompiledGraph
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.windows import Window

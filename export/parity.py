@@ -12,11 +12,11 @@ import openvino as ov
 import torch
 
 from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.scorer import ScorerWeights
 
 from .reference import ReferenceModel, ReferenceOutput

@@ -10,23 +10,20 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import openvino as ov
 
-from . import cpu, ops
+from . import cpu
 from .bundle import Bundle, NamedLengthConfig, open_bundle
 from .checks import require_int
+from .compilation import LENGTH_MULTIPLE, compile_bundle
 from .compiled import CompiledGraph, CompiledGraphs
 from .cpu_quota import thread_properties
-from .errors import InferenceError, InvalidInputError, LengthConfigError
-from .graph import bounds, kept_positions, with_selection
+from .errors import InvalidInputError, LengthConfigError
+from .graph import bounds, kept_positions
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .plain_graph import computed_in_floats, read_plain_graph
+from .plain_graph import read_plain_graph
 from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
-
-LENGTH_MULTIPLE = 8
-"""Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
 
 _SHORT_FORMS = {
     "num_threads": "INFERENCE_NUM_THREADS",
@@ -84,12 +81,8 @@ class LengthAdaptiveModel:
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
         self._graphs = CompiledGraphs(max_compiled)
-        self._arguments: dict[str, Any] = {
-            "id_or_path": bundle.path.absolute(),
-            "ov_config": dict(ov_config or {}),
-            "elastic": elastic,
-            "max_compiled": max_compiled,
-        }
+        given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
+        self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
         return _loaded, (type(self), self._arguments)
@@ -287,47 +280,13 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
-        compile_model = partial(_compiled, self.bundle, self._plain, self._scorers, of, self._ov_config)
+        compile_model = partial(compile_bundle, self.bundle, self._plain, self._scorers, of, self._ov_config)
         return self._graphs.get(of, lambda: CompiledGraph(compile_model))
-
-
-def _compiled(
-    bundle: Bundle,
-    plain: ov.Model,
-    scorers: Mapping[int, ScorerWeights] | None,
-    config: LengthConfig | None,
-    properties: Mapping[str, object],
-) -> ov.CompiledModel:
-    """A bundle's graph with selection, compiled for a length configuration, or for all of them."""
-    try:
-        graph = with_selection(
-            plain,
-            config,
-            num_layers=bundle.shape.num_layers,
-            num_heads=bundle.num_attention_heads,
-            scorers=scorers,
-            multiple=kept_multiple(bundle),
-            fused=is_fused(bundle),
-        )
-        return ops.core().compile_model(graph, "CPU", properties)
-    except RuntimeError as error:
-        raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
 
 
 def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
     """What a pickle calls."""
     return kind.from_pretrained(**arguments)
-
-
-def is_fused(bundle: Bundle) -> bool:
-    """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
-    is_int8 = bundle.quantization["precision"] == "int8" and not computed_in_floats(bundle)
-    return is_int8 and ops.int16_attention()
-
-
-def kept_multiple(bundle: Bundle) -> int:
-    """Kept lengths are padded up to a multiple of this: 1 where no node behind a selection prepares kernels for one."""
-    return 1 if is_fused(bundle) and not bundle.quantization.get("fp32_linears") else LENGTH_MULTIPLE
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
