@@ -150,6 +150,34 @@ models[1]([[1, 2, 3]])
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_threads_that_forked_survive_signals(bundle: Path) -> None:
+    script = f"""
+import os, signal, threading
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+model = LengthAdaptiveModel.from_pretrained({str(bundle)!r})
+model([[1, 2, 3]])
+signal.signal(signal.SIGUSR1, lambda number, frame: None)
+
+def fork_and_signal():
+    if os.fork() == 0:
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        model([[1, 2, 3]])
+        signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+        os._exit(0)
+    signal.pthread_kill(threading.get_ident(), signal.SIGUSR1)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGUSR1)
+    assert os.wait()[1] == 0
+
+fork_and_signal()
+thread = threading.Thread(target=fork_and_signal)
+thread.start()
+thread.join()
+print("alive")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "alive\n", "")
+
+
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU: OpenVINO starts no second thread")
 def test_a_child_has_threads_of_its_own(bundle: Path) -> None:
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
