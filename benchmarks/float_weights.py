@@ -19,9 +19,9 @@ from dynamic_tinybert.calibration.decomposition import fp32_graph
 from dynamic_tinybert.calibration.latency import interleaved_ms, spread
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import open_bundle
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -50,7 +50,7 @@ def main() -> None:
         "INFERENCE_NUM_THREADS": arguments.threads,
     }
     graphs = {
-        name: CompiledGraph(ops.core().compile_model(graph, "CPU", properties))
+        name: CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties))
         for name, graph in {"as exported": exported, "float weights": floats, "FP32": fp32_graph(exported)}.items()
     }
     logits = {name: [logits_of(graph.infer(given)) for given in inputs] for name, graph in graphs.items()}  # warms up

@@ -26,9 +26,9 @@ import openvino as ov
 
 from dynamic_tinybert.runtime import LengthConfig, cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.model import is_fused
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad

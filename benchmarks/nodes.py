@@ -21,9 +21,10 @@ import openvino as ov
 
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel, is_fused, kept_multiple
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, Significance, open_bundle
+from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 from dynamic_tinybert.runtime.errors import CalibrationError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation, joined
 from dynamic_tinybert.runtime.publish import publishing, writing
@@ -111,7 +111,7 @@ def calibrate(
         evaluations: End the search after so many configurations even if there is time left.
         seed: Of all that is random.
         resume: Go on from what an interrupted run left, if there is one.
-        num_threads: CPU threads; by default all cores.
+        num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
         say: Receives a line for each step.
 
     Raises:
@@ -210,7 +210,7 @@ def calibrate(
         results = _reported(reporting, model, {name: trial.config for name, trial in named.items()})
         about = {
             "scored_by": reporting.scored_by,
-            "num_threads": num_threads or len(os.sched_getaffinity(0)),
+            "num_threads": num_threads or usable_cpus(),
             "data": f"{Path(test or validation or data).name}, {len(questions.reporting)} questions",
             "cpu": cpu.name(),
         }

@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from dynamic_tinybert.runtime.commands.options import ThreadsOption
 from dynamic_tinybert.runtime.errors import InvalidInputError
 
 
@@ -39,7 +40,7 @@ def calibrate(
     seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
-    num_threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; by default all cores.")] = None,
+    num_threads: ThreadsOption = None,
 ) -> None:
     """Find a bundle's best length configurations on this machine, from questions."""
     from dynamic_tinybert.calibration import calibrate as run  # says what to install if something is missing

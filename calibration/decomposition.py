@@ -16,6 +16,7 @@ from openvino import opset13
 from dynamic_tinybert.runtime import ops
 from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.errors import InferenceError, InvalidInputError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -238,9 +239,10 @@ def _fp32(model: LengthAdaptiveModel, num_threads: int | None) -> Callable[[Arra
     properties: dict[str, object] = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     if num_threads is not None:
         properties["INFERENCE_NUM_THREADS"] = num_threads
+    properties |= thread_properties(properties)
     try:
         graph = fp32_graph(ops.core().read_model(model.bundle.model_xml))
-        return CompiledGraph(ops.core().compile_model(graph, "CPU", properties)).infer
+        return CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties)).infer
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the FP32 graph with {properties}: {error}") from error
 

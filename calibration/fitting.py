@@ -21,6 +21,7 @@ from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_siz
 
 from .scorer import Scorer
 from .states import StateReader, States
+from .torch_threads import stay_within_quota
 
 BATCH_SIZE = 16
 LEARNING_RATE = 4e-3
@@ -83,6 +84,7 @@ def fit_scorers(
         DataError: The model can read none of the questions.
         InferenceError: OpenVINO failed.
     """
+    stay_within_quota()
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
     shuffled = [examples[i] for i in random.permutation(len(examples))]

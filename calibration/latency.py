@@ -12,10 +12,11 @@ import numpy.typing as npt
 from scipy.optimize import nnls
 
 from dynamic_tinybert.runtime.checks import require_int
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.inference import run_windows, stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, LengthAdaptiveModel
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.windows import Window
 
 Milliseconds = npt.NDArray[np.float64]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,12 @@ from openvino import opset13
 
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.compiled import CompiledGraph
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.windows import Window
@@ -58,8 +60,12 @@ class StateReader:
             result = opset13.result(nodes[f"layer.{layer}.attention.output"].output(0))
             result.input_value(0).get_tensor().add_names({f"state.{layer}"})
             model.add_results([result])
-        config = {"INFERENCE_PRECISION_HINT": cpu.best_float_precision(), "PERFORMANCE_HINT": "LATENCY"}
-        self._graph = CompiledGraph(ops.core().compile_model(model, "CPU", config))
+        config = {
+            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+            "PERFORMANCE_HINT": "LATENCY",
+            **thread_properties(),
+        }
+        self._graph = CompiledGraph(partial(ops.core().compile_model, model, "CPU", config))
         self._layers = layers
 
     def __call__(self, windows: Sequence[Window]) -> States:

@@ -37,7 +37,7 @@ def download(
             local_files_only=local_files_only,
             allow_patterns=list(patterns),
         )
-    except (ValueError, OSError, RuntimeError, httpx.HTTPError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, httpx.HTTPError, httpx.InvalidURL) as error:
         if getattr(error, "errno", None):  # of the operating system: huggingface_hub's own OSErrors have none
             raise StorageError(f"{source} could not be stored in the Hub's cache: {error}") from error
         raise CheckpointError(

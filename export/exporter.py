@@ -12,6 +12,7 @@ import openvino as ov
 from tqdm import tqdm
 
 from dynamic_tinybert.calibration.scorer import scorer_weights
+from dynamic_tinybert.calibration.torch_threads import stay_within_quota
 from dynamic_tinybert.calibration.tuning import Step
 from dynamic_tinybert.runtime.bundle import TOKENIZER, check_length_configs
 from dynamic_tinybert.runtime.checks import require_int
@@ -95,6 +96,7 @@ def export_model(
         ParityError: The graph does not compute what the checkpoint does.
         StorageError: A file could not be written.
     """
+    stay_within_quota()
     if precision not in ("fp32", "int8"):
         raise InvalidInputError(f"precision is {precision!r}; give 'fp32' or 'int8'")
     if weight_bits not in (7, 8):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,11 +12,11 @@ import openvino as ov
 import torch
 
 from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.scorer import ScorerWeights
 
 from .reference import ReferenceModel, ReferenceOutput
@@ -54,7 +55,6 @@ def graph_runner(
 ) -> Runner:
     """Compile a plain graph at a length configuration, as the runtime does, to be called with batches."""
     num_layers = len(length_config.keep_ratios)
-    core = ops.core()
     graph = with_selection(
         plain,
         None if elastic else length_config,
@@ -63,7 +63,7 @@ def graph_runner(
         scorers=scorers,
         multiple=LENGTH_MULTIPLE,
     )
-    compiled = CompiledGraph(core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    compiled = CompiledGraph(partial(ops.core().compile_model, graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     limits = bounds(length_config) if elastic else {}
     return lambda batch: compiled.infer({**batch, **limits})
 

@@ -1,6 +1,7 @@
 """The command line: ``dynamic-tinybert``.
 
-Exit codes: 0 done, 1 an error, explained on standard error, 2 wrong usage, 130 interrupted, 143 terminated.
+Exit codes: 0 done, 1 an error, explained in one line on standard error (also if standard output is full or closed),
+2 wrong usage, 130 interrupted, 141 nobody reads standard output any more (`| head`), 143 terminated.
 Commands of other folders are found by the entry points ``dynamic_tinybert.commands``.
 """
 
@@ -15,6 +16,7 @@ from .commands.ask import ask
 from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
 from .commands.info import info
+from .commands.streams import guard_output
 from .errors import DynamicTinyBertError
 
 app = typer.Typer(
@@ -31,10 +33,15 @@ app.command("info")(info)
 
 def main() -> None:
     """Run the command line."""
+    guard_output()
     try:
         for command in entry_points(group="dynamic_tinybert.commands"):
             app.command(command.name)(command.load())
-        app()
+        try:
+            app()
+        except SystemExit:
+            sys.stdout.flush()  # while an error can still be told
+            raise
     except DynamicTinyBertError as error:
         print(f"dynamic-tinybert: {error}", file=sys.stderr)
         sys.exit(1)

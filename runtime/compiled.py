@@ -12,13 +12,56 @@ import numpy.typing as npt
 import openvino as ov
 
 from .errors import InferenceError
+from .forking import survive_forks
+from .gate import gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Arrays by the name of a graph's input or output; what they hold, the graph says."""
 
 
 class CompiledGraph:
-    """A compiled model with a pool of infer requests, one per caller at a time."""
+    """A compiled model with a pool of infer requests, one per caller at a time.
+
+    In a process that was forked it is compiled anew when it is first asked: what the parent compiled has no threads
+    there.
+    """
+
+    def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
+        """Compile.
+
+        Args:
+            compile_model: Makes the model, also a second time; what it holds lives as long as the graph.
+        """
+        self._compile = compile_model
+        self._lock = threading.Lock()
+        self._requests: _Requests | None = None
+        with gate:
+            self._requests = _Requests(compile_model())
+            survive_forks(self)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run once; waits for a free request. Returns copies of the outputs by name.
+
+        Raises:
+            InferenceError: OpenVINO or an op failed.
+        """
+        with gate:
+            return self._current().infer(inputs)
+
+    def abandon(self) -> object:
+        """In a child: forget what the parent compiled, and return it, as it must never be destroyed there."""
+        requests, self._requests = self._requests, None
+        return requests
+
+    def _current(self) -> _Requests:
+        with self._lock:
+            if self._requests is None:
+                self._requests = _Requests(self._compile())
+            return self._requests
+
+
+class _Requests:
+    """The requests of one compiled model."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._outputs = [output.get_any_name() for output in compiled.outputs]
@@ -27,11 +70,6 @@ class CompiledGraph:
             self._idle.put(compiled.create_infer_request())
 
     def infer(self, inputs: Arrays) -> Arrays:
-        """Run once; waits for a free request. Returns copies of the outputs by name.
-
-        Raises:
-            InferenceError: OpenVINO or an op failed.
-        """
         request = self._idle.get()
         try:
             for name, array in inputs.items():  # start_async(inputs) takes longer to do the same
@@ -56,6 +94,10 @@ class CompiledGraphs:
 
     def get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
         """The graph of `key`; concurrent callers of a new key wait for the one that makes it."""
+        with gate:  # so that no lock is held at a fork
+            return self._get(key, make)
+
+    def _get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
         with self._lock:
             slot = self._graphs.setdefault(key, _Slot())
             self._graphs.move_to_end(key)

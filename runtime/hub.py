@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import partial
 from pathlib import Path
 
@@ -63,7 +64,7 @@ def _from_hub(
     cache_dir: str | Path | None,
     local_files_only: bool,
 ) -> Path:
-    from httpx import HTTPError  # imported here: a quarter of a second that a local bundle need not pay
+    from httpx import HTTPError, InvalidURL  # imported here: a quarter of a second that a local bundle need not pay
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -98,5 +99,12 @@ def _from_hub(
         raise BundleNotFoundError(
             f"there is no folder {repo_id!r} here, and the Hub's {repo_id} is not wholly in the cache and "
             f"could not be fetched ({error.__cause__ or error}); connect once, or name a local bundle"
+        ) from error
+    except (ImportError, InvalidURL, ValueError) as error:  # httpx's, of proxies: it reads them from the environment
+        proxies = [name for name in os.environ if name.lower() in ("all_proxy", "https_proxy", "http_proxy")]
+        raise BundleNotFoundError(
+            f"there is no folder {repo_id!r} here, and the Hub's {repo_id} cannot be fetched through the proxy of "
+            f"{', '.join(proxies) or 'the environment'} ({error}); for a SOCKS proxy run: pip install 'httpx[socks]', "
+            "else correct or unset the variable, or name a local bundle"
         ) from error
     return folder

@@ -9,8 +9,9 @@ from itertools import groupby, islice
 import numpy as np
 import numpy.typing as npt
 
+from .compilation import LENGTH_MULTIPLE
 from .length_config import LengthConfig
-from .model import LENGTH_MULTIPLE, QuestionAnsweringOutput
+from .model import QuestionAnsweringOutput
 from .windows import Window
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from . import cpu, ops
+from . import cpu
 from .bundle import Bundle, NamedLengthConfig, open_bundle
 from .checks import require_int
+from .compilation import LENGTH_MULTIPLE, compile_bundle
 from .compiled import CompiledGraph, CompiledGraphs
-from .errors import InferenceError, InvalidInputError, LengthConfigError
-from .graph import bounds, kept_positions, with_selection
+from .cpu_quota import thread_properties
+from .errors import InvalidInputError, LengthConfigError
+from .graph import bounds, kept_positions
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .plain_graph import computed_in_floats, read_plain_graph
+from .plain_graph import read_plain_graph
 from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
-
-LENGTH_MULTIPLE = 8
-"""Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
 
 _SHORT_FORMS = {
     "num_threads": "INFERENCE_NUM_THREADS",
@@ -51,7 +51,12 @@ class QuestionAnsweringOutput:
 
 
 class LengthAdaptiveModel:
-    """Runs a bundle at any length configuration. Safe to call from many threads."""
+    """Runs a bundle at any length configuration. Safe to call from many threads, and to fork and pickle.
+
+    In a forked process it compiles its graphs anew when it is first asked, and uses as many threads as its parent; a
+    fork waits until the requests that run have been answered. A pickle says where the bundle was loaded from and with
+    which arguments but the token, and another process loads it anew.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class LengthAdaptiveModel:
         self._ov_config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
             "PERFORMANCE_HINT": "LATENCY",
+            **thread_properties(ov_config),
             **(ov_config or {}),
         }
         self._elastic = elastic
@@ -75,6 +81,11 @@ class LengthAdaptiveModel:
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers)
         self._graphs = CompiledGraphs(max_compiled)
+        given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
+        self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
+
+    def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
+        return _loaded, (type(self), self._arguments)
 
     @classmethod
     def from_pretrained(
@@ -102,7 +113,7 @@ class LengthAdaptiveModel:
             token: Hub token.
             cache_dir: Where downloads are kept.
             local_files_only: Never touch the network.
-            num_threads: CPU threads.
+            num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
             precision: ``f32`` or ``bf16`` for what is not INT8 (on a CPU without VNNI nothing is); by default what
@@ -145,7 +156,20 @@ class LengthAdaptiveModel:
                 local_files_only=local_files_only,
             )
         )
-        return cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+        model = cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
+        model._arguments = {
+            # as a Path a folder that is gone is missed, and never looked for on the Hub
+            "id_or_path": id_or_path if id_or_path is None or path != Path(id_or_path) else path.absolute(),
+            "revision": revision,
+            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
+            "local_files_only": local_files_only,
+            **short,
+            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir).absolute(),
+            "ov_config": dict(ov_config or {}),
+            "elastic": elastic,
+            "max_compiled": max_compiled,
+        }
+        return model
 
     @property
     def max_compiled(self) -> int:
@@ -255,33 +279,14 @@ class LengthAdaptiveModel:
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
-        def make() -> CompiledGraph:
-            try:
-                graph = with_selection(
-                    self._plain,
-                    None if self._elastic else config,
-                    num_layers=self.bundle.shape.num_layers,
-                    num_heads=self.bundle.num_attention_heads,
-                    scorers=self._scorers,
-                    multiple=kept_multiple(self.bundle),
-                    fused=is_fused(self.bundle),
-                )
-                return CompiledGraph(ops.core().compile_model(graph, "CPU", self._ov_config))
-            except RuntimeError as error:
-                raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
-
-        return self._graphs.get(None if self._elastic else config, make)
+        of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
+        compile_model = partial(compile_bundle, self.bundle, self._plain, self._scorers, of, self._ov_config)
+        return self._graphs.get(of, lambda: CompiledGraph(compile_model))
 
 
-def is_fused(bundle: Bundle) -> bool:
-    """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
-    is_int8 = bundle.quantization["precision"] == "int8" and not computed_in_floats(bundle)
-    return is_int8 and ops.int16_attention()
-
-
-def kept_multiple(bundle: Bundle) -> int:
-    """Kept lengths are padded up to a multiple of this: 1 where no node behind a selection prepares kernels for one."""
-    return 1 if is_fused(bundle) and not bundle.quantization.get("fp32_linears") else LENGTH_MULTIPLE
+def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
+    """What a pickle calls."""
+    return kind.from_pretrained(**arguments)
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

@@ -18,6 +18,7 @@ from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
 from .errors import ExtensionError
+from .gate import gate
 
 _LIBRARY = "libdynamic_tinybert_extension.so"
 _VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
@@ -67,7 +68,17 @@ def core() -> ov.Core:
     Raises:
         ExtensionError: The extension is missing or cannot work with this OpenVINO and CPU.
     """
-    return _core(check_extension())
+    with gate:
+        return _core(check_extension())
+
+
+def library() -> ctypes.CDLL:
+    """The extension, for its functions with C linkage.
+
+    Raises:
+        ExtensionError: It cannot be loaded.
+    """
+    return _library(extension_path())
 
 
 def isa() -> str:
@@ -98,7 +109,7 @@ def int16_attention() -> bool:
         ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
     """
     isa()
-    is_faster = _library(extension_path()).dynamic_tinybert_int16_attention
+    is_faster = library().dynamic_tinybert_int16_attention
     is_faster.restype = ctypes.c_bool
     return bool(is_faster())
 
@@ -341,7 +352,7 @@ def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
 
 
 def _call(function: str) -> str:
-    text_of = getattr(_library(extension_path()), function)
+    text_of = getattr(library(), function)
     text_of.restype = ctypes.c_char_p
     return str(text_of().decode())
 

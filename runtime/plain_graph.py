@@ -8,6 +8,7 @@ from openvino import opset13 as opset
 from . import cpu, ops
 from .bundle import Bundle
 from .errors import InferenceError
+from .gate import gate
 from .patterns import Product, producers
 
 
@@ -19,7 +20,8 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
         InferenceError: OpenVINO cannot read it.
     """
     try:
-        model = ops.core().read_model(bundle.model_xml)
+        with gate:
+            model = ops.core().read_model(bundle.model_xml)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
     if computed_in_floats(bundle):

@@ -28,12 +28,15 @@ class _Options(TypedDict, total=False):
 
 
 class QuestionAnswerer:
-    """Answers questions with a model. Safe to call from many threads."""
+    """Answers questions with a model. Safe to call from many threads, and to fork and pickle as its model is."""
 
     def __init__(self, model: LengthAdaptiveModel) -> None:
         """Answer with a loaded model."""
         self.model = model
         self._tokenize = WindowTokenizer(model.tokenizer_file)
+
+    def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
+        return type(self), (self.model,)
 
     @classmethod
     def from_pretrained(

@@ -16,6 +16,7 @@ from transformers import BertForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.journal import Journal
+from dynamic_tinybert.calibration.torch_threads import stay_within_quota
 from dynamic_tinybert.calibration.workplace import digest, workplace
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
@@ -57,8 +58,8 @@ def train(
     """Train a question-answering checkpoint.
 
     Until the end everything is in a folder named like `output` and ending in ``.training``, from which an interrupted
-    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on all cores;
-    then the process keeps memory that it has freed (`keep_freed_memory`).
+    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on the CPUs that
+    the process may use; then the process keeps memory that it has freed (`keep_freed_memory`).
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
@@ -80,6 +81,7 @@ def train(
         StorageError: A file could not be written; what was saved before is kept.
     """
     options = options or TrainingOptions()
+    stay_within_quota()
     output = Path(output)
     if output.exists():
         raise InvalidInputError(f"{output} exists already; name another folder, or remove it")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
@@ -16,6 +15,7 @@ import numpy as np
 from dynamic_tinybert.calibration.decomposition import LengthGain, decompose, gain_by_length
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -103,7 +103,7 @@ def _facts(model: LengthAdaptiveModel, data: str, num_threads: int | None) -> di
         "Significance": model.bundle.significance,
         "Data": data,
         "CPU": cpu.name(),
-        "Threads": str(num_threads or f"OpenVINO's choice of {len(os.sched_getaffinity(0))}"),
+        "Threads": str(num_threads or f"OpenVINO's choice of {usable_cpus()}"),
         "Software": f"dynamic-tinybert {version('dynamic-tinybert')}, OpenVINO {version('openvino')}",
         "Date": date.today().isoformat(),
     }

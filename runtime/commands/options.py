@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from dynamic_tinybert.runtime.errors import InvalidInputError
+
+from .streams import read_input
 
 BundleOption = Annotated[
     str | None,
@@ -18,7 +19,10 @@ QuestionArgument = Annotated[str, typer.Argument(help="What to ask.")]
 ContextArgument = Annotated[str | None, typer.Argument(help="Text that holds the answer.")]
 ContextFileOption = Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
-ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help="CPU threads; by default all cores.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--num-threads", min=1, help="CPU threads; by default as many as this process may use."),
+]
 
 
 def read_context(context: str | None, file: Path | None) -> str:
@@ -33,6 +37,7 @@ def read_context(context: str | None, file: Path | None) -> str:
         return context
     assert file is not None
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        return read_input() if str(file) == "-" else file.read_bytes().decode("utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"cannot read {file} as UTF-8 text: {error}") from error
+        name = "standard input" if str(file) == "-" else file
+        raise InvalidInputError(f"cannot read {name} as UTF-8 text: {error}") from error

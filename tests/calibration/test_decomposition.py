@@ -15,10 +15,10 @@ from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu, ops
 from dynamic_tinybert.runtime.bundle import open_bundle, write_manifest
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.scorer import load_scorers, macs_per_token
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 

@@ -22,9 +22,9 @@ from dynamic_tinybert.calibration.latency import (
     spread_by_length,
 )
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.model import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -231,3 +232,15 @@ def test_the_default_bundle_is_inside_the_package(tmp_path: Path, monkeypatch: p
         default_bundle()
     write_bundle(tmp_path / "default_bundle")
     assert default_bundle() == tmp_path / "default_bundle"
+
+
+@pytest.mark.parametrize(
+    ("proxy", "cause"), [("socks5://127.0.0.1:1", "socksio"), ("nonsense://x", "Unknown scheme for proxy URL")]
+)
+def test_a_proxy_that_cannot_be_used_is_named(resolve_all: Callable[..., list[Answer]], proxy: str, cause: str) -> None:
+    if cause == "socksio" and find_spec("socksio"):
+        pytest.skip("socksio is installed")
+    (answer,) = resolve_all(("someone/bundle", {}), environment={"ALL_PROXY": proxy})
+    assert answer["error"] == "BundleNotFoundError"
+    assert f"through the proxy of ALL_PROXY ({cause}" in answer["message"].replace("Using SOCKS proxy, but the '", "")
+    assert "pip install 'httpx[socks]'" in answer["message"]

@@ -15,8 +15,8 @@ from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.errors import InferenceError
-from dynamic_tinybert.runtime.model import is_fused
 from dynamic_tinybert.runtime.patterns import producers
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 

@@ -1,0 +1,105 @@
+"""How many CPUs this process may use: affinity says which ones, a cgroup's quota how much of their time."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+
+def usable_cpus(root: Path = Path("/")) -> int:
+    """The smaller of the CPUs in the process's affinity and its cgroups' quota, rounded up; at least 1.
+
+    Args:
+        root: Where /proc and the mounted cgroups are looked up.
+    """
+    affine = len(os.sched_getaffinity(0))
+    return max(1, min([affine, *map(math.ceil, quotas(root))]))
+
+
+def thread_properties(given: Mapping[str, object] | None = None, root: Path = Path("/")) -> dict[str, object]:
+    """OpenVINO properties that keep a graph within the quota, and off CPUs that other processes need.
+
+    Nothing is set where OpenVINO stays within the quota by itself: it takes the affinity's CPUs, and of a core that
+    counts as several only one; whoever names a number is given hyper-threads, too. Fewer threads than CPUs are not
+    pinned: OpenVINO would pin those of all processes to the same first CPUs.
+
+    Args:
+        given: Properties that a caller gave; INFERENCE_NUM_THREADS among them stays.
+        root: Where /proc, /sys and the mounted cgroups are looked up.
+    """
+    properties: dict[str, object] = {}
+    threads = (given or {}).get("INFERENCE_NUM_THREADS")
+    if threads is None:
+        threads = usable_cpus(root)
+        if threads >= _affine_cores(root):
+            return {}
+        properties["INFERENCE_NUM_THREADS"] = threads
+    if str(threads).isdecimal() and int(str(threads)) < _affine_cores(root):
+        properties["ENABLE_CPU_PINNING"] = False
+    return properties
+
+
+def quotas(root: Path = Path("/")) -> list[float]:
+    """The limits that hold for this process, in CPUs: of its cgroup and of those above it, version 1 and 2."""
+    return [quota for folder in _folders(root) for quota in (_version_1(folder), _version_2(folder)) if quota]
+
+
+def _affine_cores(root: Path) -> int:
+    topology = root / "sys/devices/system/cpu"
+    files = {cpu: topology / f"cpu{cpu}/topology/thread_siblings_list" for cpu in os.sched_getaffinity(0)}
+    return len({_text(file) or str(cpu) for cpu, file in files.items()})
+
+
+def _version_2(folder: Path) -> float | None:
+    return _share(_text(folder / "cpu.max").split())  # "max 100000" or "50000 100000"
+
+
+def _version_1(folder: Path) -> float | None:
+    return _share([_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # a quota of -1 is none
+
+
+def _share(numbers: list[str]) -> float | None:
+    try:
+        quota, period = map(int, numbers)
+    except ValueError:  # "max", or there is no such file
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _folders(root: Path) -> Iterator[Path]:
+    """Folders of the process's cgroups that control CPU time, each with those above it up to its mount."""
+    mounts = list(_mounts(root))
+    for line in _text(root / "proc/self/cgroup").splitlines():
+        _, _, rest = line.partition(":")
+        controllers, _, own = rest.partition(":")
+        for mounted, place, of in mounts:
+            # version 2 has no controllers in its line, and mounts without options that name them
+            if ("cpu" in controllers.split(",") and "cpu" in of) or (not controllers and of == ["cgroup2"]):
+                # A container sees its own cgroup as the mount's root, whatever the line calls it.
+                is_below = PurePosixPath(own).is_relative_to(mounted) and ".." not in own
+                below = PurePosixPath(own).relative_to(mounted) if is_below else PurePosixPath()
+                folder = root / place.lstrip("/") / below
+                yield folder
+                yield from (folder.parents[level] for level in range(len(below.parts)))
+
+
+def _mounts(root: Path) -> Iterator[tuple[str, str, list[str]]]:
+    """Of each mounted cgroup: which cgroup its root is, where it is mounted, and its kind and options."""
+    for line in _text(root / "proc/self/mountinfo").splitlines():
+        left, _, right = line.partition(" - ")
+        fields, of = left.split(), right.split()
+        if len(fields) < 5 or len(of) < 3:
+            continue
+        if of[0] == "cgroup2":
+            yield fields[3], fields[4], ["cgroup2"]
+        elif of[0] == "cgroup":
+            yield fields[3], fields[4], of[2].split(",")
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text().strip()
+    except (OSError, UnicodeDecodeError):
+        return ""
