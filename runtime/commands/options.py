@@ -24,6 +24,8 @@ ThreadsOption = Annotated[int | None, typer.Option("--num-threads", min=1, help=
 def read_context(context: str | None, file: Path | None) -> str:
     """The text given as an argument or in a file; - is standard input.
 
+    Every character of the file counts, line ends as they are; only a byte-order mark at its start is no part of it.
+
     Raises:
         InvalidInputError: Neither or both are given, or the file is not UTF-8 text.
     """
@@ -33,6 +35,7 @@ def read_context(context: str | None, file: Path | None) -> str:
         return context
     assert file is not None
     try:
-        return sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
+        content = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+        return content.decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidInputError(f"cannot read {file} as UTF-8 text: {error}") from error
