@@ -1,0 +1,70 @@
+"""README's snippets run as they stand, on small files of the names that they use."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.runtime.hub import default_bundle
+
+from answerable import write_checkpoint, write_questions
+from tiny import tiny_bert, write_tiny_bundle
+
+ROOT = Path(__file__).parents[1]
+FENCED = re.compile(r"(<!-- command: \w+ -->\n)?```(\w*)\n(.*?)\n```", re.DOTALL)
+BLOCKS = [
+    (bool(run_by_ci), language, text) for run_by_ci, language, text in FENCED.findall((ROOT / "README.md").read_text())
+]
+SHELL = [text for run_by_ci, language, text in BLOCKS if language == "bash" and not run_by_ci]
+PYTHON = [text for _, language, text in BLOCKS if language == "python"]
+
+PIP = """#!/bin/sh
+# In the place of pip, which has nothing to install here: knows this folder and its extras.
+exec {python} - "$@" <<'END'
+import re, sys, tomllib
+extras = tomllib.load(open({project!r}, "rb"))["project"]["optional-dependencies"]
+command, *requirements = sys.argv[1:]
+asked = [re.fullmatch(r"\\.(?:\\[([a-z,]+)\\])?", requirement) for requirement in requirements]
+wanted = [name for match in asked if match and match[1] for name in match[1].split(",")]
+sys.exit(command != "install" or not all(asked) or not set(wanted) <= set(extras))
+END
+"""
+
+
+def test_every_block_is_run_by_a_test_or_in_ci() -> None:
+    assert sum(run_by_ci for run_by_ci, *_ in BLOCKS) == 2
+    assert len(SHELL) >= 4
+    assert len(PYTHON) >= 1
+    assert {language for _, language, _ in BLOCKS} == {"bash", "python", ""}  # without a language: a drawing
+
+
+@pytest.fixture(params=["embedded", "attention", "few scorers"])
+def bundle(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Bundles of six layers, by what they select."""
+    folder = tmp_path / "bundle"
+    if request.param == "embedded":
+        folder.symlink_to(default_bundle())
+        return folder
+    torch.manual_seed(0)
+    scorers = {layer: Scorer(32) for layer in (1, 3)} if request.param == "few scorers" else None
+    return write_tiny_bundle(folder, tiny_bert(num_hidden_layers=6), scorers=scorers)
+
+
+@pytest.mark.parametrize("block", PYTHON)
+def test_python(block: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(bundle.parent)
+    shape = (2, 50)
+    names: dict[str, Any] = {
+        "input_ids": np.random.default_rng(0).integers(5, 100, shape),
+        "mask": np.ones(shape, np.int64),
+        "types": (np.arange(50) > 8).astype(np.int64) * np.ones(shape, np.int64),
+    }
+    exec(compile(block, "README.md", "exec"), names)
+    assert names["out"].start_logits.shape == shape
