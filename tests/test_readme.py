@@ -1,5 +1,6 @@
 """README's snippets run as they stand, on small files of the names that they use."""
 
+import json
 import os
 import re
 import subprocess
@@ -37,6 +38,20 @@ sys.exit(command != "install" or not all(asked) or not set(wanted) <= set(extras
 END
 """
 
+COMMAND = """#!/bin/sh
+# The command itself, with less to do. What it calibrates has random weights, so that it may find nothing faster that is
+# as good; a reader would have a calibrated bundle then.
+case "$1" in
+train) exec {command} "$@" --max-steps 2 ;;
+export) exec {command} "$@" --no-tune ;;
+calibrate)
+    {command} "$@" --evaluations 1 --budget-minutes 0.5 2>errors.txt && exit
+    grep -q "minutes were too short: of .* length configurations" errors.txt || {{ cat errors.txt >&2; exit 1; }}
+    rm -r bundle && cp -r {embedded} bundle ;;
+*) exec {command} "$@" ;;
+esac
+"""
+
 
 def test_every_block_is_run_by_a_test_or_in_ci() -> None:
     assert sum(run_by_ci for run_by_ci, *_ in BLOCKS) == 2
@@ -68,3 +83,41 @@ def test_python(block: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     }
     exec(compile(block, "README.md", "exec"), names)
     assert names["out"].start_logits.shape == shape
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", SHELL, ids=lambda block: block.splitlines()[-1].split()[1])
+def test_shell(block: str, tmp_path: Path) -> None:
+    """Each block in a folder of its own, which has what a reader has by then."""
+    binaries = tmp_path / ".venv" / "bin"
+    binaries.mkdir(parents=True)
+    (binaries / "activate").touch()
+    pip = PIP.format(python=sys.executable, project=str(ROOT / "pyproject.toml"))
+    command = COMMAND.format(command=Path(sys.executable).with_name("dynamic-tinybert"), embedded=default_bundle())
+    for name, text in {"pip": pip, "dynamic-tinybert": command}.items():
+        (binaries / name).write_text(text)
+        (binaries / name).chmod(0o755)
+    for name in ("CHECKPOINT", "Intel/dynamic_tinybert"):
+        write_checkpoint(tmp_path / name, max_position_embeddings=512)
+    for seed, name in enumerate(("squad.json", "validation.json", "questions.json")):
+        write_articles(tmp_path / name, seed)
+    if " export " not in block:
+        write_tiny_bundle(tmp_path / "bundle", tiny_bert(max_position_embeddings=512))
+    (tmp_path / "article.txt").write_text("The a was in 2 1 . The b was in 3 3 .")
+    path = os.pathsep.join([str(binaries), str(Path(sys.executable).parent), os.environ["PATH"]])
+    done = subprocess.run(
+        ["bash", "-eux", "-c", block],
+        cwd=tmp_path,
+        env={**os.environ, "PATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def write_articles(path: Path, seed: int) -> None:
+    """Questions of an article each: calibration keeps articles whole."""
+    (article,) = json.loads(write_questions(path, 240, seed).read_text())["data"]
+    articles = [{"title": str(k), "paragraphs": [p]} for k, p in enumerate(article["paragraphs"])]
+    path.write_text(json.dumps({"data": articles}))

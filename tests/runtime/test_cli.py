@@ -5,6 +5,7 @@ import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -91,7 +92,8 @@ def test_offsets_count_the_characters_of_the_file(tmp_path: Path, mark: bytes, s
 
 
 def test_ask_gives_several_answers(bundle: Path) -> None:
-    options = {"top_k": 3, "max_answer_len": 2, "max_seq_len": 20, "doc_stride": 4, "handle_impossible_answer": True}
+    options: dict[str, Any] = {"top_k": 3, "max_answer_len": 2, "max_seq_len": 20, "doc_stride": 4}
+    options["handle_impossible_answer"] = True
     answers = QuestionAnswerer.from_pretrained(bundle)("what was in the box?", CONTEXT, **options)
     assert isinstance(answers, list)
     flags = ("--top-k", 3, "--max-answer-len", 2, "--max-seq-len", 20, "--doc-stride", 4, "--handle-impossible-answer")

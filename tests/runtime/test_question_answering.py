@@ -145,7 +145,7 @@ def test_pairs_come_as_mappings(answerer: QuestionAnswerer) -> None:
     expected = answerer(QUESTIONS, CONTEXTS)
     rows = [{**pair, "id": str(k)} for k, pair in enumerate(PAIRS)]
     for pairs in (PAIRS, tuple(PAIRS), iter(PAIRS), rows, [Squad(**pair) for pair in PAIRS]):
-        assert answerer(pairs) == expected  # type: ignore[call-overload]
+        assert answerer(pairs) == expected
     assert answerer(data=PAIRS) == answerer(X=PAIRS) == answerer(question=PAIRS) == expected
     one = answerer(QUESTIONS[0], CONTEXTS[0])
     assert answerer(PAIRS[0]) == answerer(data=PAIRS[0]) == answerer([PAIRS[0]]) == one
@@ -166,7 +166,7 @@ def test_none_is_the_default_of_every_option(answerer: QuestionAnswerer) -> None
     options = [name for name, p in inspect.signature(type(answerer).__call__).parameters.items() if p.kind.value == 3]
     assert len(options) > 10
     nothing = dict.fromkeys(options)
-    assert answerer("who?", CONTEXTS[5], **nothing) == answerer("who?", CONTEXTS[5])  # type: ignore[call-overload]
+    assert answerer("who?", CONTEXTS[5], **nothing) == answerer("who?", CONTEXTS[5])
 
 
 def test_counts_may_be_numpy_integers(answerer: QuestionAnswerer) -> None:

@@ -159,7 +159,7 @@ def test_only_a_question_that_fills_the_window_is_refused(
 
 
 def test_window_size_takes_numpy_integers() -> None:
-    size, stride = window_size(512, np.int64(100), np.int8(100))  # type: ignore[arg-type]
+    size, stride = window_size(512, np.int64(100), np.int8(100))
     assert (size, stride) == (100, 100)
     assert type(size) is type(stride) is int
 
