@@ -85,7 +85,7 @@ class Explanation:
         answer: The best answer.
         answer_window: Index of the window that it is from; where several hold its place, of the surest one.
         length_config_name: Name of the length configuration in the bundle; None for one without.
-        length_config: The length configuration.
+        length_config: The length configuration, as it is carried out (`LengthAdaptiveModel.resolve`).
         macs: Multiply-accumulates executed, over all windows.
         full_macs: Those of `full`.
         windows: One, or several that overlap if the context is long.
