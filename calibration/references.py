@@ -95,6 +95,7 @@ def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[list[t
             max_answer_len=MAX_ANSWER_TOKENS,
             handle_impossible_answer=False,
             align_to_words=False,
+            merge="text",  # it is texts that are compared
         )
         total = sum(answer["score"] for answer in answers)
         believed.append([(answer["answer"], answer["score"] / total) for answer in answers])

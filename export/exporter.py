@@ -17,6 +17,7 @@ from dynamic_tinybert.calibration.tuning import Step
 from dynamic_tinybert.runtime.bundle import TOKENIZER, check_length_configs
 from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing
 
@@ -124,8 +125,9 @@ def export_model(
             for name, c in (length_configs or {}).items()
         }
         check_length_configs(configs, config.num_hidden_layers)
-        for length_config in configs.values():
-            length_config.check_layers(config.num_hidden_layers, checkpoint.scorers or None)
+        if checkpoint.scorers:
+            for length_config in configs.values():
+                LearntLayers(frozenset(checkpoint.scorers), frozenset()).carried_out(length_config)  # or it raises
         checkpoint.copy_files(folder)
         samples: Samples | None = None  # read before the long steps, so that bad data is refused at once
         if precision == "int8" and calibration_data is not None:

@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.scorer import ScorerWeights
+from dynamic_tinybert.runtime.scorer import ScorerWeights, carried_out
 
 from .reference import ReferenceModel, ReferenceOutput
 
@@ -64,7 +64,7 @@ def graph_runner(
         multiple=LENGTH_MULTIPLE,
     )
     compiled = CompiledGraph(partial(ops.core().compile_model, graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
-    limits = bounds(length_config) if elastic else {}
+    limits = bounds(carried_out(length_config, num_layers, scorers)) if elastic else {}
     return lambda batch: compiled.infer({**batch, **limits})
 
 
@@ -79,7 +79,7 @@ def check_parity(
     Raises:
         ParityError: They do not.
     """
-    config = reference.model.config
+    config, length_config = reference.model.config, reference.carried_out(length_config)
     tolerance = SIGNIFICANCE_TOLERANCE * (config.num_attention_heads if reference.significance == "attention" else 1)
     difference, disputed, chosen_from = np.float32(0), 0, 0
     for batch in batches:

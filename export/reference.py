@@ -14,6 +14,7 @@ from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
 from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 MASKED = -10000.0
@@ -48,7 +49,7 @@ class ReferenceModel(nn.Module):
     Args:
         model: The plain model.
         significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
-        scorers: For `learnt`, the scorer or the rule of each layer that may select.
+        scorers: For `learnt`, the scorer or the rule of the layers that have one.
 
     """
 
@@ -68,6 +69,25 @@ class ReferenceModel(nn.Module):
         """The layer that has a rule, if one has."""
         ruled = (int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule))
         return next(ruled, None)
+
+    @property
+    def learnt_layers(self) -> LearntLayers | None:
+        """The layers with a scorer or the rule; None where significance is attention."""
+        if self.significance == "attention":
+            return None
+        rules = {int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule)}
+        return LearntLayers(frozenset(map(int, self.scorers)) - rules, frozenset(rules))
+
+    def carried_out(self, length_config: LengthConfig) -> LengthConfig:
+        """A length configuration as this model can carry it out, see `LearntLayers.carried_out`.
+
+        Raises:
+            LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
+
+        """
+        length_config.check_layers(self.model.config.num_hidden_layers)
+        learnt = self.learnt_layers
+        return length_config if learnt is None else learnt.carried_out(length_config)
 
     def forward(
         self,
@@ -97,14 +117,14 @@ class ReferenceModel(nn.Module):
                 attention scores that it receives; by its gradient training asks what a token is worth.
 
         Raises:
-            LengthConfigError: The configuration has another number of layers than the model, or selects in a
-                layer that has no scorer.
+            LengthConfigError: The configuration has another number of layers than the model, or a threshold where
+                there is no scorer.
             InvalidInputError: A forced position did not enter its layer.
 
         """
         layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
-        scored = None if self.significance == "attention" else [int(layer) for layer in self.scorers]
-        length_config.check_layers(len(layers), scored, [] if self.rule_layer is None else [self.rule_layer])
+        length_config, learnt = self.carried_out(length_config), self.learnt_layers
+        asked = {} if learnt is None else learnt.asked(length_config, len(layers))
         batch, length = input_ids.shape
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()
@@ -113,6 +133,7 @@ class ReferenceModel(nn.Module):
         state = self.model.bert.embeddings(input_ids, token_type_ids)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
         kept, entering, significance = {}, {}, {}
+        carried: Tensor | None = None  # the last significance that was learnt, of the rows that are still there
 
         for i, layer in enumerate(layers):
             if i in skipped_layers:
@@ -121,13 +142,18 @@ class ReferenceModel(nn.Module):
             bias = None if attention_bias is None else attention_bias.get(i)
             context, probabilities = self._attend(cast(BertSelfAttention, layer.attention.self), rows, real, bias)
             rows = layer.attention.output(context, rows)
-            if i in length_config.selecting_layers:
+            selects = i in length_config.selecting_layers
+            attended = spread(rows, real) if selects or i in asked else rows
+            if i in asked:
+                own = self.scorers[str(i)](attended, protected.to(state), real.to(state))
+                carried = own * (1 + carried) if asked[i] and carried is not None else own
+            if selects:
                 logits = restore(logits, positions, self.model.qa_outputs(state))
-                attended = spread(rows, real)
                 if probabilities is not None:
                     ranking = (probabilities * real[:, None, :, None]).sum((1, 2))
                 else:
-                    ranking = self.scorers[str(i)](attended, protected.to(state), real.to(state))
+                    assert carried is not None  # no configuration as carried out selects before the first scorer
+                    ranking = carried
                 entering[i], significance[i] = positions.masked_fill(~real, length), ranking
                 if forced_positions and i in forced_positions:
                     slots = _slots_of(forced_positions[i], entering[i], length, i)
@@ -141,6 +167,7 @@ class ReferenceModel(nn.Module):
                 state = take(attended, slots, 0)
                 positions, real = take(positions, slots, length), take(real, slots, False)
                 protected = take(protected, slots, False)
+                carried = None if carried is None else take(carried, slots, 0)
                 kept[i] = positions
                 rows = gather(state, real)
             state = spread(layer.output(layer.intermediate(rows), rows), real)

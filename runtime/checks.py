@@ -1,9 +1,12 @@
 """Checks of options that several parts take."""
 
+import numpy as np
+
 from .errors import InvalidInputError
 
 
-def require_int(name: str, value: object, least: int) -> None:
-    """Raise InvalidInputError unless `value` is an int of at least `least`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+def require_int(name: str, value: object, least: int) -> int:
+    """`value` as an int; raise InvalidInputError unless it is an integer, NumPy's included, of at least `least`."""
+    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
         raise InvalidInputError(f"{name} must be an int of at least {least}, not {value!r}")
+    return int(value)

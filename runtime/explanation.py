@@ -20,8 +20,6 @@ from .windows import Window, WindowTokenizer, window_size
 
 Segment = Literal["question", "context"]
 
-_ANSWERS_OF_A_WINDOW = 100  # enough to find among them the one that won over all windows
-
 
 @dataclass(frozen=True, slots=True)
 class ExplainedToken:
@@ -87,7 +85,7 @@ class Explanation:
         answer: The best answer.
         answer_window: Index of the window that it is from; where several hold its place, of the surest one.
         length_config_name: Name of the length configuration in the bundle; None for one without.
-        length_config: The length configuration.
+        length_config: The length configuration, as it is carried out (`LengthAdaptiveModel.resolve`).
         macs: Multiply-accumulates executed, over all windows.
         full_macs: Those of `full`.
         windows: One, or several that overlap if the context is long.
@@ -205,12 +203,8 @@ def _words(window: Window, dropped_at: Sequence[int | None], texts: Mapping[Segm
 def _answer(context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> tuple[Answer, int]:
     """The best answer, and the index of the window that it is from: the surest one of those that hold its place."""
     answers = partial(  # with the defaults of QuestionAnswerer
-        pipeline_answers, context, max_answer_len=15, handle_impossible_answer=False, align_to_words=True
+        pipeline_answers, context, top_k=1, max_answer_len=15, handle_impossible_answer=False, align_to_words=True
     )
-    (best,) = answers(windows, outputs, top_k=1)
-    place = itemgetter("start", "end")
-    scores = [
-        {place(answer): answer["score"] for answer in answers([window], [output], top_k=_ANSWERS_OF_A_WINDOW)}
-        for window, output in zip(windows, outputs, strict=True)
-    ]
-    return best, max(range(len(windows)), key=lambda index: scores[index].get(place(best), 0.0))
+    best = [answers([window], [output])[0] for window, output in zip(windows, outputs, strict=True)]
+    index = max(range(len(best)), key=lambda i: best[i]["score"])
+    return best[index], index

@@ -16,7 +16,7 @@ from .length_config import LengthConfig
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, restore_logits, select_tokens
 from .patterns import Product
-from .scorer import ScorerWeights, check_selection, score
+from .scorer import ScorerWeights, carried_out, learnt_layers, score
 
 _KEPT = "kept_tokens."
 
@@ -36,8 +36,8 @@ def with_selection(
     Args:
         model: The bundle's graph, whose nodes are found by their names (docs/bundle-format.md). It stays as
             it is. If its input shapes are static and the configuration has no thresholds, all others will be.
-        length_config: Its numbers become constants and layers that keep everything stay untouched (a
-            specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
+        length_config: Its numbers, as `carried_out`, become constants and layers that keep everything stay untouched
+            (a specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
             (-inf: no threshold), and every layer that can select does (the elastic graph).
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
@@ -50,15 +50,16 @@ def with_selection(
         the input of each token that went on; 0 for a filler.
 
     Raises:
-        LengthConfigError: The configuration does not fit the layers, or selects where there is no scorer, or by a
-            ratio where there is a rule.
+        LengthConfigError: The configuration does not fit the layers, or has a threshold where there is no scorer.
         BundleFormatError: A node is not in the graph.
     """
-    if length_config is None:
-        selecting = tuple(range(num_layers) if scorers is None else sorted(scorers))
-    else:
-        check_selection(length_config, num_layers, scorers)
+    if length_config is not None:
+        length_config = carried_out(length_config, num_layers, scorers)
         selecting = length_config.selecting_layers
+    elif scorers is None:
+        selecting = tuple(range(num_layers))
+    else:
+        selecting = learnt_layers(scorers).selecting(num_layers)
     model = model.clone()
     if selecting:
         _Selection(model, length_config, num_layers, num_heads, scorers, multiple, fused).apply(selecting)
@@ -68,7 +69,7 @@ def with_selection(
 
 
 def bounds(length_config: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
-    """The inputs `keep_ratios` and `thresholds` of an elastic graph."""
+    """The inputs `keep_ratios` and `thresholds` of an elastic graph, for a configuration as it is carried out."""
     thresholds = [-np.inf if t is None else t for t in length_config.thresholds]
     return {
         "keep_ratios": np.array(length_config.keep_ratios, np.float32),
@@ -92,7 +93,7 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
 
 
 class _Selection:
-    """One graph being rewritten; `mask`, `origins` and `question` follow the rows that are still there."""
+    """One graph being rewritten; `mask`, `origins`, `question` and `significance` follow the rows still there."""
 
     def __init__(
         self,
@@ -118,6 +119,8 @@ class _Selection:
         self.all_states: ov.Output
         self.fewer: list[tuple[ov.Output, ov.Output]] = []
         self.question: ov.Output
+        self.significance: ov.Output | None = None  # the last that was learnt
+        self.asked = {} if scorers is None else learnt_layers(scorers).asked(length_config, num_layers)
 
     def apply(self, selecting: tuple[int, ...]) -> None:
         ids, attention_mask, types = (self.nodes[n] for n in ("input_ids", "attention_mask", "token_type_ids"))
@@ -142,8 +145,8 @@ class _Selection:
                 self.note_states(layer)
             if selects and self.scorers is None:
                 self.select_by_attention(layer)
-            elif selects and self.scorers is not None:
-                self.select_by_scorer(layer, self.scorers[layer])
+            elif selects or layer in self.asked:
+                self.select_by_scorer(layer, selects=selects)
             if selects:
                 self.mask_later_attention(layer)
                 self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
@@ -185,6 +188,7 @@ class _Selection:
         self.results.append(result)
         if self.scorers is not None:
             self.question = self.follow(self.question, positions)
+            self.significance = self.follow(significance, positions)
         return [self.follow(row, positions) for row in rows]
 
     @staticmethod
@@ -205,13 +209,23 @@ class _Selection:
         for target in self.nodes[f"layer.{layer}.context"].output(0).get_target_inputs():
             target.replace_source_output(context)
 
-    def select_by_scorer(self, layer: int, weights: ScorerWeights) -> None:
+    def select_by_scorer(self, layer: int, *, selects: bool) -> None:
         state = self.nodes[f"layer.{layer}.attention.output"].output(0)
         consumers = state.get_target_inputs()
-        significance = score(state, self.question, self.mask, weights, int12=self.integers)
-        (kept_state,) = self.select(layer, significance, state)
-        for target in consumers:
-            target.replace_source_output(kept_state)
+        if layer in self.asked:
+            self.significance = self.score(layer, state)
+        if selects:
+            assert self.significance is not None  # `asked` sees to it
+            (kept_state,) = self.select(layer, self.significance, state)
+            for target in consumers:
+                target.replace_source_output(kept_state)
+
+    def score(self, layer: int, state: ov.Output) -> ov.Output:
+        assert self.scorers is not None
+        own = score(state, self.question, self.mask, self.scorers[layer], int12=self.integers)
+        if not self.asked[layer] or self.significance is None:
+            return own
+        return ops.multiply(own, ops.add(self.significance, np.float32(1))).output(0)  # what the rule keeps, ranked
 
     def mask_later_attention(self, layer: int) -> None:
         over_heads_and_queries = ops.unsqueeze(self.mask, [1, 2]).output(0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,8 @@ class LengthConfig:
 
     Attributes:
         keep_ratios: One ratio in (0, 1] per layer, non-increasing. Layer i passes on at most
-            ``max(1, ceil(ratio * length - 1e-4))`` tokens, `length` being the real length of the input.
+            ``max(1, ceil(ratio * length - 1e-4))`` tokens, `length` being the real length of the input; where
+            significance is learnt, layers before the first scorer pass on all (`LengthAdaptiveModel.resolve`).
         thresholds: One significance per layer, or None for a layer without; empty means no thresholds at
             all. Only tokens whose significance reaches the threshold go on (at least the most significant one).
 
@@ -85,29 +86,12 @@ class LengthConfig:
             raise LengthConfigError(f"{text!r} holds more than 1: token counts need their window, as in {text}@384")
         return cls(tuple(v / size for v in values))
 
-    def check_layers(self, num_layers: int, scored: Collection[int] | None = None, ruled: Collection[int] = ()) -> None:
-        """Raise LengthConfigError unless this fits a model.
-
-        Args:
-            num_layers: Its layers; there must be one keep ratio for each.
-            scored: Its layers that have a scorer or a rule, if significance is learnt; no other layer may select.
-            ruled: Those that have a rule, which tells tokens to keep from those to drop and ranks neither.
-        """
+    def check_layers(self, num_layers: int) -> None:
+        """Raise LengthConfigError unless there is one keep ratio for each of a model's layers."""
         if len(self.keep_ratios) != num_layers:
             raise LengthConfigError(
                 f"the length configuration has {len(self.keep_ratios)} keep ratios {self.keep_ratios}, "
                 f"but the model has {num_layers} layers; give one ratio per layer"
-            )
-        if scored is not None and (missing := sorted(set(self.selecting_layers) - set(scored))):
-            raise LengthConfigError(
-                f"layers {missing} should drop tokens but have no significance scorer; "
-                f"layers with one: {sorted(scored)}"
-            )
-        before = (1.0, *self.keep_ratios)
-        if by_ratio := [layer for layer in ruled if self.keep_ratios[layer] < before[layer]]:
-            raise LengthConfigError(
-                f"layers {by_ratio} should keep a share of their tokens, but drop the question's words by a rule, "
-                "which ranks no others; give them the ratio of the layer before, and a threshold of 0.5 to apply it"
             )
 
     @property
@@ -138,7 +122,7 @@ def executed_macs(
     shape: EncoderShape,
     length: int,
     kept: Sequence[int],
-    selects: Sequence[str | None],
+    significance: Sequence[str | None],
     scorer_macs_per_token: Mapping[int, int],
 ) -> int:
     """Multiply-accumulates that the encoder executes for one sequence.
@@ -147,12 +131,13 @@ def executed_macs(
         shape: Sizes of the encoder.
         length: Real tokens that enter layer 0.
         kept: Tokens that each layer passes on.
-        selects: For each layer "attention" or "learnt", the significance by which it selects; None if it keeps all.
+        significance: For each layer what is computed there: "attention", by which it then selects, "learnt" by its
+            scorer, or None.
         scorer_macs_per_token: By layer, the cost of its learnt scorer for each token that enters the layer.
     """
     h, f = shape.hidden_size, shape.intermediate_size
     total, before = 0, length
-    for layer, (after, kind) in enumerate(zip(kept, selects, strict=True)):
+    for layer, (after, kind) in enumerate(zip(kept, significance, strict=True)):
         projected = after if kind == "attention" else before  # attention drops before the output projection
         total += 3 * before * h * h + 2 * before * before * h + projected * h * h + 2 * after * h * f
         if kind == "learnt":

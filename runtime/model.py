@@ -23,7 +23,7 @@ from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
 from .plain_graph import read_plain_graph
-from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
+from .scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
 
 _SHORT_FORMS = {
     "num_threads": "INFERENCE_NUM_THREADS",
@@ -192,10 +192,13 @@ class LengthAdaptiveModel:
         return self.bundle.tokenizer_json
 
     def resolve(self, length_config: str | LengthConfig | Sequence[float] | None) -> LengthConfig:
-        """The length configuration of a name, of keep ratios, or the bundle's default for None.
+        """The length configuration of a name, of keep ratios, or the bundle's default for None, as it is carried out.
+
+        Any keep ratios are. With learnt significance a layer that has no scorer selects by the significance that the
+        nearest layer before it gave; before the first scorer nothing ranks tokens: ratios there become 1.
 
         Raises:
-            LengthConfigError: Unknown name, or a configuration that does not fit this model.
+            LengthConfigError: Unknown name, another number of layers, or a threshold where there is no scorer.
         """
         if length_config is None:
             length_config = self.bundle.default_length_config
@@ -203,11 +206,10 @@ class LengthAdaptiveModel:
             if length_config not in self.length_configs:
                 known = ", ".join(self.length_configs)
                 raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
-            return self.length_configs[length_config].config
+            length_config = self.length_configs[length_config].config
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
-        check_selection(length_config, self.bundle.shape.num_layers, self._scorers)
-        return length_config
+        return carried_out(length_config, self.bundle.shape.num_layers, self._scorers)
 
     def __call__(
         self,
@@ -268,14 +270,17 @@ class LengthAdaptiveModel:
         self, length_config: str | LengthConfig | Sequence[float] | None, length: int, kept: Sequence[int]
     ) -> int:
         """Multiply-accumulates of one sequence of `length` real tokens whose layers passed on `kept` tokens."""
-        selecting = self.resolve(length_config).selecting_layers
+        config, num_layers = self.resolve(length_config), self.bundle.shape.num_layers
         scorers = self._scorers or {}
+        computing = config.selecting_layers
+        if self._scorers is not None:
+            computing = tuple(learnt_layers(scorers).asked(config, num_layers))
         return executed_macs(
             self.bundle.shape,
             length,
             kept,
-            [self.bundle.significance if i in selecting else None for i in range(self.bundle.shape.num_layers)],
-            {layer: macs_per_token(scorers[layer]) for layer in selecting if layer in scorers},
+            [self.bundle.significance if i in computing else None for i in range(num_layers)],
+            {layer: macs_per_token(scorers[layer]) for layer in computing if layer in scorers},
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from .errors import BundleCorruptError
+from .learnt_layers import LearntLayers
 from .length_config import LengthConfig
 from .ops import context_significance, learnt_significance
 
@@ -55,9 +56,27 @@ def load_scorers(path: Path) -> dict[int, ScorerWeights]:
     return dict(layers)
 
 
-def check_selection(length_config: LengthConfig, num_layers: int, scorers: Mapping[int, ScorerWeights] | None) -> None:
-    """Raise LengthConfigError unless a configuration fits a model with these scorers; None: it goes by attention."""
-    length_config.check_layers(num_layers, None if scorers is None else scorers.keys(), ruled_layers(scorers or {}))
+def carried_out(
+    length_config: LengthConfig, num_layers: int, scorers: Mapping[int, ScorerWeights] | None
+) -> LengthConfig:
+    """A length configuration as a model can carry it out, see `LearntLayers.carried_out`.
+
+    Args:
+        length_config: What is asked for.
+        num_layers: Layers of the model.
+        scorers: Its scorers by layer; None if it goes by attention, with which every layer can select.
+
+    Raises:
+        LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
+    """
+    length_config.check_layers(num_layers)
+    return length_config if scorers is None else learnt_layers(scorers).carried_out(length_config)
+
+
+def learnt_layers(scorers: Mapping[int, ScorerWeights]) -> LearntLayers:
+    """The layers that have a scorer, and those that go by the rule."""
+    rules = frozenset(ruled_layers(scorers))
+    return LearntLayers(frozenset(scorers) - rules, rules)
 
 
 def ruled_layers(scorers: Mapping[int, ScorerWeights]) -> list[int]:

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TypedDict
+from collections.abc import Iterable, Sequence
+from typing import Literal, TypedDict, get_args
 
 import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
+from .errors import InvalidInputError
 from .inference import WindowOutput
 from .windows import Window
+
+Merge = Literal["span", "text"]
+"""What makes two answers one: the same characters of the context, or the same text."""
 
 
 class Answer(TypedDict):
     """An answer as transformers' pipeline gives it.
 
     Attributes:
-        score: Probability; it can pass 1 when the context repeats itself, as equal answers are added up.
+        score: Its probability by the window over the context that is surest of it, in [0, 1]; with `merge="text"` a
+            sum, which can pass 1.
         start: Where the answer begins in the context, in characters.
         end: Where it ends, exclusive.
         answer: That text of the context.
@@ -63,12 +68,13 @@ def pipeline_answers(
     max_answer_len: int,
     handle_impossible_answer: bool,
     align_to_words: bool,
+    merge: Merge = "span",
 ) -> list[Answer]:
     """At most `top_k` answers, best first, by the rules of transformers' question-answering pipeline.
 
-    The score of a span is the softmax of its start times the softmax of its end, over [CLS] and the window's
-    part of the context. Answers of the same text but for case are one answer, at the place that came first,
-    whose score is their sum: within a window as between windows.
+    The probability of a span of tokens is the softmax of its start times the softmax of its end, over [CLS] and the
+    window's part of the context. Spans of tokens that are aligned to the same words exclude each other: their
+    probabilities are added up. What several windows see counts once, as the surest of them has it.
 
     Args:
         context: The text that the windows were cut from.
@@ -78,26 +84,59 @@ def pipeline_answers(
         max_answer_len: Most tokens of an answer.
         handle_impossible_answer: Let the empty answer take part, with the least score of [CLS] in any window.
         align_to_words: Widen answers to whole words.
+        merge: "text" makes answers of the same text but for case one answer, at the place that came first, whose
+            score is the sum over all places and windows, as in transformers' pipeline.
+
+    Raises:
+        InvalidInputError: `merge` is neither.
     """
+    if merge not in get_args(Merge):
+        raise InvalidInputError(f"merge must be 'span' or 'text', not {merge!r}")
     candidates = 2 * top_k + 10 if align_to_words else top_k  # aligning makes some of them equal
-    found: dict[str, Answer] = {}
+    by_window: list[list[_Span]] = []
     empty_score = math.inf
     for window, output in zip(windows, outputs, strict=True):
         start = _log_softmax(output.start_logits, window.context)
         end = _log_softmax(output.end_logits, window.context)
         empty_score = min(empty_score, math.exp(start[0] + end[0]))
         spans = best_spans(start[1:], end[1:], count=candidates, max_length=max_answer_len)
+        by_window.append([])
         for first, last, score in zip(*(column.tolist() for column in spans), strict=True):
             begin, stop = _characters(
                 window.encoding, window.context.start + first, window.context.start + last, align_to_words
             )
-            text = context[begin:stop]
-            answer = found.setdefault(text.lower(), Answer(score=0.0, start=begin, end=stop, answer=text))
-            answer["score"] += math.exp(score)
-    answers = list(found.values())
+            by_window[-1].append((begin, stop, math.exp(score)))
+    answers = _merged_texts(context, by_window) if merge == "text" else _merged_spans(context, by_window)
     if handle_impossible_answer:
         answers.append(Answer(score=empty_score, start=0, end=0, answer=""))
     return sorted(answers, key=lambda answer: answer["score"], reverse=True)[:top_k]
+
+
+_Span = tuple[int, int, float]  # first character, last exclusive, probability
+
+
+def _merged_spans(context: str, by_window: Iterable[Iterable[_Span]]) -> list[Answer]:
+    found: dict[tuple[int, int], float] = {}
+    for spans in by_window:
+        own: dict[tuple[int, int], float] = {}
+        for begin, stop, probability in spans:
+            own[begin, stop] = own.get((begin, stop), 0.0) + probability
+        for place, probability in own.items():
+            found[place] = max(found.get(place, 0.0), min(probability, 1.0))  # rounding may pass 1
+    return [
+        Answer(score=probability, start=begin, end=stop, answer=context[begin:stop])
+        for (begin, stop), probability in found.items()
+    ]
+
+
+def _merged_texts(context: str, by_window: Iterable[Iterable[_Span]]) -> list[Answer]:
+    found: dict[str, Answer] = {}
+    for spans in by_window:
+        for begin, stop, probability in spans:
+            text = context[begin:stop]
+            answer = found.setdefault(text.lower(), Answer(score=0.0, start=begin, end=stop, answer=text))
+            answer["score"] += probability
+    return list(found.values())
 
 
 def squad_answer(

@@ -40,10 +40,10 @@ def window_size(max_length: int, max_seq_len: int | None = None, doc_stride: int
     """
     if max_seq_len is None:
         max_seq_len = min(max_length, 384)
-    require_int("max_seq_len", max_seq_len, 1)
+    max_seq_len = require_int("max_seq_len", max_seq_len, 1)
     if doc_stride is None:
         doc_stride = min(max_seq_len // 2, 128)
-    require_int("doc_stride", doc_stride, 0)
+    doc_stride = require_int("doc_stride", doc_stride, 0)
     if max_seq_len > max_length:
         raise InvalidInputError(f"max_seq_len={max_seq_len} is more than the {max_length} tokens this model reads")
     if doc_stride > max_seq_len:
@@ -77,28 +77,22 @@ class WindowTokenizer:
             question: Repeated whole in each window.
             context: Cut into stretches that overlap.
             max_seq_len: Most tokens of a window, question and special tokens included.
-            doc_stride: Tokens of the context that a window shares with the one before.
+            doc_stride: Tokens of the context that a window shares with the one before. Where a long question leaves
+                no more room than that, windows would not move on: they then share half of the room.
 
         Raises:
-            InvalidInputError: A text is not a string or has no token, the question fills the window, or the
-                overlap leaves no way forward.
+            InvalidInputError: A text is not a string or has no token, or the question fills the window.
         """
         question_tokens = self._encode("question", question)
         context_tokens = self._encode("context", context)
         room = max_seq_len - len(question_tokens) - self._num_special
         if len(context_tokens) > room:
-            sizes = (
-                f"the question's {len(question_tokens)} tokens and {self._num_special} special ones leave "
-                f"{max(room, 0)} of max_seq_len={max_seq_len} to the context"
-            )
             if room < 1:
-                raise InvalidInputError(f"the question is too long: {sizes}; shorten it or raise max_seq_len")
-            if doc_stride >= room:
                 raise InvalidInputError(
-                    f"doc_stride={doc_stride} is too large: {sizes}, so that no window would move on; "
-                    "lower doc_stride, raise max_seq_len or shorten the question"
+                    f"the question is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
+                    f"leave nothing of max_seq_len={max_seq_len} to the context; shorten it or raise max_seq_len"
                 )
-            context_tokens.truncate(room, stride=doc_stride)
+            context_tokens.truncate(room, stride=doc_stride if doc_stride < room else room // 2)
         first = self._tokenizer.post_process(question_tokens, context_tokens)
         return [Window(encoding, _context_of(encoding)) for encoding in (first, *first.overflowing)]
 

@@ -191,10 +191,12 @@ def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, Win
     """Executed multiply-accumulates of a window, from its tokens and its output."""
     bert = reference.model.config
     shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
-    selects = [reference.significance if i in config.selecting_layers else None for i in range(shape.num_layers)]
+    learnt = reference.learnt_layers
+    computing = config.selecting_layers if learnt is None else learnt.asked(config, shape.num_layers)
+    significance = [reference.significance if i in computing else None for i in range(shape.num_layers)]
     scorers = {
         int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()
     }
     return lambda length, output: executed_macs(
-        shape, length, output.kept_by_layer(length, shape.num_layers), selects, scorers
+        shape, length, output.kept_by_layer(length, shape.num_layers), significance, scorers
     )

@@ -5,17 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from time import perf_counter
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
+from dynamic_tinybert.runtime.spans import Answer
 
 from .options import (
     BundleOption,
     ContextArgument,
     ContextFileOption,
-    JsonOption,
     QuestionArgument,
     ThreadsOption,
     read_context,
@@ -28,28 +28,48 @@ def ask(
     context_file: ContextFileOption = None,
     bundle: BundleOption = None,
     length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Answers to give, best first.")] = 1,
+    max_answer_len: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 15,
+    max_seq_len: Annotated[
+        int | None, typer.Option(min=1, help="Most tokens of a window over a long text; by default 384.")
+    ] = None,
+    doc_stride: Annotated[
+        int | None, typer.Option(min=0, help="Tokens that neighbouring windows share; by default 128.")
+    ] = None,
+    handle_impossible_answer: Annotated[
+        bool, typer.Option("--handle-impossible-answer", help="Let the empty answer take part.")
+    ] = False,
     num_threads: ThreadsOption = None,
-    as_json: JsonOption = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object; with --top-k above 1, a list.")] = False,
 ) -> None:
-    """Answer a question from a text."""
+    """Answer a question from a text. Answers go to standard output, one a line, all else to standard error."""
     text = read_context(context, context_file)
+    options: dict[str, Any] = {
+        "length_config": length_config,
+        "top_k": top_k,
+        "max_answer_len": max_answer_len,
+        "max_seq_len": max_seq_len,
+        "doc_stride": doc_stride,
+        "handle_impossible_answer": handle_impossible_answer,
+    }
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
-    answerer(question, text, length_config=length_config)  # compiles the graph, so that the time below is an answer's
+    answerer(question, text, **options)  # compiles the graph, so that the time below is an answer's
     start = perf_counter()
-    answer = answerer(question, text, length_config=length_config)
+    found: Answer | list[Answer] = answerer(question, text, **options)
     milliseconds = 1000 * (perf_counter() - start)
+    answers = found if isinstance(found, list) else [found]
     config = length_config or answerer.model.bundle.default_length_config
     if as_json:
-        print(
-            json.dumps(
-                {**answer, "length_config": config, "milliseconds": round(milliseconds, 2)},
-                ensure_ascii=False,
-            )
-        )
+        facts = {"length_config": config, "milliseconds": round(milliseconds, 2)}
+        objects = [{**answer, **facts} for answer in answers]
+        print(json.dumps(objects if top_k > 1 else objects[0], ensure_ascii=False))
         return
-    print(answer["answer"])
-    place = f"characters {answer['start']}-{answer['end']}"
-    print(
-        f"score {answer['score']:.3f}, {place}, length configuration {config}, {milliseconds:.1f} ms",
-        file=sys.stderr,
-    )
+    cost = f"length configuration {config}, {milliseconds:.1f} ms"
+    for answer in answers:
+        print(" ".join(answer["answer"].split()), flush=True)  # before what is said of it
+        about = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"
+        if not answer["answer"]:
+            about = f"no answer in the text: score {answer['score']:.3f}"
+        print(f"  {about}" if top_k > 1 else f"{about}, {cost}", file=sys.stderr)
+    if top_k > 1:
+        print(cost, file=sys.stderr)

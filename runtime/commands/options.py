@@ -28,6 +28,8 @@ ThreadsOption = Annotated[
 def read_context(context: str | None, file: Path | None) -> str:
     """The text given as an argument or in a file; - is standard input.
 
+    Every character of the file counts, line ends as they are; only a byte-order mark at its start is no part of it.
+
     Raises:
         InvalidInputError: Neither or both are given, or the file is not UTF-8 text.
     """
@@ -37,7 +39,7 @@ def read_context(context: str | None, file: Path | None) -> str:
         return context
     assert file is not None
     try:
-        return read_input() if str(file) == "-" else file.read_bytes().decode("utf-8")
+        return read_input() if str(file) == "-" else file.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         name = "standard input" if str(file) == "-" else file
         raise InvalidInputError(f"cannot read {name} as UTF-8 text: {error}") from error

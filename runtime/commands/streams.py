@@ -15,7 +15,7 @@ CLOSED_PIPE = 141
 
 
 def read_input() -> str:
-    """All of standard input, which is UTF-8 whatever the locale says; line ends stay as they are.
+    """All of standard input, which is UTF-8 whatever the locale says; line ends stay as they are, and a byte-order mark is no part of it.
 
     Raises:
         OSError: It is closed or cannot be read.
@@ -23,7 +23,7 @@ def read_input() -> str:
     """
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
-    return sys.stdin.buffer.read().decode("utf-8")
+    return sys.stdin.buffer.read().decode("utf-8-sig")
 
 
 def guard_output() -> None:

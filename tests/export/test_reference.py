@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -62,7 +62,7 @@ class Expected:
 
 def drop_by_masks(
     model: BertForQuestionAnswering,
-    scorers: Mapping[int, Scorer] | None,
+    scorers: Mapping[int, Scorer | ContextRule] | None,
     ids: Tensor,
     types: Tensor,
     length_config: LengthConfig,
@@ -82,6 +82,8 @@ def drop_by_masks(
     x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][:length]
     x = norm("embeddings.LayerNorm", x + w["embeddings.token_type_embeddings.weight"][types])
     alive = [True] * length
+    ranks = scorers is None
+    learnt: dict[int, float] | None = None  # position → the last significance that a scorer or a rule gave
     result = Expected(logits=torch.empty(0))
     for i, (ratio, threshold) in enumerate(zip(length_config.keep_ratios, length_config.thresholds, strict=True)):
         name = f"encoder.layer.{i}"
@@ -98,12 +100,16 @@ def drop_by_masks(
         output = f"{name}.attention.output"
         attended = norm(f"{output}.LayerNorm", linear(f"{output}.dense", context) + x)
         present = [p for p in range(length) if alive[p]]
-        if ratio < 1 or threshold is not None:
-            ranking = {p: float(received[p]) for p in present}
-            if scorers:
-                question = torch.tensor([[float(types[p] == 0) for p in present]], dtype=x.dtype)
-                scores = scorers[i](attended[present][None], question, torch.ones_like(question))[0]
-                ranking = dict(zip(present, scores.tolist(), strict=True))
+        if scorers and i in scorers:
+            question = torch.tensor([[float(types[p] == 0) for p in present]], dtype=x.dtype)
+            own = scorers[i](attended[present][None], question, torch.ones_like(question))[0].tolist()
+            if isinstance(scorers[i], ContextRule) and learnt is not None:
+                own = [kept * (1 + learnt[p]) for p, kept in zip(present, own, strict=True)]
+            learnt = dict(zip(present, own, strict=True))
+            ranks = ranks or isinstance(scorers[i], Scorer)
+        if threshold is not None or (ratio < 1 and ranks):
+            ranking = {p: float(received[p]) if learnt is None else learnt[p] for p in present}
+            ratio = ratio if ranks else 1.0
             best = sorted(present, key=lambda p: (-ranking[p], p))
             kept = best[: max(1, math.ceil(ratio * length - 1e-4))]
             if threshold is not None:
@@ -186,6 +192,36 @@ def test_dropping_equals_a_loop_with_masks(
             assert {p: v for p, v in zip(entering, values, strict=True) if p < filler} == pytest.approx(
                 expected.significance[layer], rel=0, abs=1e-9
             )
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kinds=st.lists(st.sampled_from(["scorer", "rule", None]), min_size=LAYERS, max_size=LAYERS),
+    length_config=length_configs(),
+    lengths=st.lists(st.integers(1, 24), min_size=1, max_size=3),
+    seed=st.integers(0, 1000),
+)
+@torch.no_grad()
+def test_layers_without_a_scorer_go_by_the_nearest_before(
+    kinds: list[str | None], length_config: LengthConfig, lengths: list[int], seed: int
+) -> None:
+    whole = reference_of("learnt")
+    scorers = {
+        i: ContextRule().double() if kind == "rule" else cast(Scorer, whole.scorers[str(i)])
+        for i, kind in enumerate(kinds)
+        if kind is not None
+    }
+    thresholds = tuple(t if i in scorers else None for i, t in enumerate(length_config.thresholds))
+    length_config = LengthConfig(length_config.keep_ratios, thresholds)
+    batch = random_batch(lengths, seed)
+    actual = ReferenceModel(whole.model, "learnt", scorers)(**batch, length_config=length_config)
+    for row, length in enumerate(lengths):
+        alone = row_of(batch, row)
+        expected = drop_by_masks(whole.model, scorers, alone["input_ids"][0], alone["token_type_ids"][0], length_config)
+        logits = torch.stack([actual.start_logits, actual.end_logits], -1)[row, :length]
+        torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-9)
+        for layer, kept in actual.kept.items():
+            assert [p for p in kept[row].tolist() if p < max(lengths)] == expected.kept[layer]
 
 
 @pytest.mark.parametrize("significance", ["attention", "learnt"])
@@ -290,9 +326,9 @@ def test_another_number_of_layers_is_refused() -> None:
         reference_of("attention")(**random_batch([8]), length_config=LengthConfig((1, 0.5)))
 
 
-def test_a_layer_without_scorer_cannot_select_by_learnt_significance() -> None:
+def test_a_layer_without_scorer_has_no_scale_for_a_threshold() -> None:
     reference = ReferenceModel(tiny_bert(), "learnt", {1: Scorer(32)})
     only_layer_1 = LengthConfig((1, 1, 1), (None, 0.5, None))
     assert set(reference(**random_batch([8]), length_config=only_layer_1).kept) == {1}
-    with pytest.raises(LengthConfigError, match=r"layers \[0, 2\]"):
-        reference(**random_batch([8]), length_config=LengthConfig((0.9, 0.9, 0.8)))
+    with pytest.raises(LengthConfigError, match=r"layers \[0, 2\] have a threshold"):
+        reference(**random_batch([8]), length_config=LengthConfig((1, 1, 1), (0.5, 0.5, 0.5)))

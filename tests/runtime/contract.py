@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
+from dynamic_tinybert.runtime.spans import Merge
 
 CONTRACT = json.loads(Path(__file__).with_name("pipeline_contract.json").read_text(encoding="utf-8"))
 CASES: list[dict[str, Any]] = CONTRACT["cases"]
 
 
-def check_contract(answerer: QuestionAnswerer, cases: list[dict[str, Any]] = CASES, tolerance: float = 1e-4) -> None:
+def check_contract(
+    answerer: QuestionAnswerer,
+    cases: list[dict[str, Any]] = CASES,
+    tolerance: float = 1e-4,
+    merge: Merge | None = None,
+) -> None:
     """Assert that `answerer` gives the pipeline's answers: equal texts and places, scores up to `tolerance`.
 
     Neighbours whose scores the pipeline has within 1e-5 of each other may come in either order.
@@ -18,7 +24,7 @@ def check_contract(answerer: QuestionAnswerer, cases: list[dict[str, Any]] = CAS
     for case in cases:
         names = case["context"]
         context = [CONTRACT["contexts"][n] for n in names] if isinstance(names, list) else CONTRACT["contexts"][names]
-        actual = answerer(question=case["question"], context=context, **case["options"])
+        actual = answerer(question=case["question"], context=context, merge=merge, **case["options"])
         several = isinstance(case["question"], list) and len(case["question"]) > 1
         assert isinstance(actual, list) == isinstance(case["expected"], list), case
         for got, expected in zip(actual, case["expected"], strict=True) if several else [(actual, case["expected"])]:

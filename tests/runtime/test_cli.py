@@ -1,17 +1,21 @@
+import codecs
 import json
 import os
 import subprocess
 import sys
 import sysconfig
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
 from dynamic_tinybert.runtime import QuestionAnswerer
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import tiny_bert, write_tiny_bundle
+from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 
+CASES = Path(__file__).parents[1] / "data" / "cases"
 CONTEXT = "the fox was in the box and the cat was in the hat"
 
 
@@ -30,7 +34,7 @@ def squad(tmp_path: Path) -> Path:
 
 
 def run(
-    *arguments: object, stdin: str = "", blocked: tuple[str, ...] = (), **environment: str
+    *arguments: object, stdin: str | bytes = "", blocked: tuple[str, ...] = (), **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, where the modules `blocked` cannot be imported."""
     program = (
@@ -39,7 +43,9 @@ def run(
     )
     command = [sys.executable, "-c", program, *map(str, arguments)]
     environment = {**os.environ, **environment}
-    return subprocess.run(command, capture_output=True, text=True, input=stdin, check=False, env=environment)
+    given = stdin.encode() if isinstance(stdin, str) else stdin
+    done = subprocess.run(command, capture_output=True, input=given, check=False, env=environment)
+    return subprocess.CompletedProcess(command, done.returncode, done.stdout.decode(), done.stderr.decode())
 
 
 def test_ask_prints_the_answer_alone_on_standard_output(bundle: Path) -> None:
@@ -63,6 +69,72 @@ def test_ask_reads_the_context_from_a_file_or_standard_input(bundle: Path, tmp_p
         assert CONTEXT[answer["start"] : answer["end"]] == answer["answer"] != ""
         assert answer["length_config"] == "half"
         assert answer["milliseconds"] > 0
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("standard_input", [False, True])
+def test_offsets_count_the_characters_of_the_file(tmp_path: Path, mark: bytes, standard_input: bool) -> None:
+    """With the embedded bundle: the case has answers that it knows."""
+    content = (CASES / "t_crlf.txt").read_bytes()
+    assert content.count(b"\r\n") > 1
+    text, file = content.decode(), tmp_path / "text.txt"
+    file.write_bytes(mark + content)
+    start = text.index("Ida")
+    for command in ("ask", "explain"):
+        given = ("-",) if standard_input else (file,)
+        options = ("--length-config", "full", "--json", "--context-file", *given)
+        done = run(command, "Who opened the bridge?", *options, stdin=mark + content if standard_input else b"")
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout)
+        answer = found if command == "ask" else found["answer"]
+        assert " ".join(answer["answer"].split()) == "Ida Kroll"
+        assert (answer["start"], text[answer["start"] : answer["end"]]) == (start, answer["answer"])
+
+
+def test_ask_gives_several_answers(bundle: Path) -> None:
+    options: dict[str, Any] = {"top_k": 3, "max_answer_len": 2, "max_seq_len": 20, "doc_stride": 4}
+    options["handle_impossible_answer"] = True
+    answers = QuestionAnswerer.from_pretrained(bundle)("what was in the box?", CONTEXT, **options)
+    assert isinstance(answers, list)
+    flags = ("--top-k", 3, "--max-answer-len", 2, "--max-seq-len", 20, "--doc-stride", 4, "--handle-impossible-answer")
+    done = run("ask", "--bundle", bundle, "what was in the box?", CONTEXT, *flags)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [answer["answer"] for answer in answers]
+    *about, cost = done.stderr.splitlines()
+    assert len(about) == 3
+    for line, answer in zip(about, answers, strict=True):
+        assert f"score {answer['score']:.3f}" in line
+        assert ("no answer" in line) == (answer["answer"] == "")
+    assert "length configuration full" in cost
+    objects = json.loads(run("ask", "--bundle", bundle, "what was in the box?", CONTEXT, *flags, "--json").stdout)
+    assert [{name: found[name] for name in answer} for found, answer in zip(objects, answers, strict=True)] == answers
+
+
+def test_ask_gives_a_json_list_whenever_several_may_come(bundle: Path) -> None:
+    done = run("ask", "--bundle", bundle, "what?", "a", "--top-k", 2, "--json")
+    assert [answer["answer"] for answer in json.loads(done.stdout)] == ["a"]
+
+
+def test_ask_says_where_there_is_no_answer(tmp_path: Path) -> None:
+    model, encoding = tiny_bert(), tiny_tokenizer().encode("what?", "a a")
+    with torch.no_grad():  # all belief goes to [CLS]
+        states = model.bert(torch.tensor([encoding.ids]), token_type_ids=torch.tensor([encoding.type_ids]))[0][0]
+        model.qa_outputs.weight.copy_(10 * (states[0] - states[-2]).expand(2, -1))
+    arguments = ("ask", "--bundle", write_tiny_bundle(tmp_path, model), "what?", "a a", "--handle-impossible-answer")
+    done = run(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "\n"
+    assert done.stderr.startswith("no answer in the text: score 1.000, length configuration full, ")
+    done = run(*arguments, "--top-k", 2)
+    assert done.stdout.splitlines()[0] == ""
+    assert done.stderr.splitlines()[0] == "  no answer in the text: score 1.000"
+
+
+def test_several_answers_are_one_a_line(bundle: Path, tmp_path: Path) -> None:
+    file = tmp_path / "text.txt"
+    file.write_bytes(CONTEXT.replace(" ", "\r\n").encode())
+    done = run("ask", "--bundle", bundle, "what?", "--context-file", file, "--top-k", 5)
+    assert len(done.stdout.splitlines()) == 5
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,9 @@ def test_a_layer_is_four_nodes(model: BertForQuestionAnswering, quantized: Mappi
         (DROPPING, True),
         (LengthConfig((1, 1, 1), (None, 0.5, None)), True),
         (LengthConfig((1, 1, 1), (None, 0.5, 0.5)), True),
+        (LengthConfig((1, 1, 0.5)), True),
     ],
-    ids=["full", "attention", "learnt", "threshold", "rule"],
+    ids=["full", "attention", "learnt", "threshold", "rule", "ranked by the layer before"],
 )
 def test_computes_what_the_graph_computed_before(
     model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear], config: LengthConfig, learnt: bool

@@ -4,6 +4,7 @@ import numpy as np
 import openvino as ov
 import pytest
 
+from dynamic_tinybert.calibration import Scorer
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.runtime import ops
@@ -11,7 +12,7 @@ from dynamic_tinybert.runtime.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import tiny_bert
+from tiny import arrays, tiny_bert
 
 
 @pytest.fixture(scope="module")
@@ -77,8 +78,22 @@ def test_a_graph_without_our_names_is_refused() -> None:
 def test_configurations_that_do_not_fit_are_refused(plain: ov.Model) -> None:
     with pytest.raises(LengthConfigError, match="2 keep ratios"):
         with_selection(plain, LengthConfig((1, 0.5)), num_layers=3, num_heads=4)
-    with pytest.raises(LengthConfigError, match=r"layers \[1, 2\]"):
-        with_selection(plain, LengthConfig((1, 0.5, 0.4)), num_layers=3, num_heads=4, scorers={})
+    with pytest.raises(LengthConfigError, match=r"layers \[1\] have a threshold but no significance scorer"):
+        with_selection(plain, LengthConfig((1, 1, 1), (None, 0.5, None)), num_layers=3, num_heads=4, scorers={})
+
+
+def test_a_layer_without_scorer_goes_by_the_one_before(plain: ov.Model) -> None:
+    scorers = {1: arrays(Scorer(32))}
+    for ratios, selecting in (((0.9, 0.5, 0.5), [1]), ((0.9, 0.5, 0.4), [1, 2]), ((1, 1, 0.4), [2])):
+        graph = with_selection(plain, LengthConfig(ratios), num_layers=3, num_heads=4, scorers=scorers)
+        assert types(graph)["LearntSignificance"] == 1
+        assert [o.get_any_name() for o in graph.outputs][2:] == [f"kept_tokens.{layer}" for layer in selecting]
+    assert types(with_selection(plain, None, num_layers=3, num_heads=4, scorers=scorers))["SelectTokens"] == 2
+
+
+def test_no_scorer_keeps_everything(plain: ov.Model) -> None:
+    graph = with_selection(plain, LengthConfig((1, 0.5, 0.4)), num_layers=3, num_heads=4, scorers={})
+    assert types(graph) == types(plain)
 
 
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:

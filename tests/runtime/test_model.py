@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -90,7 +91,37 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
     )
     for either in (model, elastic):
         with pytest.raises(LengthConfigError, match="no significance scorer"):
-            either(**batch, length_config=(0.5, 0.5, 0.5))
+            either(**batch, length_config=LengthConfig((1, 1, 1), (0.5, None, None)))
+
+
+@pytest.mark.parametrize("elastic", [False, True])
+@pytest.mark.parametrize("ratios", [(0.9, 0.8, 0.6, 0.4, 0.2), (0.5, 0.5, 0.5, 0.5, 0.5), (1, 1, 0.4, 0.4, 0.1)])
+def test_any_ratios_run_where_few_layers_have_a_scorer(
+    tmp_path: Path, elastic: bool, ratios: tuple[float, ...]
+) -> None:
+    torch.manual_seed(0)
+    bert, scorers = tiny_bert(num_hidden_layers=5), {1: Scorer(32), 3: ContextRule()}
+    model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, bert, scorers=scorers), elastic=elastic)
+    batch = random_batch([64, 30], 100)
+    output = model(**batch, length_config=ratios)
+    expected = answered(ReferenceModel(bert, "learnt", scorers), batch, LengthConfig(ratios))
+    real = batch["attention_mask"] == 1
+    np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
+    kept, length = [64], 64
+    for layer, ratio in enumerate(ratios):
+        if layer in output.kept_positions:
+            length = int((output.kept_positions[layer][0] < 64).sum())
+        assert length == (64 if layer == 0 else -(-round(ratio * 640) // 10))
+        kept.append(length)
+    assert set(expected.kept) <= set(output.kept_positions)
+    for layer, positions in expected.kept.items():
+        assert [p for p in output.kept_positions[layer][0].tolist() if p < 64] == [
+            p for p in positions[0].tolist() if p < 64
+        ]
+    h, f, macs = 32, 64, 64 * macs_per_token(arrays(scorers[1]))  # one scorer; others go by what it said
+    for before, after in pairwise(kept):
+        macs += 4 * before * h * h + 2 * before * before * h + 2 * after * h * f
+    assert model.executed_macs(ratios, 64, kept[1:]) == macs
 
 
 @pytest.mark.parametrize("elastic", [False, True])
@@ -110,8 +141,6 @@ def test_a_rule_drops_the_words_of_the_question(tmp_path: Path, elastic: bool) -
         words = range(1, int(question[row].sum()) - 1)
         assert len(words) > 1
         assert before - after == set(words)
-    with pytest.raises(LengthConfigError, match=r"layers \[2\] should keep a share .* by a rule"):
-        model(**batch, length_config=(1, 0.5, 0.4, 0.4))
 
 
 def test_damaged_scorers_are_refused(tmp_path: Path, tiny: BertForQuestionAnswering) -> None:

@@ -1,7 +1,11 @@
+import inspect
 import os
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from contract import CASES, CONTRACT, check_contract
@@ -10,6 +14,7 @@ from torch_model import TorchModel, letter_tokenizer, load_bert
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
+from dynamic_tinybert.runtime.windows import window_size
 
 from tiny import tiny_bert, write_tiny_bundle
 
@@ -28,8 +33,31 @@ def test_there_are_cases_enough() -> None:
     assert CONTRACT["transformers"] == "5.2.0"
 
 
-def test_contract_of_the_transformers_pipeline(fp32_bundle: Path) -> None:
-    check_contract(QuestionAnswerer.from_pretrained(fp32_bundle))
+@pytest.fixture(scope="module")
+def real_answerer(fp32_bundle: Path) -> QuestionAnswerer:
+    return QuestionAnswerer.from_pretrained(fp32_bundle)
+
+
+def test_contract_of_the_transformers_pipeline(real_answerer: QuestionAnswerer) -> None:
+    check_contract(real_answerer, merge="text")
+
+
+def test_contract_by_default_where_no_answer_stands_twice(real_answerer: QuestionAnswerer) -> None:
+    alike = [case for case in CASES if stands_once(real_answerer, case)]
+    assert len(alike) >= 100
+    check_contract(real_answerer, alike)
+
+
+def stands_once(answerer: QuestionAnswerer, case: dict[str, Any]) -> bool:
+    """Whether each answer of a case is at one place of one window, so that nothing is added up."""
+    if isinstance(case["question"], list):
+        return False
+    context, options = CONTRACT["contexts"][case["context"]], case["options"]
+    max_seq_len, doc_stride = window_size(512, options.get("max_seq_len"), options.get("doc_stride"))
+    windows = answerer._tokenize(case["question"], context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+    expected = case["expected"] if isinstance(case["expected"], list) else [case["expected"]]
+    texts = [answer["answer"].lower() for answer in expected if answer["answer"]]
+    return len(windows) == 1 and all(context.lower().count(text) == 1 for text in texts)
 
 
 def test_contract_check_notices_a_wrong_answer(checkpoint: Path) -> None:
@@ -92,6 +120,84 @@ def test_shapes_of_results(answerer: QuestionAnswerer) -> None:
     assert answerer([], []) == []
 
 
+PAIRS = [{"question": q, "context": c} for q, c in zip(QUESTIONS, CONTEXTS, strict=True)]
+
+
+class Squad:
+    """As transformers' SquadExample."""
+
+    def __init__(self, question: str, context: str) -> None:
+        self.question_text, self.context_text = question, context
+
+
+@pytest.mark.parametrize(
+    "several",
+    [tuple, np.array, lambda texts: np.array(texts, object), iter, lambda texts: (text for text in texts)],
+    ids=["tuple", "array", "array of objects", "iterator", "generator"],
+)
+def test_texts_come_in_any_sequence(answerer: QuestionAnswerer, several: Callable[[list[str]], Iterable[str]]) -> None:
+    expected = answerer(QUESTIONS, CONTEXTS)
+    assert answerer(several(QUESTIONS), several(CONTEXTS)) == expected
+    assert answerer(several(QUESTIONS), "Ada!") == answerer(QUESTIONS, "Ada!")
+
+
+def test_pairs_come_as_mappings(answerer: QuestionAnswerer) -> None:
+    expected = answerer(QUESTIONS, CONTEXTS)
+    rows = [{**pair, "id": str(k)} for k, pair in enumerate(PAIRS)]
+    for pairs in (PAIRS, tuple(PAIRS), iter(PAIRS), rows, [Squad(**pair) for pair in PAIRS]):
+        assert answerer(pairs) == expected
+    assert answerer(data=PAIRS) == answerer(X=PAIRS) == answerer(question=PAIRS) == expected
+    one = answerer(QUESTIONS[0], CONTEXTS[0])
+    assert answerer(PAIRS[0]) == answerer(data=PAIRS[0]) == answerer([PAIRS[0]]) == one
+    assert answerer(PAIRS[0], PAIRS[1]) == answerer(PAIRS[:2])
+    assert answerer(data=[]) == []
+
+
+def test_options_of_the_pipeline_are_taken(answerer: QuestionAnswerer) -> None:
+    ignored = {"padding": "max_length", "num_workers": 4, "framework": "pt", "max_question_len": 64}
+    assert answerer(QUESTIONS, CONTEXTS, **ignored) == answerer(QUESTIONS, CONTEXTS)  # type: ignore[call-overload]
+    three = answerer(QUESTIONS, CONTEXTS, top_k=3)
+    assert answerer(QUESTIONS, CONTEXTS, topk=3) == answerer(QUESTIONS, CONTEXTS, topk=1, top_k=3) == three
+    with pytest.raises(TypeError, match="no_such_option"):
+        answerer(QUESTIONS, CONTEXTS, no_such_option=1)  # type: ignore[call-overload]
+
+
+def test_none_is_the_default_of_every_option(answerer: QuestionAnswerer) -> None:
+    options = [name for name, p in inspect.signature(type(answerer).__call__).parameters.items() if p.kind.value == 3]
+    assert len(options) > 10
+    nothing = dict.fromkeys(options)
+    assert answerer("who?", CONTEXTS[5], **nothing) == answerer("who?", CONTEXTS[5])
+
+
+def test_counts_may_be_numpy_integers(answerer: QuestionAnswerer) -> None:
+    counts = {"top_k": 60, "max_answer_len": 4, "max_seq_len": 100, "doc_stride": 20, "batch_size": 3}
+    of_numpy = {name: np.int8(count) for name, count in counts.items()}  # 2 * 60 + 10 would overflow
+    assert answerer("who?", CONTEXTS[5], **of_numpy) == answerer("who?", CONTEXTS[5], **counts)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(None, 8), (1, 1), (3, 3)])
+def test_windows_run_as_many_at_once_as_asked_for(
+    answerer: QuestionAnswerer, batch_size: int | None, most: int
+) -> None:
+    inputs = cast(TorchModel, answerer.model).inputs
+    inputs.clear()
+    answerer("who?", CONTEXTS[5] * 4, max_seq_len=30, doc_stride=5, batch_size=batch_size)
+    assert max(len(batch["input_ids"]) for batch in inputs) == most
+
+
+def test_merging_is_by_place_unless_by_text_is_asked_for(answerer: QuestionAnswerer) -> None:
+    by_place, by_text = (
+        answerer("who?", "ada ada ada", top_k=100, align_to_words=False, merge=merge) for merge in (None, "text")
+    )
+    assert isinstance(by_place, list)
+    assert isinstance(by_text, list)
+    assert len({(a["start"], a["end"]) for a in by_place}) == len(by_place) > len(by_text)
+    assert len({a["answer"] for a in by_text}) == len(by_text)
+    sums = {a["answer"]: a["score"] for a in by_text}
+    for text, total in sums.items():
+        assert total == pytest.approx(sum(a["score"] for a in by_place if a["answer"] == text))
+
+
 def test_no_spans_outside_the_context(answerer: QuestionAnswerer) -> None:
     answer = answerer("who?", "abc", top_k=10, align_to_words=False)
     assert isinstance(answer, list)
@@ -102,14 +208,29 @@ def test_no_spans_outside_the_context(answerer: QuestionAnswerer) -> None:
     ("question", "context", "options", "message"),
     [
         ("", "abc", {}, "question is empty"),
-        (["who?", "who?"], ["abc", "  "], {}, "context is empty"),
-        ("who?", None, {}, "context must be a string, not NoneType"),
+        (["who?", "who?"], ["abc", "  "], {}, "item 1 of 2, counted from 0: context is empty"),
+        ([{"question": "", "context": "abc"}, {"question": "who?", "context": "abc"}], None, {}, "item 0 of 2.* empty"),
+        (["who?", "who? " * 50], "abc", {}, "item 1 of 2, counted from 0: the question is too long"),
+        ("who?", None, {}, "give a question and a context"),
+        (None, "abc", {}, "give a question and a context"),
+        (None, None, {}, "give a question and a context"),
+        (["who?"], None, {}, "each item must be a mapping with 'question' and 'context', not str"),
+        ({"question": "who?"}, None, {}, r"each item must be a mapping .* not the keys \['question'\]"),
+        ({"question": "who?", "context": None}, None, {}, "context must be a string, not NoneType"),
+        ({"question": "who?", "context": "abc"}, "abc", {}, "each item must be a mapping .* not str"),
+        ("who?", 3, {}, "context must be a string, not int"),
+        (np.array("who?"), "abc", {}, "question is no text and no list of them"),
+        ({"who?"}, "abc", {}, "question is a set, whose members have no order"),
+        ("who?", "abc", {"data": []}, "questions are given twice"),
         (["who?", 3], "abc", {}, "question must be a string, not int"),
         (["who?"], ["abc", "def"], {}, "1 questions but 2 contexts"),
         ("who?", ["abc"], {}, "one question with a list of contexts"),
         ("who? " * 50, "abc", {}, "question is too long"),
         ("who?", "abc", {"top_k": 0}, "top_k must be an int of at least 1, not 0"),
         ("who?", "abc", {"max_answer_len": 0}, "max_answer_len must be an int of at least 1, not 0"),
+        ("who?", "abc", {"top_k": np.True_}, "top_k must be an int of at least 1"),
+        ("who?", "abc", {"batch_size": 0}, "batch_size must be an int of at least 1, not 0"),
+        ("who?", "abc", {"merge": "words"}, "merge must be 'span' or 'text', not 'words'"),
         ("who?", "abc", {"max_seq_len": 20, "doc_stride": 21}, "doc_stride=21 is larger than max_seq_len=20"),
         ("who?", "abc", {"max_seq_len": 129}, "max_seq_len=129 is more than the 128"),
     ],

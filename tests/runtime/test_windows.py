@@ -1,7 +1,9 @@
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from contract import CONTRACT
 from hypothesis import given
@@ -127,14 +129,39 @@ def test_an_unreadable_tokenizer_is_refused_by_name(tmp_path: Path, content: byt
             "abcdefghijklmnopq",
             "abc",
             0,
-            "question is too long: the question's 17 tokens and 3 special ones leave 0",
+            "question is too long: its 17 tokens and 3 special ones leave nothing of max_seq_len=20",
         ),
-        ("abcdefg", "abc" * 5, 10, "doc_stride=10 is too large: .* leave 10 of max_seq_len=20"),
     ],
 )
 def test_bad_input(tokenize: WindowTokenizer, question: str, context: str, doc_stride: int, message: str) -> None:
     with pytest.raises(InvalidInputError, match=message):
         tokenize(question, context, max_seq_len=20, doc_stride=doc_stride)
+
+
+@pytest.mark.parametrize(("doc_stride", "shared"), [(9, 9), (10, 5), (20, 5)])
+def test_an_overlap_that_the_question_leaves_no_room_for_shrinks(
+    tokenize: WindowTokenizer, doc_stride: int, shared: int
+) -> None:
+    windows = tokenize("abcdefg", "abc" * 10, max_seq_len=20, doc_stride=doc_stride)  # leaves room for 10 of 30
+    offsets = [window.encoding.offsets[window.context] for window in windows]
+    assert all(before[-shared:] == after[:shared] for before, after in pairwise(offsets))
+    assert len(windows) == 1 + -(-20 // (10 - shared))
+    assert {start for own in offsets for start, _ in own} == set(range(30))
+
+
+@given(tokens=st.integers(1, 16), context=st.integers(1, 60), doc_stride=st.integers(0, 20))
+def test_only_a_question_that_fills_the_window_is_refused(
+    tokenize: WindowTokenizer, tokens: int, context: int, doc_stride: int
+) -> None:
+    windows = tokenize("q" * tokens, "a" * context, max_seq_len=20, doc_stride=doc_stride)
+    assert max(map(len, windows)) <= 20
+    assert windows[-1].encoding.offsets[windows[-1].context][-1][1] == context
+
+
+def test_window_size_takes_numpy_integers() -> None:
+    size, stride = window_size(512, np.int64(100), np.int8(100))
+    assert (size, stride) == (100, 100)
+    assert type(size) is type(stride) is int
 
 
 def test_window_size_defaults() -> None:
