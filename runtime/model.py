@@ -19,7 +19,7 @@ from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .plain_graph import computed_in_floats, read_plain_graph
+from .plain_graph import computed_in_floats, read_plain_graph, rewriting
 from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
 
 LENGTH_MULTIPLE = 8
@@ -258,7 +258,7 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         def make() -> CompiledGraph:
-            try:
+            with rewriting(self.bundle):
                 graph = with_selection(
                     self._plain,
                     None if self._elastic else config,
@@ -268,6 +268,7 @@ class LengthAdaptiveModel:
                     multiple=kept_multiple(self.bundle),
                     fused=is_fused(self.bundle),
                 )
+            try:
                 return CompiledGraph(ops.core().compile_model(graph, "CPU", self._ov_config))
             except RuntimeError as error:
                 raise InferenceError(f"OpenVINO could not compile the graph with {self._ov_config}: {error}") from error
