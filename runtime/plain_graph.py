@@ -52,7 +52,8 @@ def rewriting(bundle: Bundle) -> Iterator[None]:
         raise InferenceError(f"OpenVINO refused the graph of {bundle.path}: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BundleFormatError(
-            f"the graph of {bundle.path} is not as an exporter of bundles writes it ({error!r}); export the checkpoint again"
+            f"the graph of {bundle.path} is not as an exporter of bundles writes it ({error!r}); "
+            "export the checkpoint again"
         ) from error
 
 
