@@ -7,6 +7,9 @@ import reprlib
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
+import numpy.typing as npt
+
 from .errors import BundleCorruptError, BundleFormatError
 
 _LARGEST = 64 * 2**20  # bytes of XML
@@ -34,7 +37,9 @@ _OPERATIONS = {
     "Transpose",
     "Unsqueeze",
 }
-_BYTES = {"boolean": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "f64": 8, "i64": 8, "u64": 8}
+_INTEGERS = ("i32", "i64")
+_LARGEST_INTEGER = 2**16  # sizes, axes and indices; far larger ones end OpenVINO 2026.4 by a signal
+_BYTES = {"boolean": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "i64": 8}
 
 
 def check_graph_file(xml: Path, weights: Path) -> None:
@@ -50,7 +55,8 @@ def check_graph_file(xml: Path, weights: Path) -> None:
         raise BundleFormatError(f"{xml} is no OpenVINO IR of version 10 or 11; export the checkpoint again")
     if len(layers) > _MOST_LAYERS or len(edges) > 10 * _MOST_LAYERS:
         raise BundleFormatError(f"{xml} has {len(layers)} nodes and {len(edges)} edges, more than any encoder")
-    size, names = weights.stat().st_size, set()
+    constants = np.memmap(weights, np.uint8, "r") if weights.stat().st_size else np.empty(0, np.uint8)
+    names = set()
     for layer in layers:
         name, kind, version = (layer.get(key, "") for key in ("name", "type", "version"))
         if layer.tag != "layer" or kind not in _OPERATIONS or not version.startswith("opset"):
@@ -62,7 +68,7 @@ def check_graph_file(xml: Path, weights: Path) -> None:
             raise BundleFormatError(f"{xml} has two nodes named {reprlib.repr(name)}; export the checkpoint again")
         names.add(name)
         if kind == "Const":
-            _check_constant(f"{xml}: constant {reprlib.repr(name)}", layer, size)
+            _check_constant(f"{xml}: constant {reprlib.repr(name)}", layer, constants)
 
 
 def _read(xml: Path) -> ElementTree.Element:
@@ -79,7 +85,7 @@ def _read(xml: Path) -> ElementTree.Element:
         ) from error
 
 
-def _check_constant(what: str, layer: ElementTree.Element, size: int) -> None:
+def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArray[np.uint8]) -> None:
     data = layer.find("data")
     values = {} if data is None else data.attrib
     kind = values.get("element_type", "")
@@ -92,11 +98,18 @@ def _check_constant(what: str, layer: ElementTree.Element, size: int) -> None:
         raise BundleFormatError(f"{what} has a shape, offset or size that is no number: {error}") from error
     if length != math.prod(shape) * _BYTES[kind]:
         raise BundleFormatError(f"{what} of type {kind} and shape {reprlib.repr(shape)} has {length} bytes")
-    if offset + length > size:
+    if offset + length > (size := len(constants)):
         raise BundleCorruptError(
             f"{what} lies at {offset} to {offset + length} of a file of {size} bytes; export or download "
             "the bundle again"
         )
+
+    if kind in _INTEGERS:
+        values_of = constants[offset : offset + length].view(kind.replace("i", "int"))
+        if values_of.size and not (values_of.min() >= -1 and values_of.max() <= _LARGEST_INTEGER):
+            raise BundleFormatError(
+                f"{what} holds {values_of.min()} to {values_of.max()}, where sizes and axes are -1 to {_LARGEST_INTEGER}"
+            )
 
 
 def _number(text: str) -> int:

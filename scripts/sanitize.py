@@ -50,6 +50,7 @@ def environment(library: Path) -> dict[str, str]:
     return os.environ | {
         "DYNAMIC_TINYBERT_EXTENSION": str(library),
         "LD_PRELOAD": " ".join(preloaded),
+        "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
         # Python and OpenVINO keep what they allocate to the end; those that throw are not built with libasan.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:alloc_dealloc_mismatch=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
@@ -64,7 +65,7 @@ def main() -> int:
     arguments, pytest_arguments = parser.parse_known_args()
     library = build(arguments.build)
     for command in (
-        ["-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *OP_TESTS, *pytest_arguments],
+        ["-m", "pytest", "-q", "-x", "-s", "-p", "no:cacheprovider", *OP_TESTS, *pytest_arguments],
         ["scripts/fuzz.py", "--mutations", str(arguments.mutations), "--requests", str(arguments.mutations)],
     ):
         run = subprocess.run([sys.executable, *command], cwd=ROOT, env=environment(library), check=False)

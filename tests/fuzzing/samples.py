@@ -25,7 +25,7 @@ _BY_THRESHOLDS = {"half": LengthConfig((1, 0.6, 0.6, 0.6), (None, 0.4, 0.5, None
 
 def write_samples(folder: Path) -> dict[str, Path]:
     """Tiny bundles of four layers by name: FP32 by attention and by scorers, INT8 by attention and by scorers."""
-    bert, scorers = tiny_bert(num_hidden_layers=4, max_position_embeddings=128), _scorers()
+    bert, scorers = tiny_bert(num_hidden_layers=4, max_position_embeddings=128), scorers_of_samples()
     by_name = {
         "attention": write_tiny_bundle(folder / "attention", bert, _BY_RATIOS),
         "learnt": write_tiny_bundle(folder / "learnt", bert, _BY_THRESHOLDS, scorers),
@@ -51,7 +51,8 @@ def write_samples(folder: Path) -> dict[str, Path]:
     return by_name
 
 
-def _scorers() -> dict[int, Scorer | ContextRule]:
+def scorers_of_samples() -> dict[int, Scorer | ContextRule]:
+    """Scorers of layers 0 and 1 and the rule in layer 2, always the same."""
     torch.manual_seed(0)
     scorers: dict[int, Scorer | ContextRule] = {
         layer: Scorer(32, width=16, kernel_sizes=(3, 5), heads=2, head_size=8) for layer in (0, 1)
