@@ -108,7 +108,8 @@ def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArra
         values_of = constants[offset : offset + length].view(kind.replace("i", "int"))
         if values_of.size and not (values_of.min() >= -1 and values_of.max() <= _LARGEST_INTEGER):
             raise BundleFormatError(
-                f"{what} holds {values_of.min()} to {values_of.max()}, where sizes and axes are -1 to {_LARGEST_INTEGER}"
+                f"{what} holds {values_of.min()} to {values_of.max()}, where sizes and axes are at least -1 "
+                f"and at most {_LARGEST_INTEGER}"
             )
 
 

@@ -7,12 +7,7 @@ import pytest
 from fuzzing.answering import mutate_and_ask, request
 from fuzzing.children import run_all
 from fuzzing.mutations import mutate
-from fuzzing.samples import TOLERANCES, write_samples
-
-
-@pytest.fixture(scope="module")
-def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_samples(tmp_path_factory.mktemp("samples"))
+from fuzzing.samples import TOLERANCES
 
 
 def check_mutations(samples: dict[str, Path], count: int, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
-from fuzzing.samples import scorers_of_samples, write_samples
+from fuzzing.samples import scorers_of_samples
 from tiny import tiny_bert
 
 LENGTH = 60
@@ -25,11 +25,6 @@ BY_SCORERS = [
 CASES = [("attention", LengthConfig(r)) for r in BY_RATIOS] + [("learnt", config) for config in BY_SCORERS]
 
 Inputs = dict[str, npt.NDArray[np.int64]]
-
-
-@pytest.fixture(scope="module")
-def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    return write_samples(tmp_path_factory.mktemp("samples"))
 
 
 def inputs_with_holes(seed: int) -> Inputs:
@@ -47,12 +42,12 @@ def inputs_with_holes(seed: int) -> Inputs:
 @pytest.mark.parametrize("elastic", [False, True])
 @pytest.mark.parametrize(("kind", "config"), CASES)
 def test_graphs_keep_and_compute_what_the_reference_does(
-    bundles: dict[str, Path], kind: str, config: LengthConfig, elastic: bool
+    samples: dict[str, Path], kind: str, config: LengthConfig, elastic: bool
 ) -> None:
     bert = tiny_bert(num_hidden_layers=4, max_position_embeddings=128)
     learnt = kind == "learnt"
     reference = ReferenceModel(bert, "learnt" if learnt else "attention", scorers_of_samples() if learnt else None)
-    model = LengthAdaptiveModel.from_pretrained(bundles[kind], num_threads=1, elastic=elastic)
+    model = LengthAdaptiveModel.from_pretrained(samples[kind], num_threads=1, elastic=elastic)
     for seed in range(10):
         inputs = inputs_with_holes(seed)
         output = model(**inputs, length_config=config)
@@ -67,10 +62,10 @@ def test_graphs_keep_and_compute_what_the_reference_does(
 
 
 @pytest.mark.parametrize(("kind", "config"), CASES)
-def test_int8_graphs_agree_with_each_other(bundles: dict[str, Path], kind: str, config: LengthConfig) -> None:
+def test_int8_graphs_agree_with_each_other(samples: dict[str, Path], kind: str, config: LengthConfig) -> None:
     """Fused where this CPU has VNNI."""
     models = [
-        LengthAdaptiveModel.from_pretrained(bundles[f"int8-{kind}"], num_threads=1, elastic=elastic)
+        LengthAdaptiveModel.from_pretrained(samples[f"int8-{kind}"], num_threads=1, elastic=elastic)
         for elastic in (False, True)
     ]
     for seed in range(10):
