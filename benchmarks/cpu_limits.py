@@ -7,9 +7,9 @@ A C++ compiler is needed: cpu_limits.cpp is compiled on the spot. AMX, whose lim
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -47,4 +47,6 @@ def main(threads: str = "2") -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("threads", nargs="?", default="2")
+    main(**vars(parser.parse_args()))

@@ -5,8 +5,8 @@
 TOKENIZER_FOLDER: any folder with BERT's uncased tokenizer.json.
 """
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import torch
@@ -20,4 +20,7 @@ def main(tokenizer_folder: str, output: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tokenizer_folder")
+    parser.add_argument("output")
+    main(**vars(parser.parse_args()))

@@ -10,7 +10,7 @@ questions: what was chosen by chance loses more there. They are chosen by what w
 and of all of them together.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -167,8 +167,7 @@ def as_pooled(measurer: Recorder) -> list[Trial]:
     return pooled(trials, SPACE.features(np.minimum.accumulate(genes, axis=1)), measurer.full)
 
 
-def main() -> None:
-    budget, landscapes = float((sys.argv[1:] or ["80"])[0]), int((sys.argv[2:] or ["8"])[0])
+def main(budget: float, landscapes: int) -> None:
     print(f"{'':30}" + "".join(f"{name:>20}" for name in NAMED_LIMITS))
     for strategy in STRATEGIES:
         found: defaultdict[str, list[list[tuple[float, float]]]] = defaultdict(list)
@@ -196,4 +195,7 @@ def on_others(landscape: Landscape, trial: Trial) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("budget", nargs="?", type=float, default=80.0)
+    parser.add_argument("landscapes", nargs="?", type=int, default=8)
+    main(**vars(parser.parse_args()))

@@ -8,8 +8,8 @@ DATA/squad-style-train.json, in three layers; evaluates each at two schedules on
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -172,4 +172,8 @@ def against(result: Evaluation, full: Evaluation) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="BUNDLE")
+    parser.add_argument("data")
+    parser.add_argument("questions", nargs="?", default="6000")
+    main(**vars(parser.parse_args()))

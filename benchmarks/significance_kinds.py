@@ -9,7 +9,7 @@ model's call on 48 random windows, all configurations of both kinds taking turns
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -82,4 +82,7 @@ def of_layers(ratios: Sequence[float], selecting: Collection[int]) -> tuple[floa
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="BUNDLE")
+    parser.add_argument("report")
+    main(**vars(parser.parse_args()))

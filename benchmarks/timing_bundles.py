@@ -8,7 +8,7 @@ some questions of DATA, on average, and the same shares as keep ratios; OUTPUT/a
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,4 +63,8 @@ def write(bundle: Bundle, folder: Path, scorers: Path | None, configs: Mapping[s
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", metavar="BUNDLE")
+    parser.add_argument("data")
+    parser.add_argument("output")
+    main(**vars(parser.parse_args()))

@@ -10,6 +10,7 @@ measured; a run that was interrupted goes on from there.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -50,7 +51,9 @@ ONE_COST = ("fine-tune", "distill-answers")  # objectives of variants that are c
 SAMPLE = 256  # questions that thresholds are taken from
 
 
-def main(checkpoint: str, data: str, folder: str, steps: str = "3000", questions: str = "", *names: str) -> None:
+def main(
+    checkpoint: str, data: str, folder: str, steps: str = "3000", questions: str = "", names: Sequence[str] = ()
+) -> None:
     Path(folder).mkdir(exist_ok=True)
     limit = int(questions) if questions else None
     measured: dict[str, list[Point]] = {}
@@ -132,4 +135,11 @@ def f1_at(points: Sequence[Point], macs: float) -> str:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint")
+    parser.add_argument("data")
+    parser.add_argument("folder")
+    parser.add_argument("steps", nargs="?", default="3000")
+    parser.add_argument("questions", nargs="?", default="")
+    parser.add_argument("names", nargs="*", metavar="VARIANT")
+    main(**vars(parser.parse_args()))

@@ -34,6 +34,7 @@ from .recalibrated import write_recalibrated
 from .references import References, references
 from .schedules import Schedule, ScheduleSpace
 from .search import Progress, search
+from .time_needed import Measurement, said, seconds_in_any_case, seconds_to_report
 from .trial import Trial
 from .workplace import digest, workplace
 
@@ -44,11 +45,13 @@ _COMPILED = 16
 _TIMED_WINDOWS = 48
 _REPEATS = 3
 _FRONT_WINDOWS, _FRONT_REPEATS = 96, 8  # what gets a name is decided by a few per cent
-_MOST_ON_FRONT, _SECONDS_TO_COMPILE = _COMPILED - 2, 5.0  # with `full` and one more, in memory at once
+_MOST_ON_FRONT = _COMPILED - 2  # with `full` and one more, in memory at once
+_FRONT = Measurement(_MOST_ON_FRONT, _FRONT_WINDOWS, _FRONT_REPEATS)
 _SECONDS_BETWEEN_LINES = 20.0
 # First layer that selects, and by how much the shares of it and each later one fall.
 _RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
 _LEAST_SHARE = 0.1
+_RAMPS_TIMED = Measurement(1 + len(_RAMPS), _TIMED_WINDOWS, _REPEATS)
 
 
 @dataclass(frozen=True)
@@ -107,7 +110,8 @@ def calibrate(
         test: To report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes those that the bundle has, which
             is for checkpoints that were trained with scorers; ``attention`` goes by the attention that tokens receive.
-        budget_minutes: Time for everything.
+        budget_minutes: Time for everything. What is needed in any case is the first thing said; if that is more, the
+            budget is exceeded by it.
         evaluations: End the search after so many configurations even if there is time left.
         seed: Of all that is random.
         resume: Go on from what an interrupted run left, if there is one.
@@ -154,8 +158,26 @@ def calibrate(
         workplace(place, resume=resume, in_the_way=unfinished) as folder,
         Journal(folder / "journal.jsonl", header) as journal,
     ):
+        options = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
+        plain = LengthAdaptiveModel(source, ov_config=options)
+        windows = _windows(plain, questions.choosing)
+        timed = spread_by_length(windows, _TIMED_WINDOWS)
+        needed = seconds_in_any_case(
+            plain,
+            timed,
+            len(windows) / len(questions.choosing),
+            fits=0 if significance == "attention" or (folder / "fit").is_dir() else len(questions.fitting),
+            chooses=len(questions.choosing),
+            reports=len(questions.reporting),
+            front=_FRONT,
+            latency_model=_RAMPS_TIMED if journal.get("latency", "model") is None else None,
+            full_is_known=bool(journal.all("trial")),
+        )
+        say(said(needed, budget_minutes))
+        del plain  # its graphs are not those to come
         if significance != "attention":
-            seconds = _FITTING_SHARE * 60 * budget_minutes
+            left = end - monotonic() - sum(needed.values())
+            seconds = max(1.0, min(_FITTING_SHARE * 60 * budget_minutes, left))
             scorers, sample, done = learnt_significance(
                 source, questions.fitting, folder / "fit", seconds, seed, trained=significance == "trained"
             )
@@ -165,11 +187,9 @@ def calibrate(
         else:
             scorers, to_config, space = None, _keep_ratios, ScheduleSpace(num_layers)
         candidate = _candidate(source, folder / "bundle", scorers)
-        options = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
         model = LengthAdaptiveModel(candidate, ov_config=options, max_compiled=_COMPILED)
         elastic = LengthAdaptiveModel(candidate, ov_config=options, elastic=True)  # no compiling for each candidate
         choosing = references(elastic, _shuffled(questions.choosing, seed), to_choose=True)
-        timed = spread_by_length(_windows(model, questions.choosing), _TIMED_WINDOWS)
         say("Measuring what layers cost at each length")
         latency = _latency_model(journal, model, space, to_config, timed)
         note(f"Searching on {len(choosing.examples)} questions, scored by {choosing.scored_by}")
@@ -185,7 +205,8 @@ def calibrate(
             measurer,
             seed=seed,
             max_evaluations=evaluations,
-            deadline=end - _seconds_to_report(measurer.full, len(questions.reporting)),
+            deadline=end
+            - seconds_to_report(_FRONT, measurer.full.latency_ms, measurer.full.latency_ms, len(questions.reporting)),
             progress=_progress_lines(say, measurer.full),
         )
         points = [outcome.trial for outcome in found.outcomes if not outcome.rejected]
@@ -288,12 +309,6 @@ def _trial(
     windows_per_question = len(result.window_lengths) / len(part)
     ms = latency.predict(config, result.window_lengths, result.window_kept).mean()
     return Trial(config, result.question_f1, windows_per_question * result.mean_macs, windows_per_question * float(ms))
-
-
-def _seconds_to_report(full: Trial, num_questions: int) -> float:
-    """Time for what follows the search: compiling and timing the front, and named configurations on each question."""
-    timed = _MOST_ON_FRONT * (_SECONDS_TO_COMPILE + _FRONT_WINDOWS * (_FRONT_REPEATS + 2) * full.latency_ms / 1e3)
-    return timed + (1 + len(NAMED_LIMITS)) * num_questions * (full.latency_ms + 1) / 1e3
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,8 @@ class ReferenceModel(nn.Module):
 
         Args:
             input_ids: `[B, L]` int64.
-            attention_mask: `[B, L]` int64, 0 for padding, else 1.
+            attention_mask: `[B, L]` int64, 0 for padding, else 1. Padding is not there, wherever it stands: what is
+                behind it keeps its position, and is the neighbour of what is before it.
             token_type_ids: `[B, L]` int64, 0 for the first segment.
             length_config: Which tokens each layer passes on.
             forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
@@ -129,8 +130,12 @@ class ReferenceModel(nn.Module):
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()
         protected = real & (token_type_ids == 0)  # [CLS], the first segment and its [SEP]
-        most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         state = self.model.bert.embeddings(input_ids, token_type_ids)
+        if bool((real[:, 1:] & ~real[:, :-1]).any()):
+            slots = (~real).byte().argsort(dim=1, stable=True)  # padding behind all others
+            state, positions = take(state, slots, 0), take(positions, slots, length)
+            real, protected = take(real, slots, False), take(protected, slots, False)
+        most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
         logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
         kept, entering, significance = {}, {}, {}
         carried: Tensor | None = None  # the last significance that was learnt, of the rows that are still there

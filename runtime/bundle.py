@@ -19,6 +19,7 @@ from .errors import (
     LengthConfigError,
 )
 from .length_config import EncoderShape, LengthConfig
+from .model_sizes import model_sizes
 
 FORMAT_VERSION = 1
 
@@ -44,16 +45,7 @@ _REQUIRED_FILES: dict[str, tuple[str, ...]] = {
 }
 _FILES = (*_REQUIRED_FILES["learnt"], *OPTIONAL_TOKENIZER_FILES)
 
-# What transformers' BertConfig takes for a key that config.json leaves out.
-_CONFIG_DEFAULTS = {
-    "num_hidden_layers": 12,
-    "hidden_size": 768,
-    "intermediate_size": 3072,
-    "num_attention_heads": 12,
-    "max_position_embeddings": 512,
-    "vocab_size": 30522,
-    "type_vocab_size": 2,
-}
+_LARGEST_JSON = 16 * 2**20  # bytes
 
 T = TypeVar("T")
 
@@ -258,7 +250,7 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     quantization = _get(manifest, "quantization", dict)
     precision = _one_of(quantization, "precision", ("fp32", "int8"))
     _one_of(quantization, "weight_bits", (8, 7) if precision == "int8" else (None,))
-    sizes = _model_sizes(folder / CONFIG)
+    sizes = model_sizes(_read_json(folder / CONFIG), folder / CONFIG)
     shape = EncoderShape(sizes["num_hidden_layers"], sizes["hidden_size"], sizes["intermediate_size"])
     length_configs = _length_configs(manifest, shape.num_layers)
     return Bundle(
@@ -298,14 +290,6 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
     except LengthConfigError as error:
         raise BundleFormatError(f"{MANIFEST}: {error}") from error
     return configs
-
-
-def _model_sizes(file: Path) -> dict[str, int]:
-    sizes = _CONFIG_DEFAULTS | {k: v for k, v in _read_json(file).items() if k in _CONFIG_DEFAULTS}
-    for key, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise BundleFormatError(f"{file}: {key} must be a positive integer, not {reprlib.repr(value)}")
-    return sizes
 
 
 def _why_no_bundle(folder: Path) -> str:
@@ -351,6 +335,8 @@ def _digest_of(manifest: Mapping[str, Any]) -> str:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
+        if (size := file.stat().st_size) > _LARGEST_JSON:
+            raise BundleFormatError(f"{file} has {size} bytes, and can have at most {_LARGEST_JSON}")
         data = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise BundleCorruptError(

@@ -11,7 +11,7 @@ from .bundle import Bundle
 from .errors import InferenceError
 from .graph import with_selection
 from .length_config import LengthConfig
-from .plain_graph import computed_in_floats
+from .plain_graph import computed_in_floats, rewriting
 from .scorer import ScorerWeights
 
 LENGTH_MULTIPLE = 8
@@ -35,9 +35,10 @@ def compile_bundle(
         properties: OpenVINO's, by their own names.
 
     Raises:
+        BundleFormatError: The graph is not as an exporter writes it.
         InferenceError: OpenVINO could not.
     """
-    try:
+    with rewriting(bundle):
         graph = with_selection(
             plain,
             config,
@@ -47,6 +48,7 @@ def compile_bundle(
             multiple=kept_multiple(bundle),
             fused=is_fused(bundle),
         )
+    try:
         return ops.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error

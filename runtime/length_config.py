@@ -34,7 +34,7 @@ class LengthConfig:
         try:
             ratios = tuple(float(r) for r in self.keep_ratios)
             thresholds = tuple(None if t is None else float(t) for t in self.thresholds)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:  # the last by integers that no float can hold
             raise LengthConfigError(f"keep ratios and thresholds must be numbers: {error}") from error
         thresholds = thresholds or (None,) * len(ratios)
         object.__setattr__(self, "keep_ratios", ratios)
@@ -75,7 +75,8 @@ class LengthConfig:
         try:
             values = [float(v) for v in numbers.split(",")]
             size = int(window) if at else 1
-        except ValueError as error:
+            ratios = tuple(v / size for v in values) if size > 0 else ()
+        except (ValueError, OverflowError) as error:
             raise LengthConfigError(
                 f"cannot read the length configuration {text!r}: write keep ratios like 1,0.9,0.5 "
                 "or token counts with their window like 384,300,120@384"
@@ -84,7 +85,7 @@ class LengthConfig:
             raise LengthConfigError(f"the window {size} in {text!r} must be at least 1 token")
         if not at and max(values) > 1:
             raise LengthConfigError(f"{text!r} holds more than 1: token counts need their window, as in {text}@384")
-        return cls(tuple(v / size for v in values))
+        return cls(ratios)
 
     def check_layers(self, num_layers: int) -> None:
         """Raise LengthConfigError unless there is one keep ratio for each of a model's layers."""

@@ -15,9 +15,9 @@ from . import cpu
 from .bundle import Bundle, NamedLengthConfig, open_bundle
 from .checks import require_int
 from .compilation import LENGTH_MULTIPLE, compile_bundle
-from .compiled import CompiledGraph, CompiledGraphs
+from .compiled import Arrays, CompiledGraph, CompiledGraphs
 from .cpu_quota import thread_properties
-from .errors import InvalidInputError, LengthConfigError
+from .errors import InferenceError, InvalidInputError, LengthConfigError
 from .graph import bounds, kept_positions
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
@@ -79,7 +79,7 @@ class LengthAdaptiveModel:
         self._plain = read_plain_graph(bundle)
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
-            self._scorers = load_scorers(bundle.scorers)
+            self._scorers = load_scorers(bundle.scorers, bundle.shape)
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
         self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
@@ -223,7 +223,8 @@ class LengthAdaptiveModel:
 
         Args:
             input_ids: Token ids, int64 [B, L].
-            attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given.
+            attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given. Padding among real
+                tokens leaves them their positions, and is otherwise as if it were not there.
             token_type_ids: 0 for the question with its [SEP] and [CLS], 1 for the context, int64 [B, L];
                 all 0 if not given, which with learnt significance protects every token.
             length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the
@@ -232,7 +233,7 @@ class LengthAdaptiveModel:
         Raises:
             InvalidInputError: Shapes that do not match, ids outside the vocabulary, too long an input.
             LengthConfigError: Unknown or unfitting length configuration.
-            InferenceError: OpenVINO failed.
+            InferenceError: OpenVINO failed, or what it computed is not finite.
         """
         config = self.resolve(length_config)
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
@@ -242,6 +243,7 @@ class LengthAdaptiveModel:
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
+        _check_finite(outputs)
         return QuestionAnsweringOutput(
             start_logits=outputs["start_logits"][:, :length],
             end_logits=outputs["end_logits"][:, :length],
@@ -292,6 +294,17 @@ class LengthAdaptiveModel:
 def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
     """What a pickle calls."""
     return kind.from_pretrained(**arguments)
+
+
+def _check_finite(outputs: Arrays) -> None:
+    for name in ("start_logits", "end_logits"):
+        logits = outputs[name]
+        if not np.isfinite(logits).all():
+            row, token = np.argwhere(~np.isfinite(logits))[0]
+            raise InferenceError(
+                f"{name} of token {token} in row {row} is {logits[row, token]}: weights of the bundle are not finite, "
+                "or so large that what they give is not; export the checkpoint again, or take another one"
+            )
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:

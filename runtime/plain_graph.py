@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import openvino as ov
 from openvino import opset13 as opset
 
 from . import cpu, ops
 from .bundle import Bundle
-from .errors import InferenceError
+from .errors import BundleFormatError, DynamicTinyBertError, InferenceError
 from .gate import gate
+from .graph_file import check_graph_file
+from .graph_sizes import check_graph_sizes
 from .patterns import Product, producers
 
 
@@ -18,15 +23,40 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
     Raises:
         ExtensionError: The C++ extension is missing or was built for another OpenVINO.
         InferenceError: OpenVINO cannot read it.
+        BundleError: It is not the graph that the bundle describes, or of no exporter.
     """
+    check_graph_file(bundle.model_xml, bundle.model_xml.with_suffix(".bin"))
     try:
         with gate:
             model = ops.core().read_model(bundle.model_xml)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
+    check_graph_sizes(model, bundle)
     if computed_in_floats(bundle):
-        give_float_weights(model)
+        with rewriting(bundle):
+            give_float_weights(model)
     return model
+
+
+@contextmanager
+def rewriting(bundle: Bundle) -> Iterator[None]:
+    """Turn what goes wrong in rewriting a bundle's graph, which may be anyone's, into an error that says so.
+
+    Raises:
+        BundleFormatError: Nodes are not connected, or constants not shaped, as the exporter writes them.
+        InferenceError: OpenVINO refused a node.
+    """
+    try:
+        yield
+    except DynamicTinyBertError:
+        raise
+    except RuntimeError as error:
+        raise InferenceError(f"OpenVINO refused the graph of {bundle.path}: {error}") from error
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        raise BundleFormatError(
+            f"the graph of {bundle.path} is not as an exporter of bundles writes it ({error!r}); "
+            "export the checkpoint again"
+        ) from error
 
 
 def computed_in_floats(bundle: Bundle) -> bool:

@@ -7,17 +7,17 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
-from safetensors import SafetensorError
-from safetensors.numpy import load_file
+from safetensors import SafetensorError, safe_open
 
 from .errors import BundleCorruptError
 from .learnt_layers import LearntLayers
-from .length_config import LengthConfig
+from .length_config import EncoderShape, LengthConfig
 from .ops import context_significance, learnt_significance
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
@@ -26,33 +26,34 @@ ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 CONTEXT_RULE = "context"
 """The only tensor of a layer that goes by a rule instead: its significance is `ops.context_significance`."""
 
+_MOST_LAYERS = 256
+_LARGEST = 2**16  # width and the like, as the op has it
 _COLUMNS = 16  # the op computes in so many at once
 _MATCH = ("match_token", "match_question", "match")
 _QUESTION = 16  # tokens of a question, to count with
 
 
-def load_scorers(path: Path) -> dict[int, ScorerWeights]:
+def load_scorers(path: Path, shape: EncoderShape | None = None) -> dict[int, ScorerWeights]:
     """Read the scorers of ``significance.safetensors`` by layer.
 
+    Args:
+        path: The file.
+        shape: Of the encoder that they are for; without it, they must fit each other only.
+
     Raises:
-        BundleCorruptError: The file cannot be read, or a scorer lacks a tensor.
+        BundleCorruptError: The file cannot be read, a scorer lacks a tensor, or has one of another type or size than
+            the rest of the scorer and the encoder need, or whose numbers are not finite.
     """
     layers: defaultdict[int, dict[str, npt.NDArray[np.float32]]] = defaultdict(dict)
     try:
-        tensors = load_file(path)
+        with safe_open(path, "numpy") as file:
+            for name in file.keys():  # noqa: SIM118 - it is no mapping
+                if match := re.fullmatch(r"layer\.(0|[1-9][0-9]*)\.(.+)", name):
+                    layers[_layer(path, match[1], shape)][match[2]] = _tensor(path, file, name)
     except (OSError, SafetensorError) as error:
         raise BundleCorruptError(f"{path} cannot be read: {error}; export or download the bundle again") from error
-    for name, tensor in tensors.items():
-        if match := re.fullmatch(r"layer\.(\d+)\.(.+)", name):
-            layers[int(match[1])][match[2]] = tensor
     for layer, weights in layers.items():
-        if weights.keys() == {CONTEXT_RULE}:
-            continue
-        parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(_depth(weights)))]
-        needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
-        needed |= {f"{part}.weight" for part in (*_MATCH, *(["pool"] if _depth(weights) else []))}
-        if missing := needed - weights.keys():
-            raise BundleCorruptError(f"{path}: the scorer of layer {layer} lacks {sorted(missing)}")
+        _check_scorer(f"{path}: the scorer of layer {layer}", weights, None if shape is None else shape.hidden_size)
     return dict(layers)
 
 
@@ -77,6 +78,76 @@ def learnt_layers(scorers: Mapping[int, ScorerWeights]) -> LearntLayers:
     """The layers that have a scorer, and those that go by the rule."""
     rules = frozenset(ruled_layers(scorers))
     return LearntLayers(frozenset(scorers) - rules, rules)
+
+
+def _layer(path: Path, digits: str, shape: EncoderShape | None) -> int:
+    most = _MOST_LAYERS if shape is None else shape.num_layers
+    if len(digits) > len(str(most)) or int(digits) >= most:
+        raise BundleCorruptError(f"{path} has a scorer of layer {digits[:20]}, where there are at most {most} layers")
+    return int(digits)
+
+
+def _tensor(path: Path, file: Any, name: str) -> npt.NDArray[np.float32]:  # noqa: ANN401 - safetensors has no types
+    if (kind := file.get_slice(name).get_dtype()) != "F32":
+        raise BundleCorruptError(f"{path}: {name} is of type {kind}, and must be F32; export the checkpoint again")
+    tensor: npt.NDArray[np.float32] = file.get_tensor(name)
+    if not np.isfinite(tensor).all():
+        raise BundleCorruptError(f"{path}: {name} holds {tensor[~np.isfinite(tensor)][0]}, and must be finite")
+    return tensor
+
+
+def _check_scorer(scorer: str, weights: ScorerWeights, hidden_size: int | None) -> None:
+    """Raise BundleCorruptError unless the tensors of a scorer, or of a rule, are all there and fit each other."""
+    if weights.keys() == {CONTEXT_RULE}:
+        expected: dict[str, tuple[int, ...]] = {CONTEXT_RULE: (1,)}
+    else:
+        expected = _shapes(scorer, weights, hidden_size)
+    for name, shape in expected.items():
+        if weights[name].shape != shape:
+            raise BundleCorruptError(
+                f"{scorer} has {name} of shape {list(weights[name].shape)} where its other tensors and the encoder "
+                f"need {list(shape)}"
+            )
+
+
+def _shapes(scorer: str, weights: ScorerWeights, hidden_size: int | None) -> dict[str, tuple[int, ...]]:
+    depth = _depth(weights)
+    parts = ["input", "output", *(f"{kind}.{k}" for kind in ("convolution", "mix") for k in range(depth))]
+    needed = {f"{part}.{kind}" for part in parts for kind in ("weight", "bias")}
+    needed |= {f"{part}.weight" for part in (*_MATCH, *(["pool"] if depth else []))}
+    if missing := needed - weights.keys():
+        raise BundleCorruptError(f"{scorer} lacks {sorted(missing)}")
+    shapes = {name: weights[name].shape for name in needed}
+    dimensions = {"input.weight": 2, "match.weight": 2, "match_token.weight": 2}
+    dimensions |= {f"convolution.{k}.weight": 3 for k in range(depth)}
+    for name, count in dimensions.items():
+        if len(shapes[name]) != count or not all(0 < size <= _LARGEST for size in shapes[name]):
+            raise BundleCorruptError(
+                f"{scorer} has {name} of shape {list(shapes[name])}, and needs {count} dimensions of 1 to {_LARGEST}"
+            )
+    (width, inputs), (compared, _) = shapes["input.weight"], shapes["match_token.weight"]
+    heads = shapes["match.weight"][1]
+    hidden = inputs // 2 if hidden_size is None else hidden_size
+    if compared % heads:
+        raise BundleCorruptError(f"{scorer} compares {compared} numbers, no multiple of its {heads} heads")
+    expected: dict[str, tuple[int, ...]] = {
+        "input.weight": (width, 2 * hidden),
+        "input.bias": (width,),
+        "match_token.weight": (compared, hidden),
+        "match_question.weight": (compared, hidden),
+        "match.weight": (width, heads),
+        "output.weight": (1, width),
+        "output.bias": (1,),
+    }
+    if depth:
+        expected["pool.weight"] = (width, width)
+    for k in range(depth):
+        size = shapes[f"convolution.{k}.weight"][2]
+        if size % 2 == 0:
+            raise BundleCorruptError(f"{scorer} has a convolution over {size} tokens; it must be odd, to centre on one")
+        expected |= {f"convolution.{k}.weight": (width, 1, size), f"convolution.{k}.bias": (width,)}
+        expected |= {f"mix.{k}.weight": (width, width), f"mix.{k}.bias": (width,)}
+    return expected
 
 
 def ruled_layers(scorers: Mapping[int, ScorerWeights]) -> list[int]:

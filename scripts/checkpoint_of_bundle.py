@@ -8,8 +8,8 @@ bundle's `full` computes but for the rounding of activations, not what was expor
 
 from __future__ import annotations
 
+import argparse
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -116,4 +116,7 @@ def _before(node: ov.Node) -> list[ov.Node]:
 
 
 if __name__ == "__main__":
-    main(*map(Path, sys.argv[1:]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("output", type=Path)
+    main(**vars(parser.parse_args()))

@@ -1,6 +1,7 @@
 """Fixtures that several test folders share."""
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,11 @@ from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime import ops
 
 from answerable import write_checkpoint, write_questions
+from fuzzing.samples import write_samples
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # So a shell without job control starts what it runs in the background, and every child would inherit it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
 
@@ -61,3 +67,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Questions with answers that it can learn."""
     return write_questions(tmp_path_factory.mktemp("data") / "questions.json")
+
+
+@pytest.fixture(scope="session")
+def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny bundles of four layers by name: attention, learnt, int8-attention, int8-learnt."""
+    return write_samples(tmp_path_factory.mktemp("samples"))

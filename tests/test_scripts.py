@@ -1,6 +1,8 @@
 """Scripts that make or unmake bundles."""
 
+import runpy
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,23 @@ def test_a_bundle_gives_its_checkpoint_back(
             assert torch.equal(weights[name], tensor), name
         else:
             assert float((weights[name] - tensor).norm()) <= 0.03 * float(tensor.norm()), name
+
+
+def _programs() -> list[Path]:
+    files = sorted(SCRIPTS.glob("*.py")) + sorted(SCRIPTS.with_name("benchmarks").glob("*.py"))
+    return [file for file in files if "__main__" in file.read_text()]
+
+
+@pytest.mark.parametrize("program", _programs(), ids=lambda file: file.name)
+def test_every_program_says_what_it_does(
+    program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In this process, which has imported most of what they need: a process for each takes ten times as long."""
+    monkeypatch.syspath_prepend(program.parent)
+    monkeypatch.setattr(sys, "argv", [str(program), "--help"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_path(str(program), run_name="__main__")
+    assert ended.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: {program.name}")
+    assert program.read_text().partition('"""')[2].partition("\n")[0] in shown

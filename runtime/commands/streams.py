@@ -15,7 +15,9 @@ CLOSED_PIPE = 141
 
 
 def read_input() -> str:
-    """All of standard input, which is UTF-8 whatever the locale says; line ends stay as they are, and a byte-order mark is no part of it.
+    """All of standard input, which is UTF-8 whatever the locale says.
+
+    Line ends stay as they are; a byte-order mark at its start is no part of it.
 
     Raises:
         OSError: It is closed or cannot be read.

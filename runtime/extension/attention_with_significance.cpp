@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "dimensions.hpp"
 #include "isa.hpp"
 
 namespace dynamic_tinybert {
@@ -33,6 +34,13 @@ size_t split_padding(const float* mask, size_t length, size_t width, int32_t* to
             std::fill_n(context + i * width, width, nothing);
     }
     return count;
+}
+
+/// Width of query, key and value side by side, as it must be for so many heads.
+void check_width(int64_t width, int64_t heads) {
+    check_size("AttentionWithSignificance", "the width of query, key and value", width, 3 * largest_size);
+    OPENVINO_ASSERT(width > 0 && width % 3 == 0 && width / 3 % heads == 0, "AttentionWithSignificance: width ", width,
+                    " is not 3 times a multiple of ", heads, " heads");
 }
 
 }  // namespace
@@ -64,6 +72,7 @@ void AttentionWithSignificance::validate_and_infer_types() {
     OPENVINO_ASSERT(get_input_size() == 2, "AttentionWithSignificance: ", get_input_size(),
                     " inputs; give query, key and value side by side, and the mask");
     OPENVINO_ASSERT(m_heads >= 1, "AttentionWithSignificance: heads ", m_heads, " must be at least 1");
+    check_size("AttentionWithSignificance", "heads", m_heads, largest_size);
     OPENVINO_ASSERT(m_units >= 0.0f && m_zero_point >= 0.0f && m_zero_point <= 255.0f,
                     "AttentionWithSignificance: the context cannot be quantised in ", m_units,
                     " units to 1 with zero point ", m_zero_point, "; give at least 0, and 0 ... 255");
@@ -79,9 +88,8 @@ void AttentionWithSignificance::validate_and_infer_types() {
     OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(1)),
                     "AttentionWithSignificance: the mask has shape ", get_input_partial_shape(1), " where ",
                     mask, " is needed");
-    OPENVINO_ASSERT(shape[2].is_dynamic() || shape[2].get_length() % (3 * m_heads) == 0,
-                    "AttentionWithSignificance: width ", shape[2], " is not 3 times a multiple of ", m_heads,
-                    " heads");
+    if (shape[2].is_static())
+        check_width(shape[2].get_length(), m_heads);
     if (!m_kernels) {
         const Kernels& kernels = choose_kernels();
         m_kernels = m_int16 && kernels.int16_attention ? kernels.int16_attention : &kernels.attention;
@@ -101,9 +109,10 @@ bool AttentionWithSignificance::has_evaluate() const {
 bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[0].get_shape();
     const size_t batch = shape[0], length = shape[1], width = shape[2] / 3;
+    check_width(shape[2], m_heads);
+    check_size("AttentionWithSignificance", "the length", length, longest);
+    check_shape("AttentionWithSignificance", "the mask", inputs[1], {batch, length});
     const size_t heads = m_heads, dim = width / heads;
-    OPENVINO_ASSERT(shape[2] % (3 * heads) == 0, "AttentionWithSignificance: width ", shape[2],
-                    " is not 3 times a multiple of ", heads, " heads");
     const float *projections = inputs[0].data<const float>(), *mask = inputs[1].data<const float>();
     outputs[0].set_shape({batch, length, width});
     float* context = m_units > 0.0f ? nullptr : outputs[0].data<float>();

@@ -12,13 +12,18 @@ enum Input : size_t { question_in, mask_in, num_inputs };
 /// For one sequence.
 void find_context(const float* question, const float* mask, size_t length, float* significance) {
     std::fill_n(significance, length, 1.0f);
-    const auto is_protected = [=](size_t i) { return mask[i] == 0.0f && question[i] != 0.0f; };
     bool has_context = false;
     for (size_t i = 0; i < length; ++i)
         has_context |= mask[i] == 0.0f && question[i] == 0.0f;
-    for (size_t i = 1; has_context && i + 1 < length; ++i)
-        if (is_protected(i - 1) && is_protected(i) && is_protected(i + 1))
-            significance[i] = 0.0f;
+    size_t token = 0, protected_before = 0;  // the last real one, and how many in a row are protected up to it
+    for (size_t i = 0; has_context && i < length; ++i)
+        if (mask[i] == 0.0f) {
+            const bool is_protected = question[i] != 0.0f;
+            if (is_protected && protected_before >= 2)
+                significance[token] = 0.0f;
+            protected_before = is_protected ? protected_before + 1 : 0;
+            token = i;
+        }
 }
 
 }  // namespace
@@ -47,6 +52,7 @@ void ContextSignificance::validate_and_infer_types() {
 bool ContextSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[question_in].get_shape();
     const float *question = inputs[question_in].data<const float>(), *mask = inputs[mask_in].data<const float>();
+    check_shape("ContextSignificance", "the mask", inputs[mask_in], shape);
     outputs[0].set_shape(shape);
     float* significance = outputs[0].data<float>();
     for (size_t first = 0; first < shape[0] * shape[1]; first += shape[1])

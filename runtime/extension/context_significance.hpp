@@ -12,7 +12,7 @@ namespace dynamic_tinybert {
 /// - mask: f32 [B, L], 0 for a real token and -10000 for padding.
 ///
 /// Output: f32 [B, L], 0 for a token between two that are protected, as it is itself, 1 for every other one. All are 1
-/// in a sequence that has no context.
+/// in a sequence that has no context. Padding is no neighbour, wherever it stands.
 class ContextSignificance : public ov::op::Op {
 public:
     OPENVINO_OP("ContextSignificance", "dynamic_tinybert");

@@ -1,9 +1,36 @@
 #pragma once
 
+#include <cstdint>
 #include <initializer_list>
+#include <limits>
+#include <openvino/core/except.hpp>
 #include <openvino/core/partial_shape.hpp>
+#include <openvino/runtime/tensor.hpp>
 
 namespace dynamic_tinybert {
+
+/// Of widths, heads and the like. Products of three of them fit into 64 bits with room to spare, and sums of so many
+/// products of 8 bits into 32.
+constexpr int64_t largest_size = 64 * 1024;
+
+/// Of tables and sequences, whose positions are of 32 bits.
+constexpr int64_t longest = std::numeric_limits<int32_t>::max() - 1;
+
+/// A size that comes with a graph, which may be anyone's, must not make later arithmetic wrap.
+inline void check_size(const char* op, const char* name, int64_t size, int64_t most) {
+    OPENVINO_ASSERT(size <= most, op, ": ", name, " is ", size, "; at most ", most, " can be");
+}
+
+inline void check_size(const char* op, const char* name, const ov::Dimension& size, int64_t most) {
+    if (size.is_static())
+        check_size(op, name, size.get_length(), most);
+}
+
+/// Shapes that were unknown when a graph was made must agree before anything is read or written.
+inline void check_shape(const char* op, const char* name, const ov::Tensor& tensor, const ov::Shape& shape) {
+    OPENVINO_ASSERT(tensor.get_shape() == shape, op, ": ", name, " has shape ", tensor.get_shape(), " where ", shape,
+                    " is needed");
+}
 
 /// Whether a shape may have these dimensions, that many of them; what it says of each is merged into it.
 inline bool merge_dimensions(const ov::PartialShape& shape, std::initializer_list<ov::Dimension*> dimensions) {

@@ -47,6 +47,23 @@ size_t gather_question(const float* state, const float* question, const float* m
     return count;
 }
 
+/// Whether a real token stands behind one that is none.
+bool has_holes(const float* mask, size_t batch, size_t length) {
+    for (size_t i = 1; i < batch * length; ++i)
+        if (mask[i] == 0.0f && mask[i - 1] != 0.0f && i % length)
+            return true;
+    return false;
+}
+
+/// Rows of the real tokens to the front of their sequences, behind them those of the others.
+void pack_rows(const float* mask, size_t batch, size_t length, const float* from, size_t width, float* to) {
+    for (size_t b = 0; b < batch; ++b, mask += length, from += length * width)
+        for (const bool real : {true, false})
+            for (size_t i = 0; i < length; ++i)
+                if ((mask[i] == 0.0f) == real)
+                    to = std::copy_n(from + i * width, width, to);
+}
+
 /// Takes the scorer's tensors from the front of what is left of them.
 struct Reader {
     const float* at;
@@ -141,9 +158,15 @@ void LearntSignificance::validate_and_infer_types() {
                     " is not a multiple of ", scorer_columns, "; fill the scorer up with zeros");
     OPENVINO_ASSERT(m_heads > 0 && m_head_size > 0, "LearntSignificance: ", m_heads, " heads of ", m_head_size,
                     " numbers; give at least one of each");
-    for (int64_t size : m_kernel_sizes)
+    for (int64_t size : m_kernel_sizes) {
         OPENVINO_ASSERT(size > 0 && size % 2 == 1, "LearntSignificance: a convolution sees ", size,
                         " tokens; it must be an odd number, to centre on one");
+        check_size("LearntSignificance", "the number of tokens that a convolution sees", size, largest_size);
+    }
+    check_size("LearntSignificance", "width", m_width, largest_size);
+    check_size("LearntSignificance", "heads", m_heads, largest_size);
+    check_size("LearntSignificance", "head_size", m_head_size, largest_size);
+    check_size("LearntSignificance", "the number of convolutions", m_kernel_sizes.size(), largest_size);
     ov::Dimension batch, length, hidden, size;
     const auto check = [&](size_t input, const char* name, std::initializer_list<ov::Dimension*> dimensions) {
         OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32, "LearntSignificance: ", name,
@@ -158,6 +181,7 @@ void LearntSignificance::validate_and_infer_types() {
     check(question_in, "the question", {&batch, &length});
     check(mask_in, "the mask", {&batch, &length});
     check(scorer_in, "the scorer", {&size});
+    check_size("LearntSignificance", "the width of the states", hidden, largest_size);
     OPENVINO_ASSERT(hidden.is_dynamic() || size.compatible(scorer_size(hidden.get_length())),
                     "LearntSignificance: the scorer has ", size, " numbers where width ", m_width,
                     " and states as wide as ", hidden, " need ", scorer_size(hidden.get_length()));
@@ -188,9 +212,36 @@ bool LearntSignificance::has_evaluate() const {
     return true;
 }
 
+/// What a mask leaves out among real tokens is no neighbour of theirs: they are put side by side.
+void LearntSignificance::evaluate_packed(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[state_in].get_shape();
+    const size_t batch = shape[0], length = shape[1];
+    const float *question = inputs[question_in].data<const float>(), *mask = inputs[mask_in].data<const float>();
+    ov::TensorVector packed_outputs{{ov::element::f32, {batch, length}}}, packed_inputs = inputs;
+    for (size_t input : {state_in, question_in, mask_in}) {
+        packed_inputs[input] = {ov::element::f32, inputs[input].get_shape()};
+        pack_rows(mask, batch, length, inputs[input].data<const float>(), input == state_in ? shape[2] : 1,
+                  packed_inputs[input].data<float>());
+    }
+    evaluate(packed_outputs, packed_inputs);
+    outputs[0].set_shape({batch, length});
+    const float* significance = packed_outputs[0].data<const float>();
+    for (size_t b = 0, token = 0; b < batch; ++b, token = b * length)
+        for (size_t i = b * length; i < (b + 1) * length; ++i)
+            outputs[0].data<float>()[i] = mask[i] == 0.0f ? significance[token++] : question[i];
+}
+
 bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[state_in].get_shape();
     const size_t batch = shape[0], length = shape[1], hidden = shape[2];
+    check_shape("LearntSignificance", "the question", inputs[question_in], {batch, length});
+    check_shape("LearntSignificance", "the mask", inputs[mask_in], {batch, length});
+    check_size("LearntSignificance", "the width of the states", hidden, largest_size);
+    check_shape("LearntSignificance", "the scorer", inputs[scorer_in], {scorer_size(hidden)});
+    if (has_holes(inputs[mask_in].data<const float>(), batch, length)) {
+        evaluate_packed(outputs, inputs);
+        return true;
+    }
     const size_t width = m_width, panels = width / scorer_columns;
     const size_t stride = width + compared_panels() * scorer_columns;
     const float* state = inputs[state_in].data<const float>();

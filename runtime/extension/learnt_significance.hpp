@@ -25,7 +25,7 @@ using Floats = std::vector<float, tbb::cache_aligned_allocator<float>>;
 /// for the last one another such matrix for the largest features of the context; weights [W] and bias [1] of the output.
 ///
 /// Output: significance f32 [B, L], the question's value at padding. Whatever padding holds, and how much there
-/// is behind a sequence, other sequences and threads do not change a real token's significance by a bit.
+/// is behind or within a sequence, other sequences and threads do not change a real token's significance by a bit.
 ///
 /// Attributes:
 /// - width: W, a multiple of 16.
@@ -49,6 +49,7 @@ private:
     size_t compared_panels() const;
     size_t num_panels() const;
     size_t scorer_size(size_t hidden) const;
+    void evaluate_packed(ov::TensorVector& outputs, const ov::TensorVector& inputs) const;
     std::shared_ptr<const Floats> packed(const float* columns, size_t hidden) const;
 
     int64_t m_width = 0;

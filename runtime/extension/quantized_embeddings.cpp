@@ -45,10 +45,14 @@ void QuantizedEmbeddings::validate_and_infer_types() {
                     " inputs; give ids, types, words and numbers");
     OPENVINO_ASSERT(m_segments > 0 && m_positions > 0, "QuantizedEmbeddings: ", m_segments, " segments and ",
                     m_positions, " positions; give at least one of both");
+    check_size("QuantizedEmbeddings", "segments", m_segments, longest);
+    check_size("QuantizedEmbeddings", "positions", m_positions, longest);
     OPENVINO_ASSERT(m_epsilon >= 0.0f, "QuantizedEmbeddings: epsilon ", m_epsilon, " must be at least 0");
     const ov::PartialShape& table = get_input_partial_shape(words_in);
     OPENVINO_ASSERT(table.is_static() && table.size() == 2 && table[0].get_length() > 0 && table[1].get_length() > 0,
                     "QuantizedEmbeddings: words has shape ", table, "; give [V, H], both known and at least 1");
+    check_size("QuantizedEmbeddings", "the number of words", table[0], longest);
+    check_size("QuantizedEmbeddings", "the width of the words", table[1], largest_size);
     ov::Dimension batch, length, words = table[0], hidden = table[1];
     ov::Dimension numbers = words + (2 + m_segments + m_positions) * hidden.get_length();
     const auto check = [&](size_t input, const char* name, const ov::element::Type& type,
@@ -78,6 +82,8 @@ bool QuantizedEmbeddings::evaluate(ov::TensorVector& outputs, const ov::TensorVe
     const size_t length = shape[1], rows = shape[0] * length, width = table[1];
     OPENVINO_ASSERT(inputs[types_in].get_shape() == shape, "QuantizedEmbeddings: types have shape ",
                     inputs[types_in].get_shape(), " beside ids of shape ", shape);
+    const size_t numbers = table[0] + (2 + m_segments + m_positions) * width;
+    check_shape("QuantizedEmbeddings", "numbers", inputs[numbers_in], {numbers});
     OPENVINO_ASSERT(length <= static_cast<size_t>(m_positions), "QuantizedEmbeddings: ", length,
                     " tokens are more than the ", m_positions, " positions");
     const int32_t *ids = inputs[ids_in].data<const int32_t>(), *types = inputs[types_in].data<const int32_t>();

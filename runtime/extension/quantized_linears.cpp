@@ -7,6 +7,7 @@
 
 #include <algorithm>
 
+#include "dimensions.hpp"
 #include "rows.hpp"
 
 namespace dynamic_tinybert {
@@ -104,16 +105,20 @@ void QuantizedLinears::validate_and_infer_types() {
     for (float zero_point : m_zero_points)
         OPENVINO_ASSERT(zero_point >= 0.0f && zero_point <= 255.0f, "QuantizedLinears: zero point ", zero_point,
                         " is outside 0 ... 255");
-    for (size_t product = 0; product < m_widths.size(); ++product)
+    check_size("QuantizedLinears", "the number of products", m_widths.size(), largest_size);
+    for (size_t product = 0; product < m_widths.size(); ++product) {
         OPENVINO_ASSERT(m_widths[product] > 0 &&
                             (product + 1 == m_widths.size() || m_widths[product] % depth_step == 0),
                         "QuantizedLinears: width ", m_widths[product], " of product ", product,
                         " must be at least 1 and, before another product, a multiple of ", depth_step);
+        check_size("QuantizedLinears", "a width", m_widths[product], largest_size);
+    }
     OPENVINO_ASSERT(m_epsilon >= 0.0f, "QuantizedLinears: epsilon ", m_epsilon, " must be at least 0");
     ov::PartialShape shape = get_input_partial_shape(rows_in);
     OPENVINO_ASSERT(shape.rank().compatible(3) && shape.rank().is_static() && shape[2].is_static() &&
-                        shape[2].get_length() % depth_step == 0,
+                        shape[2].get_length() > 0 && shape[2].get_length() % depth_step == 0,
                     "QuantizedLinears: the rows have shape ", shape, "; give [B, L, K], K a multiple of ", depth_step);
+    check_size("QuantizedLinears", "the width of the rows", shape[2], largest_size);
     const size_t bytes = size_of_constants(shape[2].get_length(), m_widths, quantizes, m_normalizes);
     OPENVINO_ASSERT(get_input_partial_shape(constants_in).compatible(ov::Shape{bytes}),
                     "QuantizedLinears: the constants have shape ", get_input_partial_shape(constants_in),
@@ -140,6 +145,11 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     const ov::Shape shape = inputs[rows_in].get_shape();
     const size_t rows = shape[0] * shape[1], last = m_widths.size() - 1, width = m_widths[last];
     const LinearKernels& kernels = m_kernels->linear;
+    const bool quantizes = inputs[rows_in].get_element_type() == ov::element::f32;
+    check_shape("QuantizedLinears", "the constants", inputs[constants_in],
+                {size_of_constants(shape[2], m_widths, quantizes, m_normalizes)});
+    if (inputs.size() > residual_in)
+        check_shape("QuantizedLinears", "the residual", inputs[residual_in], {shape[0], shape[1], width});
     outputs[0].set_shape({shape[0], shape[1], width});
     float* result = outputs[0].data<float>();
     if (rows == 0)
@@ -154,7 +164,7 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
 
     const auto compute = [&] {
         const uint8_t* from;
-        if (inputs[rows_in].get_element_type() == ov::element::f32) {
+        if (quantizes) {
             const float *states = inputs[rows_in].data<const float>(), *per_unit = next(shape[2]);
             uint8_t* levels = at_least(levels_memory, rows * shape[2]);
             for_rows(rows, shape[2], [&](size_t first, size_t count) {

@@ -41,6 +41,7 @@ void RestoreLogits::validate_and_infer_types() {
                         "origins [B, n]");
     };
     check(all_states_in, "a state", ov::element::f32, {&batch, &length, &hidden});
+    check_size("RestoreLogits", "the width of the states", hidden, largest_size);
     ov::Dimension columns = hidden + 1;
     check(head_in, "the head", ov::element::f32, {&two, &columns});
     for (size_t input = states_in; input < get_input_size(); input += 2) {
@@ -60,6 +61,8 @@ bool RestoreLogits::has_evaluate() const {
 bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[all_states_in].get_shape();
     const size_t batch = shape[0], length = shape[1], hidden = shape[2];
+    check_size("RestoreLogits", "the length", length, longest);
+    check_shape("RestoreLogits", "the head", inputs[head_in], {2, hidden + 1});
     const float* head = inputs[head_in].data<const float>();
     outputs[0].set_shape({batch, length, 2});
     float* restored = outputs[0].data<float>();
@@ -67,6 +70,8 @@ bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     thread_local std::vector<float> logits;
     for (size_t input = states_in; input < inputs.size(); input += 2) {
         const size_t tokens = inputs[input].get_shape()[1];
+        check_shape("RestoreLogits", "a state", inputs[input], {batch, tokens, hidden});
+        check_shape("RestoreLogits", "an origin", inputs[input + 1], {batch, tokens});
         const int32_t* origins = inputs[input + 1].data<const int32_t>();
         logits.resize(batch * tokens * 2);
         m_compute(inputs[input].data<const float>(), head, batch * tokens, hidden, logits.data());

@@ -98,8 +98,10 @@ void SelectTokens::validate_and_infer_types() {
                     get_input_size(), " inputs; give significance, mask, length, keep ratio and threshold, and origins "
                     "where tokens were dropped before");
     OPENVINO_ASSERT(m_multiple >= 1, "SelectTokens: multiple ", m_multiple, " must be at least 1");
+    check_size("SelectTokens", "multiple", m_multiple, largest_size);
     OPENVINO_ASSERT(m_window >= 0, "SelectTokens: window ", m_window,
                     " must be a number of tokens, or 0 for the length of the input");
+    check_size("SelectTokens", "window", m_window, longest - largest_size);
 
     ov::Dimension batch, length;
     const auto check_input = [&](size_t input, const char* name, ov::element::Type type,
@@ -154,6 +156,11 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     const size_t batch = inputs[significance_in].get_shape()[0];
     const size_t length = inputs[significance_in].get_shape()[1];
     const size_t window = m_window ? m_window : length;
+    check_size("SelectTokens", "the length", length, longest - largest_size);
+    check_shape("SelectTokens", "the mask", inputs[mask_in], {batch, length});
+    check_shape("SelectTokens", "length", inputs[length_in], {batch});
+    if (inputs.size() > origins_in)
+        check_shape("SelectTokens", "origins", inputs[origins_in], {batch, length});
     const float* significance = inputs[significance_in].data<const float>();
     const float* mask = inputs[mask_in].data<const float>();
     const int32_t* original_length = inputs[length_in].data<const int32_t>();

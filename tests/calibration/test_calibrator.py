@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -105,8 +106,18 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512))
     data = write_data(tmp_path / "data.json", answers=False)
     before = contents(bundle)
+    lines: list[str] = []
+    start = time.monotonic()
     with pytest.raises(CalibrationError, match=r"1e-06 minutes were too short: of 0 .* stays as it was; .*--resume"):
-        calibrate(bundle, data, budget_minutes=1e-6)
+        calibrate(bundle, data, budget_minutes=1e-6, say=lines.append)
+    minutes = (time.monotonic() - start) / 60
+    said = re.fullmatch(
+        r"Up to (\d+\.\d) minutes are needed in any case \(.*for measuring and reporting what was found\): "
+        r"more than the 1e-06 of --budget-minutes, which will be exceeded",
+        lines[0],
+    )
+    assert said is not None, lines
+    assert minutes <= 1.1 * float(said[1])
     assert contents(bundle) == before
     journal = tmp_path / "tiny.calibration" / "journal.jsonl"
     recorded = journal.read_bytes()

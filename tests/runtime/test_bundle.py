@@ -242,6 +242,8 @@ def set_key(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
         (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[1, 0.5]), r"fast-1\.5x.*2 keep ratios"),
         (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[0.5, 1, 1]), r"fast-1\.5x.*larger"),
         (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[1, 1, "x"]), r"fast-1\.5x.*numbers"),
+        (set_key("length_configs", "fast-1.5x", "keep_ratios", to=[10**400, 1, 1]), r"fast-1\.5x.*numbers"),
+        (set_key("length_configs", "fast-1.5x", "thresholds", to=[None, -(10**400), 1]), r"fast-1\.5x.*numbers"),
         (set_key("length_configs", "fast-1.5x", "thresholds", to=[1, 1]), r"fast-1\.5x.*2 thresholds"),
         (set_key("length_configs", "fast-1.5x", "thresholds", to=[]), r"fast-1\.5x.*0 thresholds for 3 keep ratios"),
         (set_key("length_configs", "Fast", to={"keep_ratios": [1] * 3, "thresholds": [None] * 3}), "'Fast': a name"),
@@ -328,6 +330,18 @@ def test_what_is_no_bundle_is_told_apart(tmp_path: Path, files: list[str] | None
         ("[1]", "not a JSON object"),
         ('{"hidden_size": 0}', "hidden_size must be a positive integer, not 0"),
         ('{"hidden_size": "32"}', "hidden_size"),
+        (
+            '{"num_attention_heads": 6148914691236517206}',
+            "num_attention_heads is 6148914691236517206, and can be at most 65536",
+        ),
+        ('{"num_hidden_layers": 257}', "num_hidden_layers is 257, and can be at most 256"),
+        (
+            '{"max_position_embeddings": ' + "9" * 4000 + "}",
+            r"max_position_embeddings is 9+\.\.\.9+, and can be at most",
+        ),
+        ('{"vocab_size": 1e999}', "vocab_size must be a positive integer, not inf"),
+        ('{"num_attention_heads": 5}', "hidden_size 768 is no multiple of the 5 heads"),
+        (" " * (2**24 + 1), "has 16777217 bytes, and can have at most 16777216"),
     ],
 )
 def test_config_without_usable_sizes_is_refused(bundle: Path, text: str, message: str) -> None:

@@ -25,11 +25,14 @@ def compiled() -> ov.CompiledModel:
 
 
 def naive(question: list[int], real: list[int]) -> list[int]:
-    """By slices of the protected tokens: what has one on both sides is a word of the question."""
-    protected = [q * r for q, r in zip(question, real, strict=True)]
-    if not any(r and not q for q, r in zip(question, real, strict=True)):
-        return [1] * len(question)
-    return [int(protected[max(0, i - 1) : i + 2] != [1, 1, 1]) for i in range(len(question))]
+    """By slices of the protected tokens: what has one on both sides is a word of the question. Padding is not there."""
+    tokens = [i for i, r in enumerate(real) if r]
+    protected = [question[i] for i in tokens]
+    significance = [1] * len(question)
+    for k, i in enumerate(tokens):
+        if not all(protected) and protected[max(0, k - 1) : k + 2] == [1, 1, 1]:
+            significance[i] = 0
+    return significance
 
 
 @settings(deadline=None)

@@ -136,6 +136,20 @@ def test_padding_may_hold_anything(isa: str) -> None:
     np.testing.assert_array_equal(run(compiled(isa, scorer()), state, question, mask), clean)
 
 
+@settings(deadline=None, max_examples=30)
+@given(st.data())
+def test_tokens_that_the_mask_leaves_out_were_never_there(isa: str, data: st.DataObject) -> None:
+    state, question, mask = batch([40, 31, 40], [9, 4, 0])
+    left_out = np.array(data.draw(st.lists(st.lists(st.booleans(), min_size=40, max_size=40), min_size=3, max_size=3)))
+    mask[left_out] = PADDING
+    found = run(compiled(isa, scorer()), state, question, mask)
+    for b, row in enumerate(mask == 0):
+        np.testing.assert_array_equal(found[b, ~row], question[b, ~row])
+        if row.any():
+            alone = run(compiled(isa, scorer()), *(array[b : b + 1, row] for array in (state, question, mask)))
+            np.testing.assert_array_equal(found[b, row], alone[0])
+
+
 def test_nan_in_a_real_token_is_not_hidden(isa: str) -> None:
     state, question, mask = batch([20], [4])
     state[0, 15, 3] = np.nan
@@ -173,6 +187,11 @@ def test_concurrent_requests_do_not_disturb_each_other(isa: str) -> None:
         ({"heads": 0}, "0 heads of 2 numbers; give at least one of each"),
         ({"head_size": 0}, "16 heads of 0 numbers"),
         ({"kernel_sizes": [4]}, "sees 4 tokens; it must be an odd number"),
+        ({"kernel_sizes": [2**63 - 1]}, "the number of tokens that a convolution sees is 9223372036854775807; at most"),
+        ({"width": 2**62}, "width is 4611686018427387904; at most 65536 can be"),
+        ({"heads": 2**62}, "heads is 4611686018427387904; at most 65536 can be"),
+        ({"head_size": 2**60}, "head_size is 1152921504606846976; at most 65536 can be"),
+        ({"state": [1, 4, 2**59]}, "the width of the states is 576460752303423488; at most 65536 can be"),
         ({"scorer": 100}, r"the scorer has 100 numbers where width 16 .* need 1457"),
         ({"state": [1, 4]}, r"the state has shape \[1,4\]"),
         ({"question": [1, 5]}, r"the question has shape \[1,5\]"),

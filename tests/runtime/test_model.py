@@ -1,10 +1,13 @@
 import subprocess
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
@@ -20,9 +23,12 @@ from dynamic_tinybert.runtime.compiled import CompiledGraph, CompiledGraphs
 from dynamic_tinybert.runtime.errors import BundleCorruptError, InferenceError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
 from dynamic_tinybert.runtime.scorer import macs_per_token
 
 from tiny import arrays, tiny_bert, write_tiny_bundle
+
+Change = Callable[[dict[str, npt.NDArray[Any]]], object]
 
 HALF = LengthConfig((1, 0.7, 0.3))
 
@@ -156,6 +162,67 @@ def test_damaged_scorers_are_refused(tmp_path: Path, tiny: BertForQuestionAnswer
         LengthAdaptiveModel(opened)
 
 
+def without(name: str) -> Change:
+    return lambda tensors: tensors.pop(name)
+
+
+def of_shape(name: str, *shape: int) -> Change:
+    return lambda tensors: tensors.update({name: np.zeros(shape, np.float32)})
+
+
+def holding(name: str, value: float) -> Change:
+    def change(tensors: dict[str, npt.NDArray[Any]]) -> None:
+        tensors[name].flat[-1] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (without("layer.1.mix.3.bias"), r"layer 1 lacks \['mix.3.bias'\]"),
+        (of_shape("layer.1.input.weight", 64), r"input.weight of shape \[64\], and needs 2 dimensions"),
+        (of_shape("layer.1.input.weight", 64, 65), r"input.weight of shape \[64, 65\] where .* need \[64, 64\]"),
+        (of_shape("layer.1.match.weight", 64, 0), r"match.weight of shape \[64, 0\], and needs 2 dimensions of 1"),
+        (of_shape("layer.1.match.weight", 64, 5), "compares 128 numbers, no multiple of its 5 heads"),
+        (of_shape("layer.1.match_question.weight", 64, 32), r"match_question.weight of shape \[64, 32\]"),
+        (of_shape("layer.1.mix.0.weight", 64), r"mix.0.weight of shape \[64\] where .* need \[64, 64\]"),
+        (of_shape("layer.1.convolution.0.weight", 64, 1, 4), "a convolution over 4 tokens"),
+        (of_shape("layer.1.convolution.0.weight", 64, 3), r"convolution.0.weight of shape \[64, 3\]"),
+        (of_shape("layer.1.pool.weight", 1, 1), r"pool.weight of shape \[1, 1\]"),
+        (of_shape("layer.1.output.bias"), r"output.bias of shape \[\] where .* need \[1\]"),
+        (holding("layer.1.mix.0.bias", np.nan), "layer.1.mix.0.bias holds nan, and must be finite"),
+        (holding("layer.1.input.weight", -np.inf), "layer.1.input.weight holds -inf"),
+        (lambda tensors: tensors.update({"layer.1.mix.0.bias": np.zeros(64)}), "is of type F64, and must be F32"),
+        (of_shape("layer.2.context", 2), r"layer 2 has context of shape \[2\] where .* need \[1\]"),
+        (of_shape("layer.3.context", 1), "a scorer of layer 3, where there are at most 3 layers"),
+        (of_shape(f"layer.{'9' * 5000}.context", 1), "a scorer of layer 99999999999999999999, where"),
+    ],
+)
+def test_scorers_that_do_not_fit_are_refused(
+    tmp_path: Path, tiny: BertForQuestionAnswering, change: Change, message: str
+) -> None:
+    opened = open_bundle(write_tiny_bundle(tmp_path, tiny, scorers={1: Scorer(32)}))
+    assert opened.scorers is not None
+    weights = load_file(opened.scorers)
+    change(weights)
+    save_file(weights, opened.scorers)
+    with pytest.raises(BundleCorruptError, match=message):
+        LengthAdaptiveModel(opened)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e38])
+def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, value: float) -> None:
+    broken = tiny_bert()
+    with torch.no_grad():
+        broken.get_parameter("bert.encoder.layer.2.output.dense.weight").fill_(value)
+    model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, broken))
+    with pytest.raises(InferenceError, match=r"start_logits of token 0 in row 0 is .*nan: weights"):
+        model([[1, 2, 3]])
+    with pytest.raises(InferenceError, match=r"is .*nan: weights"):
+        QuestionAnswerer(model)(question="who", context="the abc was in")
+
+
 def test_mask_and_types_have_defaults(model: LengthAdaptiveModel) -> None:
     ids = np.arange(20).reshape(1, 20)
     explicit = model(ids, attention_mask=np.ones_like(ids), token_type_ids=np.zeros_like(ids), length_config="full")
@@ -208,6 +275,7 @@ def test_any_integers_in_any_layout_will_do(model: LengthAdaptiveModel) -> None:
         ((1, 0.5, 0), r"outside \(0, 1\]"),
         ((1, 1.5, 1), r"outside \(0, 1\]"),
         ((1, 0.5), "2 keep ratios"),
+        ((1, 0.5, 10**400), "must be numbers"),
     ],
 )
 def test_bad_length_configurations_are_refused(model: LengthAdaptiveModel, config: str, message: str) -> None:

@@ -1,0 +1,48 @@
+"""The sizes of an encoder that a bundle's config.json states, within what the runtime can hold."""
+
+from __future__ import annotations
+
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleFormatError
+
+# For each key what transformers' BertConfig takes if config.json leaves it out, and the most that may stand there: no
+# encoder comes near, and no later product of these numbers wraps. Widths and heads are those that the ops take.
+_SIZES = {
+    "num_hidden_layers": (12, 256),
+    "hidden_size": (768, 2**16),
+    "intermediate_size": (3072, 2**16),
+    "num_attention_heads": (12, 2**16),
+    "max_position_embeddings": (512, 2**20),
+    "vocab_size": (30522, 2**24),
+    "type_vocab_size": (2, 2**16),
+}
+
+
+def model_sizes(config: Mapping[str, Any], file: Path) -> dict[str, int]:
+    """The sizes by their keys in config.json.
+
+    Args:
+        config: What stands in it.
+        file: Where it lies, for errors.
+
+    Raises:
+        BundleFormatError: A size is no integer, is out of range, or does not go with another one.
+    """
+    sizes = {}
+    for key, (default, most) in _SIZES.items():
+        value = config.get(key, default)
+        if type(value) is not int or value < 1:
+            raise BundleFormatError(f"{file}: {key} must be a positive integer, not {reprlib.repr(value)}")
+        if value > most:
+            raise BundleFormatError(f"{file}: {key} is {reprlib.repr(value)}, and can be at most {most}")
+        sizes[key] = value
+    if sizes["hidden_size"] % sizes["num_attention_heads"]:
+        raise BundleFormatError(
+            f"{file}: hidden_size {sizes['hidden_size']} is no multiple of the {sizes['num_attention_heads']} heads of "
+            "num_attention_heads"
+        )
+    return sizes
