@@ -275,8 +275,7 @@ class LengthAdaptiveModel:
 
 def is_fused(bundle: Bundle) -> bool:
     """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
-    is_int8 = bundle.quantization["precision"] == "int8" and not computed_in_floats(bundle)
-    return is_int8 and ops.int16_attention()
+    return bundle.quantization["precision"] == "int8" and ops.worth_fusing()
 
 
 def kept_multiple(bundle: Bundle) -> int:

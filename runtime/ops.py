@@ -6,6 +6,7 @@ import ctypes
 import json
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from itertools import chain
@@ -91,16 +92,47 @@ def available_isas() -> tuple[str, ...]:
     return tuple(_call("dynamic_tinybert_isas").split(","))
 
 
-def int16_attention() -> bool:
-    """Whether attention is faster in integers than in float32 with the instruction set that is used.
+def worth_fusing() -> bool:
+    """Whether an INT8 graph of our ops is faster than OpenVINO's nodes with the instruction set that is used.
 
     Raises:
         ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
     """
     isa()
-    is_faster = _library(extension_path()).dynamic_tinybert_int16_attention
+    is_faster = _library(extension_path()).dynamic_tinybert_is_worth_fusing
     is_faster.restype = ctypes.c_bool
     return bool(is_faster())
+
+
+@dataclass(frozen=True)
+class PackedLinears:
+    """What `quantized_linears` multiplies by; `eight_bits.pack` makes it.
+
+    Attributes:
+        constants: int8 vector, as `quantized_linears.hpp` describes it.
+        isa: The instruction set that it is packed for.
+        weight_bytes: Of each product's weights.
+    """
+
+    constants: npt.NDArray[np.int8]
+    isa: str
+    weight_bytes: tuple[int, ...]
+
+
+def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int8]:
+    """The weights of a product of 8 bits, [N, K], K a multiple of 4, as an instruction set of this CPU reads them.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    pack = _library(extension_path()).dynamic_tinybert_pack
+    pack.restype = ctypes.c_size_t
+    pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
+    weight = np.ascontiguousarray(weight, np.int8)
+    of = (isa.encode(), weight.ctypes.data, *weight.shape)
+    packed = np.empty(pack(*of, None), np.int8)
+    pack(*of, packed.ctypes.data)
+    return packed
 
 
 def select_tokens(
@@ -173,8 +205,8 @@ def attention_with_significance(
         projections: Query, key and value side by side, float32 [B, L, 3 D].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         heads: Attention heads; D must be a multiple.
-        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, where the CPU does
-            that faster than float32.
+        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, which is faster than
+            float32.
 
     Returns:
         The context, float32 [B, L, D], and the significance, float32 [B, L]: attention probability that each
@@ -208,7 +240,7 @@ def attention(
 
 def quantized_linears(
     rows: ov.Output,
-    constants: npt.NDArray[np.int8],
+    packed: PackedLinears,
     *,
     widths: Sequence[int],
     zero_points: Sequence[float],
@@ -219,7 +251,7 @@ def quantized_linears(
 
     Args:
         rows: uint8 [B, L, K]; or float32, which the op quantises.
-        constants: What `eight_bits.pack` makes of the products.
+        packed: What `eight_bits.pack` makes of the products.
         widths: N of each product.
         zero_points: What 0 in the rows of each product is quantised to.
         epsilon: With it a residual is added to the last product, and the sum normalised over its last axis; added to
@@ -233,12 +265,14 @@ def quantized_linears(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [rows, opset13.constant(constants).output(0), *([] if residual is None else [residual])]
+    inputs = [rows, opset13.constant(packed.constants).output(0), *([] if residual is None else [residual])]
     attributes = {
         "widths": list(widths),
         "zero_points": list(zero_points),
         "normalizes": epsilon is not None,
         "epsilon": 0.0 if epsilon is None else epsilon,
+        "isa": packed.isa,
+        "weight_bytes": list(packed.weight_bytes),
     }
     return _factory(check_extension()).create("QuantizedLinears", inputs, attributes)
 
@@ -305,7 +339,7 @@ def learnt_significance(
         heads: Ways in which a token may be like one of the question's.
         head_size: Numbers that are compared for each.
         kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
-        int12: Project states with integers of 12 bits where the CPU does that faster than float32.
+        int12: Project states with integers of 12 bits, which is faster than float32.
 
     Raises:
         ExtensionError: The extension cannot be loaded.

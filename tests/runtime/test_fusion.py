@@ -26,8 +26,6 @@ LAYERS, HEADS, WIDTH = 3, 4, 64
 FULL = LengthConfig.full(LAYERS)
 DROPPING = LengthConfig((1, 0.6, 0.6))
 
-pytestmark = pytest.mark.skipif(not ops.int16_attention(), reason="this CPU multiplies integers no faster")
-
 
 @pytest.fixture(scope="module")
 def model() -> BertForQuestionAnswering:
