@@ -5,8 +5,7 @@
 The variants of a shape (op_graphs.py) are compiled, checked against their references and warmed up; then they take
 turns in random order, in short blocks. Every request runs twice and the second is timed, so that its own weights are
 in the caches. Ratios are of the medians of neighbouring blocks: their median and its 95 % bootstrap interval. From
-selections and copies the time of the same graph with one token ("empty") is taken off before. Variants in INT8 are f32
-where `ops.int16_attention()` says that integers are no faster.
+selections and copies the time of the same graph with one token ("empty") is taken off before.
 """
 
 from __future__ import annotations
@@ -138,7 +137,6 @@ def main() -> None:
     machine = {
         "cpu": cpu.name(),
         "isa": ops.isa(),
-        "int16_attention": ops.int16_attention(),
         "threads": arguments.threads,
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "numpy")},
     }

@@ -11,7 +11,7 @@ from .bundle import Bundle
 from .errors import InferenceError
 from .graph import with_selection
 from .length_config import LengthConfig
-from .plain_graph import computed_in_floats, rewriting
+from .plain_graph import rewriting
 from .scorer import ScorerWeights
 
 LENGTH_MULTIPLE = 8
@@ -55,9 +55,8 @@ def compile_bundle(
 
 
 def is_fused(bundle: Bundle) -> bool:
-    """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
-    is_int8 = bundle.quantization["precision"] == "int8" and not computed_in_floats(bundle)
-    return is_int8 and ops.int16_attention()
+    """Whether a bundle's graph gains from `fuse` here: an INT8 one on any CPU with AVX2."""
+    return bundle.quantization["precision"] == "int8" and ops.worth_fusing()
 
 
 def kept_multiple(bundle: Bundle) -> int:

@@ -1,4 +1,4 @@
-"""The constants of matrix products of 8 bits, as the extension reads them."""
+"""The constants of matrix products of 8 bits, as the extension reads them on this CPU."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from . import ops
+
 DEPTH_STEP = 4
 """Numbers of one column that the extension multiplies at once: K must be a multiple."""
-
-_PANEL = 64  # columns that lie together, as `linear_kernels.hpp` has it
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,18 @@ class EightBitProduct:
 
 def pack(
     products: Sequence[EightBitProduct], normalization: Sequence[npt.NDArray[np.float32]] = ()
-) -> npt.NDArray[np.int8]:
+) -> ops.PackedLinears:
     """All constants in one vector, which `quantized_linears.hpp` describes; a tensor more costs a call microseconds.
 
     Args:
         products: One after the other.
         normalization: Gamma and beta, float32 [N] each, if what comes out is normalised.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
     """
+    isa = ops.isa()
+    weights = [ops.packed_weights(product.weight, isa) for product in products]
     numbers = [] if products[0].units is None else [products[0].units]
     for product, following in zip(products, [*products[1:], None], strict=True):
         of_zero = product.zero_point * product.weight.sum(1, dtype=np.float64) * product.scale
@@ -49,12 +54,5 @@ def pack(
         if following is not None and following.units is not None:
             numbers.append(following.units)
     floats = np.concatenate([*numbers, *normalization]).astype(np.float32)
-    return np.concatenate([*(_panels(product.weight) for product in products), floats.view(np.int8)])
-
-
-def _panels(weight: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    width, depth = weight.shape
-    filled = np.zeros((-(-width // _PANEL) * _PANEL, depth), np.int8)
-    filled[:width] = weight
-    panels = filled.reshape(-1, _PANEL, depth // DEPTH_STEP, DEPTH_STEP).transpose(0, 2, 1, 3)
-    return np.ascontiguousarray(panels).ravel()
+    constants = np.concatenate([*weights, floats.view(np.int8)])
+    return ops.PackedLinears(constants, isa, tuple(len(packed) for packed in weights))

@@ -116,8 +116,7 @@ class LengthAdaptiveModel:
             num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
-            precision: ``f32`` or ``bf16`` for what is not INT8 (on a CPU without VNNI nothing is); by default what
-                this CPU is faster at.
+            precision: ``f32`` or ``bf16`` for what is not INT8; by default what this CPU is faster at.
             compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that has them as inputs: less memory,

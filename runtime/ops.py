@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
+import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +21,7 @@ import openvino as ov
 from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
+from . import cpu
 from .errors import ExtensionError
 from .gate import gate
 
@@ -56,6 +61,7 @@ def check_extension() -> Path:
     """
     path = extension_path()
     isa()
+    _warn_of_distrusted(path)
     return path
 
 
@@ -102,16 +108,56 @@ def available_isas() -> tuple[str, ...]:
     return tuple(_call("dynamic_tinybert_isas").split(","))
 
 
-def int16_attention() -> bool:
-    """Whether attention is faster in integers than in float32 with the instruction set that is used.
+def worth_fusing() -> bool:
+    """Whether an INT8 graph of our ops is faster than OpenVINO's nodes with the instruction set that is used.
 
     Raises:
         ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
     """
     isa()
-    is_faster = library().dynamic_tinybert_int16_attention
+    is_faster = library().dynamic_tinybert_is_worth_fusing
     is_faster.restype = ctypes.c_bool
     return bool(is_faster())
+
+
+def distrusted_isas() -> tuple[str, ...]:
+    """Name the instruction sets of this CPU whose kernels failed a first small computation and are passed over.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    return tuple(filter(None, _call("dynamic_tinybert_distrusted_isas").split(",")))
+
+
+@dataclass(frozen=True)
+class PackedLinears:
+    """What `quantized_linears` multiplies by; `eight_bits.pack` makes it.
+
+    Attributes:
+        constants: int8 vector, as `quantized_linears.hpp` describes it.
+        isa: The instruction set that it is packed for.
+        weight_bytes: Of each product's weights.
+    """
+
+    constants: npt.NDArray[np.int8]
+    isa: str
+    weight_bytes: tuple[int, ...]
+
+
+def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int8]:
+    """The weights of a product of 8 bits, [N, K], K a multiple of 4, as an instruction set of this CPU reads them.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    pack = _library(extension_path()).dynamic_tinybert_pack
+    pack.restype = ctypes.c_size_t
+    pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
+    weight = np.ascontiguousarray(weight, np.int8)
+    of = (isa.encode(), weight.ctypes.data, *weight.shape)
+    packed = np.empty(pack(*of, None), np.int8)
+    pack(*of, packed.ctypes.data)
+    return packed
 
 
 def select_tokens(
@@ -184,8 +230,8 @@ def attention_with_significance(
         projections: Query, key and value side by side, float32 [B, L, 3 D].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         heads: Attention heads; D must be a multiple.
-        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, where the CPU does
-            that faster than float32.
+        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, which is faster than
+            float32.
 
     Returns:
         The context, float32 [B, L, D], and the significance, float32 [B, L]: attention probability that each
@@ -219,7 +265,7 @@ def attention(
 
 def quantized_linears(
     rows: ov.Output,
-    constants: npt.NDArray[np.int8],
+    packed: PackedLinears,
     *,
     widths: Sequence[int],
     zero_points: Sequence[float],
@@ -230,7 +276,7 @@ def quantized_linears(
 
     Args:
         rows: uint8 [B, L, K]; or float32, which the op quantises.
-        constants: What `eight_bits.pack` makes of the products.
+        packed: What `eight_bits.pack` makes of the products.
         widths: N of each product.
         zero_points: What 0 in the rows of each product is quantised to.
         epsilon: With it a residual is added to the last product, and the sum normalised over its last axis; added to
@@ -244,12 +290,18 @@ def quantized_linears(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [rows, opset13.constant(constants).output(0), *([] if residual is None else [residual])]
+    inputs = [
+        rows,
+        opset13.constant(_shared(packed.constants), shared_memory=True).output(0),
+        *([] if residual is None else [residual]),
+    ]
     attributes = {
         "widths": list(widths),
         "zero_points": list(zero_points),
         "normalizes": epsilon is not None,
         "epsilon": 0.0 if epsilon is None else epsilon,
+        "isa": packed.isa,
+        "weight_bytes": list(packed.weight_bytes),
     }
     return _factory(check_extension()).create("QuantizedLinears", inputs, attributes)
 
@@ -316,7 +368,7 @@ def learnt_significance(
         heads: Ways in which a token may be like one of the question's.
         head_size: Numbers that are compared for each.
         kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
-        int12: Project states with integers of 12 bits where the CPU does that faster than float32.
+        int12: Project states with integers of 12 bits, which is faster than float32.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -349,6 +401,33 @@ def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
         RuntimeError: From OpenVINO, an input is not as above.
     """
     return _factory(check_extension()).create("ContextSignificance", [question, mask]).output(0)
+
+
+_known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()  # by digest
+
+
+def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Of all equal constants one array, which begins with a line of the cache: graphs of the same products share it."""
+    key = hashlib.sha256(constants).digest()
+    shared = _known.get(key)
+    if shared is None:
+        memory = np.empty(constants.size + 63, np.int8)
+        shared = memory[-memory.ctypes.data % 64 :][: constants.size]
+        shared[:] = constants
+        shared = _known.setdefault(key, shared)
+    return shared
+
+
+@cache
+def _warn_of_distrusted(path: Path) -> None:
+    """Say once that this CPU computes something wrong, or our kernels do on it."""
+    if distrusted := distrusted_isas():
+        warnings.warn(
+            f"on this CPU, {cpu.name()}, the kernels for {', '.join(distrusted)} do not compute what they should; "
+            f"{isa()} takes their place. Please report this",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _call(function: str) -> str:

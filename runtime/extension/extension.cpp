@@ -5,14 +5,14 @@
 #include <openvino/core/op_extension.hpp>
 #include <string>
 
-#include "attention_with_significance.hpp"
-#include "context_significance.hpp"
-#include "isa.hpp"
-#include "learnt_significance.hpp"
-#include "quantized_embeddings.hpp"
-#include "quantized_linears.hpp"
-#include "restore_logits.hpp"
-#include "select_tokens.hpp"
+#include "ops/attention_with_significance.hpp"
+#include "ops/context_significance.hpp"
+#include "ops/isa.hpp"
+#include "ops/learnt_significance.hpp"
+#include "ops/quantized_embeddings.hpp"
+#include "ops/quantized_linears.hpp"
+#include "ops/restore_logits.hpp"
+#include "ops/select_tokens.hpp"
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
@@ -42,11 +42,28 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_i
     return names.c_str();
 }
 
-/// Whether attention is faster in integers than in f32 with the instruction set that an op made now would use.
-extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_int16_attention() {
+/// Those that were passed over, as they compute something else than the scalar kernels, separated by commas.
+extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_distrusted_isas() {
+    static const std::string names = dynamic_tinybert::distrusted_isas();
+    return names.c_str();
+}
+
+/// Whether a graph of these ops is faster than OpenVINO's nodes, with the instruction set of an op made now.
+extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_is_worth_fusing() {
     try {
-        return dynamic_tinybert::choose_kernels().int16_attention != nullptr;
+        return dynamic_tinybert::choose_kernels().worth_fusing;
     } catch (const std::exception&) {
         return false;
     }
+}
+
+/// Bytes that a product's weights, i8 [width, depth], take when they are packed for an instruction set that this CPU
+/// runs; with `packed` they are packed to it.
+extern "C" __attribute__((visibility("default"))) size_t dynamic_tinybert_pack(const char* isa, const int8_t* weights,
+                                                                               size_t width, size_t depth,
+                                                                               int8_t* packed) {
+    const dynamic_tinybert::LinearKernels& kernels = *dynamic_tinybert::runnable_kernels(isa)->linear_int8;
+    if (packed)
+        kernels.pack(weights, width, depth, packed);
+    return kernels.packed_size(weights, width, depth);
 }

@@ -1,5 +1,6 @@
 import math
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
@@ -29,12 +30,28 @@ def inputs_of(width: int) -> list[ov.Node]:
     return [opset15.parameter([-1, -1, 3 * width], np.float32), opset15.parameter([-1, -1], np.float32)]
 
 
+IN_FLOATS = " in floats"
+PATHS = [*ops.available_isas(), *(isa + IN_FLOATS for isa in ops.available_isas() if isa in ("avx2", "scalar"))]
+
+
+@pytest.fixture(scope="module", params=PATHS)
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Every test on every path that this CPU has; ops are made while the variable is set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMIC_TINYBERT_ISA", request.param.removesuffix(IN_FLOATS))
+        yield request.param
+
+
+def in_integers(isa: str) -> bool:
+    return not isa.endswith(IN_FLOATS)
+
+
 @cache
 def compiled(isa: str, width: int, heads: int, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
-    assert ops.isa() == isa
+    assert ops.isa() == isa.removesuffix(IN_FLOATS)
     inputs = inputs_of(width)
     projections, mask = (node.output(0) for node in inputs)
-    outputs = ops.attention_with_significance(projections, mask, heads, int16=True)
+    outputs = ops.attention_with_significance(projections, mask, heads, int16=in_integers(isa))
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
     return core().compile_model(ov.Model(list(outputs), inputs), "CPU", options)
 
@@ -81,9 +98,9 @@ def rounded(values: npt.NDArray[np.float64], most: int, axis: int) -> npt.NDArra
     return back
 
 
-def check(model: ov.CompiledModel, inputs: tuple[Floats, Floats, Floats], mask: Floats, heads: int) -> None:
+def check(isa: str, inputs: tuple[Floats, Floats, Floats], mask: Floats, heads: int) -> None:
+    int16, model = in_integers(isa), compiled(isa, inputs[0].shape[2], heads)
     context, significance = run(model, *inputs, mask)
-    int16 = ops.int16_attention()
     expected_context, expected_significance = naive(*inputs, mask, heads, int16=int16)
     # A probability next to a half may be rounded to either side.
     np.testing.assert_allclose(context, expected_context, rtol=0, atol=3e-4 if int16 else 5e-6)
@@ -110,7 +127,7 @@ def check(model: ov.CompiledModel, inputs: tuple[Floats, Floats, Floats], mask: 
 )
 def test_equals_naive_attention(isa: str, batch: int, length: int, width: int, heads: int) -> None:
     inputs = random_inputs(length, batch, length, width)
-    check(compiled(isa, width, heads), inputs, np.zeros((batch, length), np.float32), heads)
+    check(isa, inputs, np.zeros((batch, length), np.float32), heads)
 
 
 @settings(deadline=None, max_examples=40)
@@ -122,14 +139,14 @@ def test_equals_naive_attention_around_any_padding(isa: str, data: st.DataObject
     real = np.array(data.draw(cells)).reshape(batch, length)
     mask = np.where(real, np.float32(0), np.float32(PADDING))
     inputs = random_inputs(data.draw(st.integers(0, 9)), batch, length, width)
-    check(compiled(isa, width, heads), inputs, mask, heads)
+    check(isa, inputs, mask, heads)
     _, significance = run(compiled(isa, width, heads), *inputs, mask)
     np.testing.assert_allclose(significance.sum(1), heads * real.sum(1), rtol=1e-5)  # probabilities of a row add to 1
 
 
 def test_integers_are_close_to_floats(isa: str) -> None:
-    if not ops.int16_attention():
-        pytest.skip(f"{isa} multiplies floats")
+    if not in_integers(isa):
+        pytest.skip("these are the floats")
     inputs, mask = random_inputs(0, 1, 171, 384), np.zeros((1, 171), np.float32)
     context, significance = run(compiled(isa, 384, 12), *inputs, mask)
     expected_context, expected_significance = naive(*inputs, mask, 12, int16=False)
@@ -143,7 +160,7 @@ def test_large_scores_pick_one_token(isa: str) -> None:
     key = np.full((1, length, width), -100, np.float32)
     key[0, 7] = 100
     context, significance = run(compiled(isa, width, 1), query, key, value, np.zeros((1, length), np.float32))
-    np.testing.assert_allclose(context[0], np.tile(value[0, 7], (length, 1)), atol=1e-4 if ops.int16_attention() else 0)
+    np.testing.assert_allclose(context[0], np.tile(value[0, 7], (length, 1)), atol=1e-4 if in_integers(isa) else 0)
     np.testing.assert_array_equal(significance[0], np.where(np.arange(length) == 7, length, 0))
 
 
@@ -202,9 +219,8 @@ def test_same_bits_for_any_number_of_threads(isa: str) -> None:
 
 
 def test_one_graph_at_many_lengths(isa: str) -> None:
-    model = compiled(isa, 64, 2)
     for length in (60, 3, 100, 60, 1):
-        check(model, random_inputs(length, 1, length, 64), np.zeros((1, length), np.float32), 2)
+        check(isa, random_inputs(length, 1, length, 64), np.zeros((1, length), np.float32), 2)
 
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="OpenVINO runs no two requests at once on one core")
@@ -231,25 +247,39 @@ def test_float_paths_agree() -> None:
     for name in ("avx2", "scalar"):
         if name not in ops.available_isas():
             pytest.skip(f"this CPU has no {name}")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("DYNAMIC_TINYBERT_ISA", name)
-            results.append(run(compiled(name, 64, 2), *inputs, mask))
+        results.append(run_by(name + IN_FLOATS, inputs, mask))
     for of_avx2, of_scalar, tolerance in zip(*results, (5e-6, 1e-4), strict=True):
         np.testing.assert_allclose(of_avx2, of_scalar, rtol=1e-5, atol=tolerance)
         assert of_avx2.tobytes() != of_scalar.tobytes()  # so the variable did choose between different code
 
 
-def alone(width: int, heads: int, **quantized: float) -> ov.CompiledModel:
+@pytest.mark.parametrize("length", [1, 15, 100])
+def test_vector_paths_agree_to_the_bit(length: int) -> None:
+    inputs, mask = random_inputs(8, 2, length, 60), np.zeros((2, length), np.float32)
+    mask[1, length // 2 :] = PADDING
+    first, *others = (run_by(name, inputs, mask) for name in ops.available_isas() if name != "scalar")
+    for other in others:
+        for a, b in zip(first, other, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def run_by(isa: str, inputs: tuple[Floats, Floats, Floats], mask: Floats) -> tuple[Floats, Floats]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DYNAMIC_TINYBERT_ISA", isa.removesuffix(IN_FLOATS))
+        return run(compiled(isa, inputs[0].shape[2], 2), *inputs, mask)
+
+
+def alone(isa: str, width: int, heads: int, **quantized: float) -> ov.CompiledModel:
     parameters = inputs_of(width)
     projections, mask = (node.output(0) for node in parameters)
-    context = ops.attention(projections, mask, heads, int16=True, **quantized)
+    context = ops.attention(projections, mask, heads, int16=in_integers(isa), **quantized)
     assert context.get_node().get_output_size() == 1
     return core().compile_model(ov.Model([context], parameters), "CPU")
 
 
 def test_significance_can_be_left_out(isa: str) -> None:
     inputs, mask = random_inputs(9, 1, 30, 64), np.zeros((1, 30), np.float32)
-    context = alone(64, 2)([np.concatenate(inputs, axis=2), mask])[0]
+    context = alone(isa, 64, 2)([np.concatenate(inputs, axis=2), mask])[0]
     np.testing.assert_array_equal(context, run(compiled(isa, 64, 2), *inputs, mask)[0])
 
 
@@ -258,7 +288,7 @@ def test_context_in_8_bits(isa: str, width: int, heads: int) -> None:
     units, zero_point = 250.0, 117.0
     inputs, mask = random_inputs(11, 2, 70, width), np.zeros((2, 70), np.float32)
     mask[1, 50:] = PADDING
-    quantized = alone(width, heads, units=units, zero_point=zero_point)([np.concatenate(inputs, axis=2), mask])[0]
+    quantized = alone(isa, width, heads, units=units, zero_point=zero_point)([np.concatenate(inputs, axis=2), mask])[0]
     context, _ = run(compiled(isa, width, heads), *inputs, mask)
     in_units = context * np.float32(units) + np.float32(zero_point)
     assert quantized.dtype == np.uint8
@@ -273,7 +303,7 @@ def test_context_in_8_bits(isa: str, width: int, heads: int) -> None:
 def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     parameters = inputs_of(64)
     projections, mask = (node.output(0) for node in parameters)
-    model = ov.Model(list(ops.attention_with_significance(projections, mask, 2, int16=True)), parameters)
+    model = ov.Model(list(ops.attention_with_significance(projections, mask, 2, int16=in_integers(isa))), parameters)
     ov.save_model(model, tmp_path / "model.xml")
     loaded = core().compile_model(core().read_model(tmp_path / "model.xml"), "CPU")
     inputs, zeros = random_inputs(10, 1, 30, 64), np.zeros((1, 30), np.float32)

@@ -21,7 +21,7 @@ PADDING = -10000.0
 
 
 INT12 = " with integers"
-PATHS = [*ops.available_isas(), *(isa + INT12 for isa in ops.available_isas() if isa == "avx512_vnni")]
+PATHS = [*ops.available_isas(), *(isa + INT12 for isa in ops.available_isas())]
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -33,7 +33,7 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def tolerance(isa: str) -> float:
-    return 2e-3 if isa.endswith(INT12) else 1e-5
+    return 3e-3 if isa.endswith(INT12) else 1e-5  # 12 bits are 0.0021 off in one of some hundred batches
 
 
 @cache
@@ -127,6 +127,17 @@ def test_each_sequence_as_if_alone_and_unpadded(isa: str) -> None:
     for b, n in enumerate(lengths):
         alone = run(compiled(isa, scorer()), *(array[b : b + 1, :n] for array in (state, question, mask)))
         np.testing.assert_array_equal(together[b, :n], alone[0])
+
+
+def test_vector_paths_agree_to_the_bit() -> None:
+    found = []
+    for name in ops.available_isas():
+        if name != "scalar":
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("DYNAMIC_TINYBERT_ISA", name)
+                found.append(run(compiled(name + INT12, scorer(hidden=39)), *batch([50, 20], [9, 4], hidden=39)))
+    for other in found[1:]:
+        np.testing.assert_array_equal(other, found[0])
 
 
 def test_padding_may_hold_anything(isa: str) -> None:

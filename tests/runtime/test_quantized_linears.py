@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -131,15 +132,45 @@ def test_what_is_added_is_normalised(isa: str, batch: int, length: int, residual
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=2e-5)
 
 
-def test_instruction_sets_agree_on_a_feed_forward_part() -> None:
-    rows, found = random_rows(1, 60, 64), []
+def on_each_path(rows: Array, widths: Sequence[int]) -> list[Array]:
+    found = []
     for isa in ops.available_isas():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DYNAMIC_TINYBERT_ISA", isa)
-            found.append(compiled(64, [256, 64], normalizes=True)([rows])[0])
-    for other in found[1:]:
-        assert np.abs(other - found[0]).mean() < 2e-4
-        np.testing.assert_allclose(other, found[0], rtol=0, atol=0.02)
+            found.append(compiled(rows.shape[2], widths, normalizes=True)([rows])[0])
+    return found
+
+
+def test_instruction_sets_agree_on_a_feed_forward_part() -> None:
+    rows = random_rows(1, 60, 64)
+    first, *others = on_each_path(rows, [256, 64])
+    for isa, other in zip(ops.available_isas()[1:], others, strict=True):
+        if isa == "scalar":  # whose GELU is no polynomial
+            assert np.abs(other - first).mean() < 2e-4
+            np.testing.assert_allclose(other, first, rtol=0, atol=0.02)
+        else:
+            np.testing.assert_array_equal(other, first)
+
+
+@pytest.mark.parametrize("kind", ["largest", "smallest", "both", "any"])
+@pytest.mark.parametrize(("length", "depth", "width"), [(1, 4, 1), (13, 68, 100), (7, 1536, 72)])
+def test_sums_that_would_saturate_16_bits_are_exact(isa: str, kind: str, length: int, depth: int, width: int) -> None:
+    generator = np.random.default_rng(depth)
+    weights = {
+        "largest": np.full((width, depth), 127),
+        "smallest": np.full((width, depth), -128),
+        "both": np.where(generator.random((width, depth)) < 0.5, 127, -128),
+        "any": generator.integers(-128, 128, (width, depth)),
+    }
+    levels = np.full((1, length, depth), 255, np.uint8)
+    levels[0, 1::2] = generator.integers(0, 256, levels[0, 1::2].shape)
+    ones, zeros = np.ones(width, np.float32), np.zeros(width, np.float32)
+    packed = pack([EightBitProduct(weights[kind].astype(np.int8), ones, zeros, None, 0.0)])
+    rows = opset15.parameter([-1, -1, depth], np.uint8)
+    node = ops.quantized_linears(rows.output(0), packed, widths=[width], zero_points=[0.0])
+    found = ops.core().compile_model(ov.Model([node.output(0)], [rows]), "CPU")([levels])[0]
+    sums = levels.astype(np.int64) @ weights[kind].T
+    np.testing.assert_array_equal(found, sums.astype(np.float32))
 
 
 def test_same_bits_for_any_number_of_threads(isa: str) -> None:
@@ -173,6 +204,24 @@ def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     loaded = ops.core().compile_model(ops.core().read_model(tmp_path / "model.xml"), "CPU")
     rows = random_rows(1, 30, 64)
     np.testing.assert_array_equal(compiled(64, [128, 64], normalizes=True)([rows])[0], loaded([rows])[0])
+
+
+def test_equal_products_share_their_memory(isa: str) -> None:
+    first, second = (graph(64, [128, 64], normalizes=True) for _ in range(2))
+    constants = [
+        node.input_value(1).get_node().data
+        for model in (first, second)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "QuantizedLinears"
+    ]
+    assert np.shares_memory(*constants)
+    assert constants[0].ctypes.data % 64 == 0
+    rows = random_rows(1, 30, 64)
+    expected = ops.core().compile_model(first, "CPU")([rows])[0]
+    other = ops.core().compile_model(second, "CPU")
+    del first, second, constants
+    gc.collect()
+    np.testing.assert_array_equal(other([rows])[0], expected)
 
 
 RIGHT: dict[str, Any] = {"widths": [8, 8], "zero_points": [128.0, 0.0], "epsilon": EPSILON}

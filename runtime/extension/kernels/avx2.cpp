@@ -1,0 +1,57 @@
+// AVX2 with FMA, on CPUs without VNNI.
+
+#include "kernels/integers.hpp"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+
+#include "kernels/vectors_256.inl"
+
+namespace dynamic_tinybert {
+namespace {
+
+/// Adds to each sum four products of an unsigned number of 8 bits and a signed one. Two of them are added in 16 bits.
+inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
+    const Ints pairs = _mm256_maddubs_epi16(unsigned_ones, signed_ones);
+    sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+/// Adds to each sum two products of signed numbers of 16 bits. As assembly, because GCC 12 else multiplies all of a strip
+/// first, and spills.
+inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
+    Ints products;
+    __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(products) : "x"(a), "x"(b));
+}
+
+constexpr bool splits_weights = true;
+constexpr size_t rows_of_8_bits = 4, vectors_of_8_bits = 2;  // of sums that stay in registers
+
+}  // namespace
+}  // namespace dynamic_tinybert
+
+#include "kernels/integers.inl"
+
+#pragma GCC pop_options
+
+namespace dynamic_tinybert {
+namespace {
+
+bool runs_here() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+}
+
+}  // namespace
+
+const Kernels kernels_avx2{.isa = "avx2",
+                           .runs_here = runs_here,
+                           .worth_fusing = true,
+                           .attention_f32 = &attention_f32_avx2,
+                           .attention_int16 = &attention_int16,
+                           .scorer_f32 = &scorer_f32_avx2,
+                           .scorer_int12 = &scorer_int12,
+                           .linear_int8 = &linear_int8,
+                           .add_and_normalize = add_and_normalize_avx2,
+                           .compute_logits = compute_logits_avx2,
+                           .add_word = add_word_avx2};
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,56 @@
+// AVX-512 on CPUs without VNNI.
+
+#include "kernels/integers.hpp"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")
+
+#include "kernels/vectors_512.inl"
+
+namespace dynamic_tinybert {
+namespace {
+
+/// Adds to each sum four products of an unsigned number of 8 bits and a signed one. Two of them are added in 16 bits.
+inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
+    const Ints pairs = _mm512_maddubs_epi16(unsigned_ones, signed_ones);
+    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
+}
+
+/// Adds to each sum two products of signed numbers of 16 bits.
+inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
+    sums = _mm512_add_epi32(sums, _mm512_madd_epi16(a, b));
+}
+
+constexpr bool splits_weights = true;
+constexpr size_t rows_of_8_bits = 4, vectors_of_8_bits = 4;  // of sums that stay in registers
+
+}  // namespace
+}  // namespace dynamic_tinybert
+
+#include "kernels/integers.inl"
+
+#pragma GCC pop_options
+
+namespace dynamic_tinybert {
+namespace {
+
+bool runs_here() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+}  // namespace
+
+const Kernels kernels_avx512{.isa = "avx512",
+                             .runs_here = runs_here,
+                             .worth_fusing = true,
+                             .attention_f32 = &attention_f32_avx2,
+                             .attention_int16 = &attention_int16,
+                             .scorer_f32 = &scorer_f32_avx2,
+                             .scorer_int12 = &scorer_int12,
+                             .linear_int8 = &linear_int8,
+                             .add_and_normalize = add_and_normalize_avx2,
+                             .compute_logits = compute_logits_avx2,
+                             .add_word = add_word_avx2};
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,58 @@
+// AVX-512 with VNNI.
+
+#include "kernels/integers.hpp"
+
+#pragma GCC push_options
+#pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
+
+#include "kernels/vectors_512.inl"
+
+namespace dynamic_tinybert {
+namespace {
+
+// As assembly, because GCC 12 copies each sum between registers, or to the stack, around the intrinsics.
+
+/// Adds to each sum four products of an unsigned number of 8 bits and a signed one.
+inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_ones), "v"(signed_ones));
+}
+
+/// Adds to each sum two products of signed numbers of 16 bits.
+inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
+    __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
+}
+
+constexpr bool splits_weights = false;
+constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 4;  // of sums that stay in registers
+
+}  // namespace
+}  // namespace dynamic_tinybert
+
+#include "kernels/integers.inl"
+
+#pragma GCC pop_options
+
+namespace dynamic_tinybert {
+namespace {
+
+bool runs_here() {
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("avx512f") &&
+           __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
+           __builtin_cpu_supports("avx512vnni");
+}
+
+}  // namespace
+
+const Kernels kernels_avx512_vnni{.isa = "avx512_vnni",
+                                  .runs_here = runs_here,
+                                  .worth_fusing = true,
+                                  .attention_f32 = &attention_f32_avx2,
+                                  .attention_int16 = &attention_int16,
+                                  .scorer_f32 = &scorer_f32_avx2,
+                                  .scorer_int12 = &scorer_int12,
+                                  .linear_int8 = &linear_int8,
+                                  .add_and_normalize = add_and_normalize_avx2,
+                                  .compute_logits = compute_logits_avx2,
+                                  .add_word = add_word_avx2};
+
+}  // namespace dynamic_tinybert

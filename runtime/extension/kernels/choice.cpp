@@ -1,0 +1,31 @@
+// Which instruction sets this CPU has. Adding one takes a line here, one in kernels.hpp and one in CMakeLists.txt.
+
+#include "kernels/kernels.hpp"
+
+namespace dynamic_tinybert {
+namespace {
+
+const Kernels* const fastest_first[] = {&kernels_avx512_vnni, &kernels_avx_vnni, &kernels_avx512, &kernels_avx2,
+                                        &kernels_scalar};
+
+}  // namespace
+
+const std::vector<const Kernels*>& runnable_kernels() {
+    static const std::vector<const Kernels*> runnable = [] {
+        std::vector<const Kernels*> found;
+        for (const Kernels* kernels : fastest_first)
+            if (kernels->runs_here())
+                found.push_back(kernels);
+        return found;
+    }();
+    return runnable;
+}
+
+const Kernels* runnable_kernels(const std::string& isa) {
+    for (const Kernels* kernels : runnable_kernels())
+        if (isa == kernels->isa)
+            return kernels;
+    return nullptr;
+}
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,199 @@
+#include "ops/attention_with_significance.hpp"
+
+#include <tbb/parallel_for.h>
+#include <tbb/task_arena.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "kernels/aligned.hpp"
+#include "ops/dimensions.hpp"
+#include "ops/isa.hpp"
+
+namespace dynamic_tinybert {
+namespace {
+
+/// Memory of one call, kept by its thread for the next one.
+struct Scratch {
+    std::vector<int32_t> tokens;     // [B, L]: positions of the real tokens, then unused slots
+    std::vector<size_t> num_tokens;  // [B]
+    Aligned<float> packed;                   // [B, heads, packed_size]
+    Aligned<float> column_sums;              // [B, heads, blocks, L + column_padding]
+};
+
+/// Finds the real tokens and fills the context rows of the others with `nothing`.
+template <typename T>
+size_t split_padding(const float* mask, size_t length, size_t width, int32_t* tokens, T* context, T nothing) {
+    size_t count = 0;
+    for (size_t i = 0; i < length; ++i) {
+        if (mask[i] == 0.0f)
+            tokens[count++] = static_cast<int32_t>(i);
+        else
+            std::fill_n(context + i * width, width, nothing);
+    }
+    return count;
+}
+
+/// Width of query, key and value side by side, as it must be for so many heads.
+void check_width(int64_t width, int64_t heads) {
+    check_size("AttentionWithSignificance", "the width of query, key and value", width, 3 * largest_size);
+    OPENVINO_ASSERT(width > 0 && width % 3 == 0 && width / 3 % heads == 0, "AttentionWithSignificance: width ", width,
+                    " is not 3 times a multiple of ", heads, " heads");
+}
+
+}  // namespace
+
+bool AttentionWithSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
+    visitor.on_attribute("heads", m_heads);
+    visitor.on_attribute("significance", m_significance);
+    visitor.on_attribute("int16", m_int16);
+    visitor.on_attribute("units", m_units);
+    visitor.on_attribute("zero_point", m_zero_point);
+    return true;
+}
+
+std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(
+    const ov::OutputVector& inputs) const {
+    auto copy = std::make_shared<AttentionWithSignificance>();
+    copy->m_heads = m_heads;
+    copy->m_significance = m_significance;
+    copy->m_int16 = m_int16;
+    copy->m_units = m_units;
+    copy->m_zero_point = m_zero_point;
+    copy->m_kernels = m_kernels;
+    copy->set_arguments(inputs);
+    copy->constructor_validate_and_infer_types();
+    return copy;
+}
+
+void AttentionWithSignificance::validate_and_infer_types() {
+    OPENVINO_ASSERT(get_input_size() == 2, "AttentionWithSignificance: ", get_input_size(),
+                    " inputs; give query, key and value side by side, and the mask");
+    OPENVINO_ASSERT(m_heads >= 1, "AttentionWithSignificance: heads ", m_heads, " must be at least 1");
+    check_size("AttentionWithSignificance", "heads", m_heads, largest_size);
+    OPENVINO_ASSERT(m_units >= 0.0f && m_zero_point >= 0.0f && m_zero_point <= 255.0f,
+                    "AttentionWithSignificance: the context cannot be quantised in ", m_units,
+                    " units to 1 with zero point ", m_zero_point, "; give at least 0, and 0 ... 255");
+    for (size_t input = 0; input < 2; ++input)
+        OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32,
+                        "AttentionWithSignificance: input ", input, " is of type ",
+                        get_input_element_type(input), "; convert it to f32");
+    ov::PartialShape shape = ov::PartialShape::dynamic(3);
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(shape, get_input_partial_shape(0)),
+                    "AttentionWithSignificance: query, key and value have shape ", get_input_partial_shape(0),
+                    " where [B, L, 3 D] is needed");
+    ov::PartialShape mask{shape[0], shape[1]};
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(1)),
+                    "AttentionWithSignificance: the mask has shape ", get_input_partial_shape(1), " where ",
+                    mask, " is needed");
+    if (shape[2].is_static())
+        check_width(shape[2].get_length(), m_heads);
+    if (!m_kernels) {
+        const Kernels& kernels = choose_kernels();
+        m_kernels = m_int16 ? kernels.attention_int16 : kernels.attention_f32;
+    }
+    set_output_size(m_significance ? 2 : 1);
+    const ov::Dimension width =
+        shape[2].is_dynamic() ? ov::Dimension::dynamic() : ov::Dimension(shape[2].get_length() / 3);
+    set_output_type(0, m_units > 0.0f ? ov::element::u8 : ov::element::f32, {mask[0], mask[1], width});
+    if (m_significance)
+        set_output_type(1, ov::element::f32, mask);
+}
+
+bool AttentionWithSignificance::has_evaluate() const {
+    return true;
+}
+
+bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[0].get_shape();
+    const size_t batch = shape[0], length = shape[1], width = shape[2] / 3;
+    check_width(shape[2], m_heads);
+    check_size("AttentionWithSignificance", "the length", length, longest);
+    check_shape("AttentionWithSignificance", "the mask", inputs[1], {batch, length});
+    const size_t heads = m_heads, dim = width / heads;
+    const float *projections = inputs[0].data<const float>(), *mask = inputs[1].data<const float>();
+    outputs[0].set_shape({batch, length, width});
+    float* context = m_units > 0.0f ? nullptr : outputs[0].data<float>();
+    uint8_t* quantized = m_units > 0.0f ? outputs[0].data<uint8_t>() : nullptr;
+    float* significance = nullptr;
+    if (m_significance) {
+        outputs[1].set_shape({batch, length});
+        significance = outputs[1].data<float>();
+        std::fill_n(significance, batch * length, 0.0f);
+    }
+
+    const size_t max_blocks = (length + query_block - 1) / query_block;
+    const size_t packed_size = m_kernels->packed_size(length, dim);
+    const size_t sums_size = m_significance ? length + column_padding : 0;
+    thread_local Scratch thread_scratch;
+    Scratch& scratch = thread_scratch;  // by this name the threads below share it
+    scratch.tokens.resize(batch * length);
+    scratch.num_tokens.resize(batch);
+    scratch.packed.resize(batch * heads * packed_size);
+    scratch.column_sums.resize(batch * heads * max_blocks * sums_size);
+    for (size_t b = 0; b < batch; ++b) {
+        const float* real = mask + b * length;
+        int32_t* tokens = scratch.tokens.data() + b * length;
+        const size_t from = b * length * width;
+        scratch.num_tokens[b] =
+            quantized ? split_padding(real, length, width, tokens, quantized + from, quantize(m_zero_point))
+                      : split_padding(real, length, width, tokens, context + from, 0.0f);
+    }
+
+    const auto head_of = [&](size_t b, size_t h) {
+        const float* query = projections + 3 * b * length * width + h * dim;
+        const size_t to = b * length * width + h * dim;
+        Head head{};
+        head.query = query;
+        head.key = query + width;
+        head.value = query + 2 * width;
+        head.stride = 3 * width;
+        head.context = context ? context + to : nullptr;
+        head.quantized = quantized ? quantized + to : nullptr;
+        head.context_stride = width;
+        head.units = m_units;
+        head.zero_point = m_zero_point;
+        head.dim = dim;
+        head.tokens = scratch.tokens.data() + b * length;
+        head.num_tokens = scratch.num_tokens[b];
+        return head;
+    };
+    const auto packed_of = [&](size_t head) { return scratch.packed.data() + head * packed_size; };
+    const auto sums_of = [&](size_t head, size_t block) {
+        return scratch.column_sums.data() + (head * max_blocks + block) * sums_size;
+    };
+
+    const auto pack = [&](size_t head) {
+        m_kernels->pack(head_of(head / heads, head % heads), packed_of(head));
+    };
+
+    const auto attend = [&](size_t item) {
+        const size_t head = item / max_blocks, block = item % max_blocks;
+        const Head view = head_of(head / heads, head % heads);
+        const size_t first = block * query_block, last = std::min(first + query_block, view.num_tokens);
+        if (first < last)
+            m_kernels->attend(view, packed_of(head), first, last,
+                              significance ? sums_of(head, block) : nullptr);
+    };
+
+    // Always in the order of heads and blocks, so that the number of threads cannot change the result.
+    const auto add_columns = [&](size_t b) {
+        const size_t num_tokens = scratch.num_tokens[b];
+        const int32_t* tokens = scratch.tokens.data() + b * length;
+        for (size_t h = 0; h < heads; ++h)
+            for (size_t block = 0; block * query_block < num_tokens; ++block)
+                for (size_t i = 0; i < num_tokens; ++i)
+                    significance[b * length + tokens[i]] += sums_of(b * heads + h, block)[i];
+    };
+
+    // A thread that waits in here must not pick up another request, which would use the same scratch.
+    tbb::this_task_arena::isolate([&] {
+        tbb::parallel_for(size_t{0}, batch * heads, pack);
+        tbb::parallel_for(size_t{0}, batch * heads * max_blocks, attend);
+        if (significance)
+            tbb::parallel_for(size_t{0}, batch, add_columns);
+    });
+    return true;
+}
+
+}  // namespace dynamic_tinybert

@@ -1,0 +1,35 @@
+#pragma once
+
+#include <openvino/op/op.hpp>
+
+#include "kernels/logits_kernels.hpp"
+
+namespace dynamic_tinybert {
+
+/// Drop-and-restore: start and end logits of all tokens, each from the last layer that had it.
+///
+/// Inputs:
+/// - head: f32 [2, H + 1], for each logit its weights and, last, its bias.
+/// - state: f32 [B, L, H] of the original input's tokens.
+/// - for each layer that had fewer tokens, in order:
+///   - state: f32 [B, n, H].
+///   - origins: i32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
+///
+/// Output: f32 [B, L, 2].
+class RestoreLogits : public ov::op::Op {
+public:
+    OPENVINO_OP("RestoreLogits", "dynamic_tinybert");
+
+    RestoreLogits() = default;
+
+    void validate_and_infer_types() override;
+    std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;
+    bool visit_attributes(ov::AttributeVisitor& visitor) override;
+    bool has_evaluate() const override;
+    bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
+
+private:
+    ComputeLogits m_compute = nullptr;  // chosen once; copies of the op keep it
+};
+
+}  // namespace dynamic_tinybert
