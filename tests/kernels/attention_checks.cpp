@@ -1,11 +1,12 @@
-// Attention. Paths that work in integers are compared with the scalar one on numbers that already are whole multiples of
-// the units that those paths take: so what is left of the difference is the rounding of the probabilities.
+// Attention. In integers the scalar kernels are compared with those in floats, on numbers that already are whole multiples
+// of the units that they take: so what is left of the difference is the rounding of the probabilities.
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
 #include "checks.hpp"
+#include "kernels/scalar.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -113,41 +114,57 @@ float error_of_rounding(size_t count, float size, bool at_worst) {
     return share / most_of_values * size;
 }
 
-/// Context and sums against the scalar path's, values being of that size.
-void compare(const AttentionKernels& kernels, bool in_integers, Problem& problem, float size, bool at_worst,
-             Checks& checks) {
+struct Path {
+    const AttentionKernels& kernels;
+    const AttentionKernels* alike;
+    bool in_integers;
+
+    const char* name() const { return in_integers ? "attention in integers" : "attention"; }
+};
+
+/// Context and sums, values being of that size.
+void compare(const Path& path, Problem& problem, float size, bool at_worst, Checks& checks) {
     Result got(problem), expected(problem);
-    attend(kernels, problem, got);
-    if (in_integers)
+    attend(path.kernels, problem, got);
+    if (path.alike) {
+        Result same(problem);
+        attend(*path.alike, problem, same);
+        checks.equal(got.context, same.context);
+        checks.equal(got.column_sums, same.column_sums);
+        checks.equal(got.quantized, same.quantized);
+    }
+    const bool scalar = &path.kernels == &attention_int16_scalar;
+    if (scalar)
         problem.round_as_integers_do();
-    attend(attention_scalar, problem, expected);
-    checks.close(got.context, expected.context, 1e-5f + (in_integers ? error_of_rounding(problem.num_tokens, size, at_worst) : 0.0f));
+    attend(path.in_integers && !scalar ? attention_int16_scalar : attention_f32_scalar, problem, expected);
+    checks.close(got.context, expected.context,
+                 1e-5f + (path.in_integers ? error_of_rounding(problem.num_tokens, size, at_worst) : 0.0f));
     checks.close(got.column_sums, expected.column_sums, 2e-6f, 2e-5f);
     checks.rounded_alike(got.quantized, expected.quantized, 0.03);
 }
 
-void check_random(const AttentionKernels& kernels, bool in_integers, size_t num_tokens, size_t dim, Checks& checks) {
+void check_random(const Path& path, size_t num_tokens, size_t dim, Checks& checks) {
     Random random(static_cast<uint32_t>(num_tokens * 1009 + dim));
     const bool padding = num_tokens % 2;
     Problem problem(num_tokens, dim, padding, random);
-    checks.begin("attention%s of %zu tokens, dim %zu%s", in_integers ? " in integers" : "", num_tokens, dim,
+    checks.begin("%s of %zu tokens, dim %zu%s", path.name(), num_tokens, dim,
                  padding ? ", with padding" : "");
-    compare(kernels, in_integers, problem, 1.0f, false, checks);
+    compare(path, problem, 1.0f, false, checks);
 }
 
 /// The largest integers that there are, of either sign: sums that are nearly too large for 32 bits, or for pairs of 16.
-void check_extremes(const AttentionKernels& kernels, bool in_integers, size_t dim, bool one_sign, Checks& checks) {
+void check_extremes(const Path& path, size_t dim, bool one_sign, Checks& checks) {
     Random random(static_cast<uint32_t>(dim));
     Problem problem(34, dim, false, random);
     for (float& x : problem.projections)
         x = one_sign || random.whole(0, 1) ? 0.27f : -0.27f;
-    checks.begin("attention%s of extremes %s, dim %zu", in_integers ? " in integers" : "",
+    checks.begin("%s of extremes %s, dim %zu", path.name(),
                  one_sign ? "of one sign" : "of both signs", dim);
-    compare(kernels, in_integers, problem, 0.27f, true, checks);
+    compare(path, problem, 0.27f, true, checks);
 }
 
 /// Scores so far apart that each token sees one other; and a token that is all zeros.
-void check_one_hot(const AttentionKernels& kernels, bool in_integers, Checks& checks) {
+void check_one_hot(const Path& path, Checks& checks) {
     Random random(3);
     Problem problem(19, 20, true, random);
     for (size_t i = 0; i < problem.num_tokens; ++i)
@@ -156,41 +173,42 @@ void check_one_hot(const AttentionKernels& kernels, bool in_integers, Checks& ch
                 problem.row(i, which, 0)[k] = k == i ? 60.0f : 0.0f;
     std::fill_n(problem.row(4, 0, 1), problem.dim, 0.0f);
     std::fill_n(problem.row(5, 1, 1), problem.dim, 0.0f);
-    checks.begin("attention%s to one token alone", in_integers ? " in integers" : "");
-    compare(kernels, in_integers, problem, 1.0f, false, checks);
+    checks.begin("%s to one token alone", path.name());
+    compare(path, problem, 1.0f, false, checks);
 }
 
 /// NaN in a query spoils its own row, NaN in a key all of its head, NaN in a value its column: never hidden.
-void check_nan(const AttentionKernels& kernels, size_t which, Checks& checks) {
+void check_nan(const Path& path, size_t which, Checks& checks) {
     Random random(4);
     Problem problem(21, 24, false, random);
     problem.row(7, which, 0)[3] = std::numeric_limits<float>::quiet_NaN();
     Result got(problem);
-    attend(kernels, problem, got);
+    attend(path.kernels, problem, got);
     Guarded<float> is_nan(got.context.size()), expected(got.context.size());
     for (size_t k = 0; k < is_nan.size(); ++k)
         is_nan[k] = std::isnan(got.context[k]);
     for (size_t i = 0; i < problem.num_tokens; ++i)
         for (size_t k = 0; k < problem.dim; ++k)
             expected[i * problem.width + k] = which == 0 ? i == 7 : which == 1 || k == 3;
-    checks.begin("attention with NaN in %s", which == 0 ? "a query" : which == 1 ? "a key" : "a value");
+    checks.begin("%s with NaN in %s", path.name(), which == 0 ? "a query" : which == 1 ? "a key" : "a value");
     checks.equal(is_nan, expected);
 }
 
 }  // namespace
 
-void check_attention(const AttentionKernels& kernels, bool in_integers, Checks& checks) {
+void check_attention(const AttentionKernels& kernels, const AttentionKernels* alike, bool in_integers, Checks& checks) {
+    const Path path{kernels, alike, in_integers};
     size_t turn = 0;
     for (size_t num_tokens : token_counts)
         for (int k = 0; k < 3; ++k)
-            check_random(kernels, in_integers, num_tokens, dims[turn++ % std::size(dims)], checks);
-    check_random(kernels, in_integers, 171, 32, checks);
+            check_random(path, num_tokens, dims[turn++ % std::size(dims)], checks);
+    check_random(path, 171, 32, checks);
     for (size_t dim : {16, 33, 512})
         for (bool one_sign : {false, true})
-            check_extremes(kernels, in_integers, dim, one_sign, checks);
-    check_one_hot(kernels, in_integers, checks);
+            check_extremes(path, dim, one_sign, checks);
+    check_one_hot(path, checks);
     for (size_t which : {0, 1, 2})
-        check_nan(kernels, which, checks);
+        check_nan(path, which, checks);
 }
 
 }  // namespace dynamic_tinybert

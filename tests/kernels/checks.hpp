@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "guarded.hpp"
-#include "isa.hpp"
+#include "kernels/kernels.hpp"
 
 namespace dynamic_tinybert {
 
@@ -64,10 +64,15 @@ private:
 /// What is being compared, for whoever has to say where the program broke off.
 const char* current_check();
 
-// Each compares a path's kernels with the scalar ones; the scalar ones with their definition.
-void check_linear(const LinearKernels& kernels, bool scalar, Checks& checks);
-void check_attention(const AttentionKernels& kernels, bool in_integers, Checks& checks);
-void check_scorer(const ScorerKernels& kernels, bool in_integers, Checks& checks);
+// Each compares kernels with the scalar ones, and the scalar ones with their definition. Floats of the others may differ
+// from the scalar ones in their last bits, but not from those of kernels that are given as `alike`.
+void check_linear(const LinearKernels& kernels, const LinearKernels* alike, Checks& checks);
+void check_attention(const AttentionKernels& kernels, const AttentionKernels* alike, bool in_integers, Checks& checks);
+void check_scorer(const ScorerKernels& kernels, const ScorerKernels* alike, bool in_integers, Checks& checks);
 void check_rows(const Kernels& kernels, Checks& checks);
+
+/// Products by tiles in plain code: the kernel of AMX without its instructions.
+extern const LinearKernels linear_int8_plain_tiles_256, linear_int8_plain_tiles_512;
+void check_plain_tiles(const LinearKernels& kernels, Checks& checks);
 
 }  // namespace dynamic_tinybert

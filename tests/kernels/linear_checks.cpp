@@ -5,6 +5,8 @@
 #include <limits>
 
 #include "checks.hpp"
+#include "kernels/scalar.hpp"
+#include "plain_tiles.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -44,32 +46,27 @@ int draw_level(Draw draw, Random& random) {
 struct Problem {
     size_t rows, depth, width;
     Guarded<uint8_t> levels;
-    Guarded<int8_t> weights;  // packed as in `Linear`
+    std::vector<int8_t> weights;  // [width, depth]
     Guarded<float> scale, bias, per_unit;
     float zero_point = 0.0f;
 
     Problem(size_t rows_, size_t depth_, size_t width_, Draw draw, Random& random)
         : rows(rows_), depth(depth_), width(width_), levels(rows * depth),
-          weights(panels() * panel_columns * depth), scale(width, 1.0f), bias(width, 0.0f), per_unit(width, 0.0f) {
+          weights(width * depth), scale(width, 1.0f), bias(width, 0.0f), per_unit(width, 0.0f) {
         for (size_t k = 0; k < levels.size(); ++k)
             levels[k] = static_cast<uint8_t>(draw_level(draw, random));
         for (size_t column = 0; column < width; ++column)
             for (size_t k = 0; k < depth; ++k)
-                weights[place(column, k)] = static_cast<int8_t>(draw_weight(draw, k, random));
-    }
-
-    size_t panels() const { return (width + panel_columns - 1) / panel_columns; }
-
-    size_t place(size_t column, size_t k) const {
-        const size_t panel = column / panel_columns * panel_columns * depth;
-        return panel + (k / depth_step * panel_columns + column % panel_columns) * depth_step + k % depth_step;
+                weights[column * depth + k] = static_cast<int8_t>(draw_weight(draw, k, random));
     }
 
     /// Panels backwards, so that a panel that also writes into the next one's columns spoils them.
     void multiply(const LinearKernels& kernels, Guarded<float>* result, Guarded<uint8_t>* quantized) const {
-        const Linear linear{weights.data(), scale.data(), bias.data(), quantized ? per_unit.data() : nullptr,
+        Guarded<int8_t> packed(kernels.packed_size(weights.data(), width, depth));
+        kernels.pack(weights.data(), width, depth, packed.data());
+        const Linear linear{packed.data(), scale.data(), bias.data(), quantized ? per_unit.data() : nullptr,
                             zero_point, depth, width};
-        for (size_t panel = panels(); panel-- > 0;)
+        for (size_t panel = panels_of(width); panel-- > 0;)
             kernels.multiply_panel(linear, levels.data(), rows, panel, result ? result->data() : nullptr,
                                    quantized ? quantized->data() : nullptr);
     }
@@ -80,14 +77,14 @@ struct Problem {
             for (size_t column = 0; column < width; ++column) {
                 int64_t sum = 0;
                 for (size_t k = 0; k < depth; ++k)
-                    sum += int64_t{levels[row * depth + k]} * weights[place(column, k)];
+                    sum += int64_t{levels[row * depth + k]} * weights[column * depth + k];
                 result[row * width + column] = static_cast<float>(sum);
             }
     }
 };
 
 /// Scale 1 and bias 0 show the sums themselves: up to depth 516 all of them are exact in a float.
-void check_sums(const LinearKernels& kernels, bool scalar, size_t rows, size_t depth, size_t width, Draw draw,
+void check_sums(const LinearKernels& kernels, size_t rows, size_t depth, size_t width, Draw draw,
                 Checks& checks) {
     Random random(static_cast<uint32_t>(rows * 1000003 + depth * 1009 + width));
     const Problem problem(rows, depth, width, draw, random);
@@ -95,14 +92,14 @@ void check_sums(const LinearKernels& kernels, bool scalar, size_t rows, size_t d
     checks.begin("sums of %zu rows, depth %zu, %zu columns, %s", rows, depth, width,
                  draw_names[static_cast<size_t>(draw)]);
     problem.multiply(kernels, &got, nullptr);
-    if (scalar)
+    if (&kernels == &linear_int8_scalar)
         problem.define(expected);
     else
-        problem.multiply(linear_scalar, &expected, nullptr);
+        problem.multiply(linear_int8_scalar, &expected, nullptr);
     checks.equal(got, expected);
 }
 
-void check_results(const LinearKernels& kernels, size_t rows, size_t depth, size_t width, Checks& checks) {
+void check_results(const LinearKernels& kernels, const LinearKernels* alike, size_t rows, size_t depth, size_t width, Checks& checks) {
     Random random(static_cast<uint32_t>(rows * 7919 + depth * 31 + width));
     Problem problem(rows, depth, width, Draw::any, random);
     const float unit = 0.02f / std::sqrt(static_cast<float>(depth));
@@ -115,20 +112,28 @@ void check_results(const LinearKernels& kernels, size_t rows, size_t depth, size
     Guarded<float> got(rows * width), expected(rows * width);
     checks.begin("results of %zu rows, depth %zu, %zu columns", rows, depth, width);
     problem.multiply(kernels, &got, nullptr);
-    problem.multiply(linear_scalar, &expected, nullptr);
+    problem.multiply(linear_int8_scalar, &expected, nullptr);
     checks.close(got, expected, 1e-5f, 1e-6f);
+    if (alike) {
+        problem.multiply(*alike, &expected, nullptr);
+        checks.equal(got, expected);
+    }
 
     problem.bias[width / 2] = std::numeric_limits<float>::quiet_NaN();
     problem.bias[0] = width > 2 ? 1e9f : problem.bias[0];
     Guarded<uint8_t> levels(rows * width), expected_levels(rows * width);
     checks.begin("quantised GELU of %zu rows, depth %zu, %zu columns", rows, depth, width);
     problem.multiply(kernels, nullptr, &levels);
-    problem.multiply(linear_scalar, nullptr, &expected_levels);
+    problem.multiply(linear_int8_scalar, nullptr, &expected_levels);
     checks.rounded_alike(levels, expected_levels, 0.01);
+    if (alike) {
+        problem.multiply(*alike, nullptr, &expected_levels);
+        checks.equal(levels, expected_levels);
+    }
 }
 
 /// GELU alone, through a sum of 0: wrong by less than 1e-4, in units of 1/600.
-void check_gelu(const LinearKernels& kernels, Checks& checks) {
+void check_gelu(const LinearKernels& kernels, const LinearKernels* alike, Checks& checks) {
     constexpr size_t width = 1000;
     Random random(5);
     Problem problem(1, 4, width, Draw::largest, random);
@@ -142,11 +147,15 @@ void check_gelu(const LinearKernels& kernels, Checks& checks) {
     Guarded<uint8_t> got(width), expected(width);
     checks.begin("GELU from -12 to 12");
     problem.multiply(kernels, nullptr, &got);
-    problem.multiply(linear_scalar, nullptr, &expected);
+    problem.multiply(linear_int8_scalar, nullptr, &expected);
     checks.rounded_alike(got, expected, 0.06);
+    if (alike) {
+        problem.multiply(*alike, nullptr, &expected);
+        checks.equal(got, expected);
+    }
 }
 
-void check_quantizing(const LinearKernels& kernels, bool scalar, size_t rows, size_t depth, Checks& checks) {
+void check_quantizing(const LinearKernels& kernels, const LinearKernels* alike, size_t rows, size_t depth, Checks& checks) {
     Random random(static_cast<uint32_t>(rows * 17 + depth));
     constexpr float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     constexpr float special[] = {nan, infinity, -infinity, 1e30f, -1e30f, 0.0f, -0.0f, 1e-40f};
@@ -159,44 +168,58 @@ void check_quantizing(const LinearKernels& kernels, bool scalar, size_t rows, si
         per_unit[k] = random.whole(0, 1) ? 0.5f : 1.0f;
     checks.begin("quantised halves and extremes, %zu rows, depth %zu", rows, depth);
     kernels.quantize_rows(from.data(), per_unit.data(), 3.0f, rows, depth, got.data());
-    if (scalar)
+    if (&kernels == &linear_int8_scalar)
         for (size_t k = 0; k < from.size(); ++k) {
             const double units = static_cast<double>(from[k]) * per_unit[k % depth] + 3.0;
             expected[k] = units > 0.0 ? static_cast<uint8_t>(std::nearbyint(std::min(units, 255.0))) : 0;
         }
     else
-        linear_scalar.quantize_rows(from.data(), per_unit.data(), 3.0f, rows, depth, expected.data());
+        linear_int8_scalar.quantize_rows(from.data(), per_unit.data(), 3.0f, rows, depth, expected.data());
     checks.equal(got, expected);
 
     const Guarded<float> any = random.normals(rows * depth, 3.0f), units = random.uniforms(depth, 5.0f, 40.0f);
     checks.begin("quantised rows, %zu rows, depth %zu", rows, depth);
     kernels.quantize_rows(any.data(), units.data(), 117.0f, rows, depth, got.data());
-    linear_scalar.quantize_rows(any.data(), units.data(), 117.0f, rows, depth, expected.data());
+    linear_int8_scalar.quantize_rows(any.data(), units.data(), 117.0f, rows, depth, expected.data());
     checks.rounded_alike(got, expected, 0.005);
+    if (alike) {
+        alike->quantize_rows(any.data(), units.data(), 117.0f, rows, depth, expected.data());
+        checks.equal(got, expected);
+    }
 }
 
 }  // namespace
 
-void check_linear(const LinearKernels& kernels, bool scalar, Checks& checks) {
+void check_linear(const LinearKernels& kernels, const LinearKernels* alike, Checks& checks) {
     size_t turn = 0;
     for (size_t depth : depths) {
         for (size_t rows : row_counts)
-            check_sums(kernels, scalar, rows, depth, widths[turn++ % std::size(widths)], Draw::any, checks);
+            check_sums(kernels, rows, depth, widths[turn++ % std::size(widths)], Draw::any, checks);
         for (size_t width : widths)
-            check_sums(kernels, scalar, row_counts[turn++ % std::size(row_counts)], depth, width, Draw::extremes, checks);
+            check_sums(kernels, row_counts[turn++ % std::size(row_counts)], depth, width, Draw::extremes, checks);
         for (Draw draw : {Draw::largest, Draw::smallest, Draw::opposite_pairs, Draw::opposite_neighbours})
             for (size_t rows : {1, 6, 19, 33})
-                check_sums(kernels, scalar, rows, depth, widths[turn++ % std::size(widths)], draw, checks);
+                check_sums(kernels, rows, depth, widths[turn++ % std::size(widths)], draw, checks);
     }
-    check_sums(kernels, scalar, 17, 1536, 70, Draw::opposite_pairs, checks);
-    check_sums(kernels, scalar, 34, 1536, 70, Draw::any, checks);
+    check_sums(kernels, 17, 1536, 70, Draw::opposite_pairs, checks);
+    check_sums(kernels, 34, 1536, 70, Draw::any, checks);
     for (size_t rows : {1, 5, 16, 40})
         for (size_t width : {1, 16, 33, 64, 100})
-            check_results(kernels, rows, 68, width, checks);
-    check_gelu(kernels, checks);
+            check_results(kernels, alike, rows, 68, width, checks);
+    check_gelu(kernels, alike, checks);
     for (size_t rows : {1, 3})
         for (size_t depth : {1, 4, 7, 8, 12, 15, 16, 20, 31, 32, 36, 64, 68, 384})
-            check_quantizing(kernels, scalar, rows, depth, checks);
+            check_quantizing(kernels, alike, rows, depth, checks);
+}
+
+void check_plain_tiles(const LinearKernels& kernels, Checks& checks) {
+    const size_t before = PlainTiles::products();
+    check_linear(kernels, kernels_avx2.linear_int8, checks);
+    Guarded<uint8_t> got(2), expected(2, 1);
+    got[0] = PlainTiles::products() > before;
+    got[1] = PlainTiles::released();
+    checks.begin("tiles were used, and released");
+    checks.equal(got, expected);
 }
 
 }  // namespace dynamic_tinybert

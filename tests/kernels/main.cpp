@@ -12,7 +12,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstring>
+#include <functional>
 
 #include "checks.hpp"
 
@@ -28,50 +28,76 @@ void break_off(int signal) {
     _exit(1);
 }
 
-/// Whether all of a path's kernels are right.
-bool test(const Kernels& kernels) {
-    const auto begun = std::chrono::steady_clock::now();
-    const bool scalar = std::strcmp(kernels.isa, "scalar") == 0;
-    Checks checks(kernels.isa);
-    check_linear(kernels.linear, scalar, checks);
-    check_attention(kernels.attention, false, checks);
-    if (kernels.int16_attention)
-        check_attention(*kernels.int16_attention, true, checks);
-    check_scorer(kernels.scorer, false, checks);
-    if (kernels.int12_scorer)
-        check_scorer(*kernels.int12_scorer, true, checks);
+/// What can be tested, and on which CPUs.
+struct Path {
+    std::string name;
+    bool runs_here;
+    std::function<void(Checks&)> check;
+};
+
+void check_all(const Kernels& kernels, Checks& checks) {
+    // All vectors round alike; AVX2 is there wherever another one is.
+    const bool first = &kernels == &kernels_avx2 || &kernels == &kernels_scalar;
+    const Kernels* alike = first ? nullptr : &kernels_avx2;
+    check_linear(*kernels.linear_int8, alike ? alike->linear_int8 : nullptr, checks);
+    check_attention(*kernels.attention_f32, alike ? alike->attention_f32 : nullptr, false, checks);
+    check_attention(*kernels.attention_int16, alike ? alike->attention_int16 : nullptr, true, checks);
+    check_scorer(*kernels.scorer_f32, alike ? alike->scorer_f32 : nullptr, false, checks);
+    check_scorer(*kernels.scorer_int12, alike ? alike->scorer_int12 : nullptr, true, checks);
     check_rows(kernels, checks);
+    Guarded<uint8_t> proven(1), expected(1, 1);
+    proven[0] = computes_right(kernels);
+    checks.begin("what the path has to prove before it is used");
+    checks.equal(proven, expected);
+}
+
+std::vector<Path> all_paths() {
+    std::vector<Path> paths;
+    for (const Kernels* kernels : all_kernels())
+        paths.push_back({kernels->isa, kernels->runs_here(), [=](Checks& checks) { check_all(*kernels, checks); }});
+    paths.push_back({"plain_tiles_256", kernels_avx2.runs_here(),
+                     [](Checks& checks) { check_plain_tiles(linear_int8_plain_tiles_256, checks); }});
+    paths.push_back({"plain_tiles_512", kernels_avx512.runs_here(),
+                     [](Checks& checks) { check_plain_tiles(linear_int8_plain_tiles_512, checks); }});
+    return paths;
+}
+
+/// Whether all of a path's kernels are right.
+bool test(const Path& path) {
+    const auto begun = std::chrono::steady_clock::now();
+    Checks checks(path.name);
+    path.check(checks);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - begun;
-    std::printf("%s: %zu comparisons, %zu mismatches, %.1f s\n", kernels.isa, checks.comparisons(), checks.mismatches(),
-                took.count());
+    std::printf("%s: %zu comparisons, %zu mismatches, %.1f s\n", path.name.c_str(), checks.comparisons(),
+                checks.mismatches(), took.count());
     std::fflush(stdout);
     return checks.mismatches() == 0;
 }
 
 int run(const std::vector<std::string>& names) {
-    const std::vector<Kernels>& all = all_kernels();
+    const std::vector<Path> paths = all_paths();
     for (const std::string& name : names) {
-        const auto named = std::find_if(all.begin(), all.end(), [&](const Kernels& k) { return name == k.isa; });
-        if (named == all.end() || !named->runs_here()) {
-            std::printf("%s: %s\n", name.c_str(), named == all.end() ? "no such path" : "this CPU does not have it");
+        const auto named = std::find_if(paths.begin(), paths.end(), [&](const Path& path) { return path.name == name; });
+        if (named == paths.end() || !named->runs_here) {
+            std::printf("%s: %s\n", name.c_str(), named == paths.end() ? "no such path" : "this CPU does not have it");
             return 2;
         }
     }
     bool right = true;
-    for (const Kernels& kernels : all) {
-        if (!names.empty() && std::find(names.begin(), names.end(), kernels.isa) == names.end())
+    for (const Path& path : paths) {
+        if (!names.empty() && std::find(names.begin(), names.end(), path.name) == names.end())
             continue;
-        if (kernels.runs_here())
-            right = test(kernels) && right;
+        if (path.runs_here)
+            right = test(path) && right;
         else
-            std::printf("%s: skipped, this CPU does not have it\n", kernels.isa);
+            std::printf("%s: skipped, this CPU does not have it\n", path.name.c_str());
     }
     return right ? 0 : 1;
 }
 
 int list() {
-    for (const Kernels& kernels : all_kernels())
-        std::printf("%s%s\n", kernels.isa, kernels.runs_here() ? "" : " (not on this CPU)");
+    for (const Path& path : all_paths())
+        std::printf("%s%s\n", path.name.c_str(), path.runs_here ? "" : " (not on this CPU)");
     return 0;
 }
 

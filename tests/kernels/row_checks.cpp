@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "checks.hpp"
+#include "kernels/scalar.hpp"
 
 namespace dynamic_tinybert {
 namespace {

@@ -1,4 +1,4 @@
-// Scorers. Their projections in integers of 12 bits are compared with the scalar ones of numbers that already are whole
+// Scorers. In integers the scalar projections are compared with those in floats, of numbers that already are whole
 // multiples of the units of their row or column.
 
 #include <algorithm>
@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "checks.hpp"
+#include "kernels/scalar.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -21,13 +22,17 @@ void round_to(float most, float* numbers, size_t count, size_t stride) {
                                                  largest / static_cast<double>(most));
 }
 
-/// The largest whole number of a column: of a deep one less than 12 bits, or its sums would not fit into 32.
-float most_of_column(size_t depth) {
-    const float most = static_cast<float>(std::numeric_limits<int32_t>::max()) / most_12_bits / static_cast<float>(depth);
-    return std::min(most_12_bits, std::floor(most));
+void project(const ScorerKernels& kernels, const Guarded<float>& columns, const Guarded<float>& state, size_t rows,
+             size_t depth, size_t count, Guarded<float>& to) {
+    Guarded<float> packed(kernels.packed_size(depth, count));
+    const ScorerPanels panels{columns.data(), packed.data(), depth, count};
+    for (size_t panel = 0; panel < count; ++panel)
+        kernels.pack(panels, panel, packed.data());
+    const size_t first = count > 2, projected = count - first;
+    kernels.project(panels, first, projected, state.data(), rows, to.data(), projected * scorer_columns + 3);
 }
 
-void check_projecting(const ScorerKernels& kernels, bool in_integers, size_t rows, size_t depth, size_t count,
+void check_projecting(const ScorerKernels& kernels, const ScorerKernels* alike, bool in_integers, size_t rows, size_t depth, size_t count,
                       bool extremes, Checks& checks) {
     Random random(static_cast<uint32_t>(rows * 1009 + depth * 31 + count));
     Guarded<float> columns = random.normals(count * depth * scorer_columns), state = random.normals(rows * depth);
@@ -42,23 +47,22 @@ void check_projecting(const ScorerKernels& kernels, bool in_integers, size_t row
     checks.begin("projection%s of %zu rows, depth %zu, %zu panels%s", in_integers ? " in integers" : "", rows, depth,
                  count, extremes ? ", extremes" : "");
 
-    Guarded<float> packed(kernels.packed_size(depth, count));
-    const ScorerPanels panels{columns.data(), packed.data(), depth, count};
-    for (size_t panel = 0; panel < count; ++panel)
-        kernels.pack(panels, panel, packed.data());
-    const size_t first = count > 2, projected = count - first, stride = projected * scorer_columns + 3;
+    const size_t stride = (count - (count > 2)) * scorer_columns + 3;
     Guarded<float> got(rows * stride - 3, -1.0f), expected(rows * stride - 3, -1.0f);
-    kernels.project(panels, first, projected, state.data(), rows, got.data(), stride);
-
-    if (in_integers) {
+    project(kernels, columns, state, rows, depth, count, got);
+    if (alike) {
+        project(*alike, columns, state, rows, depth, count, expected);
+        checks.equal(got, expected);
+    }
+    const bool scalar = &kernels == &scorer_int12_scalar;
+    if (scalar) {
         for (size_t i = 0; i < rows; ++i)
             round_to(most_12_bits, state.data() + i * depth, depth, 1);
         for (size_t j = 0; j < count * scorer_columns; ++j)
             round_to(most_of_column(depth), columns.data() + j / scorer_columns * depth * scorer_columns + j % scorer_columns,
                      depth, scorer_columns);
     }
-    scorer_scalar.project({columns.data(), nullptr, depth, count}, first, projected, state.data(), rows,
-                          expected.data(), stride);
+    project(in_integers && !scalar ? scorer_int12_scalar : scorer_f32_scalar, columns, state, rows, depth, count, expected);
     checks.close(got, expected, 3e-6f * std::sqrt(static_cast<float>(depth)), 3e-6f);
 }
 
@@ -72,7 +76,7 @@ void check_features(const ScorerKernels& kernels, size_t rows, size_t width, siz
     Guarded<float> got(rows * width), expected(rows * width);
     checks.begin("features of %zu rows of %zu, %zu heads of %zu, %zu asked", rows, width, heads, head_size, num_asked);
     kernels.features(first, projected.data(), rows, width, got.data());
-    scorer_scalar.features(first, projected.data(), rows, width, expected.data());
+    scorer_f32_scalar.features(first, projected.data(), rows, width, expected.data());
     checks.close(got, expected, 5e-5f, 5e-6f);
 }
 
@@ -86,20 +90,20 @@ void check_neighbours(const ScorerKernels& kernels, size_t length, size_t width,
     Guarded<float> got(length * width, -1.0f), expected(length * width, -1.0f);
     checks.begin("neighbours %zu to %zu of %zu, width %zu, %zu seen", first, last, length, width, size);
     kernels.look_around(neighbourhood, features.data(), length, width, first, last, got.data());
-    scorer_scalar.look_around(neighbourhood, features.data(), length, width, first, last, expected.data());
+    scorer_f32_scalar.look_around(neighbourhood, features.data(), length, width, first, last, expected.data());
     checks.close(got, expected, 5e-5f, 5e-6f);
 }
 
 }  // namespace
 
-void check_scorer(const ScorerKernels& kernels, bool in_integers, Checks& checks) {
+void check_scorer(const ScorerKernels& kernels, const ScorerKernels* alike, bool in_integers, Checks& checks) {
     size_t turn = 0;
     constexpr size_t panel_counts[] = {1, 2, 3, 5};
     for (size_t depth : {1, 2, 3, 8, 15, 16, 17, 31, 32, 64, 100})
         for (size_t rows : {1, 2, 3, 4, 5, 6, 7, 13})
-            check_projecting(kernels, in_integers, rows, depth, panel_counts[turn++ % 4], rows == 4, checks);
+            check_projecting(kernels, alike, in_integers, rows, depth, panel_counts[turn++ % 4], rows == 4, checks);
     for (bool extremes : {false, true})  // in integers of less than 12 bits from 513 on
-        check_projecting(kernels, in_integers, 7, 768, 2, extremes, checks);
+        check_projecting(kernels, alike, in_integers, 7, 768, 2, extremes, checks);
     for (size_t rows : {1, 5, 6, 13})
         for (size_t width : {16, 32, 48})
             for (size_t num_asked : {0, 16, 32}) {
