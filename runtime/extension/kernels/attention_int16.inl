@@ -116,32 +116,24 @@ inline Floats exp2_of_nonpositive(Floats x) {
 float softmax(float* scores, size_t n, float scale, int16_t* probabilities) {
     const Floats unit = all(scale), none = all(-std::numeric_limits<float>::infinity());
     Floats largest = none;
-    size_t whole = n / lanes * lanes;
-    for (size_t j = 0; j < whole; j += lanes)
-        largest = larger(largest, load(scores + j));
-    if (whole < n)
-        largest = larger(largest, choose(first_lanes(n - whole), load(scores + whole), none));
+    for (size_t j = 0; j < n; j += lanes)
+        largest = larger(largest, first_of(n - j, load(scores + j), none));
     const Floats shift = mul(all(largest_of(largest)), unit);
-    const auto power = [&](size_t j) { return exp2_of_nonpositive(mul_sub(load(scores + j), unit, shift)); };
+    const Floats zero = all(0.0f);
     Floats sum[sixteen];
     for (size_t v = 0; v < sixteen; ++v)
-        sum[v] = all(0.0f);
-    size_t j = 0;
-    for (; j + 16 <= n; j += 16)
+        sum[v] = zero;
+    for (size_t j = 0; j < n; j += 16)
         for (size_t v = 0; v < sixteen; ++v) {
-            const Floats x = power(j + v * lanes);
-            store(scores + j + v * lanes, x);
-            sum[v] = add(sum[v], x);
-        }
-    if (j < n)
-        for (size_t v = 0; v < sixteen; ++v) {
-            const Floats x = where_first(left_of(n, j + v * lanes), power(j + v * lanes));
-            store(scores + j + v * lanes, x);
-            sum[v] = add(sum[v], x);
+            float* at = scores + j + v * lanes;
+            const Floats score = mul_sub(load(at), unit, shift);
+            const Floats power = first_of(left_of(n, j + v * lanes), exp2_of_nonpositive(score), zero);
+            store(at, power);
+            sum[v] = add(sum[v], power);
         }
     const float one_over_sum = 1.0f / sum_of(sum);
     const Floats per_unit = all(one_over_sum * most_16_bits);
-    for (j = 0; j < n; j += 16) {
+    for (size_t j = 0; j < n; j += 16) {
         Ints units[sixteen];
         for (size_t v = 0; v < sixteen; ++v)
             units[v] = to_nearest(mul(load(scores + j + v * lanes), per_unit));

@@ -22,7 +22,7 @@ inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
 }
 
 constexpr bool splits_weights = true;
-constexpr size_t rows_of_8_bits = 5, vectors_of_8_bits = 4;  // of sums that stay in registers
+constexpr size_t rows_of_8_bits = 4, vectors_of_8_bits = 4;  // of sums that stay in registers
 
 }  // namespace
 }  // namespace dynamic_tinybert

@@ -48,8 +48,11 @@ inline Flags no_flags() { return _mm256_setzero_ps(); }
 inline Flags either(Flags a, Flags b) { return _mm256_or_ps(a, b); }
 inline bool any(Flags flags) { return _mm256_movemask_ps(flags) != 0; }
 inline Floats where(Flags flags, Floats x) { return _mm256_and_ps(flags, x); }
-inline Floats where_first(size_t count, Floats x) { return where(first_lanes(count), x); }
 inline Floats choose(Flags flags, Floats yes, Floats no) { return _mm256_blendv_ps(no, yes, flags); }
+/// The first lanes of x, and those of others.
+inline Floats first_of(size_t count, Floats x, Floats others) {
+    return count >= lanes ? x : choose(first_lanes(count), x, others);
+}
 
 inline float largest_of(Floats x) {
     __m128 half = _mm_max_ps(_mm256_castps256_ps128(x), _mm256_extractf128_ps(x, 1));

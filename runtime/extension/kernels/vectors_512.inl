@@ -38,8 +38,11 @@ inline Flags no_flags() { return 0; }
 inline Flags either(Flags a, Flags b) { return a | b; }
 inline bool any(Flags flags) { return flags != 0; }
 inline Floats where(Flags flags, Floats x) { return _mm512_maskz_mov_ps(flags, x); }
-inline Floats where_first(size_t count, Floats x) { return where(first_lanes(count), x); }
 inline Floats choose(Flags flags, Floats yes, Floats no) { return _mm512_mask_mov_ps(no, flags, yes); }
+/// The first lanes of x, and those of others.
+inline Floats first_of(size_t count, Floats x, Floats others) {
+    return choose(first_lanes(count), x, others);
+}
 
 inline float largest_of(Floats x) { return _mm512_reduce_max_ps(x); }
 /// Of 16 numbers, in the same order for any width of vectors.
