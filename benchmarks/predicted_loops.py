@@ -2,8 +2,8 @@
 
     python benchmarks/predicted_loops.py
 
-A prediction of the core alone, with everything in the first-level cache; no measurement. Needs g++ and llvm-mca of LLVM 17
-or later (Debian: llvm-19).
+A prediction of the core alone, with everything in the first-level cache; no measurement. Needs g++, and llvm-mca of
+LLVM 17 or later (Debian: llvm-19).
 """
 
 from __future__ import annotations

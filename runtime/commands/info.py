@@ -25,6 +25,7 @@ def info(
             "name": cpu.name(),
             "kernels": ops.isa(),
             "kernels_available": ops.available_isas(),
+            **({"kernels_refused_by_system": refused} if (refused := ops.refused_isas()) else {}),
             "float_precision": cpu.best_float_precision(),
             "int8_products_saturate": cpu.int8_products_saturate(),
         },

@@ -49,8 +49,8 @@ void Checks::compare(const Guarded<T>& got, const Guarded<T>& expected, const Wr
     if (count == 0)
         return;
     ++m_mismatches;
-    std::printf("MISMATCH %s: %zu of %zu numbers, first at %zu: %.9g instead of %.9g\n", current, count,
-                expected.size(), first, static_cast<double>(got[first]), static_cast<double>(expected[first]));
+    std::printf("MISMATCH %s: %zu of %zu numbers, first at %zu: %.9g instead of %.9g%s\n", current, count,
+                expected.size(), first, static_cast<double>(got[first]), static_cast<double>(expected[first]), m_other);
 }
 
 void Checks::equal(const Guarded<float>& got, const Guarded<float>& expected) {

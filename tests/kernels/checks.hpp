@@ -44,6 +44,13 @@ public:
     /// Equal to the bit; one NaN is as good as another.
     void equal(const Guarded<float>& got, const Guarded<float>& expected);
     void equal(const Guarded<uint8_t>& got, const Guarded<uint8_t>& expected);
+    /// Equal to the bit to what another path made, which may be the one that is wrong.
+    template <typename T>
+    void alike(const Guarded<T>& got, const Guarded<T>& other) {
+        m_other = " by AVX2";
+        equal(got, other);
+        m_other = "";
+    }
     /// Apart by at most `absolute + relative * |expected|`; NaN where NaN is expected.
     void close(const Guarded<float>& got, const Guarded<float>& expected, float absolute, float relative = 0.0f);
     /// Apart by at most one level, and that in at most `share` of the numbers: those near a half.
@@ -58,6 +65,7 @@ private:
     void compare(const Guarded<T>& got, const Guarded<T>& expected, const Wrong& wrong);
 
     std::string m_path;
+    const char* m_other = "";
     size_t m_comparisons = 0, m_mismatches = 0;
 };
 

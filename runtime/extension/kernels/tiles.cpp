@@ -18,19 +18,24 @@ unsigned states_that_are_saved() {
     return low;
 }
 
-bool cpu_has_tiles() {
+bool os_saves_tiles() {
     unsigned a, b, c, d;
-    if (!__get_cpuid(1, &a, &b, &c, &d) || !(c & os_saves_state))
-        return false;
-    constexpr unsigned both = tile_sizes | tile_data, all = has_tiles | has_products_of_8_bits;
-    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & all) == all && (states_that_are_saved() & both) == both;
+    constexpr unsigned both = tile_sizes | tile_data;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & os_saves_state) && (states_that_are_saved() & both) == both;
 }
 
 }  // namespace
 
+bool cpu_has_tiles() {
+    unsigned a, b, c, d;
+    constexpr unsigned both = has_tiles | has_products_of_8_bits;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & both) == both;
+}
+
 bool may_use_tiles() {
     // Linux gives a process the 8 KiB that each thread's tiles need only if it asks; all later threads have it, too.
-    static const bool may = cpu_has_tiles() && syscall(SYS_arch_prctl, ask_for_state, state_of_tiles) == 0;
+    static const bool may =
+        cpu_has_tiles() && os_saves_tiles() && syscall(SYS_arch_prctl, ask_for_state, state_of_tiles) == 0;
     return may;
 }
 

@@ -29,7 +29,7 @@ struct AmxTiles {
     /// Gives all tiles their sizes, and makes them zero.
     static void configure(const TileSizes& sizes) { __asm__ volatile("ldtilecfg %0" : : "m"(sizes)); }
 
-    /// To be called before anything else may use tiles, or the thread sleeps.
+    /// Forgets sizes and contents: the thread then has nothing to save, and others configure tiles as they like.
     static void release() { __asm__ volatile("tilerelease"); }
 
     template <int tile>
@@ -54,8 +54,10 @@ struct AmxTiles {
     }
 };
 
-/// Whether this CPU has tiles for products of 8 bits, and the operating system lets this process use them, which it asks
-/// for.
+/// Whether this CPU has tiles for products of 8 bits.
+bool cpu_has_tiles();
+
+/// Whether it has, and the operating system lets this process use them, which is asked once.
 bool may_use_tiles();
 
 }  // namespace dynamic_tinybert

@@ -5,7 +5,7 @@ source "$(dirname "$(readlink -f "$0")")/emulator.sh"
 
 prepare
 make_work
-g++ -std=c++20 -O2 -march=x86-64-v2 -ffp-contract=off -I "${EXT:-$here/../../../runtime/extension}" \
+g++ -std=c++20 -O2 -march=x86-64-v2 -ffp-contract=off -I "$here/../../../runtime/extension" \
   -nostdlib -static -no-pie -fno-pie -mno-red-zone -fno-exceptions -fno-rtti -fno-asynchronous-unwind-tables \
   -fno-stack-protector -fno-threadsafe-statics -fno-tree-loop-distribute-patterns -ffunction-sections -fdata-sections \
   -Wl,--gc-sections,--no-warn-rwx-segments,--build-id=none,-T,"$here/bare_metal.ld" -o "$work/program.elf" \

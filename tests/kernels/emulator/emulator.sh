@@ -22,11 +22,19 @@ step() {
   touch "$done"
 }
 
+mirror() { # of Debian, as apt knows it here
+  apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1
+}
+
 debian() {
   rm -rf "$root"
   local mirror
-  mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' | head -n 1)
-  [ -n "$mirror" ] || { echo "apt has no list of Debian's packages: run apt-get update"; return 1; }
+  mirror=$(mirror)
+  if [ -z "$mirror" ]; then
+    apt-get update -qq
+    mirror=$(mirror)
+  fi
+  [ -n "$mirror" ] || { echo "apt knows no mirror of Debian here"; return 1; }
   command -v debootstrap || apt-get install -y -qq debootstrap
   debootstrap --variant=minbase trixie "$root" "$mirror"
 }
