@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "checks.hpp"
 #include "kernels/tiles.hpp"
 
 namespace dynamic_tinybert {

@@ -128,10 +128,12 @@ void multiply_panel_by_tiles(const Linear& linear, const uint8_t* from, size_t r
     const size_t depth = linear.depth, first = panel * panel_columns;
     const size_t columns = std::min(panel_columns, linear.width - first);
     const int8_t* weights = linear.weights + first * depth;
+    SizesOfRows sizes(std::min(rows, rows_at_once), depth);
     size_t configured_for = 0;  // rows
     while (rows >= rows_worth_tiles) {
         const size_t now = std::min(rows, rows_at_once);
-        const SizesOfRows sizes(now, depth);
+        if (configured_for && configured_for != now)
+            sizes = SizesOfRows(now, depth);
         const auto multiply = now > tile_rows ? TileProducts<Tiles, true>::multiply : TileProducts<Tiles, false>::multiply;
         for (size_t column = 0; column < columns; column += columns_at_once) {
             multiply(from, depth, weights + column * depth_step, sizes, configured_for == now, sums + column);

@@ -4,7 +4,8 @@
 # debootstrap from the mirror that apt uses here, as root. What was broken off goes on at the step that it had reached.
 set -euo pipefail
 
-root=${EMULATOR:-$HOME/.cache/dynamic-tinybert-emulator}
+folder=${EMULATOR:-$HOME/.cache/dynamic-tinybert-emulator}
+root=$folder/debian
 here=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")
 
 none() {
@@ -14,11 +15,11 @@ none() {
 
 # `step NAME COMMAND ...`: once, ever; what it says goes into the log.
 step() {
-  local done=$root.steps/$1
+  local done=$folder/steps/$1
   [ ! -e "$done" ] || return 0
   echo "emulator: $1" >&2
   shift
-  "$@" >>"$root.log" 2>&1 </dev/null || none "'$*' failed; $root.log ends: $(tail -n 3 "$root.log" | tr '\n' ' ')"
+  "$@" >>"$folder/log" 2>&1 </dev/null || none "'$*' failed; $folder/log ends: $(tail -n 3 "$folder/log" | tr '\n' ' ')"
   touch "$done"
 }
 
@@ -53,12 +54,12 @@ linux() { # the file alone
 }
 
 prepare() {
-  [ "$(uname -m)" = x86_64 ] || none "this is no x86-64 machine"
+  [ "$(uname -sm)" = "Linux x86_64" ] || none "this is no x86-64 machine with Linux"
   [ "$(id -u)" = 0 ] || none "it is installed and run by root"
   command -v apt-get >/dev/null || none "apt is not here: its packages are Debian's"
   command -v cc >/dev/null || none "no C compiler is here"
-  mkdir -p "$root.steps"
-  exec 9>"$root.lock" && flock 9
+  mkdir -p "$folder/steps"
+  exec 9>"$folder/lock" && flock 9
   step debian debian
   step bochs bochs
   step linux linux
