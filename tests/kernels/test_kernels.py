@@ -42,18 +42,18 @@ def run(*command: str | Path, **variables: str) -> str:
     return done.stdout
 
 
-def tested(output: str) -> set[str]:
+def right_paths(output: str) -> set[str]:
     """The paths that were compared, without a mismatch."""
     return {line.split(":")[0] for line in output.splitlines() if " comparisons, 0 mismatches" in line}
 
 
 def test_every_path_that_this_cpu_has(program: Path) -> None:
-    assert tested(run(program)) >= {*ops.available_isas(), "plain_tiles_256"}
+    assert right_paths(run(program)) >= {*ops.available_isas(), "plain_tiles_256"}
 
 
 def test_memory_and_undefined_behaviour(tmp_path: Path) -> None:
     output = run(build(tmp_path, "-DSANITIZE=ON"), ASAN_OPTIONS="detect_leaks=1")
-    assert tested(output) >= {*ops.available_isas(), "plain_tiles_256"}
+    assert right_paths(output) >= {*ops.available_isas(), "plain_tiles_256"}
 
 
 def test_a_path_that_is_not_there_is_no_success(program: Path) -> None:
@@ -77,7 +77,7 @@ def test_paths_that_this_cpu_lacks(model: str, paths: list[str], program: Path) 
     if not missing:
         pytest.skip(f"this CPU has {' and '.join(paths)}")
     output = run(EMULATOR / "on_emulated_cpu.sh", model, program, *missing, EMULATOR=emulator())
-    assert tested(output) == set(missing)
+    assert right_paths(output) == set(missing)
 
 
 def test_tiles_that_this_cpu_lacks() -> None:
