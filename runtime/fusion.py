@@ -6,10 +6,12 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
+from . import cpu
 from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .named_nodes import NamedNodes
 from .ops import attention, quantized_embeddings, quantized_linears
 from .patterns import Array, Embeddings, Levels, Normalization, Product, Quantizer, producers, replace_output
+from .plain_graph import give_float_weights
 
 
 def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = None) -> ov.Output:
@@ -36,7 +38,8 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
 
     Query, key and value come from one product, attention multiplies integers and gives its context in 8 bits; its
     output projection, and the two products of the feed-forward part, come with the residual and the normalisation.
-    What is not as the exporter writes it stays as it is.
+    What is not as the exporter writes it stays as it is, but for weights of INT8 products, which become floats where
+    OpenVINO's products saturate.
 
     Args:
         model: A bundle's graph, tokens being selected in it or not.
@@ -56,6 +59,8 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
         _fuse_product(node)
+    if cpu.int8_products_saturate():
+        give_float_weights(model)  # to products that stayed OpenVINO's
     model.validate_nodes_and_infer_types()
 
 

@@ -19,7 +19,7 @@ from .graph import bounds, kept_positions, with_selection
 from .hub import default_bundle, resolve_bundle
 from .inputs import checked_inputs
 from .length_config import LengthConfig, executed_macs
-from .plain_graph import computed_in_floats, read_plain_graph
+from .plain_graph import read_plain_graph
 from .scorer import ScorerWeights, check_selection, load_scorers, macs_per_token
 
 LENGTH_MULTIPLE = 8
@@ -105,8 +105,7 @@ class LengthAdaptiveModel:
             num_threads: CPU threads.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
-            precision: ``f32`` or ``bf16`` for what is not INT8 (on a CPU without VNNI nothing is); by default what
-                this CPU is faster at.
+            precision: ``f32`` or ``bf16`` for what is not INT8; by default what this CPU is faster at.
             compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that has them as inputs: less memory,
@@ -274,7 +273,7 @@ class LengthAdaptiveModel:
 
 
 def is_fused(bundle: Bundle) -> bool:
-    """Whether a bundle's graph gains from `fuse` here: an INT8 one, where the CPU is faster at integers."""
+    """Whether a bundle's graph gains from `fuse` here: an INT8 one on any CPU with AVX2."""
     return bundle.quantization["precision"] == "int8" and ops.worth_fusing()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,6 +19,7 @@ import openvino as ov
 from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
+from . import cpu
 from .errors import ExtensionError
 
 _LIBRARY = "libdynamic_tinybert_extension.so"
@@ -56,6 +58,7 @@ def check_extension() -> Path:
     """
     path = extension_path()
     isa()
+    _warn_of_distrusted(path)
     return path
 
 
@@ -111,6 +114,15 @@ def worth_fusing() -> bool:
     is_faster = _library(extension_path()).dynamic_tinybert_is_worth_fusing
     is_faster.restype = ctypes.c_bool
     return bool(is_faster())
+
+
+def distrusted_isas() -> tuple[str, ...]:
+    """Name the instruction sets of this CPU whose kernels failed a first small computation and are passed over.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    return tuple(filter(None, _call("dynamic_tinybert_distrusted_isas").split(",")))
 
 
 @dataclass(frozen=True)
@@ -381,6 +393,18 @@ def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
         RuntimeError: From OpenVINO, an input is not as above.
     """
     return _factory(check_extension()).create("ContextSignificance", [question, mask]).output(0)
+
+
+@cache
+def _warn_of_distrusted(path: Path) -> None:
+    """Say once that this CPU computes something wrong, or our kernels do on it."""
+    if distrusted := distrusted_isas():
+        warnings.warn(
+            f"on this CPU, {cpu.name()}, the kernels for {', '.join(distrusted)} do not compute what they should; "
+            f"{isa()} takes their place. Please report this",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _call(function: str) -> str:

@@ -12,7 +12,7 @@ from .patterns import Product, producers
 
 
 def read_plain_graph(bundle: Bundle) -> ov.Model:
-    """The graph as the exporter wrote it, or with weights as floats where products of 8 bits would saturate.
+    """The graph as the exporter wrote it, or with weights as floats where their products would saturate.
 
     Raises:
         ExtensionError: The C++ extension is missing or was built for another OpenVINO.
@@ -28,15 +28,19 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
 
 
 def computed_in_floats(bundle: Bundle) -> bool:
-    """Whether products of a bundle's INT8 weights would saturate here, so that their values take their place."""
-    return bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate()
+    """Whether a bundle's INT8 products are OpenVINO's here, which would saturate, so that floats take their place.
+
+    That is so on CPUs without AVX2 only: on all others the graph is fused, and our own products are exact.
+    """
+    is_8_bit = bundle.quantization.get("weight_bits") == 8
+    return is_8_bit and not ops.worth_fusing() and cpu.int8_products_saturate()
 
 
 def give_float_weights(model: ov.Model) -> None:
     """Put the values of INT8 weights in their place, so that the CPU plugin multiplies floats.
 
     Activations are still rounded to 256 levels, and f32 holds sums of products of 8 bits exactly enough: the graph
-    computes what integers would. Without VNNI, OpenVINO 2026.4 is no slower so, and integers saturate.
+    computes what integers would. Without VNNI, OpenVINO 2026.4 is no slower so, and its integers saturate.
 
     Args:
         model: A graph as the exporter writes it, changed in place: weights are `Multiply(Convert(int8 [out, in]),

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.hub import default_bundle, resolve_bundle
-from dynamic_tinybert.runtime.plain_graph import computed_in_floats
+from dynamic_tinybert.runtime.model import is_fused
 
 from .options import BundleOption, JsonOption
 
@@ -25,9 +25,9 @@ def info(
             "name": cpu.name(),
             "kernels": ops.isa(),
             "kernels_available": ops.available_isas(),
-            **({"kernels_refused_by_system": refused} if (refused := ops.refused_isas()) else {}),
+            "kernels_refused_by_system": ops.refused_isas(),
+            "kernels_that_failed": ops.distrusted_isas(),
             "float_precision": cpu.best_float_precision(),
-            "int8_products_saturate": cpu.int8_products_saturate(),
         },
         "extension": str(ops.extension_path()),
         "bundle": {
@@ -35,7 +35,7 @@ def info(
             "source": dict(opened.source),
             "significance": opened.significance,
             "quantization": dict(opened.quantization),
-            "computed_in_floats": opened.quantization["precision"] == "fp32" or computed_in_floats(opened),
+            "computed_in_integers": is_fused(opened),
             "layers": opened.shape.num_layers,
             "hidden_size": opened.shape.hidden_size,
             "default_length_config": opened.default_length_config,

@@ -182,7 +182,8 @@ def test_steps_of_an_int8_bundle(
 def test_a_bundle_that_is_computed_in_floats_has_no_int8_step(
     tmp_path: Path, bert: BertForQuestionAnswering, questions: list[list[Window]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"avx2"}))
+    monkeypatch.setattr(cpu, "flags", lambda: frozenset({"ssse3"}))
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")
     model = LengthAdaptiveModel.from_pretrained(write_int8_bundle(tmp_path / "int8", bert, NAMED), num_threads=1)
     assert decompose(model, NAMED, questions[1], num_threads=1, repeats=1).int8_ms is None
 

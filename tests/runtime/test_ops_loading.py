@@ -1,6 +1,8 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from openvino import opset15
 from openvino.utils.node_factory import NodeFactory
 
 from dynamic_tinybert import runtime
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import cpu, ops
 from dynamic_tinybert.runtime.errors import ExtensionError
 
 VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
@@ -100,6 +102,35 @@ def test_the_fastest_isa_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert ops.isa() == ops.available_isas()[0]
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")
     assert ops.isa() == "scalar"
+
+
+def test_a_path_that_computes_wrong_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own, as a path is tried once in each."""
+    monkeypatch.delenv("DYNAMIC_TINYBERT_ISA", raising=False)
+    fastest, *others = ops.available_isas()
+    code = """if True:
+        import warnings
+        from dynamic_tinybert.runtime import cpu, ops
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            ops.check_extension()
+            ops.core()
+        print(ops.isa(), ops.distrusted_isas(), [str(warning.message) for warning in caught])
+    """
+    monkeypatch.setenv("DYNAMIC_TINYBERT_TEST_WRONG_ISAS", fastest)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    warning = f"on this CPU, {cpu.name()}, the kernels for {fastest} do not compute what they should; {others[0]} takes"
+    assert done.stdout.startswith(f"{others[0]} ('{fastest}',) [{warning!r}"[:-1])
+    assert done.stdout.count("on this CPU") == 1
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", fastest)
+    named = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert f"the kernels for {fastest} compute something else than the scalar ones on this CPU" in named.stderr
+
+
+@pytest.mark.parametrize("isa", ops.available_isas())
+def test_every_path_that_the_cpu_has_computes_right(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
+    assert ops.isa() == isa
 
 
 def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

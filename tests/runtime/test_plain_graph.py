@@ -13,7 +13,7 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, ops
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.errors import InferenceError
 from dynamic_tinybert.runtime.model import is_fused
@@ -72,12 +72,15 @@ def weights(model: ov.Model) -> set[str]:
         (AVX2 | {"avx512_vnni"}, 8, {"i8"}),
     ],
 )
-def test_weights_are_floats_where_products_saturate(
+def test_weights_are_floats_where_products_saturate_and_are_not_ours(
     int8_bundle: Bundle, flags: frozenset[str], weight_bits: int, expected: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu, "flags", lambda: flags)
     bundle = replace(int8_bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
-    assert weights(read_plain_graph(bundle)) == expected
+    for isa in ops.available_isas():
+        monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
+        assert weights(read_plain_graph(bundle)) == (expected if isa == "scalar" else {"i8"})
+        assert is_fused(bundle) == (isa != "scalar")
 
 
 def test_it_computes_in_floats_what_integers_would(
@@ -87,6 +90,7 @@ def test_it_computes_in_floats_what_integers_would(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(cpu, "flags", lambda: AVX2)
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")  # as on a CPU without AVX2
     runtime = LengthAdaptiveModel(replace(int8_bundle, quantization=EIGHT_BITS), ov_config=F32)
     fake, differences = fake_quantized(model, quantized), []
     for seed in range(12):

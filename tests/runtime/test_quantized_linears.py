@@ -131,18 +131,18 @@ def test_what_is_added_is_normalised(isa: str, batch: int, length: int, residual
     np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=2e-5)
 
 
-def on_each_path(levels: Array, *isas: str, **options: Any) -> list[Array]:
+def on_each_path(rows: Array, widths: Sequence[int]) -> list[Array]:
     found = []
-    for isa in isas:
+    for isa in ops.available_isas():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DYNAMIC_TINYBERT_ISA", isa)
-            found.append(compiled(levels.shape[2], **options)([levels])[0])
+            found.append(compiled(rows.shape[2], widths, normalizes=True)([rows])[0])
     return found
 
 
 def test_instruction_sets_agree_on_a_feed_forward_part() -> None:
     rows = random_rows(1, 60, 64)
-    first, *others = on_each_path(rows, *ops.available_isas(), widths=[256, 64], normalizes=True)
+    first, *others = on_each_path(rows, [256, 64])
     for isa, other in zip(ops.available_isas()[1:], others, strict=True):
         if isa == "scalar":  # whose GELU is no polynomial
             assert np.abs(other - first).mean() < 2e-4
