@@ -108,6 +108,15 @@ def available_isas() -> tuple[str, ...]:
     return tuple(_call("dynamic_tinybert_isas").split(","))
 
 
+def refused_isas() -> tuple[str, ...]:
+    """Name the instruction sets that this CPU has and the operating system does not let this process use.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+    """
+    return tuple(filter(None, _call("dynamic_tinybert_refused_isas").split(",")))
+
+
 def worth_fusing() -> bool:
     """Whether an INT8 graph of our ops is faster than OpenVINO's nodes with the instruction set that is used.
 

@@ -25,6 +25,7 @@ def info(
             "name": cpu.name(),
             "kernels": ops.isa(),
             "kernels_available": ops.available_isas(),
+            "kernels_refused_by_system": ops.refused_isas(),
             "kernels_that_failed": ops.distrusted_isas(),
             "float_precision": cpu.best_float_precision(),
         },

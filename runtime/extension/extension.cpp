@@ -5,6 +5,7 @@
 #include <openvino/core/op_extension.hpp>
 #include <string>
 
+#include "kernels/tiles.hpp"
 #include "ops/attention_with_significance.hpp"
 #include "ops/context_significance.hpp"
 #include "ops/isa.hpp"
@@ -40,6 +41,11 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_i
 extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_isas() {
     static const std::string names = dynamic_tinybert::runnable_isas();
     return names.c_str();
+}
+
+/// Those that this CPU has and the operating system does not let this process use, separated by commas.
+extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_refused_isas() {
+    return dynamic_tinybert::cpu_has_tiles() && !dynamic_tinybert::may_use_tiles() ? "amx" : "";
 }
 
 /// Those that were passed over, as they compute something else than the scalar kernels, separated by commas.

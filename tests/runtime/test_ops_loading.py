@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -79,6 +80,16 @@ def test_not_a_library(copied: Path) -> None:
     copied.write_bytes(b"nothing")
     with pytest.raises(ExtensionError, match=f"cannot load {copied}"):
         ops.check_extension()
+
+
+def test_tiles_are_used_or_said_to_be_refused() -> None:
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    available, refused = "amx" in ops.available_isas(), "amx" in ops.refused_isas()
+    assert not (available and refused)
+    if flags and "amx_int8" in flags[1].split():
+        assert available or refused
+    else:  # a kernel too old for tiles does not name them
+        assert not available
 
 
 def test_isas() -> None:

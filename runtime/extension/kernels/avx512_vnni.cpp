@@ -1,6 +1,7 @@
-// AVX-512 with VNNI.
+// AVX-512 with VNNI; and AMX, where tiles take the products of 8 bits.
 
 #include "kernels/integers.hpp"
+#include "kernels/tiles.hpp"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")
@@ -29,6 +30,7 @@ constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 4;  // of sums that sta
 }  // namespace dynamic_tinybert
 
 #include "kernels/integers.inl"
+#include "kernels/linear_int8_tiles.inl"
 
 #pragma GCC pop_options
 
@@ -41,7 +43,28 @@ bool runs_here() {
            __builtin_cpu_supports("avx512vnni");
 }
 
+bool runs_tiles_here() {
+    return runs_here() && may_use_tiles();
+}
+
+const LinearKernels linear_int8_tiles{.packed_size = packed_weights_size,
+                                      .pack = pack_weights,
+                                      .quantize_rows = quantize_rows,
+                                      .multiply_panel = multiply_panel_by_tiles<AmxTiles>};
+
 }  // namespace
+
+const Kernels kernels_amx{.isa = "amx",
+                          .runs_here = runs_tiles_here,
+                          .worth_fusing = true,
+                          .attention_f32 = &attention_f32_avx2,
+                          .attention_int16 = &attention_int16,
+                          .scorer_f32 = &scorer_f32_avx2,
+                          .scorer_int12 = &scorer_int12,
+                          .linear_int8 = &linear_int8_tiles,
+                          .add_and_normalize = add_and_normalize_avx2,
+                          .compute_logits = compute_logits_avx2,
+                          .add_word = add_word_avx2};
 
 const Kernels kernels_avx512_vnni{.isa = "avx512_vnni",
                                   .runs_here = runs_here,

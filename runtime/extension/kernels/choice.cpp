@@ -3,17 +3,17 @@
 #include "kernels/kernels.hpp"
 
 namespace dynamic_tinybert {
-namespace {
 
-const Kernels* const fastest_first[] = {&kernels_avx512_vnni, &kernels_avx_vnni, &kernels_avx512, &kernels_avx2,
-                                        &kernels_scalar};
-
-}  // namespace
+const std::vector<const Kernels*>& all_kernels() {
+    static const std::vector<const Kernels*> fastest_first{
+        &kernels_amx, &kernels_avx512_vnni, &kernels_avx_vnni, &kernels_avx512, &kernels_avx2, &kernels_scalar};
+    return fastest_first;
+}
 
 const std::vector<const Kernels*>& runnable_kernels() {
     static const std::vector<const Kernels*> runnable = [] {
         std::vector<const Kernels*> found;
-        for (const Kernels* kernels : fastest_first)
+        for (const Kernels* kernels : all_kernels())
             if (kernels->runs_here())
                 found.push_back(kernels);
         return found;

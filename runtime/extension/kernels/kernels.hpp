@@ -28,9 +28,12 @@ struct Kernels {
     AddWord add_word;
 };
 
-extern const Kernels kernels_avx512_vnni, kernels_avx_vnni, kernels_avx512, kernels_avx2, kernels_scalar;
+extern const Kernels kernels_amx, kernels_avx512_vnni, kernels_avx_vnni, kernels_avx512, kernels_avx2, kernels_scalar;
 
-/// Those that this CPU has the instructions for, the fastest first; the last one, scalar, runs everywhere.
+/// All that there are, the fastest first; the last one, scalar, runs everywhere.
+const std::vector<const Kernels*>& all_kernels();
+
+/// Those that this CPU has the instructions for, in the same order.
 const std::vector<const Kernels*>& runnable_kernels();
 
 /// Those of a name, or null if there are none that this CPU has the instructions for.

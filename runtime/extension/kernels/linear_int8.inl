@@ -42,6 +42,27 @@ void quantize_rows(const float* from, const float* per_unit, float zero_point, s
         }
 }
 
+/// What becomes of the sums of a vector of columns.
+struct Finish {
+    const Linear& linear;
+    size_t column, left;
+    Floats scale, bias, units, zero;
+
+    Finish(const Linear& of, size_t at)
+        : linear(of), column(at), left(of.width - at), scale(load_first(of.scale + at, left)),
+          bias(load_first(of.bias + at, left)),
+          units(of.per_unit ? load_first(of.per_unit + at, left) : all(0.0f)), zero(all(of.zero_point)) {}
+
+    void write(Ints sums, size_t row, float* result, uint8_t* quantized) const {
+        const Floats y = mul_add(to_floats(sums), scale, bias);
+        const size_t at = row * linear.width + column;
+        if (linear.per_unit)
+            store_in_8_bits(quantized + at, mul_add(gelu(y), units, zero), left);
+        else
+            store_first(result + at, y, left);
+    }
+};
+
 /// One part of a panel. `ahead` is fetched into the second-level cache meanwhile, a line for each step.
 template <int rows>
 inline void multiply_strip(const Linear& linear, const uint8_t* from, const int8_t* weights, const Remainder& remainder,
@@ -83,19 +104,10 @@ inline void multiply_strip(const Linear& linear, const uint8_t* from, const int8
         const size_t column = first + v * lanes;
         if (column >= linear.width)
             break;
-        const size_t left = linear.width - column;
-        const Floats scale = load_first(linear.scale + column, left), bias = load_first(linear.bias + column, left);
-        const Floats zero = all(linear.zero_point);
-        const Floats units = linear.per_unit ? load_first(linear.per_unit + column, left) : zero;
+        const Finish finish(linear, column);
 #pragma GCC unroll 8
-        for (int i = 0; i < rows; ++i) {
-            const Floats y = mul_add(to_floats(sum[i][v]), scale, bias);
-            const size_t at = i * linear.width + column;
-            if (linear.per_unit)
-                store_in_8_bits(quantized + at, mul_add(gelu(y), units, zero), left);
-            else
-                store_first(result + at, y, left);
-        }
+        for (int i = 0; i < rows; ++i)
+            finish.write(sum[i][v], i, result, quantized);
     }
 }
 

@@ -107,8 +107,8 @@ void pack_split(const int8_t* weights, size_t width, size_t depth, size_t column
     const Sizes sizes(width, depth, group, depths.size());
     int8_t *begin_at = packed + sizes.panels, *depth_at = begin_at + sizes.begin, *weights_at = depth_at + sizes.depth;
     std::memset(begin_at, 0, sizes.all() - sizes.panels);
-    std::memcpy(begin_at, begin.data(), begin.size() * sizeof(int32_t));
-    std::memcpy(depth_at, depths.data(), depths.size() * sizeof(int32_t));
+    std::copy(begin.begin(), begin.end(), reinterpret_cast<int32_t*>(begin_at));
+    std::copy(depths.begin(), depths.end(), reinterpret_cast<int32_t*>(depth_at));  // of which there may be none
     for (size_t g = 0; g + 1 < begin.size(); ++g)
         for (int32_t entry = begin[g]; entry < begin[g + 1]; ++entry)
             for (size_t j = 0; j < group; ++j) {

@@ -48,7 +48,7 @@ struct Products {
 };
 
 Products products_by(const LinearKernels& kernels) {
-    constexpr size_t rows = 7, width = 37, depth = 44;
+    constexpr size_t rows = 23, width = 37, depth = 76;  // enough for tiles, and uneven in all of them
     Numbers numbers;
     const auto weights = made<int8_t>(width * depth, [&] { return numbers.weight(); });
     const auto from = made<float>(rows * depth, [&] { return numbers.one(); });

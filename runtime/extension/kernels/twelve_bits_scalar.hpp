@@ -7,10 +7,10 @@
 
 namespace dynamic_tinybert {
 
-/// A whole number; of what is none any one, and its unit must not hide that.
+/// A whole number; of NaN 0, and the unit must not hide that.
 inline int32_t in_units(float x, float per_unit, int32_t most) {
     const float units = std::nearbyint(x * per_unit);
-    return std::fabs(units) <= static_cast<float>(most) ? static_cast<int32_t>(units) : most;
+    return std::fabs(units) <= static_cast<float>(most) ? static_cast<int32_t>(units) : 0;
 }
 
 /// The larger of two numbers that are not negative; NaN if one of them is.
