@@ -40,7 +40,7 @@ def guard_output() -> None:
         io.BufferedWriter(_Output(target)),
         encoding="utf-8" if stdout is None else stdout.encoding,
         errors="dynamic_tinybert.escape",
-        line_buffering=stdout is not None and stdout.line_buffering,
+        line_buffering=stdout is not None and bool(stdout.line_buffering),
     )
 
 

@@ -130,7 +130,7 @@ def test_a_models_threads_follow_the_quota_unless_they_are_given(
     bundle = write_tiny_bundle(tmp_path / "bundle", tiny_bert())
 
     def threads(**options: object) -> object:
-        model = LengthAdaptiveModel.from_pretrained(bundle, **options)  # type: ignore[arg-type]
+        model = LengthAdaptiveModel.from_pretrained(bundle, **options)
         model([[1, 2, 3]])
         return model._ov_config["INFERENCE_NUM_THREADS"]
 

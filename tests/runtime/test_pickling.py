@@ -51,15 +51,15 @@ def test_a_model_made_of_a_bundle_and_the_embedded_one_can_be_copied(
     bundle: Path, copied: type[LengthAdaptiveModel]
 ) -> None:
     made = LengthAdaptiveModel(open_bundle(bundle), ov_config={"INFERENCE_NUM_THREADS": 1}, max_compiled=1)
-    for model in (made, copied(made)):  # type: ignore[arg-type]
-        other: LengthAdaptiveModel = copied(model)  # type: ignore[arg-type]
+    for model in (made, copied(made)):
+        other: LengthAdaptiveModel = copied(model)
         assert other is not model
         assert other.bundle == model.bundle
         assert (other._ov_config, other.max_compiled) == (model._ov_config, 1)
         np.testing.assert_array_equal(other([[1, 2, 3]]).start_logits, model([[1, 2, 3]]).start_logits)
     embedded = LengthAdaptiveModel.from_pretrained()
     assert embedded._arguments["id_or_path"] is None  # wherever the package lies in the other process
-    assert copied(embedded).bundle.path == embedded.bundle.path  # type: ignore[arg-type]
+    assert copied(embedded).bundle.path == embedded.bundle.path
 
 
 def test_a_bundle_that_is_gone_is_missed(bundle: Path) -> None:

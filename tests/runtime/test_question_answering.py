@@ -95,7 +95,7 @@ def test_threads_share_a_model_that_runs_two_requests_at_once(tmp_path: Path) ->
     bundle = write_tiny_bundle(tmp_path, tiny_bert(), {"half": LengthConfig((1, 0.5, 0.3))})
     answerer = QuestionAnswerer.from_pretrained(bundle, num_streams=2)
     model = answerer.model
-    assert all(model._graph(model.resolve(name))._idle.qsize() == 2 for name in model.length_configs)
+    assert all(model._graph(model.resolve(name))._current()._idle.qsize() == 2 for name in model.length_configs)
     calls = [(q, c, name) for q in QUESTIONS for c in CONTEXTS for name in model.length_configs]
 
     def ask(call: tuple[str, str, str]) -> object:
