@@ -209,7 +209,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     files = _get(manifest, "files", dict)
     for name in files:
         if name not in _FILES:
-            raise BundleFormatError(f"{file}: {name!r} in its files is not one of {', '.join(_FILES)}")
+            raise BundleFormatError(f"{file}: {reprlib.repr(name)} in its files is not one of {', '.join(_FILES)}")
         entry = _get(files, name, dict)
         _get(entry, "size", int)
         _get(entry, "sha256", str)
@@ -226,15 +226,15 @@ def check_length_configs(length_configs: Mapping[str, LengthConfig], num_layers:
     for name, config in length_configs.items():
         if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", name):
             raise LengthConfigError(
-                f"length configuration {name!r}: a name is made of a-z, 0-9, '.', '_' and '-', "
+                f"length configuration {reprlib.repr(name)}: a name is made of a-z, 0-9, '.', '_' and '-', "
                 "and starts with a letter or digit"
             )
         try:
             config.check_layers(num_layers)
         except LengthConfigError as error:
-            raise LengthConfigError(f"length configuration {name!r}: {error}") from error
+            raise LengthConfigError(f"length configuration {reprlib.repr(name)}: {error}") from error
     if "full" not in length_configs:
-        raise LengthConfigError(f"there is no length configuration 'full' among {sorted(length_configs)}")
+        raise LengthConfigError(f"there is no length configuration 'full' among {reprlib.repr(sorted(length_configs))}")
     if length_configs["full"] != LengthConfig.full(num_layers):
         raise LengthConfigError(f"'full' must keep all tokens, and is {length_configs['full']}")
 
@@ -278,13 +278,13 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
         measured = None if entry.get("measured") is None else _get(entry, "measured", dict)
         if len(thresholds) != len(ratios):
             raise BundleFormatError(
-                f"{MANIFEST}: length configuration {name!r} has {len(thresholds)} thresholds for {len(ratios)} keep "
-                "ratios, and needs one for each layer"
+                f"{MANIFEST}: length configuration {reprlib.repr(name)} has {len(thresholds)} thresholds for "
+                f"{len(ratios)} keep ratios, and needs one for each layer"
             )
         try:
             configs[name] = NamedLengthConfig(LengthConfig(tuple(ratios), tuple(thresholds)), measured)
         except LengthConfigError as error:
-            raise BundleFormatError(f"{MANIFEST}: length configuration {name!r}: {error}") from error
+            raise BundleFormatError(f"{MANIFEST}: length configuration {reprlib.repr(name)}: {error}") from error
     try:
         check_length_configs({name: named.config for name, named in configs.items()}, num_layers)
     except LengthConfigError as error:
@@ -360,5 +360,7 @@ def _get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
 
 def _one_of(data: Mapping[str, Any], key: str, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
     if key not in data or data[key] not in values:
-        raise BundleFormatError(f"{MANIFEST}: {key} must be one of {values}, not {reprlib.repr(data.get(key))}")
+        raise BundleFormatError(
+            f"{MANIFEST}: {key} must be one of {reprlib.repr(values)}, not {reprlib.repr(data.get(key))}"
+        )
     return data[key]

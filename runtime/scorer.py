@@ -46,7 +46,7 @@ def load_scorers(path: Path, shape: EncoderShape | None = None) -> dict[int, Sco
     """
     layers: defaultdict[int, dict[str, npt.NDArray[np.float32]]] = defaultdict(dict)
     try:
-        with safe_open(path, "numpy") as file:
+        with safe_open(path, "numpy") as file:  # type: ignore[no-untyped-call]
             for name in file.keys():  # noqa: SIM118 - it is no mapping
                 if match := re.fullmatch(r"layer\.(0|[1-9][0-9]*)\.(.+)", name):
                     layers[_layer(path, match[1], shape)][match[2]] = _tensor(path, file, name)

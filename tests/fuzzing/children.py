@@ -152,4 +152,4 @@ def _serve(connection: Connection, job: Job) -> None:
             kind, detail = "foreign", traceback.format_exc()
         status = Path("/proc/self/status").read_text()
         peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
-        connection.send((kind, detail[-4000:], peak))
+        connection.send((kind, detail[-4000:] if kind == "foreign" else detail[:4000], peak))
