@@ -11,6 +11,7 @@ from .errors import InvalidInputError
 from .inference import run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
+from .no_answer import no_answer_score, with_empty_answer
 from .spans import Answer, pipeline_answers
 from .windows import WindowTokenizer, window_size
 
@@ -94,7 +95,9 @@ class QuestionAnswerer:
             max_answer_len: Most tokens of an answer.
             max_seq_len: Most tokens of a window; ``min(model.max_length, 384)`` by default.
             max_question_len: Of no effect, as in the pipeline with a fast tokenizer: questions are never cut.
-            handle_impossible_answer: Let the empty answer take part, with its own score.
+            handle_impossible_answer: Let the empty answer take part, with its own score. Where the bundle has a
+                threshold for it, which `calibrate` measures on data with unanswerable questions, that decides whether
+                it comes first; else it is ranked by its score, as in the pipeline.
             align_to_words: Widen answers to whole words.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
 
@@ -114,6 +117,7 @@ class QuestionAnswerer:
         windows = [self._tokenize(q, c, max_seq_len=max_seq_len, doc_stride=doc_stride) for q, c in pairs]
         outputs = run_windows(self.model, windows, length_config=length_config, batch_size=_BATCH_SIZE)
         results: list[Answer | list[Answer]] = []
+        threshold = self.model.bundle.no_answer_threshold if handle_impossible_answer else None
         for (_, text), own_windows, own_outputs in zip(pairs, windows, outputs, strict=True):
             answers = pipeline_answers(
                 text,
@@ -124,6 +128,9 @@ class QuestionAnswerer:
                 handle_impossible_answer=handle_impossible_answer,
                 align_to_words=align_to_words,
             )
+            if threshold is not None:
+                score = no_answer_score(text, own_windows, own_outputs, max_answer_len=max_answer_len)
+                answers = with_empty_answer(answers, own_windows, own_outputs, wins=score > threshold, top_k=top_k)
             results.append(answers[0] if len(answers) == 1 else answers)
         return results[0] if len(results) == 1 else results
 
