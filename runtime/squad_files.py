@@ -123,6 +123,7 @@ def _examples(records: Iterator[tuple[str, dict[str, object]]], require_answers:
 
 
 def _example(place: str, question: dict[str, object], context: str, title: object, require_answers: bool) -> Example:
+    text = _text(place, question, "question")
     answers, starts = _answers(place, question)
     given = question.get("is_impossible")
     if given is not None and not isinstance(given, bool):
@@ -131,7 +132,7 @@ def _example(place: str, question: dict[str, object], context: str, title: objec
         raise DataError(f"{place} has no answer, and scoring needs one")
     return Example(
         id=_id(place, question.get("id")),
-        question=_text(place, question, "question"),
+        question=text,
         context=context,
         answers=answers,
         title="" if title is None else str(title),

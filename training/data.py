@@ -113,7 +113,7 @@ def answered_windows(
 
 def _characters_of_answer(example: Example) -> tuple[int, int] | None:
     """Of the first answer that has a place; None if none has."""
-    for answer, start in zip(example.answers, example.answer_starts, strict=True):
+    for answer, start in zip(example.answers, example.answer_starts, strict=False):
         if isinstance(start, int):
             begin = start + len(answer) - len(answer.lstrip())  # tokens have no blanks
             return begin, begin + len(answer.strip())
