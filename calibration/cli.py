@@ -20,7 +20,9 @@ class _Significance(StrEnum):
 
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is replaced at the very end.")],
-    data: Annotated[Path, typer.Option(help="Questions to fit significance on, SQuAD JSON or rows; answers are not needed.")],
+    data: Annotated[
+        Path, typer.Option(help="Questions to fit significance on, SQuAD JSON or rows; answers are not needed.")
+    ],
     validation: Annotated[
         Path | None,
         typer.Option(help="Questions to choose on; by default some articles of --data."),

@@ -142,7 +142,11 @@ def sample_significance(
     """
     chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
     tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
-    judged = [judge(scorers, read(windows))[0] for batch in batches_by_length(chosen) if (windows := readable_windows(tokenize, batch))]
+    judged = [
+        judge(scorers, read(windows))[0]
+        for batch in batches_by_length(chosen)
+        if (windows := readable_windows(tokenize, batch))
+    ]
     if not judged:
         raise tokenize.refuse_all(len(chosen))
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}

@@ -145,9 +145,7 @@ def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[_OfFul
         belief = [(answer["answer"], answer["score"] / total) for answer in answers]
         best, score = best_answer(example.context, own_windows, own_outputs, max_answer_len=MAX_ANSWER_LEN)
         scores = score_answer(best, example.answers)
-        asked.append(
-            _OfFull(belief, Scored(*scores, not example.is_impossible, least_cls_score(own_outputs) - score))
-        )
+        asked.append(_OfFull(belief, Scored(*scores, not example.is_impossible, least_cls_score(own_outputs) - score)))
     return asked
 
 

@@ -198,9 +198,7 @@ def evaluate(
 
     if_answered = tuple(_scored(example, *own) for example, own in zip(scored, found, strict=True))
     predictions = tuple(_given(answer, score, no_answer_threshold) for answer, score in found)
-    scores = [
-        _score(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)
-    ]
+    scores = [_score(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)]
     question_exact_match, question_f1 = zip(*scores, strict=True)
     return Evaluation(
         f1=fmean(question_f1),

@@ -1,6 +1,7 @@
 """Data files as people have them, through the commands (data/cases/README.md says what each must give)."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.errors import CalibrationError, DataError
+from dynamic_tinybert.runtime.hub import default_bundle
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.data import answered_windows, read_answered
@@ -108,9 +110,13 @@ def test_evaluate_runs_through_the_format_of_covid_qa(bundle: Path, tmp_path: Pa
     assert figures["ids"] == ["100", "101", "102", "103", "104", "105"]
     assert min(figures["question_windows"]) > 10  # type: ignore[call-overload]
     assert max(figures["window_lengths"]) == 256  # type: ignore[call-overload]
-    assert "covid.json: 1 of 6 questions have an answer that is not where the file says, nor can it be put right" in lost
+    assert (
+        "covid.json: 1 of 6 questions have an answer that is not where the file says, nor can it be put right" in lost
+    )
     assert "the first is question '101': the answer 'the cat' is not at its answer_start 1, and stands " in lost
-    assert moved.startswith("covid.json: 2 of 6 questions have an answer that is not where the file says, but elsewhere")
+    assert moved.startswith(
+        "covid.json: 2 of 6 questions have an answer that is not where the file says, but elsewhere"
+    )
     assert "the first is question '103'" in moved
 
 
@@ -173,16 +179,13 @@ def test_calibrate_goes_on(bundle: Path, tmp_path: Path, name: str, said: str) -
         calibrate(bundle, data, significance="attention", budget_minutes=1e-6, resume=True, say=lines.append)
     assert any(said in line for line in lines), lines
     if name == "longq.json":
-        with pytest.raises(DataError, match="data.json, question '.*': the question is too long"):
+        with pytest.raises(DataError, match=r"data\.json, question '.*': the question is too long"):
             calibrate(bundle, data, significance="attention", strict=True)
 
 
 @pytest.mark.slow
 def test_a_calibrated_bundle_has_the_threshold_of_no_answer(tmp_path: Path) -> None:
-    from dynamic_tinybert.runtime.hub import default_bundle
-    from shutil import copytree
-
-    bundle = Path(copytree(default_bundle(), tmp_path / "bundle"))
+    bundle = Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
     data = many("v2.json", tmp_path / "data.json")
     calibrate(bundle, data, significance="attention", budget_minutes=15, evaluations=12, num_threads=2)
     assert open_bundle(bundle).no_answer_threshold is not None

@@ -182,9 +182,7 @@ def train(
     return training
 
 
-def _read_scored(
-    path: str | Path, limit: int | None, windows_of: QuestionWindows, strict: bool
-) -> CheckedQuestions:
+def _read_scored(path: str | Path, limit: int | None, windows_of: QuestionWindows, strict: bool) -> CheckedQuestions:
     """Questions to measure F1 on; those without an answer are among them."""
     name = Path(path).name
     checked = check_questions(read_squad(path, limit=limit), TREATMENT, windows_of, name=name, strict=strict)

@@ -87,11 +87,15 @@ def test_too_few_questions_are_refused(tmp_path: Path, articles: list[int]) -> N
 def test_an_answer_that_is_not_in_its_context_is_no_answer_or_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "data.json", [60] * 6)
     file.write_text(file.read_text().replace('"text": "3"', '"text": "nowhere"', 1))
-    with pytest.raises(DataError, match="data.json, question '3-0': the answer 'nowhere' is not at its answer_start 14, n"):
+    with pytest.raises(
+        DataError, match=r"data\.json, question '3-0': the answer 'nowhere' is not at its answer_start 14, n"
+    ):
         read_calibration_data(file, strict=True)
     data = read_calibration_data(file)
     (line,), (finding,) = data.lines, data.findings
-    assert line.startswith("data.json: 1 of 360 questions have an answer that is not where the file says, nor can it be ")
+    assert line.startswith(
+        "data.json: 1 of 360 questions have an answer that is not where the file says, nor can it be "
+    )
     assert finding.id == "3-0"
     questions = [*data.fitting, *data.choosing, *data.reporting]
     assert [example.id for example in questions if not example.answers] == ["3-0"]

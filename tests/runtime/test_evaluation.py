@@ -231,9 +231,7 @@ def test_figures_of_v2_are_those_of_transformers(
     """With answers and without; the spans and scores of no answer in plain loops over PyTorch's logits."""
     bert = tiny_bert()
     asked = [replace(e, answers=(), is_impossible=True) if i % 3 == 0 else e for i, e in enumerate(examples)]
-    result = evaluate(
-        TorchModel(bert, tokenizer_file).as_model(), asked, batch_size=4, no_answer_threshold=threshold
-    )
+    result = evaluate(TorchModel(bert, tokenizer_file).as_model(), asked, batch_size=4, no_answer_threshold=threshold)
     tokenize = WindowTokenizer(tokenizer_file)
     spans, scores = {}, {}
     for example in asked:
@@ -249,9 +247,7 @@ def test_figures_of_v2_are_those_of_transformers(
                     text = example.context[window.encoding.offsets[i][0] : window.encoding.offsets[j][1]]
                     best = max(best, (start[i] + end[j], text), key=lambda pair: pair[0])
         spans[example.id], scores[example.id] = best[1], cls - best[0]
-    oracle = [
-        SimpleNamespace(qas_id=e.id, answers=[{"text": answer} for answer in e.answers]) for e in asked
-    ]
+    oracle = [SimpleNamespace(qas_id=e.id, answers=[{"text": answer} for answer in e.answers]) for e in asked]
     expected = squad_evaluate(oracle, spans, scores, threshold or 0.0)
     assert result.squad_v2 is not None
     found = dict(result.squad_v2)

@@ -21,7 +21,9 @@ QUESTION = "what was in the box ?"
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    return open_bundle(write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bert(max_position_embeddings=64)))
+    return open_bundle(
+        write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bert(max_position_embeddings=64))
+    )
 
 
 def with_threshold(plain: Bundle, folder: Path, threshold: float | None) -> Bundle:
@@ -53,9 +55,7 @@ def test_the_threshold_decides_whether_the_empty_answer_comes_first(plain: Bundl
     for threshold, wins in ((score - 0.01, True), (score + 0.01, False)):
         answerer = QuestionAnswerer(LengthAdaptiveModel(with_threshold(plain, tmp_path / "bundle", threshold)))
         for top_k in (1, 3, 500):
-            answers = answerer(
-                QUESTION, CONTEXT, top_k=top_k, handle_impossible_answer=True, align_to_words=False
-            )
+            answers = answerer(QUESTION, CONTEXT, top_k=top_k, handle_impossible_answer=True, align_to_words=False)
             first, *rest = answers if isinstance(answers, list) else [answers]
             assert (first["answer"] == "") == wins
             assert len(rest) < top_k

@@ -106,8 +106,8 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     assert [example.id for example in checked.readable] == [e.id for e in examples if e.id != "long"]
     assert checked.lines[2] == (
         "f.json: 2 of 9 questions have an answer that is not where the file says, nor can it be put right (done with "
-        "MISPLACED); the first is question 'lost': the answer 'the' is not at its answer_start 1, and stands 3 times in "
-        "the context"
+        "MISPLACED); the first is question 'lost': the answer 'the' is not at its answer_start 1, and stands 3 times "
+        "in the context"
     )
     assert checked.lines[0].endswith(checked.findings[5].why)
     assert len(checked.lines) == 5

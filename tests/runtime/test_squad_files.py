@@ -101,7 +101,6 @@ def test_limit_below_one(tmp_path: Path) -> None:
         read_squad(write(tmp_path, {"data": [article()]}), limit=0)
 
 
-
 @pytest.mark.parametrize(
     "name", ["hfans.json", "rows_data.json", "rows_list.json", "rows.jsonl", "bom.json", "crlf.json"]
 )
@@ -200,7 +199,11 @@ def encodable(questions: list[dict[str, object]]) -> bool:
 @settings(deadline=None, max_examples=50)
 @given(questions=QUESTIONS.filter(encodable), escaped=st.booleans(), compressed=st.booleans(), mark=st.booleans())
 def test_every_form_reads_the_same(
-    tmp_path_factory: pytest.TempPathFactory, questions: list[dict[str, object]], escaped: bool, compressed: bool, mark: bool
+    tmp_path_factory: pytest.TempPathFactory,
+    questions: list[dict[str, object]],
+    escaped: bool,
+    compressed: bool,
+    mark: bool,
 ) -> None:
     listed, columns, nested = [], [], []
     for number, question in enumerate(questions):

@@ -27,7 +27,8 @@ def scored(questions: list[tuple[str, list[str], float]]) -> list[Scored]:
 @given(questions=QUESTIONS, threshold=st.integers(-1000, 1000).map(lambda x: x / 5))
 def test_figures_are_those_of_transformers(questions: list[tuple[str, list[str], float]], threshold: float) -> None:
     oracle = [
-        SimpleNamespace(qas_id=i, answers=[{"text": text} for text in right]) for i, (_, right, _) in enumerate(questions)
+        SimpleNamespace(qas_id=i, answers=[{"text": text} for text in right])
+        for i, (_, right, _) in enumerate(questions)
     ]
     answers = {i: given for i, (given, _, _) in enumerate(questions)}
     scores = {i: score for i, (_, _, score) in enumerate(questions)}

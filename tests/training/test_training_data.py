@@ -67,7 +67,10 @@ def test_blanks_around_an_answer_do_not_matter(questions: Path, tmp_path: Path, 
     ("answer", "message"),
     [
         ({}, "has no answer"),
-        ({"text": "1 1", "answer_start": 0}, "edited.json, question '0': the answer '1 1' is not at its answer_start 0"),
+        (
+            {"text": "1 1", "answer_start": 0},
+            "edited.json, question '0': the answer '1 1' is not at its answer_start 0",
+        ),
         ({"text": "the", "answer_start": -3}, "answer_start -3"),
         ({"text": "the"}, "'the' has no answer_start, and stands"),
         ({"text": "the", "answer_start": "0"}, "answer_start '0'"),
@@ -110,7 +113,8 @@ def test_a_misplaced_answer_is_trained_where_its_text_stands_once(
     phrase = example.context[begin : start + len(example.answers[0])]
     assert example.context.count(phrase) == 1
     (right,) = answered_windows(
-        tokenize, read_answered(edited(questions, tmp_path, text=phrase, answer_start=begin)).examples[:1],
+        tokenize,
+        read_answered(edited(questions, tmp_path, text=phrase, answer_start=begin)).examples[:1],
         max_length=128,
     )
     read = read_answered(edited(questions, tmp_path, text=phrase.replace(" ", "  "), answer_start=start))
