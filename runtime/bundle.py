@@ -169,7 +169,7 @@ def write_manifest(
         BundleFormatError: A value breaks the rules of the format; a length configuration does not fit.
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
     """
-    described = {
+    described: dict[str, object] = {
         "format_version": FORMAT_VERSION,
         "significance": significance,
         "default_length_config": default_length_config,
