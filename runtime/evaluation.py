@@ -177,7 +177,7 @@ def evaluate(
     lengths: list[int] = []
     kept: list[tuple[int, ...]] = []
     if batch_size == 1:  # the first call compiles the graph, which is not to count as a question's time
-        first_readable = next((windows for example in scored if (windows := windows_of(example))), [])
+        first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
         run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
     with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
         for first in range(0, len(scored), group_size):

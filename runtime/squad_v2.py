@@ -9,7 +9,6 @@ from statistics import fmean
 
 from .squad import exact_match, f1, normalize
 
-
 _CLEARLY = 1.0  # scores differ a little from batch to batch, and each is to be above
 
 

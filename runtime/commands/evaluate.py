@@ -47,8 +47,7 @@ def evaluate_command(
     write_report = None if report is None else _report_writer(batch_size)
     examples = read_squad(data, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
-    sizes = {"max_seq_len": max_seq_len, "doc_stride": doc_stride}
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, **sizes)
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
     for line in check_questions(examples, TREATMENT, windows_of, name=data.name, strict=strict).lines:
         print(line, file=sys.stderr)
     default = length_config or model.bundle.default_length_config
@@ -65,8 +64,9 @@ def evaluate_command(
             length_config=name,
             batch_size=batch_size,
             max_answer_len=max_answer_len,
+            max_seq_len=max_seq_len,
+            doc_stride=doc_stride,
             progress=True,
-            **sizes,
         )
         mean_kept = sum(result.mean_kept) / len(result.mean_kept)
         latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
@@ -85,7 +85,16 @@ def evaluate_command(
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
         about = f"{data.name}, {len(examples)} questions"
-        write_report(model, examples, results, report, data=about, num_threads=num_threads, **sizes)
+        write_report(
+            model,
+            examples,
+            results,
+            report,
+            data=about,
+            num_threads=num_threads,
+            max_seq_len=max_seq_len,
+            doc_stride=doc_stride,
+        )
 
 
 def _about_no_answer(figures: Mapping[str, float], threshold: float | None) -> str:
