@@ -115,7 +115,7 @@ def fit_scorers(
             seen += len(windows)
     judged = [judge(scorers, read(windows)) for batch in held_out if (windows := readable_windows(tokenize, batch))]
     if not seen or not judged:
-        raise tokenize.refuse_all(len(examples))
+        raise tokenize.refuse_all("the questions to fit on")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
@@ -148,7 +148,7 @@ def sample_significance(
         if (windows := readable_windows(tokenize, batch))
     ]
     if not judged:
-        raise tokenize.refuse_all(len(chosen))
+        raise tokenize.refuse_all("the questions to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
 
 

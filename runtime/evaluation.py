@@ -194,7 +194,7 @@ def evaluate(
                 kept.append(output.kept_by_layer(len(window), num_layers))
             bar.update(len(group))
     if not lengths:
-        raise windows_of.refuse_all(len(scored))
+        raise windows_of.refuse_all(f"any of the {len(scored)} questions")
 
     if_answered = tuple(_scored(example, *own) for example, own in zip(scored, found, strict=True))
     predictions = tuple(_given(answer, score, no_answer_threshold) for answer, score in found)

@@ -84,10 +84,9 @@ class QuestionWindows:
         """The questions so far that the model cannot read, each once, in the order in which they were last met."""
         return tuple(self._unreadable.values())
 
-    def refuse_all(self, count: int) -> DataError:
-        """The error for `count` questions of which the model can read none."""
-        first = f": {self.unreadable[0].why}" if self.unreadable else ""
-        return DataError(f"the model cannot read any of the {count} questions{first}")
+    def refuse_all(self, questions: str) -> DataError:
+        """The error where the model can read none of some questions, named as after "cannot read"."""
+        return DataError(f"the model cannot read {questions}: {self.unreadable[0].why}")
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def answered_windows(
             tokens = (0, 0) if answer is None else _tokens_of_answer(window, *answer)
             found.append(AnsweredWindow(np.array(window.encoding.ids, np.int32), window.context.start, *tokens))
     if not found:
-        raise windows_of.refuse_all(len(examples))
+        raise windows_of.refuse_all(f"any of the {len(examples)} questions")
     return found
 
 

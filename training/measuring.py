@@ -103,7 +103,7 @@ class FrontMeter:
         self._threshold = 0.0 if any(example.is_impossible for example in scored) else None
         self._windows, self._sample = ([windows_of(e) for e in examples] for examples in (scored, sample))
         if not any(self._windows):
-            raise windows_of.refuse_all(len(scored))
+            raise windows_of.refuse_all(f"any of the {len(scored)} questions")
 
     def front(
         self,
