@@ -27,10 +27,10 @@ from dynamic_tinybert.calibration.fitting import (
     REPLAYS,
     WEIGHT_OF_KEPT,
     WIDENED_BY,
-    ReadableWindows,
     batches_by_length,
     judge,
     losses,
+    readable_windows,
 )
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.schedules import Schedule
@@ -40,6 +40,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.squad import Example, read_squad
 
 HELD_OUT = 400
@@ -121,11 +122,11 @@ def fit(bundle: Bundle, examples: Sequence[Example]) -> dict[Variant, dict[int, 
         v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
         for v, scorers in fitted.items()
     }
-    tokenize, read = ReadableWindows(bundle), StateReader(bundle, LAYERS)
+    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, LAYERS)
     batches = batches_by_length(examples)
     recent: deque[States] = deque(maxlen=RECENT)
     for step, index in enumerate(tqdm(random.permutation(len(batches)), disable=None)):
-        recent.append(read(tokenize(batches[index])))
+        recent.append(read(readable_windows(tokenize, batches[index])))
         again = [recent[i] for i in random.integers(len(recent), size=REPLAYS)]
         for variant, optimizer in optimizers.items():
             done = step / (variant.first_part * len(batches))
@@ -147,8 +148,8 @@ def judged(
     bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
 ) -> tuple[SignificanceSample, str]:
     """What thresholds follow from, and the loss of each layer by the target that is shipped."""
-    tokenize, read = ReadableWindows(bundle), StateReader(bundle, tuple(scorers))
-    found = [judge(scorers, read(tokenize(batch))) for batch in batches_by_length(examples)]
+    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
+    found = [judge(scorers, read(readable_windows(tokenize, batch))) for batch in batches_by_length(examples)]
     values = {layer: np.concatenate([of_batch[layer] for of_batch, _ in found]) for layer in scorers}
     held_out = [f"{np.mean([of_batch[layer] for _, of_batch in found]):.3f}" for layer in scorers]
     return SignificanceSample(values, bundle.shape.num_layers), " ".join(held_out)

@@ -17,13 +17,14 @@ import numpy as np
 import torch
 
 from dynamic_tinybert.calibration import Scorer, save_scorers
-from dynamic_tinybert.calibration.fitting import ReadableWindows, batches_by_length, judge
+from dynamic_tinybert.calibration.fitting import batches_by_length, judge, readable_windows
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.states import StateReader
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.runtime import LengthConfig
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.squad import read_squad
 
 QUESTIONS = 64
@@ -50,8 +51,8 @@ def main(folder: str, data: str, output: str) -> None:
 def sampled(bundle: Bundle, scorers: Mapping[int, Scorer], data: str) -> SignificanceSample:
     examples = read_squad(data)
     chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[:QUESTIONS]]
-    tokenize, read = ReadableWindows(bundle), StateReader(bundle, tuple(scorers))
-    found = [judge(scorers, read(tokenize(batch)))[0] for batch in batches_by_length(chosen)]
+    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
+    found = [judge(scorers, read(readable_windows(tokenize, batch)))[0] for batch in batches_by_length(chosen)]
     values = {layer: np.concatenate([of_batch[layer] for of_batch in found]) for layer in scorers}
     return SignificanceSample(values, bundle.shape.num_layers)
 

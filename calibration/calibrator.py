@@ -20,6 +20,7 @@ from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 from dynamic_tinybert.runtime.errors import CalibrationError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation, joined
 from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
 from dynamic_tinybert.runtime.squad import Example
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
@@ -69,6 +70,7 @@ class Calibration:
             was measured of all.
         latency_error: Median relative error of the latency model on the front.
         notes: What was done on what, a line each.
+        findings: What is wrong with questions of the data; those that the model cannot read were skipped.
     """
 
     path: Path
@@ -80,6 +82,7 @@ class Calibration:
     front: Sequence[Trial]
     latency_error: float
     notes: Sequence[str]
+    findings: Sequence[Finding] = ()
 
 
 def calibrate(
@@ -94,6 +97,7 @@ def calibrate(
     seed: int = 0,
     resume: bool = False,
     num_threads: int | None = None,
+    strict: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Calibration:
     """Give a bundle the length configurations that lose least for the time that they take on this machine.
@@ -104,9 +108,11 @@ def calibrate(
 
     Args:
         bundle: Folder of a bundle.
-        data: SQuAD v1.1 JSON to fit on; answers are not looked at.
+        data: Questions to fit on, in a form that `read_squad` reads; answers are not looked at.
         validation: To choose on; by default some articles of `data`. Configurations are scored by the mean of their
-            F1 and of the one expected if `full` believed rightly; without answers, by the latter alone.
+            F1 and of the one expected if `full` believed rightly; where a question has no answer, by the latter alone.
+            Unanswerable ones are scored by SQuAD v2's rules, and the bundle gets the threshold of no answer that gives
+            `full` the best F1.
         test: To report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes those that the bundle has, which
             is for checkpoints that were trained with scorers; ``attention`` goes by the attention that tokens receive.
@@ -116,13 +122,14 @@ def calibrate(
         seed: Of all that is random.
         resume: Go on from what an interrupted run left, if there is one.
         num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
+        strict: Refuse data in which something is wrong with a question, at the start.
         say: Receives a line for each step.
 
     Raises:
         BundleError: The bundle is missing, damaged or of a newer format.
         CalibrationError: There was too little time to find anything, and the bundle stays as it was; or an
             interrupted run is there and `resume` is not set.
-        DataError: A file cannot be used: too few questions, or an answer that is not in its context.
+        DataError: A file cannot be used: too few questions, or one that `strict` refuses.
         InvalidInputError: An argument is outside its range, or the interrupted run had other ones.
         StorageError: A file could not be written.
     """
@@ -132,7 +139,8 @@ def calibrate(
         raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
     end = monotonic() + 60 * budget_minutes
     source = open_bundle(bundle)
-    questions = read_calibration_data(data, validation, test, seed=seed)
+    readable = QuestionWindows(source.tokenizer_json, source.max_length)
+    questions = read_calibration_data(data, validation, test, seed=seed, windows=readable, strict=strict)
     num_layers = source.shape.num_layers
     notes: list[str] = []
 
@@ -140,6 +148,8 @@ def calibrate(
         notes.append(line)
         say(line)
 
+    for line in questions.lines:
+        note(line)
     header = {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
         "trained": digest(source.scorers) if significance == "trained" and source.scorers is not None else None,
@@ -190,6 +200,8 @@ def calibrate(
         model = LengthAdaptiveModel(candidate, ov_config=options, max_compiled=_COMPILED)
         elastic = LengthAdaptiveModel(candidate, ov_config=options, elastic=True)  # no compiling for each candidate
         choosing = references(elastic, _shuffled(questions.choosing, seed), to_choose=True)
+        if choosing.no_answer_threshold is not None:
+            note(f"The threshold of no answer is {choosing.no_answer_threshold:.3f}, the best for the F1 of full")
         say("Measuring what layers cost at each length")
         latency = _latency_model(journal, model, space, to_config, timed)
         note(f"Searching on {len(choosing.examples)} questions, scored by {choosing.scored_by}")
@@ -227,7 +239,7 @@ def calibrate(
         )
         named = {"full": measurer.full, **named}
         say(f"Measuring {', '.join(named)} on {len(questions.reporting)} questions that nothing was chosen on")
-        reporting = references(model, questions.reporting)
+        reporting = references(model, questions.reporting, no_answer_threshold=choosing.no_answer_threshold)
         results = _reported(reporting, model, {name: trial.config for name, trial in named.items()})
         about = {
             "scored_by": reporting.scored_by,
@@ -240,9 +252,18 @@ def calibrate(
             for name, trial in named.items()
         }
         with publishing(source.path, force=True) as target:
-            write_recalibrated(source, target, scorers, length_configs)
+            write_recalibrated(source, target, scorers, length_configs, choosing.no_answer_threshold)
     return Calibration(
-        source.path, length_configs, reporting.examples, results, named, points, best.trials, best.error, notes
+        source.path,
+        length_configs,
+        reporting.examples,
+        results,
+        named,
+        points,
+        best.trials,
+        best.error,
+        notes,
+        questions.findings,
     )
 
 

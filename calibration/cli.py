@@ -21,13 +21,15 @@ class _Significance(StrEnum):
 
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is replaced at the very end.")],
-    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON to fit significance on; answers are not needed.")],
+    data: Annotated[
+        Path, typer.Option(help="Questions to fit significance on, SQuAD JSON or rows; answers are not needed.")
+    ],
     validation: Annotated[
         Path | None,
-        typer.Option(help="SQuAD v1.1 JSON to choose on; by default some articles of --data."),
+        typer.Option(help="Questions to choose on; by default some articles of --data."),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(help="SQuAD v1.1 JSON to report on; by default some articles of the one above.")
+        Path | None, typer.Option(help="Questions to report on; by default some articles of the one above.")
     ] = None,
     significance: Annotated[
         _Significance,
@@ -41,6 +43,9 @@ def calibrate(
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     num_threads: ThreadsOption = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data with a question that is too long or otherwise wrong.")
+    ] = False,
 ) -> None:
     """Find a bundle's best length configurations on this machine, from questions."""
     from dynamic_tinybert.calibration import calibrate as run  # says what to install if something is missing
@@ -59,6 +64,7 @@ def calibrate(
         seed=seed,
         resume=resume,
         num_threads=num_threads,
+        strict=strict,
         say=lambda line: print(line, file=sys.stderr),
     )
     if report is not None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, Kind, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad import Example, read_squad
 
 FEWEST_QUESTIONS = 50
@@ -17,6 +18,14 @@ FEWEST_QUESTIONS = 50
 
 _FITTING, _CHOOSING = 0.6, 0.25  # shares of one file; the rest is for reporting
 _CHOOSING_OF_VALIDATION = 2 / 3
+
+_TREATMENT = {
+    Kind.UNREADABLE: "skipped",
+    Kind.WITHOUT_ANSWER: "scored by agreement with full",
+    Kind.MISPLACED: "scored by its text if the context holds it, else by agreement with full",
+    Kind.PUT_RIGHT: "put right",
+    Kind.SAME_ID: "taken like any other",
+}
 
 
 @dataclass(frozen=True)
@@ -27,38 +36,51 @@ class CalibrationData:
         fitting: Scorers and thresholds are fitted on these; answers are not looked at.
         choosing: Length configurations are searched and chosen on these.
         reporting: The figures that are published come from these.
+        findings: What is wrong with questions; those that the model cannot read are in none of the sets.
+        lines: The same, a line for each file and kind.
     """
 
     fitting: Sequence[Example]
     choosing: Sequence[Example]
     reporting: Sequence[Example]
+    findings: Sequence[Finding] = ()
+    lines: Sequence[str] = ()
 
 
 def read_calibration_data(
-    data: str | Path, validation: str | Path | None = None, test: str | Path | None = None, *, seed: int = 0
+    data: str | Path,
+    validation: str | Path | None = None,
+    test: str | Path | None = None,
+    *,
+    seed: int = 0,
+    windows: QuestionWindows | None = None,
+    strict: bool = False,
 ) -> CalibrationData:
     """Read and split the questions of up to three files.
 
     Args:
-        data: SQuAD v1.1 JSON to fit on; without `validation` a part of its articles is kept for the rest.
+        data: Questions to fit on (see `read_squad`); without `validation` a part of its articles is kept for the rest.
         validation: To choose on; without `test` a third of it is kept for reporting.
         test: To report on.
         seed: Decides which articles go where.
+        windows: Tells which questions the model can read; the others are left out.
+        strict: Refuse a file in which something is wrong with a question. Answers may be missing in all of them.
 
     Raises:
-        DataError: A file cannot be read, an answer is not in its context, or a part has too few questions.
+        DataError: A file cannot be read, a part has too few questions, or `strict` refuses one.
     """
-    fitting = _read(data)
+    read = [_read(path, windows, strict) for path in (data, validation, test) if path is not None]
+    fitting, *others = [[_with_found_answers(example) for example in file.readable] for file in read]
     if validation is None:
         if test is None:
-            fitting, choosing, reporting = _split(fitting, (_FITTING, _FITTING + _CHOOSING), seed)
+            fitting, choosing, reporting = split_by_article(fitting, (_FITTING, _FITTING + _CHOOSING), seed)
         else:
-            fitting, choosing = _split(fitting, (_FITTING + _CHOOSING,), seed)
-            reporting = _read(test)
+            fitting, choosing = split_by_article(fitting, (_FITTING + _CHOOSING,), seed)
+            (reporting,) = others
     elif test is None:
-        choosing, reporting = _split(_read(validation), (_CHOOSING_OF_VALIDATION,), seed)
+        choosing, reporting = split_by_article(others[0], (_CHOOSING_OF_VALIDATION,), seed)
     else:
-        choosing, reporting = _read(validation), _read(test)
+        choosing, reporting = others
     parts = {"fitting": fitting, "choosing": choosing, "reporting": reporting}
     for purpose, part in parts.items():
         if len(part) < FEWEST_QUESTIONS:
@@ -67,31 +89,44 @@ def read_calibration_data(
                 f"too few questions for {purpose}: {sizes}, and each needs {FEWEST_QUESTIONS}; articles are kept "
                 "whole, so give more articles, or files of their own as validation and test data"
             )
-    return CalibrationData(fitting, choosing, reporting)
+    findings = [finding for file in read for finding in file.findings]
+    return CalibrationData(fitting, choosing, reporting, findings, [line for file in read for line in file.lines])
 
 
-def _read(path: str | Path) -> list[Example]:
-    examples = read_squad(path)
-    for example in examples:
-        for answer in example.answers:
-            if answer not in example.context:
-                raise DataError(
-                    f"{path}: the answer {answer!r:.60} of question {example.id!r} is not in its context "
-                    f"{example.context!r:.60}; correct it, or leave all answers out to score by agreement"
-                )
-    return examples
+def split_by_article(examples: Sequence[Example], ends: Sequence[float], seed: int) -> list[list[Example]]:
+    """Deal whole articles, in an order drawn by `seed`, to parts that end at these shares of all questions.
 
-
-def _split(examples: Sequence[Example], ends: Sequence[float], seed: int) -> list[list[Example]]:
-    """Deal whole articles, in an order drawn by `seed`, to parts that end at these shares of all questions."""
+    A context without a title is an article. No part is empty if there are as many articles as parts.
+    """
     articles: defaultdict[str, list[Example]] = defaultdict(list)
     for example in examples:
         articles[example.title or example.context].append(example)
     groups = list(articles.values())
     parts: list[list[Example]] = [[] for _ in range(len(ends) + 1)]
     dealt = 0
-    for index in np.random.default_rng(seed).permutation(len(groups)):
+    for left, index in zip(
+        range(len(groups), 0, -1), np.random.default_rng(seed).permutation(len(groups)).tolist(), strict=True
+    ):
         middle = (dealt + len(groups[index]) / 2) / len(examples)
-        parts[sum(middle >= end for end in ends)] += groups[index]
+        filled = sum(map(bool, parts))
+        part = min(max(sum(middle >= end for end in ends), len(parts) - left), filled)
+        parts[min(part, len(ends))] += groups[index]
         dealt += len(groups[index])
     return parts
+
+
+def _read(path: str | Path, windows: QuestionWindows | None, strict: bool) -> CheckedQuestions:
+    examples = read_squad(path)
+    treatment = dict(_TREATMENT)
+    if not any(example.answers or example.is_impossible for example in examples):
+        del treatment[Kind.WITHOUT_ANSWER]
+    return check_questions(examples, treatment, windows, name=Path(path).name, strict=strict)
+
+
+def _with_found_answers(example: Example) -> Example:
+    """Without the answers that are nowhere in the context: no model can give them."""
+    there = [i for i, answer in enumerate(example.answers) if answer in example.context]
+    if len(there) == len(example.answers):
+        return example
+    answers, starts = ([column[i] for i in there] for column in (example.answers, example.answer_starts))
+    return replace(example, answers=tuple(map(str, answers)), answer_starts=tuple(starts))

@@ -15,9 +15,9 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
 from dynamic_tinybert.runtime.squad import Example
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.windows import Window
 
 from .scorer import Scorer
 from .states import StateReader, States
@@ -50,12 +50,14 @@ class Fit:
             [tokens].
         losses: Mean loss of each layer on the questions held out.
         windows: Windows that were read to fit on, each time counted.
+        skipped: Questions that the model cannot read.
     """
 
     scorers: Mapping[int, Scorer]
     significance: Mapping[int, npt.NDArray[np.float32]]
     losses: Mapping[int, float]
     windows: int
+    skipped: tuple[Finding, ...] = ()
 
 
 def fit_scorers(
@@ -89,7 +91,7 @@ def fit_scorers(
     random = np.random.default_rng(seed)
     shuffled = [examples[i] for i in random.permutation(len(examples))]
     count = min(HELD_OUT, -(-len(examples) // 10))
-    tokenize = ReadableWindows(bundle)
+    tokenize = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
     held_out, fitting = batches_by_length(shuffled[:count]), batches_by_length(shuffled[count:])
     read = StateReader(bundle, layers)
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
@@ -103,7 +105,7 @@ def fit_scorers(
             bar.update(done - bar.n)
             if done == 1 and (seen or step >= steps):  # something at least, however short the time
                 break
-            if not (windows := tokenize(batch)):
+            if not (windows := readable_windows(tokenize, batch)):
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
@@ -113,14 +115,15 @@ def fit_scorers(
                 torch.stack(list(losses(scorers, states).values())).sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             seen += len(windows)
-    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := tokenize(batch))]
+    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := readable_windows(tokenize, batch))]
     if not seen or not judged:
-        raise DataError(f"the model cannot read the questions to fit on: {tokenize.unusable}")
+        raise tokenize.refuse_all("the questions to fit on")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
         losses={layer: float(np.mean([of_layer[layer] for _, of_layer in judged])) for layer in layers},
         windows=seen,
+        skipped=tokenize.unreadable,
     )
 
 
@@ -140,32 +143,20 @@ def sample_significance(
         InferenceError: OpenVINO failed.
     """
     chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
-    tokenize, read = ReadableWindows(bundle), StateReader(bundle, tuple(scorers))
-    judged = [judge(scorers, read(windows))[0] for batch in batches_by_length(chosen) if (windows := tokenize(batch))]
+    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
+    judged = [
+        judge(scorers, read(windows))[0]
+        for batch in batches_by_length(chosen)
+        if (windows := readable_windows(tokenize, batch))
+    ]
     if not judged:
-        raise DataError(f"the model cannot read the questions to take thresholds from: {tokenize.unusable}")
+        raise tokenize.refuse_all("the questions to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
 
 
-class ReadableWindows:
-    """Tokenizes questions; `unusable` is the last error of one that the model cannot read."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        self._tokenize = WindowTokenizer(bundle.tokenizer_json)
-        self._max_seq_len, self._doc_stride = window_size(bundle.max_length)
-        self.unusable: InvalidInputError | None = None
-
-    def __call__(self, examples: Sequence[Example]) -> list[Window]:
-        """All windows of the questions that the model can read."""
-        windows: list[Window] = []
-        for e in examples:
-            try:
-                windows += self._tokenize(
-                    e.question, e.context, max_seq_len=self._max_seq_len, doc_stride=self._doc_stride
-                )
-            except InvalidInputError as error:
-                self.unusable = error
-        return windows
+def readable_windows(windows_of: QuestionWindows, examples: Sequence[Example]) -> list[Window]:
+    """All windows of the questions that the model can read."""
+    return [window for example in examples for window in windows_of(example)]
 
 
 def batches_by_length(examples: Sequence[Example]) -> list[list[Example]]:

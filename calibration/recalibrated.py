@@ -13,7 +13,11 @@ CARD = "README.md"
 
 
 def write_recalibrated(
-    bundle: Bundle, folder: Path, scorers: Path | None, length_configs: Mapping[str, NamedLengthConfig]
+    bundle: Bundle,
+    folder: Path,
+    scorers: Path | None,
+    length_configs: Mapping[str, NamedLengthConfig],
+    no_answer_threshold: float | None = None,
 ) -> Bundle:
     """Fill a folder with the files of `bundle` and a new manifest.
 
@@ -22,6 +26,7 @@ def write_recalibrated(
         folder: An empty folder.
         scorers: The file of learnt significance; None for attention.
         length_configs: All length configurations by name.
+        no_answer_threshold: By default that of `bundle`, if it has one.
 
     Raises:
         StorageError: A file could not be written.
@@ -40,4 +45,5 @@ def write_recalibrated(
             quantization=bundle.quantization,
             versions=dict(bundle.versions),
             source=bundle.source,
+            no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
         )

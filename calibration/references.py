@@ -7,18 +7,23 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
 
-from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, Evaluation, evaluate
 from dynamic_tinybert.runtime.inference import run_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.spans import pipeline_answers
+from dynamic_tinybert.runtime.no_answer import least_cls_score
+from dynamic_tinybert.runtime.spans import best_answer, pipeline_answers
 from dynamic_tinybert.runtime.squad import Example, exact_match, f1
+from dynamic_tinybert.runtime.squad_v2 import Scored, best_threshold, score_answer
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
-MAX_ANSWER_TOKENS = 30  # as in `squad_answer`
 _BELIEVED = 10
 _BATCH = 8
 _GROUP = 256
+
+
+Belief = Sequence[tuple[str, float]]
+"""The likeliest answers to a question by `full`, with shares that sum to 1; the empty one alone if it gives none."""
 
 
 @dataclass(frozen=True)
@@ -27,30 +32,41 @@ class References:
 
     Attributes:
         examples: The questions. Those that lack answers have the one of `full` instead.
-        believed: The likeliest answers to each question by `full`, with shares that sum to 1; a score is the one
-            expected if the right answer were drawn from them. A change between two answers that `full` finds equally
-            likely costs nothing, as it costs no F1 on average. Empty if nothing is scored by them.
-        scored_by: What `evaluate` scores by: the data's answers, agreement with what `full` believes, or the mean of
-            both scores.
+        believed: For each question what `full` believes, or nothing where it is not scored by that; a score is the one
+            expected if the right answer were drawn from it. A change between two answers that `full` finds equally
+            likely costs nothing, as it costs no F1 on average. Empty if no question is scored by it.
+        answered: Whether the data says of a question what is right: an answer, or none for an unanswerable one. If so,
+            and if there is a belief, too, the score is the mean of both.
+        scored_by: What `evaluate` scores by, over all questions.
+        no_answer_threshold: A score of no answer above it makes an answer empty; None if no question is unanswerable.
     """
 
     examples: Sequence[Example]
-    believed: Sequence[Sequence[tuple[str, float]]]
+    believed: Sequence[Belief]
+    answered: Sequence[bool]
     scored_by: Literal["answers", "agreement", "answers and agreement"]
+    no_answer_threshold: float | None
 
     def evaluate(
         self, model: LengthAdaptiveModel, length_config: LengthConfig, *, batch_size: int, span: slice = slice(None)
     ) -> Evaluation:
         """Answer the questions of a span, by default all, and score the answers; see `runtime.evaluation.evaluate`."""
-        result = evaluate(model, self.examples[span], length_config=length_config, batch_size=batch_size)
+        result = evaluate(
+            model,
+            self.examples[span],
+            length_config=length_config,
+            batch_size=batch_size,
+            no_answer_threshold=self.no_answer_threshold,
+        )
         if not self.believed:
             return result
-        believed = self.believed[span]
-        question_f1 = _expected(f1, result.predictions, believed)
-        question_exact_match = _expected(exact_match, result.predictions, believed)
-        if self.scored_by != "agreement":
-            question_f1 = _means(question_f1, result.question_f1)
-            question_exact_match = _means(question_exact_match, result.question_exact_match)
+        question_f1, question_exact_match = (
+            tuple(
+                _score(metric, *question)
+                for question in zip(result.predictions, by_data, self.believed[span], self.answered[span], strict=True)
+            )
+            for metric, by_data in ((f1, result.question_f1), (exact_match, result.question_exact_match))
+        )
         return replace(
             result,
             f1=fmean(question_f1),
@@ -60,58 +76,86 @@ class References:
         )
 
 
-def references(model: LengthAdaptiveModel, examples: Sequence[Example], *, to_choose: bool = False) -> References:
-    """Take the answers of the data if every question has one, else ask `full`.
+def references(
+    model: LengthAdaptiveModel,
+    examples: Sequence[Example],
+    *,
+    to_choose: bool = False,
+    no_answer_threshold: float | None = None,
+) -> References:
+    """Take the answers of the data, and ask `full` where there is none.
 
     Args:
         model: The model.
-        examples: The questions.
-        to_choose: Ask `full` in any case. Configurations that are chosen by the data's answers alone are those that
-            these answers happen to favour; what `full` believes varies half as much, but exaggerates losses.
+        examples: The questions, all of which it can read.
+        to_choose: Ask `full` in any case, but about unanswerable questions. Configurations that are chosen by the
+            data's answers alone are those that these answers happen to favour; what `full` believes varies half as
+            much, but exaggerates losses.
+        no_answer_threshold: For data with unanswerable questions. By default the one that gives `full` the best F1 on
+            these questions if `to_choose`, else that of the bundle, or else 0.
     """
-    answered = all(example.answers for example in examples)
-    if answered and not to_choose:
-        return References(examples, (), "answers")
+    answered = [bool(example.answers) or example.is_impossible for example in examples]
+    unanswerable = any(example.is_impossible for example in examples)
+    threshold: float | None = None
+    if unanswerable:
+        threshold = model.bundle.no_answer_threshold or 0.0 if no_answer_threshold is None else no_answer_threshold
+    if all(answered) and not to_choose:
+        return References(examples, (), answered, "answers", threshold)
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
-    believed = [answers for group in groups for answers in _ask(model, group)]
-    if answered:
-        return References(examples, believed, "answers and agreement")
-    agreed = [replace(example, answers=(answers[0][0],)) for example, answers in zip(examples, believed, strict=True)]
-    return References(agreed, believed, "agreement")
+    asked = [of_full for group in groups for of_full in _ask(model, group)]
+    if unanswerable and to_choose and no_answer_threshold is None:
+        scored = [of_full.if_answered for of_full, known in zip(asked, answered, strict=True) if known]
+        threshold = best_threshold(scored, "f1")[1]
+    believed: list[Belief] = []
+    completed: list[Example] = []
+    for example, of_full, known in zip(examples, asked, answered, strict=True):
+        score = of_full.if_answered.no_answer_score
+        belief = [("", 1.0)] if threshold is not None and score is not None and score > threshold else of_full.belief
+        believed.append(() if example.is_impossible or (known and not to_choose) else belief)
+        completed.append(example if known else replace(example, answers=(belief[0][0],)))
+    by: Literal["agreement", "answers and agreement"] = "answers and agreement" if any(answered) else "agreement"
+    return References(completed, believed, answered, by, threshold)
 
 
-def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[list[tuple[str, float]]]:
+@dataclass(frozen=True)
+class _OfFull:
+    """What `full` says of a question."""
+
+    belief: Belief
+    if_answered: Scored
+
+
+def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[_OfFull]:
     tokenize = WindowTokenizer(model.tokenizer_file)
     max_seq_len, doc_stride = window_size(model.max_length)
     windows = [tokenize(e.question, e.context, max_seq_len=max_seq_len, doc_stride=doc_stride) for e in examples]
     outputs = run_windows(model, windows, length_config="full", batch_size=_BATCH)
-    believed = []
+    asked = []
     for example, own_windows, own_outputs in zip(examples, windows, outputs, strict=True):
         answers = pipeline_answers(
             example.context,
             own_windows,
             own_outputs,
             top_k=_BELIEVED,
-            max_answer_len=MAX_ANSWER_TOKENS,
+            max_answer_len=MAX_ANSWER_LEN,
             handle_impossible_answer=False,
             align_to_words=False,
             merge="text",  # it is texts that are compared
         )
         total = sum(answer["score"] for answer in answers)
-        believed.append([(answer["answer"], answer["score"] / total) for answer in answers])
-    return believed
+        belief = [(answer["answer"], answer["score"] / total) for answer in answers]
+        best, score = best_answer(example.context, own_windows, own_outputs, max_answer_len=MAX_ANSWER_LEN)
+        scores = score_answer(best, example.answers)
+        asked.append(_OfFull(belief, Scored(*scores, not example.is_impossible, least_cls_score(own_outputs) - score)))
+    return asked
 
 
-def _expected(
-    metric: Callable[[str, Sequence[str]], float],
-    predictions: Sequence[str],
-    believed: Sequence[Sequence[tuple[str, float]]],
-) -> tuple[float, ...]:
-    return tuple(
-        sum(share * metric(prediction, [answer]) for answer, share in answers)
-        for prediction, answers in zip(predictions, believed, strict=True)
+def _score(
+    metric: Callable[[str, Sequence[str]], float], prediction: str, by_data: float, belief: Belief, answered: bool
+) -> float:
+    if not belief:
+        return by_data
+    expected = sum(
+        share * (metric(prediction, [answer]) if answer else 100.0 * (not prediction)) for answer, share in belief
     )
-
-
-def _means(first: Sequence[float], second: Sequence[float]) -> tuple[float, ...]:
-    return tuple(map(fmean, zip(first, second, strict=True)))
+    return fmean((by_data, expected)) if answered else expected

@@ -138,6 +138,8 @@ def export_model(
                 num_samples * (MORE_SAMPLES if tune else 1),
                 config.max_position_embeddings,
             )
+            if samples.skipped:
+                say(f"Skipped {len(samples.skipped)} questions that the model cannot read; first {samples.skipped[0]}")
         graph = write_ir(checkpoint.model)
         say("Comparing the FP32 graph with the PyTorch reference")
         parity = _parity(checkpoint, graph, configs)

@@ -10,10 +10,12 @@ from typing import TypeVar
 
 import numpy as np
 
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
+from dynamic_tinybert.calibration.data import split_by_article
+from dynamic_tinybert.runtime.errors import DataError
 from dynamic_tinybert.runtime.inference import stack_windows
+from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
 from dynamic_tinybert.runtime.squad import Example, read_squad
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.windows import Window
 
 from .parity import Batch
 
@@ -51,10 +53,12 @@ class Samples:
     Attributes:
         calibration: Batches of one unpadded window each, in random order.
         held_out: Other questions.
+        skipped: Questions that were passed over, as the model cannot read them.
     """
 
     calibration: Sequence[Batch]
     held_out: Questions
+    skipped: Sequence[Finding] = ()
 
 
 def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int) -> Samples:
@@ -66,28 +70,30 @@ def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, coun
 
     Args:
         tokenizer_file: The checkpoint's tokenizer.json.
-        data: SQuAD v1.1 JSON; answers are not needed.
-        validation: SQuAD v1.1 JSON; its questions are scored by F1 if all have answers.
+        data: Questions in a form that `read_squad` reads; answers are not needed.
+        validation: Likewise; its questions are scored by F1 if all have answers.
         count: Most calibration windows to take.
         max_length: Longest input of the model in tokens.
 
     Raises:
-        DataError: A file is not SQuAD JSON or holds no usable question; without `validation`, `data` has one
+        DataError: A file cannot be read or holds no usable question; without `validation`, `data` has one
             article only.
     """
-    tokenize = WindowTokenizer(tokenizer_file)
+    windows_of = QuestionWindows(tokenizer_file, max_length)
     examples = read_squad(data)
     if validation is not None:
         others = _shuffled(read_squad(validation))
-        held_out = list(_readable(tokenize, others, max_length, validation))
+        held_out = list(_readable(windows_of, others, validation))
         name, scored = validation.name, all(example.answers for example, _ in held_out)
     else:
         examples, others = _hold_out(examples, data)
-        held_out = list(islice(_readable(tokenize, _shuffled(others), max_length, data), _HELD_OUT_MOST))
+        held_out = list(islice(_readable(windows_of, _shuffled(others), data), _HELD_OUT_MOST))
         name, scored = f"held-out articles of {data.name}", False
-    fitted = chain.from_iterable(windows for _, windows in _readable(tokenize, _shuffled(examples), max_length, data))
+    fitted = chain.from_iterable(windows for _, windows in _readable(windows_of, _shuffled(examples), data))
+    calibration = [stack_windows([window]) for window in islice(fitted, count)]
     return Samples(
-        calibration=[stack_windows([window]) for window in islice(fitted, count)],
+        calibration=calibration,
+        skipped=windows_of.unreadable,
         held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
     )
 
@@ -97,37 +103,24 @@ def _shuffled(items: Sequence[T]) -> list[T]:
 
 
 def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
-    """Part the examples by article, the second part a fifth or more; a context without a title is an article."""
-    articles: dict[str, list[Example]] = {}
-    for example in examples:
-        articles.setdefault(example.title or example.context, []).append(example)
-    if len(articles) < 2:
+    """Part the examples by article, the second part about a fifth."""
+    fitting, held_out = split_by_article(examples, (1 - _HELD_OUT_SHARE,), seed=0)
+    if not held_out:
         raise DataError(
             f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "
             "give more articles, or other questions as validation"
         )
-    first, *rest = _shuffled(list(articles.values()))
-    fitting, held_out = list(first), list[Example]()
-    for article in rest:
-        part = held_out if len(held_out) < _HELD_OUT_SHARE * len(examples) else fitting
-        part.extend(article)
     return fitting, held_out
 
 
 def _readable(
-    tokenize: WindowTokenizer, examples: Iterable[Example], max_length: int, data: Path
+    windows_of: QuestionWindows, examples: Iterable[Example], data: Path
 ) -> Iterator[tuple[Example, list[Window]]]:
     """Each question that the model can read, with its windows."""
-    max_seq_len, doc_stride = window_size(max_length)
     readable = 0
-    unusable: InvalidInputError | None = None
     for example in examples:
-        try:
-            windows = tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
-        except InvalidInputError as error:
-            unusable = error
-            continue
-        readable += 1
-        yield example, windows
+        if windows := windows_of(example):
+            readable += 1
+            yield example, windows
     if not readable:
-        raise DataError(f"{data} holds no question that this model can read: {unusable}") from unusable
+        raise DataError(f"{data} holds no question that this model can read: {windows_of.unreadable[-1].why}")

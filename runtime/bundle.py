@@ -47,6 +47,9 @@ _FILES = (*_REQUIRED_FILES["learnt"], *OPTIONAL_TOKENIZER_FILES)
 
 _LARGEST_JSON = 16 * 2**20  # bytes
 
+_NO_ANSWER = "no_answer_threshold"
+_LARGEST_THRESHOLD = 1_000_000  # logits are far smaller
+
 T = TypeVar("T")
 
 
@@ -81,6 +84,8 @@ class Bundle:
         max_length: Most tokens of one input, special tokens included.
         vocab_size: Token ids are below this.
         type_vocab_size: Token type ids are below this.
+        no_answer_threshold: A score of no answer (`runtime.no_answer`) above it means that there is none; None if it
+            was not measured.
     """
 
     path: Path
@@ -95,6 +100,7 @@ class Bundle:
     max_length: int
     vocab_size: int
     type_vocab_size: int
+    no_answer_threshold: float | None = None
 
     @property
     def model_xml(self) -> Path:
@@ -136,6 +142,7 @@ def write_manifest(
     versions: Mapping[str, str],
     source: Mapping[str, Any],
     default_length_config: str = "full",
+    no_answer_threshold: float | None = None,
 ) -> Bundle:
     """Make a bundle of the files in `folder`: write its manifest, once all of them are final.
 
@@ -147,13 +154,14 @@ def write_manifest(
         versions: Versions of the software that wrote the files.
         source: Where the model comes from.
         default_length_config: A name of `length_configs`.
+        no_answer_threshold: Left out of the manifest if None.
 
     Raises:
         BundleCorruptError: A file that the bundle needs is not in `folder`.
         BundleFormatError: A value breaks the rules of the format; a length configuration does not fit.
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
     """
-    described = {
+    described: dict[str, object] = {
         "format_version": FORMAT_VERSION,
         "significance": significance,
         "default_length_config": default_length_config,
@@ -170,6 +178,8 @@ def write_manifest(
         "source": source,
         "files": {name: _size_and_digest(folder / name) for name in _FILES if (folder / name).is_file()},
     }
+    if no_answer_threshold is not None:
+        described[_NO_ANSWER] = no_answer_threshold
     try:
         manifest: dict[str, Any] = json.loads(json.dumps(described, allow_nan=False))
     except (TypeError, ValueError) as error:
@@ -266,7 +276,19 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         max_length=sizes["max_position_embeddings"],
         vocab_size=sizes["vocab_size"],
         type_vocab_size=sizes["type_vocab_size"],
+        no_answer_threshold=_no_answer_threshold(manifest),
     )
+
+
+def _no_answer_threshold(manifest: Mapping[str, Any]) -> float | None:
+    value = manifest.get(_NO_ANSWER)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST_THRESHOLD:
+        raise BundleFormatError(
+            f"{MANIFEST}: {_NO_ANSWER} must be null or a number between -1e6 and 1e6, not {reprlib.repr(value)}"
+        )
+    return float(value)
 
 
 def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, NamedLengthConfig]:

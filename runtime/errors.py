@@ -33,7 +33,7 @@ class LengthConfigError(DynamicTinyBertError, ValueError):
 
 
 class DataError(DynamicTinyBertError, ValueError):
-    """A data file is not SQuAD v1.1 JSON or holds nothing usable."""
+    """A data file cannot be read, or a question in it cannot be used."""
 
 
 class BundleError(DynamicTinyBertError):

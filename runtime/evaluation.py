@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import chain
+from math import inf
 from statistics import fmean
 from time import perf_counter
 
@@ -13,13 +14,29 @@ import numpy as np
 from tqdm import tqdm
 
 from .checks import require_int
-from .errors import DataError, InvalidInputError
-from .inference import run_windows
+from .errors import DataError
+from .example import Example
+from .inference import WindowOutput, run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
-from .spans import squad_answer
-from .squad import Example, exact_match, f1
-from .windows import Window, WindowTokenizer, window_size
+from .no_answer import least_cls_score
+from .question_checks import Finding, Kind, QuestionWindows, answer_lacking, refused
+from .spans import best_answer
+from .squad import exact_match, f1
+from .squad_v2 import Scored, figures, score_answer
+from .windows import Window
+
+MAX_ANSWER_LEN = 30
+"""Tokens of an answer in SQuAD's evaluation."""
+
+TREATMENT = {
+    Kind.UNREADABLE: "scored 0",
+    Kind.WITHOUT_ANSWER: "left out",
+    Kind.MISPLACED: "scored by its text",
+    Kind.PUT_RIGHT: "scored by its text",
+    Kind.SAME_ID: "scored like any other",
+}
+"""What an evaluation does about questions with which something is wrong."""
 
 
 @dataclass(frozen=True)
@@ -29,19 +46,25 @@ class Evaluation:
     Attributes:
         f1: Mean F1 in percent.
         exact_match: Mean exact match in percent.
-        predictions: Answer to each question, in the order of the examples, as everything by question below.
+        ids: Of the questions that were scored, in the order of the examples, as everything by question below.
+        predictions: Answer to each question.
         question_f1: F1 of each question in percent.
         question_exact_match: 100 or 0 for each question.
         question_windows: How many windows each question has.
-        question_ms: Time of each question with all its windows, from text to answer, in milliseconds; empty for
-            a run in batches, where a question has no time of its own.
+        question_ms: Time of each question with all its windows, from text to answer, in milliseconds, without those
+            that the model cannot read; empty for a run in batches, where a question has no time of its own.
         window_lengths: Real tokens of each window, question by question.
         window_kept: For each window, the tokens that each layer passed on.
         mean_macs: Mean executed multiply-accumulates of a window.
+        no_answer_threshold: A score of no answer above it made an answer empty; None if none was to be empty.
+        if_answered: How each question scores by SQuAD v2's rules if the best answer that is not empty is given.
+        skipped: Questions that the model cannot read, which score 0, and those without an answer, which are not among
+            the questions above.
     """
 
     f1: float
     exact_match: float
+    ids: tuple[str, ...]
     predictions: tuple[str, ...]
     question_f1: tuple[float, ...]
     question_exact_match: tuple[float, ...]
@@ -50,6 +73,16 @@ class Evaluation:
     window_lengths: tuple[int, ...]
     window_kept: tuple[tuple[int, ...], ...]
     mean_macs: float
+    no_answer_threshold: float | None
+    if_answered: tuple[Scored, ...]
+    skipped: tuple[Finding, ...]
+
+    @property
+    def squad_v2(self) -> dict[str, float] | None:
+        """The figures of SQuAD v2's evaluation by its names; None where every question has an answer."""
+        if all(question.has_answer for question in self.if_answered):
+            return None
+        return figures(self.if_answered, inf if self.no_answer_threshold is None else self.no_answer_threshold)
 
     @property
     def mean_length(self) -> float:
@@ -72,20 +105,22 @@ class Evaluation:
             "mean_kept": self.mean_kept,
             "latency_p50_ms": self.latency_ms(50),
             "latency_p95_ms": self.latency_ms(95),
+            "squad_v2": self.squad_v2,
         }
 
 
 def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation of the examples of several, at least one, of the same length configuration."""
+    """One evaluation of the examples of several, at least one, that ran with the same options."""
     rows = {
         field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
         for field in fields(Evaluation)
-        if field.name not in ("f1", "exact_match", "mean_macs")
+        if field.name not in ("f1", "exact_match", "mean_macs", "no_answer_threshold")
     }
     return Evaluation(
         f1=fmean(rows["question_f1"]),
         exact_match=fmean(rows["question_exact_match"]),
         mean_macs=fmean([part.mean_macs for part in parts], [len(part.window_lengths) for part in parts]),
+        no_answer_threshold=parts[0].no_answer_threshold,
         **rows,
     )
 
@@ -96,60 +131,80 @@ def evaluate(
     *,
     length_config: str | LengthConfig | Sequence[float] | None = None,
     batch_size: int = 1,
+    max_answer_len: int = MAX_ANSWER_LEN,
+    max_seq_len: int | None = None,
+    doc_stride: int | None = None,
+    no_answer_threshold: float | None = None,
+    strict: bool = False,
     progress: bool = False,
 ) -> Evaluation:
-    """Answer examples by SQuAD's rules, in windows of 384 tokens that share 128, and score the answers.
+    """Answer examples by SQuAD's rules, in windows, and score the answers.
+
+    Where some of the examples are unanswerable, an answer is empty if the score of no answer is above a threshold, and
+    v2's rules hold; else v1.1's do.
 
     Args:
         model: The model.
-        examples: Questions with answers, at least one.
+        examples: Questions. Those that have no answer, but are not said to be unanswerable, are left out; those that
+            the model cannot read score 0.
         length_config: Which tokens each layer keeps; None for the model's default.
         batch_size: Windows to run at once; above 1 they are sorted by length, which is faster over all.
+        max_answer_len: Most tokens of an answer.
+        max_seq_len: Most tokens of a window, by default 384 or what the model reads if that is less.
+        doc_stride: Tokens that two windows share, by default 128 or half of `max_seq_len` if that is less.
+        no_answer_threshold: By default that of the bundle, or else 0, where an example is unanswerable; in other data
+            no answer is empty by default.
+        strict: Refuse examples that are not to be scored, or score 0 unread, before anything is run.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        DataError: There are no examples, or one has no answer to compare with.
-        InvalidInputError: `batch_size` is less than 1, or the model cannot read a question.
+        DataError: There is no example to score, the model can read none, or `strict` refuses one.
+        InvalidInputError: An option is outside its range.
         LengthConfigError: Unknown or unfitting length configuration.
     """
     require_int("batch_size", batch_size, 1)
-    if not examples:
-        raise DataError("there are no examples to evaluate")
-    for example in examples:
-        if not example.answers:
-            raise DataError(f"question {example.id!r} has no answer, and scoring needs one")
-    max_seq_len, doc_stride = window_size(model.max_length)
-    tokenize = partial(_tokenize, WindowTokenizer(model.tokenizer_file), max_seq_len=max_seq_len, doc_stride=doc_stride)
+    require_int("max_answer_len", max_answer_len, 1)
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
+    scored, skipped = _to_score(examples, windows_of, strict)
+    if no_answer_threshold is None and any(example.is_impossible for example in scored):
+        no_answer_threshold = model.bundle.no_answer_threshold or 0.0
     num_layers = len(model.resolve(length_config).keep_ratios)
     group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to find some of the same length
 
-    predictions: list[str] = []
+    found: list[tuple[str, float | None]] = []
     seconds: list[float] = []
     question_windows: list[int] = []
     lengths: list[int] = []
     kept: list[tuple[int, ...]] = []
     if batch_size == 1:  # the first call compiles the graph, which is not to count as a question's time
-        run_windows(model, [tokenize(examples[0])[:1]], length_config=length_config, batch_size=1)
-    with tqdm(total=len(examples), unit="question", disable=None if progress else True) as bar:
-        for first in range(0, len(examples), group_size):
-            group = examples[first : first + group_size]
+        first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
+        run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
+    with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
+        for first in range(0, len(scored), group_size):
+            group = scored[first : first + group_size]
             started = perf_counter()
-            windows = [tokenize(example) for example in group]
+            windows = [windows_of(example) for example in group]
             outputs = run_windows(model, windows, length_config=length_config, batch_size=batch_size)
-            predictions += map(squad_answer, (example.context for example in group), windows, outputs)
-            seconds.append(perf_counter() - started)
+            found += map(partial(_answer, max_answer_len=max_answer_len), group, windows, outputs)
+            if any(windows):
+                seconds.append(perf_counter() - started)
             question_windows += map(len, windows)
             for window, output in zip(chain(*windows), chain(*outputs), strict=True):
                 lengths.append(len(window))
                 kept.append(output.kept_by_layer(len(window), num_layers))
             bar.update(len(group))
+    if not lengths:
+        raise windows_of.refuse_all(f"any of the {len(scored)} questions")
 
-    question_f1 = tuple(map(f1, predictions, (example.answers for example in examples)))
-    question_exact_match = tuple(map(exact_match, predictions, (example.answers for example in examples)))
+    if_answered = tuple(_scored(example, *own) for example, own in zip(scored, found, strict=True))
+    predictions = tuple(_given(answer, score, no_answer_threshold) for answer, score in found)
+    scores = [_score(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)]
+    question_exact_match, question_f1 = zip(*scores, strict=True)
     return Evaluation(
         f1=fmean(question_f1),
         exact_match=fmean(question_exact_match),
-        predictions=tuple(predictions),
+        ids=tuple(example.id for example in scored),
+        predictions=predictions,
         question_f1=question_f1,
         question_exact_match=question_exact_match,
         question_windows=tuple(question_windows),
@@ -157,11 +212,71 @@ def evaluate(
         window_lengths=tuple(lengths),
         window_kept=tuple(kept),
         mean_macs=fmean(map(partial(model.executed_macs, length_config), lengths, kept)),
+        no_answer_threshold=no_answer_threshold,
+        if_answered=if_answered,
+        skipped=(*skipped, *windows_of.unreadable),
     )
 
 
-def _tokenize(tokenizer: WindowTokenizer, example: Example, **size: int) -> list[Window]:
-    try:
-        return tokenizer(example.question, example.context, **size)
-    except InvalidInputError as error:
-        raise InvalidInputError(f"question {example.id!r}: {error}") from error
+def score_f1(
+    example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, no_answer_threshold: float | None
+) -> float:
+    """F1 in percent of the answer that `evaluate` gives to a question; 0 without windows.
+
+    Args:
+        example: The question; it has an answer or is unanswerable.
+        windows: All its windows.
+        outputs: The model's output for each.
+        no_answer_threshold: A score of no answer above it makes the answer empty, and v2's rules hold; None for v1.1's.
+    """
+    answer, score = _answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
+    given = _given(answer, score, no_answer_threshold)
+    return _score(example, given, _scored(example, answer, score), no_answer_threshold)[1]
+
+
+def _to_score(
+    examples: Sequence[Example], windows_of: QuestionWindows, strict: bool
+) -> tuple[list[Example], list[Finding]]:
+    """Those that can be scored, and what was found of the others."""
+    if not examples:
+        raise DataError("there are no examples to evaluate")
+    lacking = {i: finding for i, example in enumerate(examples) if (finding := answer_lacking(example)) is not None}
+    scored = [example for i, example in enumerate(examples) if i not in lacking]
+    if not scored:
+        raise DataError(f"none of the {len(examples)} questions can be scored; {lacking[0]}")
+    if strict:
+        for finding in lacking.values():
+            raise refused(finding)
+        for example in scored:
+            if not windows_of(example):
+                raise refused(windows_of.unreadable[-1])
+    return scored, list(lacking.values())
+
+
+def _answer(
+    example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
+) -> tuple[str, float | None]:
+    """The best answer that is not empty, and the score of no answer; none of them for a question without windows."""
+    if not windows:
+        return "", None
+    answer, score = best_answer(example.context, windows, outputs, max_answer_len=max_answer_len)
+    return answer, least_cls_score(outputs) - score
+
+
+def _scored(example: Example, answer: str, no_answer_score: float | None) -> Scored:
+    exact, f1_of_answer = (0.0, 0.0) if no_answer_score is None else score_answer(answer, example.answers)
+    return Scored(exact, f1_of_answer, not example.is_impossible, no_answer_score)
+
+
+def _given(answer: str, no_answer_score: float | None, threshold: float | None) -> str:
+    is_empty = threshold is not None and no_answer_score is not None and no_answer_score > threshold
+    return "" if is_empty else answer
+
+
+def _score(example: Example, prediction: str, own: Scored, threshold: float | None) -> tuple[float, float]:
+    """Exact match and F1 of the answer that was given."""
+    if own.no_answer_score is None:
+        return 0.0, 0.0
+    if threshold is not None:
+        return score_answer(prediction, example.answers)
+    return exact_match(prediction, example.answers), f1(prediction, example.answers)

@@ -11,6 +11,7 @@ from .errors import InvalidInputError
 from .inference import run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
+from .no_answer import no_answer_score, with_empty_answer
 from .pairs import question_context_pairs
 from .spans import Answer, Merge, pipeline_answers
 from .windows import Window, WindowTokenizer, window_size
@@ -131,7 +132,9 @@ class QuestionAnswerer:
                 ``min(max_seq_len // 2, 128)``; half of the room where a long question leaves no more than that.
             max_answer_len: Most tokens of an answer, 15 by default.
             max_seq_len: Most tokens of a window, ``min(model.max_length, 384)`` by default.
-            handle_impossible_answer: Let the empty answer take part, with its own score; no by default.
+            handle_impossible_answer: Let the empty answer take part, with its own score; no by default. Where the
+                bundle has a threshold for it, which `calibrate` measures on data with unanswerable questions, that
+                decides whether it comes first; else it is ranked by its score, as in the pipeline.
             align_to_words: Widen answers to whole words; yes by default.
             merge: What counts as one answer: "span", the default, the same place, whose score is that of the window
                 that is surest of it; "text" the same text anywhere, whose scores are added up as the pipeline did.
@@ -163,6 +166,7 @@ class QuestionAnswerer:
         windows = self._windows(pairs, max_seq_len, doc_stride)
         outputs = run_windows(self.model, windows, length_config=length_config, batch_size=batch_size)
         results: list[Answer | list[Answer]] = []
+        threshold = self.model.bundle.no_answer_threshold if handle_impossible_answer else None
         for (_, text), own_windows, own_outputs in zip(pairs, windows, outputs, strict=True):
             answers = pipeline_answers(
                 text,
@@ -174,6 +178,9 @@ class QuestionAnswerer:
                 align_to_words=align_to_words is None or bool(align_to_words),
                 merge="span" if merge is None else merge,
             )
+            if threshold is not None:
+                score = no_answer_score(text, own_windows, own_outputs, max_answer_len=max_answer_len)
+                answers = with_empty_answer(answers, own_windows, own_outputs, wins=score > threshold, top_k=top_k)
             results.append(answers[0] if len(answers) == 1 else answers)
         return results[0] if len(results) == 1 else results
 

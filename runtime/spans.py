@@ -147,6 +147,13 @@ def squad_answer(
     Scripts for SQuAD combine the 20 best starts with the 20 best ends (n-best 20); searching all spans costs no
     more here and leaves out none.
     """
+    return best_answer(context, windows, outputs, max_answer_len=max_answer_len)[0]
+
+
+def best_answer(
+    context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
+) -> tuple[str, float]:
+    """The answer of `squad_answer`, and its sum of logits; the empty one and -inf without a window."""
     best_score, answer = -math.inf, ""
     for window, output in zip(windows, outputs, strict=True):
         start, end = output.start_logits[window.context], output.end_logits[window.context]
@@ -154,8 +161,8 @@ def squad_answer(
         if score > best_score:
             offset = window.context.start
             begin, stop = _characters(window.encoding, offset + first, offset + last, align_to_words=False)
-            best_score, answer = score, context[begin:stop]
-    return answer
+            best_score, answer = float(score), context[begin:stop]
+    return answer, best_score
 
 
 def _log_softmax(logits: npt.NDArray[np.float32], context: slice) -> npt.NDArray[np.float64]:

@@ -74,6 +74,9 @@ The default bundle of dynamic-tinybert: six layers, hidden 384, 12 heads, 22.6 M
 - **Calibrated** by `dynamic-tinybert calibrate --significance trained`: length configurations chosen on 8 articles of
   SQuAD v1.1 dev, their figures found on 16 others.
 
+It never abstains: every question that it was trained on has an answer in its text, so that its empty answer
+(`handle_impossible_answer`) means nothing.
+
 It is not a strong reader: not three epochs on about half of SQuAD's size. `dynamic_tinybert.json` says what each length
 configuration costs in F1.
 """
@@ -157,6 +160,7 @@ def write_about_model(against_fp32: Sequence[float]) -> None:
         quantization=bundle.quantization,
         versions=bundle.versions,
         source=SOURCE,
+        no_answer_threshold=bundle.no_answer_threshold,
     )
 
 

@@ -15,11 +15,11 @@ from .options import RECIPES, TrainingOptions
 def train(
     model: Annotated[str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering checkpoint.")],
     output: Annotated[Path, typer.Argument(help="Folder of the new checkpoint.")],
-    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers to train on.")],
+    data: Annotated[Path, typer.Option(help="Questions with answers to train on, SQuAD JSON or rows.")],
     objective: Annotated[str, typer.Option(help=f"What to minimise: {', '.join(RECIPES)}.")] = "fine-tune",
     teacher: Annotated[str | None, typer.Option(help="Hub id or folder of the checkpoint to distil from.")] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="SQuAD v1.1 JSON to measure F1 on, before and after, at several costs.")
+        Path | None, typer.Option(help="Questions to measure F1 on, before and after, at several costs.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each file.")] = None,
     num_layers: Annotated[
@@ -44,6 +44,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted training left.")] = False,
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data with a misplaced answer or another wrong question.")
+    ] = False,
 ) -> None:
     """Train a checkpoint: fine-tune it, distil it, or teach it to live with dropped tokens."""
     for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
@@ -75,6 +78,7 @@ def train(
         limit=limit,
         resume=resume,
         local_files_only=local_files_only,
+        strict=strict,
         say=lambda line: print(line, file=sys.stderr, flush=True),
     )
     for when, points in (("before", result.before), ("after", result.after)):

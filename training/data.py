@@ -9,9 +9,19 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.question_checks import Finding, Kind, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad import Example, read_squad
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
+
+_TREATMENT = {
+    Kind.UNREADABLE: "skipped",
+    Kind.WITHOUT_ANSWER: "skipped",
+    Kind.MISPLACED: "skipped",
+    Kind.PUT_RIGHT: "put right",
+    Kind.WITHOUT_PLACE: "found where its text stands once, else skipped",
+    Kind.SAME_ID: "taken like any other",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,32 +46,52 @@ class AnsweredWindow:
         return len(self.ids)
 
 
-def read_answered(path: str | Path, limit: int | None = None) -> list[Example]:
-    """Read the questions of a SQuAD v1.1 file and check that each has an answer where the file says it is.
+@dataclass(frozen=True)
+class AnsweredQuestions:
+    """Questions that one can train on.
+
+    Attributes:
+        examples: Each has an answer with a place, or is unanswerable.
+        findings: What is wrong with questions of the file, those that are skipped among them.
+        lines: The same, a line for each kind.
+    """
+
+    examples: Sequence[Example]
+    findings: Sequence[Finding]
+    lines: Sequence[str]
+
+
+def read_answered(
+    path: str | Path, limit: int | None = None, windows: QuestionWindows | None = None, *, strict: bool = False
+) -> AnsweredQuestions:
+    """Read the questions of a file and find where their answers are.
+
+    Args:
+        path: A file that `read_squad` reads.
+        limit: Read only so many questions.
+        windows: Tells which questions the model can read; the others are skipped.
+        strict: Refuse the file if anything is wrong with a question.
 
     Raises:
-        DataError: The file cannot be read, or a question has no answer or one that is not at its place.
+        DataError: The file cannot be read, no question can be trained on, or `strict` refuses one.
         InvalidInputError: `limit` is less than 1.
     """
-    examples = read_squad(path, require_answers=True, limit=limit)
-    for example in examples:
-        answer, start = example.answers[0], example.answer_starts[0]
-        if not isinstance(start, int) or start < 0 or not example.context.startswith(answer, start):
-            raise DataError(
-                f"{path}: the answer {answer!r:.60} of question {example.id!r} is not at its answer_start {start!r} in "
-                f"the context {example.context!r:.60}; correct it, as training must know where answers are"
-            )
-    return examples
+    name = Path(path).name
+    checked = check_questions(read_squad(path, limit=limit), _TREATMENT, windows, name=name, strict=strict)
+    examples = [e for e in checked.readable if e.is_impossible or _characters_of_answer(e) is not None]
+    if not examples:
+        raise DataError(f"{name} holds no question to train on; {checked.findings[0]}")
+    return AnsweredQuestions(examples, checked.findings, checked.lines)
 
 
 def answered_windows(
     tokenize: WindowTokenizer, examples: Sequence[Example], *, max_length: int, max_seq_len: int | None = None
 ) -> list[AnsweredWindow]:
-    """All windows of questions with their first answers; a question that does not fit a window is left out.
+    """All windows of questions with their first answers that have a place; one that does not fit is left out.
 
     Args:
         tokenize: Cuts the windows.
-        examples: Questions from `read_answered`.
+        examples: Questions from `read_answered`. All windows of an unanswerable one point to [CLS].
         max_length: Most tokens that the model reads.
         max_seq_len: Tokens of a window, by default at most 384; two share 128, or half of it if that is less.
 
@@ -69,29 +99,25 @@ def answered_windows(
         DataError: None of the questions fits.
         InvalidInputError: `max_seq_len` is more than `max_length` or less than 1.
     """
-    size, stride = window_size(max_length, max_seq_len)
+    windows_of = QuestionWindows(tokenize, max_length, max_seq_len)
     found: list[AnsweredWindow] = []
-    refused: InvalidInputError | None = None
     for example in examples:
-        begin, stop = _characters_of_answer(example)
-        try:
-            windows = tokenize(example.question, example.context, max_seq_len=size, doc_stride=stride)
-        except InvalidInputError as error:
-            refused = error
-            continue
-        for window in windows:
-            ids = np.array(window.encoding.ids, np.int32)
-            found.append(AnsweredWindow(ids, window.context.start, *_tokens_of_answer(window, begin, stop)))
+        answer = _characters_of_answer(example)
+        for window in windows_of(example):
+            tokens = (0, 0) if answer is None else _tokens_of_answer(window, *answer)
+            found.append(AnsweredWindow(np.array(window.encoding.ids, np.int32), window.context.start, *tokens))
     if not found:
-        raise DataError(f"the model cannot read any of the {len(examples)} questions: {refused}")
+        raise windows_of.refuse_all(f"any of the {len(examples)} questions")
     return found
 
 
-def _characters_of_answer(example: Example) -> tuple[int, int]:
-    start, answer = example.answer_starts[0], example.answers[0]
-    assert isinstance(start, int)  # `read_answered` has checked
-    begin = start + len(answer) - len(answer.lstrip())  # tokens have no blanks
-    return begin, begin + len(answer.strip())
+def _characters_of_answer(example: Example) -> tuple[int, int] | None:
+    """Of the first answer that has a place; None if none has."""
+    for answer, start in zip(example.answers, example.answer_starts, strict=False):
+        if isinstance(start, int):
+            begin = start + len(answer) - len(answer.lstrip())  # tokens have no blanks
+            return begin, begin + len(answer.strip())
+    return None
 
 
 def _tokens_of_answer(window: Window, begin: int, stop: int) -> tuple[int, int]:

@@ -17,13 +17,14 @@ from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights, with_context_rule
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.runtime.evaluation import score_f1
 from dynamic_tinybert.runtime.inference import WindowOutput, run_windows, stack_windows
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.scorer import macs_per_token
-from dynamic_tinybert.runtime.spans import squad_answer
-from dynamic_tinybert.runtime.squad import Example, f1
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 ATTENTION_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
 """Shares that the last layer keeps, in a front by attention; those of the layers before fall to them evenly."""
@@ -88,20 +89,21 @@ class FrontMeter:
 
         Args:
             tokenize: Cuts the windows.
-            scored: Questions with answers.
+            scored: Questions with answers, or unanswerable; those that the models cannot read score 0. Where some are
+                unanswerable, SQuAD v2's rules hold, with a threshold of 0.
             sample: Questions that thresholds are taken from.
             max_length: Most tokens that the models read.
             max_seq_len: Tokens of a window, by default at most 384.
 
         Raises:
-            InvalidInputError: A question cannot be read.
+            DataError: None of the scored questions can be read.
         """
-        size, stride = window_size(max_length, max_seq_len)
+        windows_of = QuestionWindows(tokenize, max_length, max_seq_len)
         self._scored = scored
-        self._windows, self._sample = (
-            [tokenize(e.question, e.context, max_seq_len=size, doc_stride=stride) for e in examples]
-            for examples in (scored, sample)
-        )
+        self._threshold = 0.0 if any(example.is_impossible for example in scored) else None
+        self._windows, self._sample = ([windows_of(e) for e in examples] for examples in (scored, sample))
+        if not any(self._windows):
+            raise windows_of.refuse_all(f"any of the {len(scored)} questions")
 
     def front(
         self,
@@ -120,7 +122,7 @@ class FrontMeter:
         cost = _cost(reference, config)
         question_f1, macs = [], []
         for example, windows, own in zip(self._scored, self._windows, outputs, strict=True):
-            question_f1.append(f1(squad_answer(example.context, windows, own), example.answers))
+            question_f1.append(score_f1(example, windows, own, no_answer_threshold=self._threshold))
             macs.append(sum(cost(len(window), output) for window, output in zip(windows, own, strict=True)))
         return Point(name, tuple(question_f1), fmean(macs), config.keep_ratios, config.thresholds)
 

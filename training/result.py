@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.question_checks import Finding
 
 from .measuring import Point
 from .objective import Objective
@@ -64,12 +65,14 @@ class Training:
         losses: The parts of the loss of each step, by name.
         before: What the model gave before, `full` first, then length configurations; empty without validation data.
         after: What it gives now.
+        findings: What is wrong with questions of the data and the validation data.
     """
 
     path: Path
     losses: Sequence[Mapping[str, float]]
     before: Sequence[Point]
     after: Sequence[Point]
+    findings: Sequence[Finding] = ()
 
 
 def write_result(folder: Path, objective: Objective, training: Training, facts: Mapping[str, object]) -> None:

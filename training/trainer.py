@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,9 +22,11 @@ from dynamic_tinybert.calibration.workplace import digest, workplace
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
 from dynamic_tinybert.runtime.bundle import TOKENIZER
-from dynamic_tinybert.runtime.errors import InvalidInputError, TrainingError
+from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
+from dynamic_tinybert.runtime.evaluation import TREATMENT
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing
+from dynamic_tinybert.runtime.question_checks import CheckedQuestions, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
@@ -53,6 +56,7 @@ def train(
     limit: int | None = None,
     resume: bool = False,
     local_files_only: bool = False,
+    strict: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Training:
     """Train a question-answering checkpoint.
@@ -64,18 +68,21 @@ def train(
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
         output: Folder of the new one; it appears whole or not at all.
-        data: SQuAD v1.1 JSON with answers to train on.
+        data: Questions with answers to train on, in a form that `read_squad` reads. Unanswerable ones are trained to
+            [CLS]; those whose answer is not where the file says are put right where its text stands once in the
+            context, and else skipped, as are those that the model cannot read.
         options: How to train.
         teacher: Hub id or folder of the checkpoint to distil from.
-        validation: SQuAD v1.1 JSON with answers to measure F1 on before and after; nothing is chosen by it.
+        validation: Likewise, to measure F1 on before and after; nothing is chosen by it.
         limit: Only so many questions of each file.
         resume: Go on from what an interrupted training left, if there is one.
         local_files_only: Never touch the network.
+        strict: Refuse data in which something is wrong with a question, at the start.
         say: Receives a line for each step of the work, and now and then while it trains.
 
     Raises:
         CheckpointError: A checkpoint is missing, not supported, or does not fit the other.
-        DataError: A file cannot be used: no answers, or one that is not where the file says.
+        DataError: A file cannot be used: no question to train on, or one that `strict` refuses.
         InvalidInputError: An argument is outside its range, or the interrupted training had other ones.
         TrainingError: The loss is no longer a number, or an interrupted training is there and `resume` is not set.
         StorageError: A file could not be written; what was saved before is kept.
@@ -87,8 +94,6 @@ def train(
         raise InvalidInputError(f"{output} exists already; name another folder, or remove it")
     for quiet in ("set_verbosity_error", "disable_progress_bar"):  # of loads and writes that take a second
         getattr(transformers_logging, quiet)()
-    examples = read_answered(data, limit)
-    scored = [] if validation is None else read_squad(validation, require_answers=True, limit=limit)
     torch.manual_seed(options.seed)
     checkpoint = load_checkpoint(model, local_files_only=local_files_only)
     bert = checkpoint.model
@@ -99,6 +104,17 @@ def train(
         check_vocabularies(checkpoint, taught_by)
     models = [bert] if taught_by is None else [bert, taught_by.model]
     objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
+    longest = min(own.config.max_position_embeddings for own in models)
+    with TemporaryDirectory() as own_files:
+        checkpoint.copy_files(Path(own_files))
+        tokenize = WindowTokenizer(Path(own_files, TOKENIZER))
+    windows_of = QuestionWindows(tokenize, longest, options.max_seq_len)
+    questions = read_answered(data, limit, windows_of, strict=strict)
+    examples = questions.examples
+    asked = None if validation is None else _read_scored(validation, limit, windows_of, strict)
+    scored = [] if asked is None else [e for e in asked.examples if e.answers or e.is_impossible]
+    for line in (*questions.lines, *([] if asked is None else asked.lines)):
+        say(line)
     header: dict[str, Any] = {
         "weights": [_digest_of_weights(own) for own in models],
         "data": [digest(Path(file)) for file in (data, validation) if file is not None],
@@ -117,8 +133,6 @@ def train(
         if not torch.cuda.is_available():
             keep_freed_memory()
         checkpoint.copy_files(folder)
-        tokenize = WindowTokenizer(folder / TOKENIZER)
-        longest = min(own.config.max_position_embeddings for own in models)
         sizes = {"max_length": longest, "max_seq_len": options.max_seq_len}
         shuffled = [examples[i] for i in np.random.default_rng(options.seed).permutation(len(examples))]
         held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
@@ -151,7 +165,8 @@ def train(
             checkpoint.copy_files,
         )
         after = _measured(journal, "after", meter, reference_of(bert, objective.scorers()), objective.learnt_config())
-        training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after)
+        findings = (*questions.findings, *([] if asked is None else asked.findings))
+        training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after, findings)
         facts = {
             "base": name_of(checkpoint.source),
             "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
@@ -167,6 +182,15 @@ def train(
             checkpoint.copy_files(target)
             write_result(target, objective, training, facts)
     return training
+
+
+def _read_scored(path: str | Path, limit: int | None, windows_of: QuestionWindows, strict: bool) -> CheckedQuestions:
+    """Questions to measure F1 on; those without an answer are among them."""
+    name = Path(path).name
+    checked = check_questions(read_squad(path, limit=limit), TREATMENT, windows_of, name=name, strict=strict)
+    if not any(example.answers or example.is_impossible for example in checked.examples):
+        raise DataError(f"{name} holds no question with an answer, and scoring needs some")
+    return checked
 
 
 def _measured(

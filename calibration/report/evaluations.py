@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import date
-from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
@@ -19,8 +18,9 @@ from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.squad import Example
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
 from .page import write_report
@@ -37,6 +37,8 @@ def write_evaluation_report(
     *,
     data: str,
     num_threads: int | None = None,
+    max_seq_len: int | None = None,
+    doc_stride: int | None = None,
 ) -> None:
     """Write the page of an evaluation; first measure where the speed comes from, about a minute.
 
@@ -47,13 +49,23 @@ def write_evaluation_report(
         path: The HTML file.
         data: Where the questions come from and how many there are, for people.
         num_threads: CPU threads that the model was given.
+        max_seq_len: Tokens of a window, as in the evaluation.
+        doc_stride: Tokens that two windows share, likewise.
 
     Raises:
         InferenceError: OpenVINO failed.
         InvalidInputError: There is no folder to write the page to, or an evaluation ran in batches.
         StorageError: It could not be written.
     """
-    report = evaluation_report(model, examples, evaluations, data=data, num_threads=num_threads)
+    report = evaluation_report(
+        model,
+        examples,
+        evaluations,
+        data=data,
+        num_threads=num_threads,
+        max_seq_len=max_seq_len,
+        doc_stride=doc_stride,
+    )
     note = (
         "Graphs were compiled before, but the first window of a length makes OpenVINO prepare kernels: the longest "
         "time may be such a first one. The configurations were timed one after another: a few per cent between two "
@@ -69,6 +81,8 @@ def evaluation_report(
     *,
     data: str,
     num_threads: int | None = None,
+    max_seq_len: int | None = None,
+    doc_stride: int | None = None,
 ) -> Report:
     """Make the report of evaluations, to be added to; see `write_evaluation_report` for the arguments.
 
@@ -76,9 +90,8 @@ def evaluation_report(
         InferenceError: OpenVINO failed.
         InvalidInputError: An evaluation ran in batches, without times.
     """
-    max_seq_len, doc_stride = window_size(model.max_length)
-    tokenize = partial(WindowTokenizer(model.tokenizer_file), max_seq_len=max_seq_len, doc_stride=doc_stride)
-    questions = [tokenize(example.question, example.context) for example in examples]
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
+    questions = [windows for example in examples if (windows := windows_of(example))]
     configs = {name: model.resolve(name) for name in evaluations if name != "full"}
     all_compiled = LengthAdaptiveModel.from_pretrained(
         model.bundle.path, num_threads=num_threads, max_compiled=len(configs) + 1
@@ -92,7 +105,7 @@ def evaluation_report(
         plot_data=data,
         decomposition=decompose(all_compiled, configs, sample, num_threads=num_threads, repeats=_REPEATS),
         by_length=_gain_by_length(all_compiled, configs, questions),
-        notes=_notes(max_seq_len, doc_stride),
+        notes=_notes(windows_of.max_seq_len, windows_of.doc_stride),
     )
 
 
@@ -155,7 +168,7 @@ def _gain_by_length(
 def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
     return (
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
-        "scored by SQuAD v1.1's rules. Its time goes from text to answer: tokenising, all its windows, the best span.",
+        "scored by SQuAD's rules. Its time goes from text to answer: tokenising, all its windows, the best span.",
         f"The parts of the speedup were timed apart, taking turns, on the model's call alone: up to {_TIMED_WINDOWS} "
         f"random windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within "
         "15 % of each length.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
@@ -13,22 +13,29 @@ import typer
 
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, TREATMENT, evaluate
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad import read_squad
 
 from .options import BundleOption, ThreadsOption
 
 
 def evaluate_command(
-    data: Annotated[Path, typer.Option(help="SQuAD v1.1 JSON with answers.")],
+    data: Annotated[Path, typer.Option(help="Questions with answers: SQuAD v1.1 or v2 JSON, or rows of questions.")],
     bundle: BundleOption = None,
     length_config: Annotated[
         str | None, typer.Option(help="Name in the bundle, or all; by default its default.")
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")] = 1,
+    max_answer_len: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = MAX_ANSWER_LEN,
+    max_seq_len: Annotated[int | None, typer.Option(min=1, help="Most tokens of a window; 384 by default.")] = None,
+    doc_stride: Annotated[int | None, typer.Option(min=0, help="Tokens two windows share; 128 by default.")] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Refuse data with a question that is too long or otherwise wrong.")
+    ] = False,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")] = None,
@@ -38,8 +45,11 @@ def evaluate_command(
         if file is not None and not file.parent.is_dir():
             raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
     write_report = None if report is None else _report_writer(batch_size)
-    examples = read_squad(data, require_answers=True, limit=limit)
+    examples = read_squad(data, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
+    for line in check_questions(examples, TREATMENT, windows_of, name=data.name, strict=strict).lines:
+        print(line, file=sys.stderr)
     default = length_config or model.bundle.default_length_config
     names = list(model.length_configs) if default == "all" else [default]
     results = {}
@@ -48,7 +58,16 @@ def evaluate_command(
         f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
     )
     for name in names:
-        result = results[name] = evaluate(model, examples, length_config=name, batch_size=batch_size, progress=True)
+        result = results[name] = evaluate(
+            model,
+            examples,
+            length_config=name,
+            batch_size=batch_size,
+            max_answer_len=max_answer_len,
+            max_seq_len=max_seq_len,
+            doc_stride=doc_stride,
+            progress=True,
+        )
         mean_kept = sum(result.mean_kept) / len(result.mean_kept)
         latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
         scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
@@ -57,14 +76,36 @@ def evaluate_command(
             difference, low, high = paired_bootstrap(result.question_f1, results["full"].question_f1)
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         print(line)
+        if (figures := result.squad_v2) is not None:
+            print(_about_no_answer(figures, result.no_answer_threshold))
     if json_file is not None:
-        figures = {name: result.to_dict() for name, result in results.items()}
+        written = {name: result.to_dict() for name, result in results.items()}
         with writing(json_file):
-            json_file.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+            json_file.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
         about = f"{data.name}, {len(examples)} questions"
-        write_report(model, examples, results, report, data=about, num_threads=num_threads)
+        write_report(
+            model,
+            examples,
+            results,
+            report,
+            data=about,
+            num_threads=num_threads,
+            max_seq_len=max_seq_len,
+            doc_stride=doc_stride,
+        )
+
+
+def _about_no_answer(figures: Mapping[str, float], threshold: float | None) -> str:
+    """SQuAD v2's figures in a line."""
+    groups = [
+        f"{figures[f'{prefix}total']:.0f} {what}: F1 {figures[f'{prefix}f1']:.2f}, EM {figures[f'{prefix}exact']:.2f}"
+        for prefix, what in (("HasAns_", "with an answer"), ("NoAns_", "without"))
+        if f"{prefix}total" in figures
+    ]
+    best = f"best F1 {figures['best_f1']:.2f} at {figures['best_f1_thresh']:.3f}"
+    return f"  {'; '.join(groups)}; threshold of no answer {threshold:.3f}, {best}"
 
 
 def _report_writer(batch_size: int) -> Callable[..., None]:

@@ -5,8 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data
+from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data, split_by_article
 from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.squad import Example
+
+from tiny import tiny_tokenizer
 
 
 def write(path: Path, articles: list[int], *, answers: bool = True, prefix: str = "") -> Path:
@@ -80,8 +84,41 @@ def test_too_few_questions_are_refused(tmp_path: Path, articles: list[int]) -> N
         read_calibration_data(write(tmp_path / "data.json", articles))
 
 
-def test_an_answer_that_is_not_in_its_context_is_refused(tmp_path: Path) -> None:
+def test_an_answer_that_is_not_in_its_context_is_no_answer_or_refused(tmp_path: Path) -> None:
     file = write(tmp_path / "data.json", [60] * 6)
     file.write_text(file.read_text().replace('"text": "3"', '"text": "nowhere"', 1))
-    with pytest.raises(DataError, match="answer 'nowhere' of question '3-0' is not in its context"):
-        read_calibration_data(file)
+    with pytest.raises(
+        DataError, match=r"data\.json, question '3-0': the answer 'nowhere' is not at its answer_start 14, n"
+    ):
+        read_calibration_data(file, strict=True)
+    data = read_calibration_data(file)
+    (line,), (finding,) = data.lines, data.findings
+    assert line.startswith(
+        "data.json: 1 of 360 questions have an answer that is not where the file says, nor can it be "
+    )
+    assert finding.id == "3-0"
+    questions = [*data.fitting, *data.choosing, *data.reporting]
+    assert [example.id for example in questions if not example.answers] == ["3-0"]
+
+
+def test_questions_that_the_model_cannot_read_are_left_out_and_said(tmp_path: Path) -> None:
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    file = write(tmp_path / "data.json", [60] * 6)
+    file.write_text(file.read_text().replace('"question": "Where?"', f'"question": "{"who " * 99}"', 1))
+    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
+    data = read_calibration_data(file, windows=windows)
+    assert sum(map(len, (data.fitting, data.choosing, data.reporting))) == 359
+    assert data.lines[0].startswith("data.json: 1 of 360 questions cannot be read by the model (skipped); ")
+    assert "'0-0': the question is too long" in data.lines[0]
+    with pytest.raises(DataError, match="'0-0': the question is too long"):
+        read_calibration_data(file, windows=windows, strict=True)
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 3), st.integers(0, 9))
+def test_articles_are_dealt_whole_and_to_every_part(sizes: list[int], ends: int, seed: int) -> None:
+    examples = [Example(f"{k}-{i}", "q", "c", (), str(k)) for k, size in enumerate(sizes) for i in range(size)]
+    parts = split_by_article(examples, [(i + 1) / (ends + 1) for i in range(ends)], seed)
+    assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in examples)
+    titles = [{e.title for e in part} for part in parts]
+    assert sum(map(len, titles)) == len(sizes)
+    assert sum(map(bool, parts)) == min(len(sizes), ends + 1)

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -49,8 +51,33 @@ def test_without_answers_choosing_goes_by_agreement(model: LengthAdaptiveModel) 
     assert references(model, UNANSWERED, to_choose=True).scored_by == "agreement"
 
 
-def test_one_missing_answer_makes_it_agreement(model: LengthAdaptiveModel) -> None:
-    assert references(model, [*ANSWERED, UNANSWERED[0]]).scored_by == "agreement"
+def test_a_missing_answer_leaves_the_others_theirs(model: LengthAdaptiveModel) -> None:
+    config, mixed = LengthConfig((1, 0.4, 0.2)), [*ANSWERED[:6], *UNANSWERED[6:]]
+    by_answers = evaluate(model, ANSWERED, length_config=config, batch_size=4).question_f1
+    by_agreement = references(model, UNANSWERED).evaluate(model, config, batch_size=4).question_f1
+    made = references(model, mixed)
+    assert made.scored_by == "answers and agreement"
+    found = made.evaluate(model, config, batch_size=4).question_f1
+    np.testing.assert_allclose(found, [*by_answers[:6], *by_agreement[6:]])
+    both = references(model, mixed, to_choose=True).evaluate(model, config, batch_size=4).question_f1
+    halves = np.mean([by_answers, by_agreement], axis=0)
+    np.testing.assert_allclose(both, [*halves[:6], *by_agreement[6:]])
+
+
+def test_unanswerable_questions_are_right_without_an_answer(model: LengthAdaptiveModel) -> None:
+    impossible = [replace(e, answers=(), is_impossible=True) for e in ANSWERED[6:]]
+    mixed = [*ANSWERED[:6], *impossible]
+    made = references(model, mixed, to_choose=True)
+    full = evaluate(model, mixed, length_config="full", batch_size=4)
+    assert full.squad_v2 is not None
+    assert made.no_answer_threshold == full.squad_v2["best_f1_thresh"]
+    found = made.evaluate(model, FULL, batch_size=4, span=slice(3, 12))
+    for prediction, score, example in zip(found.predictions, found.question_f1, mixed[3:], strict=True):
+        if example.is_impossible:
+            assert score == 100 * (prediction == "")
+    reporting = references(model, mixed, no_answer_threshold=-1e6)  # all answers are empty
+    assert reporting.scored_by == "answers"
+    assert reporting.evaluate(model, FULL, batch_size=4).question_f1 == (0.0,) * 6 + (100.0,) * 6
 
 
 def test_agreement_is_the_expected_score_by_what_full_believes(model: LengthAdaptiveModel) -> None:

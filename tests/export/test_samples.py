@@ -96,6 +96,7 @@ def test_questions_that_the_model_cannot_read_are_skipped(tmp_path: Path, tokeni
     samples = read_samples(tokenizer_file, mixed, mixed, 8, 40)
     assert asked(samples) == {"who was it ?"}
     assert len(samples.calibration) == len(samples.held_out.windows[0])
+    assert {finding.id for finding in samples.skipped} == {"0.0", "0.2"}
 
 
 @pytest.mark.parametrize(

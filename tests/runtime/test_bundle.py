@@ -414,3 +414,21 @@ def test_the_documented_manifest_has_the_keys_of_a_written_one(bundle: Path) -> 
     assert set(documented) == set(written)
     assert set(documented["length_configs"]["full"]) == set(written["length_configs"]["full"])
     assert set(documented["files"]["config.json"]) == set(written["files"]["config.json"])
+
+
+def test_the_threshold_of_no_answer_may_be_there_or_not(tmp_path: Path) -> None:
+    without = write_bundle(tmp_path / "without")
+    assert "no_answer_threshold" not in json.loads((without / "dynamic_tinybert.json").read_text())
+    assert open_bundle(without).no_answer_threshold is None
+    for value in (-2.5, 0.0, 3, 1e6):
+        made = write_bundle(tmp_path / "made", {"no_answer_threshold": value})
+        assert open_bundle(made).no_answer_threshold == value
+    rewrite_manifest(without, lambda manifest: manifest.update(no_answer_threshold=None))
+    assert open_bundle(without).no_answer_threshold is None
+
+
+@pytest.mark.parametrize("value", ["0", True, [], 1.1e6, -(10**400)])
+def test_a_threshold_of_no_answer_that_cannot_be_is_refused(bundle: Path, value: object) -> None:
+    rewrite_manifest(bundle, lambda manifest: manifest.update(no_answer_threshold=value))
+    with pytest.raises(BundleFormatError, match="no_answer_threshold must be null or a number between -1e6 and 1e6"):
+        open_bundle(bundle)

@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import numpy.typing as npt
@@ -9,12 +10,15 @@ import torch
 from torch_model import TorchModel, letter_tokenizer, load_bert, transformers_tokenizer
 from torchmetrics.text import SQuAD
 from transformers import BertForQuestionAnswering
+from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from dynamic_tinybert.runtime import evaluation
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import evaluate, joined
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.question_checks import Kind
 from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from tiny import tiny_bert
 
@@ -172,13 +176,90 @@ def test_bad_input(tokenizer_file: Path, examples: list[Example]) -> None:
     model = TorchModel(tiny_bert(), tokenizer_file).as_model()
     with pytest.raises(DataError, match="no examples"):
         evaluate(model, [])
-    with pytest.raises(DataError, match="question 'x' has no answer"):
-        evaluate(model, [*examples, Example("x", "who?", "abc", (), "")])
-    for batch_size in (1, 8):
-        with pytest.raises(InvalidInputError, match="question 'x': the question is too long"):
-            evaluate(model, [*examples, Example("x", "who? " * 99, "abc", ("abc",), "")], batch_size=batch_size)
+    without, too_long = Example("x", "who?", "abc", (), ""), Example("y", "who? " * 99, "abc", ("abc",), "")
+    with pytest.raises(DataError, match="none of the 1 questions can be scored; question 'x': it has no answer"):
+        evaluate(model, [without])
+    with pytest.raises(DataError, match="cannot read any of the 1 questions: the question is too long"):
+        evaluate(model, [too_long])
+    with pytest.raises(DataError, match="question 'x': it has no answer"):
+        evaluate(model, [*examples, too_long, without], strict=True)
+    with pytest.raises(DataError, match="question 'y': the question is too long"):
+        evaluate(model, [*examples, too_long], strict=True)
     with pytest.raises(InvalidInputError, match="batch_size must be an int of at least 1, not 0"):
         evaluate(model, examples, batch_size=0)
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_questions_that_cannot_be_scored_do_not_end_it(
+    tokenizer_file: Path, examples: list[Example], batch_size: int
+) -> None:
+    model = TorchModel(tiny_bert(), tokenizer_file).as_model()
+    without, too_long = Example("x", "who?", "abc", (), ""), Example("y", "who? " * 99, "abc", ("abc",), "")
+    whole = evaluate(model, examples, batch_size=batch_size)
+    result = evaluate(model, [too_long, without, *examples], batch_size=batch_size)
+    assert result.ids == ("y", *(example.id for example in examples))
+    assert [(finding.id, finding.kind) for finding in result.skipped] == [
+        ("x", Kind.WITHOUT_ANSWER),
+        ("y", Kind.UNREADABLE),
+    ]
+    assert result.question_f1 == (0.0, *whole.question_f1)
+    assert result.f1 == pytest.approx(whole.f1 * 40 / 41)
+    assert result.predictions == ("", *whole.predictions)
+    assert (result.window_lengths, result.mean_macs) == (whole.window_lengths, whole.mean_macs)
+    assert len(result.question_ms) == len(whole.question_ms)
+    assert result.squad_v2 is None
+    written = json.loads(json.dumps(result.to_dict()))
+    assert written["ids"] == list(result.ids)
+    assert written["skipped"][1]["why"].startswith("the question is too long")
+
+
+def test_options_are_those_of_the_usual_script(tokenizer_file: Path, examples: list[Example]) -> None:
+    """Also against windows and answers of other sizes."""
+    bert = tiny_bert()
+    model = TorchModel(bert, tokenizer_file).as_model()
+    result = evaluate(model, examples, max_seq_len=64, doc_stride=16)
+    expected = np.array(reference_scores(bert, tokenizer_file, examples, 64, 16))
+    np.testing.assert_allclose(result.question_f1, expected[:, 0], atol=1e-3)
+    short = evaluate(model, examples, max_answer_len=2)
+    assert max(map(len, short.predictions)) <= 3 < max(map(len, result.predictions))
+
+
+@pytest.mark.parametrize("threshold", [None, -1.0, 3.5])
+def test_figures_of_v2_are_those_of_transformers(
+    tokenizer_file: Path, examples: list[Example], threshold: float | None
+) -> None:
+    """With answers and without; the spans and scores of no answer in plain loops over PyTorch's logits."""
+    bert = tiny_bert()
+    asked = [replace(e, answers=(), is_impossible=True) if i % 3 == 0 else e for i, e in enumerate(examples)]
+    result = evaluate(TorchModel(bert, tokenizer_file).as_model(), asked, batch_size=4, no_answer_threshold=threshold)
+    tokenize = WindowTokenizer(tokenizer_file)
+    spans, scores = {}, {}
+    for example in asked:
+        best, cls = (-np.inf, ""), np.inf
+        for window in tokenize(example.question, example.context, max_seq_len=128, doc_stride=64):
+            types = [0] * window.context.start + [1] * (len(window) - window.context.start)
+            with torch.inference_mode():
+                output = bert(torch.tensor([window.encoding.ids]), token_type_ids=torch.tensor([types]))
+            start, end = output.start_logits[0].tolist(), output.end_logits[0].tolist()
+            cls = min(cls, start[0] + end[0])
+            for i in range(window.context.start, window.context.stop):
+                for j in range(i, min(i + 30, window.context.stop)):
+                    text = example.context[window.encoding.offsets[i][0] : window.encoding.offsets[j][1]]
+                    best = max(best, (start[i] + end[j], text), key=lambda pair: pair[0])
+        spans[example.id], scores[example.id] = best[1], cls - best[0]
+    oracle = [SimpleNamespace(qas_id=e.id, answers=[{"text": answer} for answer in e.answers]) for e in asked]
+    expected = squad_evaluate(oracle, spans, scores, threshold or 0.0)
+    assert result.squad_v2 is not None
+    found = dict(result.squad_v2)
+    for best in ("best_exact_thresh", "best_f1_thresh"):
+        if expected[best] == 0:  # it is best to answer nothing, which the script's 0 need not do
+            assert found.pop(best) < min(scores.values())
+            del expected[best]
+    assert "best_f1_thresh" in found
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert result.f1 == pytest.approx(expected["f1"], abs=1e-3)
+    for example, prediction in zip(asked, result.predictions, strict=True):
+        assert prediction == ("" if scores[example.id] > (threshold or 0.0) else spans[example.id])
 
 
 @pytest.mark.slow

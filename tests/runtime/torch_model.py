@@ -3,6 +3,7 @@
 import string
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
@@ -30,6 +31,7 @@ class TorchModel:
     ) -> None:
         self.max_length: int = model.config.max_position_embeddings
         self.tokenizer_file = tokenizer_file
+        self.bundle = SimpleNamespace(no_answer_threshold=None)
         self.inputs: list[dict[str, npt.NDArray[np.int64]]] = []
         self._model = model
         self._kept = kept

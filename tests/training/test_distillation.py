@@ -28,7 +28,7 @@ MOMENT = Moment(0, 1, 0)
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Mapping[str, Tensor]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return collate(answered_windows(tokenize, read_answered(questions)[:6], max_length=128))
+    return collate(answered_windows(tokenize, read_answered(questions).examples[:6], max_length=128))
 
 
 def test_layers_are_mapped_evenly() -> None:

@@ -20,7 +20,7 @@ from tiny import tiny_bert
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Mapping[str, Tensor]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return collate(answered_windows(tokenize, read_answered(questions)[:6], max_length=128))
+    return collate(answered_windows(tokenize, read_answered(questions).examples[:6], max_length=128))
 
 
 def test_full_teaches_the_smallest_and_random_configurations(

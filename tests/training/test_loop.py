@@ -28,7 +28,7 @@ Losses = dict[int, Mapping[str, float]]
 @pytest.fixture
 def windows(tiny_checkpoint: Path, questions: Path) -> list[AnsweredWindow]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return answered_windows(tokenize, read_answered(questions), max_length=128)
+    return answered_windows(tokenize, read_answered(questions).examples, max_length=128)
 
 
 def steps(

@@ -43,7 +43,7 @@ Batch = Mapping[str, Tensor]
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Batch:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    windows = answered_windows(tokenize, read_answered(questions)[:6], max_length=128)
+    windows = answered_windows(tokenize, read_answered(questions).examples[:6], max_length=128)
     random = np.random.default_rng(0)
     return collate([replace(w, taught=3 * random.normal(size=(2, len(w))).astype(np.float16)) for w in windows])
 

@@ -18,7 +18,7 @@ from tiny import tiny_bert
 @pytest.fixture
 def windows(tiny_checkpoint: Path, questions: Path) -> list[AnsweredWindow]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return answered_windows(tokenize, read_answered(questions), max_length=128)
+    return answered_windows(tokenize, read_answered(questions).examples, max_length=128)
 
 
 @pytest.mark.parametrize("half", [None, torch.bfloat16])

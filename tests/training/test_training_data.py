@@ -24,7 +24,7 @@ def edited(questions: Path, folder: Path, **answer: object) -> Path:
 
 
 def test_marked_tokens_are_the_answer(questions: Path, tokenize: WindowTokenizer) -> None:
-    examples = read_answered(questions)
+    examples = read_answered(questions).examples
     for example in examples:
         (window,) = answered_windows(tokenize, [example], max_length=128)
         (encoded,) = tokenize(example.question, example.context, max_seq_len=128, doc_stride=64)
@@ -39,7 +39,7 @@ def test_windows_without_the_whole_answer_point_to_their_first_token(
     questions: Path, tokenize: WindowTokenizer
 ) -> None:
     without = 0
-    for example in read_answered(questions):
+    for example in read_answered(questions).examples:
         windows = answered_windows(tokenize, [example], max_length=128, max_seq_len=30)
         encoded = tokenize(example.question, example.context, max_seq_len=30, doc_stride=15)
         assert len(windows) == len(encoded)
@@ -54,11 +54,11 @@ def test_windows_without_the_whole_answer_point_to_their_first_token(
 
 
 def test_blanks_around_an_answer_do_not_matter(questions: Path, tmp_path: Path, tokenize: WindowTokenizer) -> None:
-    example = read_answered(questions)[0]
+    example = read_answered(questions).examples[0]
     start = int(str(example.answer_starts[0]))
     file = edited(questions, tmp_path, text=f" {example.answers[0]} ", answer_start=start - 1)
     (plain,) = answered_windows(tokenize, [example], max_length=128)
-    (blank,) = answered_windows(tokenize, read_answered(file)[:1], max_length=128)
+    (blank,) = answered_windows(tokenize, read_answered(file).examples[:1], max_length=128)
     assert (plain.start, plain.end) == (blank.start, blank.end)
     assert plain.start > 0
 
@@ -67,21 +67,65 @@ def test_blanks_around_an_answer_do_not_matter(questions: Path, tmp_path: Path, 
     ("answer", "message"),
     [
         ({}, "has no answer"),
-        ({"text": "1 1", "answer_start": 0}, "'1 1' of question '0' is not at its answer_start 0"),
+        (
+            {"text": "1 1", "answer_start": 0},
+            "edited.json, question '0': the answer '1 1' is not at its answer_start 0",
+        ),
         ({"text": "the", "answer_start": -3}, "answer_start -3"),
-        ({"text": "the"}, "answer_start None"),
+        ({"text": "the"}, "'the' has no answer_start, and stands"),
         ({"text": "the", "answer_start": "0"}, "answer_start '0'"),
     ],
 )
-def test_answers_that_are_not_there_are_refused(
+def test_answers_that_are_not_there_are_skipped_or_refused(
     questions: Path, tmp_path: Path, answer: dict[str, object], message: str
 ) -> None:
+    file = edited(questions, tmp_path, **answer)
     with pytest.raises(DataError, match=message):
-        read_answered(edited(questions, tmp_path, **answer))
+        read_answered(file, strict=True)
+    read = read_answered(file)
+    assert [example.id for example in read.examples] == [str(k) for k in range(1, 60)]
+    ((line,), (finding,)) = read.lines, read.findings
+    assert finding.id == "0"
+    assert line.startswith("edited.json: 1 of 60 questions ")
+    assert line.endswith(f"the first is {finding}")
+
+
+def test_unanswerable_questions_point_to_their_first_token(
+    questions: Path, tmp_path: Path, tokenize: WindowTokenizer
+) -> None:
+    content = json.loads(questions.read_text())
+    question = content["data"][0]["paragraphs"][0]["qas"][0]
+    question |= {"is_impossible": True, "plausible_answers": question["answers"], "answers": []}
+    (tmp_path / "v2.json").write_text(json.dumps(content))
+    read = read_answered(tmp_path / "v2.json")
+    assert (len(read.examples), read.findings) == (60, [])
+    windows = answered_windows(tokenize, read.examples[:1], max_length=128, max_seq_len=30)
+    assert len(windows) > 1
+    assert {(window.start, window.end) for window in windows} == {(0, 0)}
+
+
+def test_a_misplaced_answer_is_trained_where_its_text_stands_once(
+    questions: Path, tmp_path: Path, tokenize: WindowTokenizer
+) -> None:
+    example = read_answered(questions).examples[0]
+    start = int(str(example.answer_starts[0]))
+    begin = start - len("k was in ")
+    phrase = example.context[begin : start + len(example.answers[0])]
+    assert example.context.count(phrase) == 1
+    (right,) = answered_windows(
+        tokenize,
+        read_answered(edited(questions, tmp_path, text=phrase, answer_start=begin)).examples[:1],
+        max_length=128,
+    )
+    read = read_answered(edited(questions, tmp_path, text=phrase.replace(" ", "  "), answer_start=start))
+    (moved,) = answered_windows(tokenize, read.examples[:1], max_length=128)
+    assert (moved.start, moved.end) == (right.start, right.end)
+    assert right.start > 0
+    assert "(put right)" in read.lines[0]
 
 
 def test_questions_that_do_not_fit_are_left_out_or_refused(questions: Path, tokenize: WindowTokenizer) -> None:
-    examples = read_answered(questions)
+    examples = read_answered(questions).examples
     asked = len(tokenize(examples[0].question, "1", max_seq_len=128, doc_stride=0)[0])
     with pytest.raises(DataError, match="cannot read any of the 60 questions: the question is too long"):
         answered_windows(tokenize, examples, max_length=128, max_seq_len=asked - 1)
@@ -111,7 +155,7 @@ def test_a_plan_depends_on_its_seed_alone_and_is_cut_where_told() -> None:
 
 
 def test_a_batch_is_padded_to_its_longest_window(questions: Path, tokenize: WindowTokenizer) -> None:
-    windows = answered_windows(tokenize, read_answered(questions)[:4], max_length=128)
+    windows = answered_windows(tokenize, read_answered(questions).examples[:4], max_length=128)
     batch = collate(windows)
     assert batch["input_ids"].shape == (4, max(map(len, windows)))
     for row, window in enumerate(windows):
