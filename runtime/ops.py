@@ -417,7 +417,7 @@ _known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()
 
 def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     """Of all equal constants one array, which begins with a line of the cache: graphs of the same products share it."""
-    key = hashlib.sha256(constants).digest()
+    key = hashlib.sha256(constants.data).digest()
     shared = _known.get(key)
     if shared is None:
         memory = np.empty(constants.size + 63, np.int8)

@@ -1,7 +1,7 @@
 // Tiles in plain code, their sums finished by vectors of 512 bits.
 
 #include "checks.hpp"
-#include "kernels/integers.hpp"
+#include "kernels/vector_kernels.hpp"
 #include "plain_tiles.hpp"
 
 #pragma GCC push_options

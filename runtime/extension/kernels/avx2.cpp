@@ -1,6 +1,6 @@
 // AVX2 with FMA, on CPUs without VNNI.
 
-#include "kernels/integers.hpp"
+#include "kernels/vector_kernels.hpp"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -29,7 +29,7 @@ constexpr size_t rows_of_8_bits = 4, vectors_of_8_bits = 2;  // of sums that sta
 }  // namespace
 }  // namespace dynamic_tinybert
 
-#include "kernels/integers.inl"
+#include "kernels/vector_kernels.inl"
 
 #pragma GCC pop_options
 
@@ -47,7 +47,7 @@ const Kernels kernels_avx2{.isa = "avx2",
                            .worth_fusing = true,
                            .attention_f32 = &attention_f32_avx2,
                            .attention_int16 = &attention_int16,
-                           .scorer_f32 = &scorer_f32_avx2,
+                           .scorer_f32 = &scorer_f32,
                            .scorer_int12 = &scorer_int12,
                            .linear_int8 = &linear_int8,
                            .add_and_normalize = add_and_normalize_avx2,

@@ -1,6 +1,6 @@
 // AVX-512 with VNNI; and AMX, where tiles take the products of 8 bits.
 
-#include "kernels/integers.hpp"
+#include "kernels/vector_kernels.hpp"
 #include "kernels/tiles.hpp"
 
 #pragma GCC push_options
@@ -29,7 +29,7 @@ constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 4;  // of sums that sta
 }  // namespace
 }  // namespace dynamic_tinybert
 
-#include "kernels/integers.inl"
+#include "kernels/vector_kernels.inl"
 #include "kernels/linear_int8_tiles.inl"
 
 #pragma GCC pop_options
@@ -59,7 +59,7 @@ const Kernels kernels_amx{.isa = "amx",
                           .worth_fusing = true,
                           .attention_f32 = &attention_f32_avx2,
                           .attention_int16 = &attention_int16,
-                          .scorer_f32 = &scorer_f32_avx2,
+                          .scorer_f32 = &scorer_f32,
                           .scorer_int12 = &scorer_int12,
                           .linear_int8 = &linear_int8_tiles,
                           .add_and_normalize = add_and_normalize_avx2,
@@ -71,7 +71,7 @@ const Kernels kernels_avx512_vnni{.isa = "avx512_vnni",
                                   .worth_fusing = true,
                                   .attention_f32 = &attention_f32_avx2,
                                   .attention_int16 = &attention_int16,
-                                  .scorer_f32 = &scorer_f32_avx2,
+                                  .scorer_f32 = &scorer_f32,
                                   .scorer_int12 = &scorer_int12,
                                   .linear_int8 = &linear_int8,
                                   .add_and_normalize = add_and_normalize_avx2,

@@ -1,6 +1,6 @@
 // AVX-VNNI: the dot products of AVX-512 VNNI on 256 bits, in the encoding of AVX2.
 
-#include "kernels/integers.hpp"
+#include "kernels/vector_kernels.hpp"
 
 #pragma GCC push_options
 #pragma GCC target("avx2,fma")
@@ -28,7 +28,7 @@ constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 2;  // of sums that sta
 }  // namespace
 }  // namespace dynamic_tinybert
 
-#include "kernels/integers.inl"
+#include "kernels/vector_kernels.inl"
 
 #pragma GCC pop_options
 
@@ -46,7 +46,7 @@ const Kernels kernels_avx_vnni{.isa = "avx_vnni",
                                .worth_fusing = true,
                                .attention_f32 = &attention_f32_avx2,
                                .attention_int16 = &attention_int16,
-                               .scorer_f32 = &scorer_f32_avx2,
+                               .scorer_f32 = &scorer_f32,
                                .scorer_int12 = &scorer_int12,
                                .linear_int8 = &linear_int8,
                                .add_and_normalize = add_and_normalize_avx2,

@@ -5,16 +5,10 @@
 #include "kernels/embedding_kernels.hpp"
 #include "kernels/layer_norm_kernels.hpp"
 #include "kernels/logits_kernels.hpp"
-#include "kernels/scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
 
 extern const AttentionKernels attention_f32_avx2;
-extern const ScorerKernels scorer_f32_avx2;
-
-// `features` and `look_around` of ScorerKernels.
-void features_avx2(const FirstLayer&, const float*, size_t, size_t, float*);
-void look_around_avx2(const Neighbourhood&, const float*, size_t, size_t, size_t, size_t, float*);
 
 void add_and_normalize_avx2(const Normalization&, const float*, const float*, size_t, float*);
 void compute_logits_avx2(const float*, const float*, size_t, size_t, float*);

@@ -61,8 +61,8 @@ void project(const ScorerPanels& panels, size_t first, size_t count, const float
 const ScorerKernels scorer_int12{.packed_size = packed_scorer_size,
                                  .pack = pack_scorer,
                                  .project = project,
-                                 .features = features_avx2,
-                                 .look_around = look_around_avx2};
+                                 .features = features,
+                                 .look_around = look_around};
 
 }  // namespace
 }  // namespace dynamic_tinybert

@@ -2,7 +2,7 @@
 // against a loop. Bochs up to 3.1 takes the signed bytes of AMX as unsigned: so weights of 0 ... 127 must give what the loop
 // gives, and any others either that or what the loop gives of their bytes as unsigned numbers.
 
-#include "kernels/integers.hpp"
+#include "kernels/vector_kernels.hpp"
 #include "kernels/tiles.hpp"
 
 #pragma GCC push_options
