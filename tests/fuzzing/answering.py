@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
+from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 
 from . import mutations
 from .requests import Request, random_request
@@ -63,7 +64,7 @@ def request(bundle: str, seed: int, tolerance: float) -> str:
     return f"{ids.shape}"
 
 
-def _alone(model: LengthAdaptiveModel, asked: Request, row: int) -> object:
+def _alone(model: LengthAdaptiveModel, asked: Request, row: int) -> QuestionAnsweringOutput:
     length = len(asked.real(row))
     arrays = {
         name: None if value is None else np.asarray(value)[row : row + 1, :length]
