@@ -22,7 +22,7 @@ from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
 from . import cpu
-from .errors import ExtensionError
+from .errors import ExtensionError, InvalidInputError
 from .gate import gate
 
 _LIBRARY = "libdynamic_tinybert_extension.so"
@@ -157,8 +157,13 @@ def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int
     """The weights of a product of 8 bits, [N, K], K a multiple of 4, as an instruction set of this CPU reads them.
 
     Raises:
-        ExtensionError: The extension cannot be loaded.
+        ExtensionError: The extension cannot be loaded, or this CPU does not run the instruction set.
+        InvalidInputError: The weights are not of this form.
     """
+    if weight.ndim != 2 or not weight.size or weight.shape[1] % 4:
+        raise InvalidInputError(f"weights of shape {weight.shape} cannot be packed; give [N, K], K a multiple of 4")
+    if isa not in available_isas():
+        raise ExtensionError(f"this CPU cannot run {isa!r}; pack weights for one of {', '.join(available_isas())}")
     pack = _library(extension_path()).dynamic_tinybert_pack
     pack.restype = ctypes.c_size_t
     pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]

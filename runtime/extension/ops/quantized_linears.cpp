@@ -123,16 +123,18 @@ void QuantizedLinears::validate_and_infer_types() {
     check_size("QuantizedLinears", "the width of the rows", shape[2], largest_size);
     OPENVINO_ASSERT(m_weight_bytes.size() == m_widths.size(), "QuantizedLinears: ", m_widths.size(), " widths and ",
                     m_weight_bytes.size(), " sizes of weights; give one of both for each product");
-    for (size_t product = 0; product < m_widths.size(); ++product) {
-        OPENVINO_ASSERT(m_weight_bytes[product] > 0 && m_weight_bytes[product] % 64 == 0,
-                        "QuantizedLinears: the weights of product ", product, " take ", m_weight_bytes[product],
-                        " bytes; pack them, which gives a multiple of 64");
-        check_size("QuantizedLinears", "the size of weights", m_weight_bytes[product], largest_size * largest_size);
-    }
+    for (int64_t given : m_weight_bytes)
+        OPENVINO_ASSERT(given >= 0 && given <= largest_size * largest_size, "QuantizedLinears: weights take ", given,
+                        " bytes; at most ", largest_size * largest_size, " can be");
     const size_t bytes = size_of_constants(shape[2].get_length(), m_widths, m_weight_bytes, quantizes, m_normalizes);
     OPENVINO_ASSERT(get_input_partial_shape(constants_in).compatible(ov::Shape{bytes}),
                     "QuantizedLinears: the constants have shape ", get_input_partial_shape(constants_in),
                     " where these widths on rows of ", shape, " need [", bytes, "]");
+    for (size_t product = 0, depth = shape[2].get_length(); product < m_widths.size(); depth = m_widths[product++]) {
+        const size_t given = m_weight_bytes[product], least = panels_of(m_widths[product]) * panel_columns * depth;
+        OPENVINO_ASSERT(given >= least && given % 64 == 0, "QuantizedLinears: the weights of product ", product, " take ",
+                        given, " bytes; pack them, which gives a multiple of 64, at least ", least);
+    }
     shape[2] = m_widths.back();
     if (m_normalizes) {
         const size_t added = count > residual_in ? residual_in : rows_in;
