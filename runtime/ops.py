@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import json
 import os
 import warnings
@@ -12,6 +13,7 @@ from functools import cache
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -286,7 +288,11 @@ def quantized_linears(
         ExtensionError: The extension cannot be loaded.
         RuntimeError: From OpenVINO, an input or attribute is not as above.
     """
-    inputs = [rows, opset13.constant(packed.constants).output(0), *([] if residual is None else [residual])]
+    inputs = [
+        rows,
+        opset13.constant(_shared(packed.constants), shared_memory=True).output(0),
+        *([] if residual is None else [residual]),
+    ]
     attributes = {
         "widths": list(widths),
         "zero_points": list(zero_points),
@@ -393,6 +399,21 @@ def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
         RuntimeError: From OpenVINO, an input is not as above.
     """
     return _factory(check_extension()).create("ContextSignificance", [question, mask]).output(0)
+
+
+_known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()  # by digest
+
+
+def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """Of all equal constants one array, which begins with a line of the cache: graphs of the same products share it."""
+    key = hashlib.sha256(constants).digest()
+    shared = _known.get(key)
+    if shared is None:
+        memory = np.empty(constants.size + 63, np.int8)
+        shared = memory[-memory.ctypes.data % 64 :][: constants.size]
+        shared[:] = constants
+        shared = _known.setdefault(key, shared)
+    return shared
 
 
 @cache

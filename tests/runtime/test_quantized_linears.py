@@ -1,3 +1,4 @@
+import gc
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -203,6 +204,24 @@ def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     loaded = ops.core().compile_model(ops.core().read_model(tmp_path / "model.xml"), "CPU")
     rows = random_rows(1, 30, 64)
     np.testing.assert_array_equal(compiled(64, [128, 64], normalizes=True)([rows])[0], loaded([rows])[0])
+
+
+def test_equal_products_share_their_memory(isa: str) -> None:
+    first, second = (graph(64, [128, 64], normalizes=True) for _ in range(2))
+    constants = [
+        node.input_value(1).get_node().data
+        for model in (first, second)
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "QuantizedLinears"
+    ]
+    assert np.shares_memory(*constants)
+    assert constants[0].ctypes.data % 64 == 0
+    rows = random_rows(1, 30, 64)
+    expected = ops.core().compile_model(first, "CPU")([rows])[0]
+    other = ops.core().compile_model(second, "CPU")
+    del first, second, constants
+    gc.collect()
+    np.testing.assert_array_equal(other([rows])[0], expected)
 
 
 RIGHT: dict[str, Any] = {"widths": [8, 8], "zero_points": [128.0, 0.0], "epsilon": EPSILON}

@@ -1,0 +1,46 @@
+"""Rates of our products of 8 bits by each instruction set of this CPU, one thread, beside the CPU's own limits.
+
+    python benchmarks/kernels.py [--rounds 200]
+
+A C++ compiler is needed: kernels.cpp and the kernels are compiled on the spot, without OpenVINO. A rate is that of the
+fastest of many short runs, in which the instruction sets take turns, so that a busy machine disturbs it little.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dynamic_tinybert.runtime import cpu
+
+from cpu_limits import measure_cpu_limits
+
+SOURCES = Path(__file__).parents[1] / "runtime" / "extension"
+FLAGS = ("-O3", "-std=c++20", "-march=x86-64-v2", "-ffp-contract=off")  # as in CMakeLists.txt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=200)
+    arguments = parser.parse_args()
+    with TemporaryDirectory() as folder:
+        program = Path(folder, "kernels")
+        sources = [Path(__file__).with_suffix(".cpp"), *sorted((SOURCES / "kernels").glob("*.cpp"))]
+        subprocess.run(["c++", *FLAGS, f"-I{SOURCES}", *sources, "-o", program], check=True)
+        measured = subprocess.run([program, str(arguments.rounds)], check=True, capture_output=True)
+    limits = {isa: rate / 2 for isa, rate in measure_cpu_limits(1).int8.items()}
+    print(f"{cpu.name()}, 1 thread, 10^9 multiply-accumulates a second, and of the limit")
+    shapes = json.loads(measured.stdout)
+    print("| Rows, depth, columns | " + " | ".join(f"{isa} (limit {limits[isa]:.0f})" for isa in limits) + " |")
+    print("| --- |" + " ---: |" * len(limits))
+    for shape, rates in shapes.items():
+        print(
+            f"| {shape} | " + " | ".join(f"{rates[isa]:.0f}, {rates[isa] / limits[isa]:.0%}" for isa in limits) + " |"
+        )
+
+
+if __name__ == "__main__":
+    main()
