@@ -39,9 +39,19 @@ LOOPS = (
 
 def assembly(isa: str) -> list[str]:
     """The lines of a file of kernels, compiled as the extension is."""
-    options = ["-std=c++20", "-O3", "-DNDEBUG", "-march=x86-64-v2", "-ffp-contract=off", "-fPIC", "-I", EXTENSION]
-    command = ["g++", *options, "-S", "-o", "-", EXTENSION / "kernels" / f"{isa}.cpp"]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    options: list[str | Path] = [
+        "-std=c++20",
+        "-O3",
+        "-DNDEBUG",
+        "-march=x86-64-v2",
+        "-ffp-contract=off",
+        "-fPIC",
+        "-I",
+        EXTENSION,
+    ]
+    command: list[str | Path] = ["g++", *options, "-S", "-o", "-", EXTENSION / "kernels" / f"{isa}.cpp"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return done.stdout.splitlines()
 
 
 def innermost_loops(lines: list[str]) -> list[list[str]]:
@@ -72,7 +82,7 @@ def main() -> None:
     if not mca:
         sys.exit("llvm-mca is not here; Debian has it in llvm-19")
     version = subprocess.run([mca, "--version"], check=True, capture_output=True, text=True).stdout
-    print(re.search(r"LLVM version \S+", version)[0])
+    print(*re.findall(r"LLVM version \S+", version))
     print("Predicted, not measured: instructions of the loop, cycles a turn, MACs a cycle, of the core's peak")
     for loop in LOOPS:
         found = innermost_loops(assembly(loop.isa))
