@@ -7,7 +7,9 @@ namespace dynamic_tinybert {
 namespace {
 
 void append(std::string& names, const char* name) {
-    names += (names.empty() ? "" : ",") + std::string(name);
+    if (!names.empty())
+        names += ',';
+    names += name;
 }
 
 }  // namespace
