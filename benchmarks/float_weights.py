@@ -3,8 +3,8 @@
     python benchmarks/float_weights.py BUNDLE SQUAD.json [--windows 96] [--threads 2]
 
 Three graphs at full length, through OpenVINO alone, which take turns: as exported, whose 8-bit products saturate where
-the CPU has no VNNI; with weights as floats, which the runtime takes there; and in FP32, activations not rounded either.
-Differences are of the windows' logits from those with float weights.
+the CPU has no VNNI; with weights as floats, which the runtime takes there for products that it leaves to OpenVINO; and
+in FP32, activations not rounded either. Differences are of the windows' logits from those with float weights.
 """
 
 from __future__ import annotations

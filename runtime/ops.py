@@ -22,7 +22,7 @@ from openvino import opset13
 from openvino.utils.node_factory import NodeFactory
 
 from . import cpu
-from .errors import ExtensionError
+from .errors import ExtensionError, InvalidInputError
 
 _LIBRARY = "libdynamic_tinybert_extension.so"
 _VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
@@ -146,8 +146,13 @@ def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int
     """The weights of a product of 8 bits, [N, K], K a multiple of 4, as an instruction set of this CPU reads them.
 
     Raises:
-        ExtensionError: The extension cannot be loaded.
+        ExtensionError: The extension cannot be loaded, or this CPU does not run the instruction set.
+        InvalidInputError: The weights are not of this form.
     """
+    if weight.ndim != 2 or not weight.size or weight.shape[1] % 4:
+        raise InvalidInputError(f"weights of shape {weight.shape} cannot be packed; give [N, K], K a multiple of 4")
+    if isa not in available_isas():
+        raise ExtensionError(f"this CPU cannot run {isa!r}; pack weights for one of {', '.join(available_isas())}")
     pack = _library(extension_path()).dynamic_tinybert_pack
     pack.restype = ctypes.c_size_t
     pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
@@ -406,7 +411,7 @@ _known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()
 
 def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
     """Of all equal constants one array, which begins with a line of the cache: graphs of the same products share it."""
-    key = hashlib.sha256(constants).digest()
+    key = hashlib.sha256(constants.data).digest()
     shared = _known.get(key)
     if shared is None:
         memory = np.empty(constants.size + 63, np.int8)

@@ -63,13 +63,14 @@ extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_is_worth
     }
 }
 
-/// Bytes that a product's weights, i8 [width, depth], take when they are packed for an instruction set that this CPU
-/// runs; with `packed` they are packed to it.
+/// Without `packed`, the bytes that a product's weights, i8 [width, depth], take when they are packed for an instruction
+/// set that this CPU runs; with it, packs them there and returns 0.
 extern "C" __attribute__((visibility("default"))) size_t dynamic_tinybert_pack(const char* isa, const int8_t* weights,
                                                                                size_t width, size_t depth,
                                                                                int8_t* packed) {
     const dynamic_tinybert::LinearKernels& kernels = *dynamic_tinybert::runnable_kernels(isa)->linear_int8;
-    if (packed)
-        kernels.pack(weights, width, depth, packed);
-    return kernels.packed_size(weights, width, depth);
+    if (!packed)
+        return kernels.packed_size(weights, width, depth);
+    kernels.pack(weights, width, depth, packed);
+    return 0;
 }

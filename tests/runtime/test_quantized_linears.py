@@ -14,6 +14,7 @@ from openvino import opset15
 
 from dynamic_tinybert.runtime import ops
 from dynamic_tinybert.runtime.eight_bits import EightBitProduct, pack
+from dynamic_tinybert.runtime.errors import ExtensionError, InvalidInputError
 
 Array = npt.NDArray[Any]
 EPSILON = 1e-12
@@ -252,3 +253,28 @@ def test_refuses_wrong_inputs_when_the_graph_is_built(
         given["residual"] = opset15.parameter(given["residual"], np.float32).output(0)
     with pytest.raises(RuntimeError, match=f"QuantizedLinears: {message}"):
         ops.quantized_linears(opset15.parameter(shape, kind).output(0), constants, **given)
+
+
+@pytest.mark.parametrize("shape", [(4,), (0, 4), (4, 0), (3, 6)])
+def test_weights_of_another_form_are_not_packed(shape: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=r"weights of shape .* cannot be packed; give \[N, K\]"):
+        ops.packed_weights(np.zeros(shape, np.int8), ops.isa())
+
+
+def test_weights_are_packed_for_instruction_sets_of_this_cpu_only() -> None:
+    with pytest.raises(ExtensionError, match=r"cannot run 'neon'; pack weights for one of .*scalar"):
+        ops.packed_weights(np.zeros((4, 4), np.int8), "neon")
+    packed = replace(pack(products_of(8, [8])), isa="neon")
+    rows = opset15.parameter([1, 4, 8], np.float32).output(0)
+    with pytest.raises(RuntimeError, match="the weights are packed for 'neon', which this CPU cannot run"):
+        ops.quantized_linears(rows, packed, widths=[8], zero_points=[128.0])
+
+
+@pytest.mark.parametrize(
+    ("weight_bytes", "message"), [((64,), "take 64 bytes"), ((512, 512), "1 widths and 2 sizes"), ((9999,), "need")]
+)
+def test_refuses_other_sizes_of_packed_weights(weight_bytes: tuple[int, ...], message: str) -> None:
+    packed = replace(pack(products_of(8, [8])), weight_bytes=weight_bytes)
+    rows = opset15.parameter([1, 4, 8], np.float32).output(0)
+    with pytest.raises(RuntimeError, match=f"QuantizedLinears: .*{message}"):
+        ops.quantized_linears(rows, packed, widths=[8], zero_points=[128.0])

@@ -27,50 +27,34 @@ struct Sizes {
     size_t all() const { return panels + begin + depth + weights; }
 };
 
-/// What must be taken off the first and the second weight of a pair.
-struct Excess {
-    int first, second;
-
-    Excess(int a, int b) : first(0), second(0) {
-        if (a > 0 && b > 0) {
-            const int excess = std::max(a + b - most_of_a_pair, 0);
-            first = std::min(a, excess);
-            second = excess - first;
-        } else if (a < 0 && b < 0) {
-            const int excess = std::min(a + b + most_of_a_pair, 0);
-            first = std::max(a, excess);
-            second = excess - first;
-        }
-    }
-
-    bool any() const { return first != 0 || second != 0; }
-};
-
-bool saturates(const int8_t* four) {
-    return Excess(four[0], four[1]).any() || Excess(four[2], four[3]).any();
+/// What is beyond the most of a pair in its sum. Two weights of unlike signs never sum to so much.
+int excess_of(const int8_t* pair) {
+    const int sum = pair[0] + pair[1];
+    return sum - std::clamp(sum, -most_of_a_pair, most_of_a_pair);
 }
 
 /// Moves what saturates from four weights of the panels to four of the remainder.
 void split(int8_t* four, int8_t* remainder) {
     for (size_t i = 0; i < depth_step; i += 2) {
-        const Excess excess(four[i], four[i + 1]);
-        four[i] = static_cast<int8_t>(four[i] - excess.first);
-        four[i + 1] = static_cast<int8_t>(four[i + 1] - excess.second);
-        remainder[i] = static_cast<int8_t>(excess.first);
-        remainder[i + 1] = static_cast<int8_t>(excess.second);
+        const int excess = excess_of(four + i);
+        const int first = excess > 0 ? std::min<int>(four[i], excess) : excess < 0 ? std::max<int>(four[i], excess) : 0;
+        remainder[i] = static_cast<int8_t>(first);
+        remainder[i + 1] = static_cast<int8_t>(excess - first);
+        four[i] = static_cast<int8_t>(four[i] - remainder[i]);
+        four[i + 1] = static_cast<int8_t>(four[i + 1] - remainder[i + 1]);
     }
 }
 
-/// `found(k)` for each depth, a multiple of 4, where a column of the group that begins with `first` has a remainder.
-template <typename Found>
-void for_entries(const int8_t* weights, size_t width, size_t depth, size_t first, size_t group, const Found& found) {
-    const size_t last = std::min(first + group, width);
-    for (size_t k = 0; k < depth; k += depth_step)
-        for (size_t column = first; column < last; ++column)
-            if (saturates(weights + column * depth + k)) {
-                found(k);
-                break;
-            }
+/// Of each group of columns and each four of the depth, whether a column has a pair that saturates.
+std::vector<uint8_t> saturating_fours(const int8_t* weights, size_t width, size_t depth, size_t group) {
+    const size_t fours = depth / depth_step;
+    std::vector<uint8_t> found(panels_of(width) * panel_columns / group * fours);
+    for (size_t column = 0; column < width; ++column, weights += depth) {
+        uint8_t* of_group = found.data() + column / group * fours;
+        for (size_t i = 0; i < fours; ++i)
+            of_group[i] |= (excess_of(weights + 4 * i) != 0) | (excess_of(weights + 4 * i + 2) != 0);
+    }
+    return found;
 }
 
 }  // namespace
@@ -89,19 +73,20 @@ void pack_panels(const int8_t* weights, size_t width, size_t depth, size_t colum
 }
 
 size_t split_size(const int8_t* weights, size_t width, size_t depth, size_t group) {
-    size_t entries = 0;
-    for (size_t first = 0; first < width; first += group)
-        for_entries(weights, width, depth, first, group, [&](size_t) { ++entries; });
-    return Sizes(width, depth, group, entries).all();
+    const std::vector<uint8_t> saturating = saturating_fours(weights, width, depth, group);
+    return Sizes(width, depth, group, std::count(saturating.begin(), saturating.end(), 1)).all();
 }
 
 void pack_split(const int8_t* weights, size_t width, size_t depth, size_t columns, size_t group, int8_t* packed) {
     pack_panels(weights, width, depth, columns, packed);
+    const std::vector<uint8_t> saturating = saturating_fours(weights, width, depth, group);
+    const size_t fours = depth / depth_step;
     std::vector<int32_t> begin, depths;
-    for (size_t first = 0; first < panels_of(width) * panel_columns; first += group) {
+    for (size_t g = 0; g < saturating.size() / fours; ++g) {
         begin.push_back(static_cast<int32_t>(depths.size()));
-        for_entries(weights, width, depth, first, group,
-                    [&](size_t k) { depths.push_back(static_cast<int32_t>(k)); });
+        for (size_t i = 0; i < fours; ++i)
+            if (saturating[g * fours + i])
+                depths.push_back(static_cast<int32_t>(i * depth_step));
     }
     begin.push_back(static_cast<int32_t>(depths.size()));
     const Sizes sizes(width, depth, group, depths.size());

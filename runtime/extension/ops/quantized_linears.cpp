@@ -114,15 +114,19 @@ void QuantizedLinears::validate_and_infer_types() {
     OPENVINO_ASSERT(m_weight_bytes.size() == m_widths.size(), "QuantizedLinears: ", m_widths.size(), " widths and ",
                     m_weight_bytes.size(), " sizes of weights; give one of both for each product");
     size_t bytes = count_of_floats(shape[2].get_length(), m_widths, quantizes, m_normalizes) * sizeof(float);
+    std::vector<size_t> panels;
     for (size_t product = 0, depth = shape[2].get_length(); product < m_widths.size(); depth = m_widths[product++]) {
-        const size_t least = panels_of(m_widths[product]) * panel_columns * depth, given = m_weight_bytes[product];
-        OPENVINO_ASSERT(given % 64 == 0, "QuantizedLinears: the weights of product ", product, " take ", given,
-                        " bytes; pack them, which gives a multiple of 64");
-        bytes += std::max(given, least);
+        panels.push_back(panels_of(m_widths[product]) * panel_columns * depth);
+        bytes += std::max<size_t>(panels.back(), m_weight_bytes[product]);
     }
     OPENVINO_ASSERT(get_input_partial_shape(constants_in).compatible(ov::Shape{bytes}),
                     "QuantizedLinears: the constants have shape ", get_input_partial_shape(constants_in),
                     " where these widths on rows of ", shape, " need [", bytes, "]");
+    for (size_t product = 0; product < panels.size(); ++product) {
+        const size_t given = m_weight_bytes[product];
+        OPENVINO_ASSERT(given >= panels[product] && given % 64 == 0, "QuantizedLinears: the weights of product ", product,
+                        " take ", given, " bytes; pack them, which gives a multiple of 64, at least ", panels[product]);
+    }
     shape[2] = m_widths.back();
     if (m_normalizes) {
         const size_t added = count > residual_in ? residual_in : rows_in;
