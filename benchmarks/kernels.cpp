@@ -1,16 +1,20 @@
 // Rates of the 8-bit products of every path that this CPU runs, one thread, in 10^9 multiply-accumulates a second: the
-// best of many short runs, in which the paths take turns. Prints JSON, {"rows, depth, columns": {"avx2": rate, ...}}.
+// best of many short runs, in which the paths take turns, and two ways that are no path of ours. Prints JSON,
+// {"rows, depth, columns": {"avx2": rate, ...}}.
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <functional>
+#include <memory>
 #include <random>
 #include <string>
 #include <vector>
 
 #include "kernels/aligned.hpp"
 #include "kernels/kernels.hpp"
+#include "widened.hpp"
 
 using namespace dynamic_tinybert;
 
@@ -25,9 +29,9 @@ Aligned<int8_t> random_weights(size_t width, size_t depth, std::mt19937& generat
     return weights;
 }
 
-struct Product {
-    const Kernels* kernels;
-    Aligned<int8_t> packed;
+struct Way {
+    std::string name;
+    std::function<void()> multiply;
     double best = 1e9;  // seconds
 };
 
@@ -39,28 +43,44 @@ void measure(size_t rows, size_t depth, size_t width, int rounds, const char* se
         level = static_cast<uint8_t>(generator());
     const Aligned<float> scale(width, 1e-4f), bias(width, 0.0f);
     Aligned<float> result(rows * width);
-    std::vector<Product> products;
+    Aligned<int16_t> wide_levels(rows * depth);
+    std::vector<Way> ways;
     for (const Kernels* kernels : runnable_kernels()) {
-        if (std::string(kernels->isa) == "scalar")
+        if (kernels == &kernels_scalar)
             continue;
-        const LinearKernels& linear = *kernels->linear_int8;
-        products.push_back({kernels, Aligned<int8_t>(linear.packed_size(weights.data(), width, depth))});
-        linear.pack(weights.data(), width, depth, products.back().packed.data());
+        const LinearKernels& own = *kernels->linear_int8;
+        const auto packed = std::make_shared<Aligned<int8_t>>(own.packed_size(weights.data(), width, depth));
+        own.pack(weights.data(), width, depth, packed->data());
+        const Linear linear{packed->data(), scale.data(), bias.data(), nullptr, 0.0f, depth, width};
+        ways.push_back({kernels->isa, [&, packed, linear] {
+                            for (size_t panel = 0; panel < panels_of(width); ++panel)
+                                own.multiply_panel(linear, levels.data(), rows, panel, result.data(), nullptr);
+                        }});
+    }
+    const auto narrow = widened::pack<int8_t>(weights.data(), width, depth);
+    const auto wide = widened::pack<int16_t>(weights.data(), width, depth);
+    if (runnable_kernels("avx2")) {
+        ways.push_back({"widened in the loop", [&] {
+                            widened::multiply(levels.data(), rows, depth, narrow.data(), width, result.data(),
+                                              wide_levels.data());
+                        }});
+        ways.push_back({"widened when packed", [&] {
+                            widened::multiply(levels.data(), rows, depth, wide.data(), width, result.data(),
+                                              wide_levels.data());
+                        }});
     }
     for (int round = 0; round < rounds; ++round)
-        for (Product& product : products)
+        for (Way& way : ways)
             for (int again = 0; again < 3; ++again) {  // the first one warms up
-                const Linear linear{product.packed.data(), scale.data(), bias.data(), nullptr, 0.0f, depth, width};
                 const auto start = std::chrono::steady_clock::now();
-                for (size_t panel = 0; panel < panels_of(width); ++panel)
-                    product.kernels->linear_int8->multiply_panel(linear, levels.data(), rows, panel, result.data(), nullptr);
+                way.multiply();
                 const std::chrono::duration<double> time = std::chrono::steady_clock::now() - start;
-                product.best = std::min(product.best, time.count());
+                way.best = std::min(way.best, time.count());
             }
     std::printf("%s\"%zu, %zu, %zu\": {", separator, rows, depth, width);
-    for (const Product& product : products)
-        std::printf("%s\"%s\": %.1f", &product == products.data() ? "" : ", ", product.kernels->isa,
-                    static_cast<double>(rows * depth * width) / product.best * 1e-9);
+    for (const Way& way : ways)
+        std::printf("%s\"%s\": %.1f", &way == ways.data() ? "" : ", ", way.name.c_str(),
+                    static_cast<double>(rows * depth * width) / way.best * 1e-9);
     std::printf("}");
 }
 
