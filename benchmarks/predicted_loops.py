@@ -8,6 +8,7 @@ LLVM 17 or later (Debian: llvm-19).
 
 from __future__ import annotations
 
+import argparse
 import re
 import shutil
 import subprocess
@@ -77,6 +78,7 @@ def cycles(loop: list[str], cpu: str, mca: str) -> float:
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     names = ["llvm-mca", *(f"llvm-mca-{version}" for version in range(22, 16, -1))]
     mca = next(filter(None, map(shutil.which, reversed(names))), None)
     if not mca:

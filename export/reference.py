@@ -83,9 +83,8 @@ class ReferenceModel(nn.Module):
 
         Raises:
             LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
-
         """
-        length_config.check_layers(self.model.config.num_hidden_layers)
+        length_config.check_layers(len(self.model.bert.encoder.layer))
         learnt = self.learnt_layers
         return length_config if learnt is None else learnt.carried_out(length_config)
 

@@ -56,7 +56,7 @@ def crash(how: str) -> str:
     elif how == "exit":
         os._exit(0)
     elif how == "memory":
-        return str(len(bytearray(300 * 2**20).replace(b"\0", b"\1")))
+        return str(len(b"\1" * (900 * 2**20)))
     raise ValueError(how)
 
 
@@ -65,5 +65,5 @@ def crash(how: str) -> str:
     [("crash", "crash"), ("exit", "crash"), ("hang", "hang"), ("memory", "memory"), ("raise", "foreign")],
 )
 def test_the_pool_tells_what_a_job_does(how: str, kind: str) -> None:
-    found = list(run_all(crash, [(how,), ("raise",)], children=1, seconds=3.0, most_mib=250.0))
+    found = list(run_all(crash, [(how,), ("raise",)], children=1, seconds=3.0, most_mib=700.0))
     assert [outcome.kind for outcome in found] == [kind, "foreign"]

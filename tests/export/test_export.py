@@ -289,8 +289,9 @@ def test_a_bundle_has_the_scorers_that_its_checkpoint_was_trained_with(tiny_chec
         for name, tensor in scorer.state_dict().items():
             assert torch.equal(tensor, scorers[layer].state_dict()[name])
     assert list(bundle.length_configs) == ["full", "half"]
-    with pytest.raises(LengthConfigError, match=r"layers \[1\] should drop tokens but have no significance scorer"):
-        export_model(folder, tmp_path / "c", precision="fp32", length_configs={"half": (0.7, 0.5, 0.4)})
+    own_threshold = LengthConfig((0.7, 0.7, 0.4), (None, 0.5, None))
+    with pytest.raises(LengthConfigError, match=r"layers \[1\] have a threshold but no significance scorer"):
+        export_model(folder, tmp_path / "c", precision="fp32", length_configs={"half": own_threshold})
     save_scorers({1: Scorer(32)}, folder / "significance.safetensors")
     with pytest.raises(CheckpointError, match="has a scorer of layer 1 for states of 32"):
         export_model(folder, tmp_path / "c", precision="fp32")
