@@ -80,6 +80,7 @@ class LengthAdaptiveModel:
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers, bundle.shape)
+        self._named: dict[str, LengthConfig] = {}  # as they are carried out
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
         self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
@@ -202,10 +203,12 @@ class LengthAdaptiveModel:
         if length_config is None:
             length_config = self.bundle.default_length_config
         if isinstance(length_config, str):
-            if length_config not in self.length_configs:
-                known = ", ".join(self.length_configs)
-                raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
-            length_config = self.length_configs[length_config].config
+            if length_config not in self._named:
+                if length_config not in self.length_configs:
+                    known = ", ".join(self.length_configs)
+                    raise LengthConfigError(f"unknown length configuration {length_config!r}; this bundle has: {known}")
+                self._named[length_config] = self.resolve(self.length_configs[length_config].config)
+            return self._named[length_config]
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
         return carried_out(length_config, self.bundle.shape.num_layers, self._scorers)
