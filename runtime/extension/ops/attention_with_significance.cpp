@@ -9,6 +9,7 @@
 #include "kernels/aligned.hpp"
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
+#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -127,10 +128,10 @@ bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::Te
     const size_t sums_size = m_significance ? length + column_padding : 0;
     thread_local Scratch thread_scratch;
     Scratch& scratch = thread_scratch;  // by this name the threads below share it
-    scratch.tokens.resize(batch * length);
-    scratch.num_tokens.resize(batch);
-    scratch.packed.resize(batch * heads * packed_size);
-    scratch.column_sums.resize(batch * heads * max_blocks * sums_size);
+    at_least(scratch.tokens, batch * length);
+    at_least(scratch.num_tokens, batch);
+    at_least(scratch.packed, batch * heads * packed_size);
+    at_least(scratch.column_sums, batch * heads * max_blocks * sums_size);
     for (size_t b = 0; b < batch; ++b) {
         const float* real = mask + b * length;
         int32_t* tokens = scratch.tokens.data() + b * length;

@@ -11,6 +11,7 @@
 
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
+#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -18,6 +19,7 @@ namespace {
 enum Input : size_t { state_in, question_in, mask_in, scorer_in, num_inputs };
 
 constexpr size_t block = 12;  // tokens of a work item
+constexpr size_t panels_of_a_task = 4;  // for the question's tokens, whose conversion to integers they share
 
 /// Memory of one call, kept by its thread for the next one.
 struct Scratch {
@@ -88,14 +90,15 @@ void pool_context(const float* features, const float* question, const float* mas
             to[w] += largest[k] * pool[k * width + w];
 }
 
-/// Puts 16 columns, the first of them being `first`, of what the question's tokens are compared by in their place.
-void place_asked(const float* compared, size_t num_question, size_t first, const FirstLayer& layer, float* asked) {
-    for (size_t c = first; c < std::min(first + scorer_columns, layer.heads * layer.head_size); ++c) {
+/// Puts `count` columns, the first of them being `first`, of what the question's tokens are compared by in their place.
+void place_asked(const float* compared, size_t num_question, size_t first, size_t count, const FirstLayer& layer,
+                 float* asked) {
+    for (size_t c = first; c < std::min(first + count, layer.heads * layer.head_size); ++c) {
         const size_t head = c / layer.head_size, of_head = c % layer.head_size;
         float* to = asked + head * layer.num_asked * layer.head_size + of_head * scorer_columns;
         for (size_t j = 0; j < layer.num_asked; j += scorer_columns, to += layer.head_size * scorer_columns)
             for (size_t lane = 0; lane < scorer_columns; ++lane)
-                to[lane] = compared[std::min(j + lane, num_question - 1) * scorer_columns + c - first];
+                to[lane] = compared[std::min(j + lane, num_question - 1) * count + c - first];
     }
 }
 
@@ -256,15 +259,15 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
     const float* columns = scorer.take(num_panels() * hidden * scorer_columns);
     const auto packed_columns = packed(columns, hidden);
     const ScorerPanels weights{columns, packed_columns->data(), hidden, num_panels()};
-    scratch.mean.resize(batch * hidden);
-    scratch.bias.resize(batch * width);
-    scratch.mix_bias.resize(batch * width);
-    scratch.question.resize(batch * length * hidden);
-    scratch.asked.resize(batch * (length + scorer_columns - 1) * m_heads * m_head_size);
-    scratch.projected.resize(batch * length * stride);
-    scratch.num_question.resize(batch);
+    at_least(scratch.mean, batch * hidden);
+    at_least(scratch.bias, batch * width);
+    at_least(scratch.mix_bias, batch * width);
+    at_least(scratch.question, batch * length * hidden);
+    at_least(scratch.asked, batch * (length + scorer_columns - 1) * m_heads * m_head_size);
+    at_least(scratch.projected, batch * length * stride);
+    at_least(scratch.num_question, batch);
     for (Floats& features : scratch.features)
-        features.resize(batch * length * width);
+        at_least(features, batch * length * width);
 
     // Runs `compute(b, first, last)` on blocks of tokens; then padding gets zeros, which no neighbour notices.
     const size_t blocks = (length + block - 1) / block;
@@ -299,23 +302,22 @@ bool LearntSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVec
                               static_cast<size_t>(m_head_size),
                               stride};
         };
-        tbb::parallel_for(of_question, weights.count, [&](size_t panel) {
+        const size_t tasks = (of_mean - of_question + panels_of_a_task - 1) / panels_of_a_task;
+        tbb::parallel_for(size_t{0}, batch * (tasks + 1), [&](size_t item) {
             thread_local Floats compared;
-            for (size_t b = 0; b < batch; ++b) {
-                if (panel >= of_mean) {
-                    const size_t at = (panel - of_mean) * scorer_columns;
-                    float* to = scratch.bias.data() + b * width + at;
-                    m_kernels->project(weights, panel, 1, scratch.mean.data() + b * hidden, 1, to, width);
-                    for (size_t w = 0; w < scorer_columns; ++w)
-                        to[w] += bias[at + w];
-                } else {
-                    const size_t rows = scratch.num_question[b];
-                    compared.resize(rows * scorer_columns);
-                    m_kernels->project(weights, panel, 1, scratch.question.data() + b * length * hidden, rows,
-                                       compared.data(), scorer_columns);
-                    place_asked(compared.data(), rows, (panel - of_question) * scorer_columns, first_layer(b),
-                                asked(b));
-                }
+            const size_t b = item / (tasks + 1), task = item % (tasks + 1);
+            if (task == tasks) {
+                float* to = scratch.bias.data() + b * width;
+                m_kernels->project(weights, of_mean, panels, scratch.mean.data() + b * hidden, 1, to, width);
+                for (size_t w = 0; w < width; ++w)
+                    to[w] += bias[w];
+            } else {
+                const size_t first = of_question + task * panels_of_a_task, rows = scratch.num_question[b];
+                const size_t count = std::min(panels_of_a_task, of_mean - first);
+                m_kernels->project(weights, first, count, scratch.question.data() + b * length * hidden, rows,
+                                   at_least(compared, rows * count * scorer_columns), count * scorer_columns);
+                place_asked(compared.data(), rows, (first - of_question) * scorer_columns, count * scorer_columns,
+                            first_layer(b), asked(b));
             }
         });
         Floats *features = &scratch.features[0], *next = &scratch.features[1];

@@ -9,6 +9,7 @@
 #include <numeric>
 
 #include "ops/dimensions.hpp"
+#include "ops/memory.hpp"
 #include "ops/rows.hpp"
 
 namespace dynamic_tinybert {
@@ -31,14 +32,6 @@ size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const
         depth = width;
     }
     return weights + (floats + (normalizes ? 2 * depth : 0)) * sizeof(float);
-}
-
-/// Memory that grows to what the longest input needs, and stays.
-template <typename Number>
-Number* at_least(std::vector<Number>& memory, size_t size) {
-    if (memory.size() < size)
-        memory.resize(size);
-    return memory.data();
 }
 
 /// All of rows [rows, depth] * weights: panels side by side, and blocks of rows where there are too few panels.
