@@ -21,7 +21,8 @@ class SystemProcess:
 
     def __init__(self, system: System, threads: int, cache: str | None = None) -> None:
         options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
-        path = os.pathsep.join((str(BENCHMARKS), os.environ.get("PYTHONPATH", "")))
+        places = (system.environment.get("PYTHONPATH", ""), str(BENCHMARKS), os.environ.get("PYTHONPATH", ""))
+        path = os.pathsep.join(filter(None, places))
         self._log = TemporaryFile("w+")  # noqa: SIM115 - of what libraries print, for when the worker fails; `end` closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", "peers.worker", system.loader, json.dumps(options)],
@@ -29,7 +30,7 @@ class SystemProcess:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, "PYTHONPATH": path},
+            env={**os.environ, **system.environment, "PYTHONPATH": path},
         )
 
     def ask(self, **command: object) -> dict[str, Any]:

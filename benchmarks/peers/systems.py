@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dynamic_tinybert.runtime.bundle import Bundle
@@ -26,6 +26,7 @@ class System:
         cached: Whether it can keep what it compiled for its next start (`load` then takes `cache`).
         scored: Whether its answers mean anything; random weights are there for their time alone.
         length_config: Of ours, the name of its length configuration.
+        environment: Variables of its process.
     """
 
     name: str
@@ -37,6 +38,7 @@ class System:
     cached: bool = False
     scored: bool = True
     length_config: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
 
 
 def ours(name: str, bundle: Bundle, config: str, *, pad_to: int = 0) -> System:
