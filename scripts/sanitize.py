@@ -15,6 +15,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dynamic_tinybert.runtime import ops
+
 ROOT = Path(__file__).parents[1]
 OP_TESTS = [
     f"tests/runtime/test_{op}.py"
@@ -49,6 +51,7 @@ def environment(library: Path) -> dict[str, str]:
     ]
     return os.environ | {
         "DYNAMIC_TINYBERT_EXTENSION": str(library),
+        "DYNAMIC_TINYBERT_TEST_ISAS": ops.isa(),  # tests/kernels has the others under sanitizers, and takes seconds
         "LD_PRELOAD": " ".join(preloaded),
         "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
         # Python and OpenVINO keep what they allocate to the end; those that throw are not built with libasan.
