@@ -29,7 +29,7 @@ from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
+from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -82,6 +82,7 @@ def graphs(
                 scorers=scorers,
                 multiple=kept_multiple,
                 fused=is_fused(bundle),
+                float_weights=products_saturate(bundle),
             )
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
         return made[key]

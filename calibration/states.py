@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
+from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.windows import Window
 
 
@@ -54,6 +54,7 @@ class StateReader:
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
             fused=is_fused(bundle),
+            float_weights=products_saturate(bundle),
         )
         nodes = NamedNodes(model)
         for layer in layers:

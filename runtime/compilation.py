@@ -11,7 +11,7 @@ from .bundle import Bundle
 from .errors import InferenceError
 from .graph import with_selection
 from .length_config import LengthConfig
-from .plain_graph import rewriting
+from .plain_graph import products_saturate, rewriting
 from .scorer import ScorerWeights
 
 LENGTH_MULTIPLE = 8
@@ -47,6 +47,7 @@ def compile_bundle(
             scorers=scorers,
             multiple=kept_multiple(bundle),
             fused=is_fused(bundle),
+            float_weights=products_saturate(bundle),
         )
     try:
         return ops.core().compile_model(graph, "CPU", properties)

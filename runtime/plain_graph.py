@@ -64,8 +64,12 @@ def computed_in_floats(bundle: Bundle) -> bool:
 
     That is so on CPUs without AVX2 only: on all others the graph is fused, and our own products are exact.
     """
-    is_8_bit = bundle.quantization.get("weight_bits") == 8
-    return is_8_bit and not ops.worth_fusing() and cpu.int8_products_saturate()
+    return products_saturate(bundle) and not ops.worth_fusing()
+
+
+def products_saturate(bundle: Bundle) -> bool:
+    """Whether OpenVINO's INT8 products of a bundle's weights may saturate here: those of 8 bits, without VNNI."""
+    return bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate()
 
 
 def give_float_weights(model: ov.Model) -> None:
