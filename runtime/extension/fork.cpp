@@ -41,7 +41,7 @@ size_t lost = 0;  // workers that are busy for ever in this process
 
 }  // namespace
 
-/// Hold TBB's workers in a task, and wait until all are there or `seconds` have passed. Does nothing while they are held.
+/// Hold TBB's workers in a task, and wait until all are there or `seconds` have passed; nothing if they are held.
 extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_hold_workers(double seconds) {
     if (held != 0) {
         return;

@@ -127,7 +127,7 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answers", "why"),
     [
-        ([("dog", 3), ("cat", 4)], "the answer 'dog' is not at its answer_start 3, nor in the context 'the cat was in "),
+        ([("dog", 3), ("cat", 4)], "the answer 'dog' is not at its answer_start 3, nor in the context 'the cat "),
         ([("dog", None)], "the answer 'dog' has no answer_start and is not in the context 'the cat was in "),
         ([("cat", None)], "the answer 'cat' has no answer_start, but stands at 4"),
         ([("the", None)], "the answer 'the' has no answer_start, and stands 3 times in the context"),
