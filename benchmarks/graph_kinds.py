@@ -24,7 +24,7 @@ from time import perf_counter
 import numpy as np
 import openvino as ov
 
-from dynamic_tinybert.runtime import LengthConfig, cpu, ops
+from dynamic_tinybert.runtime import LengthConfig, cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.graph import bounds, with_selection
@@ -58,7 +58,7 @@ def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
-    core, plain = ops.core(), read_plain_graph(bundle)
+    core, plain = extension_library.core(), read_plain_graph(bundle)
     scorers = load_scorers(bundle.scorers) if bundle.scorers else None
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
 from dynamic_tinybert.runtime.graph import with_selection
@@ -52,7 +52,7 @@ def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": profiled,
     }
-    return ops.core().compile_model(graph, "CPU", properties).create_infer_request()
+    return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request()
 
 
 def executed_macs(bundle: Bundle, config: str, ids: Ids, types: Ids) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset13
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.compiled import CompiledGraph
@@ -66,7 +66,7 @@ class StateReader:
             "PERFORMANCE_HINT": "LATENCY",
             **thread_properties(),
         }
-        self._graph = CompiledGraph(partial(ops.core().compile_model, model, "CPU", config))
+        self._graph = CompiledGraph(partial(extension_library.core().compile_model, model, "CPU", config))
         self._layers = layers
 
     def __call__(self, windows: Sequence[Window]) -> States:

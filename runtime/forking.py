@@ -29,7 +29,7 @@ from weakref import WeakSet
 
 import openvino as ov
 
-from . import ops
+from . import extension_library
 from .gate import gate
 
 _PATIENCE = 1.0
@@ -56,7 +56,7 @@ def survive_forks(graph: Forkable) -> None:
     """Call `abandon` of a graph, as long as it lives, in each child that this process forks; not a second time."""
     global _library
     if _library is None:
-        _library = ops.library()
+        _library = extension_library.library()
     _graphs.add(graph)
 
 

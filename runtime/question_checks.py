@@ -199,10 +199,8 @@ def _with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
         answer_starts=tuple(place.start for place in places),
     )
     worst = min(wrong, key=lambda place: (place.given is None, place.start is not None))
-    if worst.given is None:
-        kind = Kind.WITHOUT_PLACE
-    else:
-        kind = Kind.MISPLACED if worst.start is None else Kind.PUT_RIGHT
+    placeable = Kind.MISPLACED if worst.start is None else Kind.PUT_RIGHT
+    kind = Kind.WITHOUT_PLACE if worst.given is None else placeable
     return placed, [Finding(kind, example.id, worst.why)]
 
 

@@ -13,7 +13,7 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, ops
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import compile_bundle, is_fused
 from dynamic_tinybert.runtime.errors import BundleCorruptError
@@ -78,13 +78,13 @@ def test_weights_are_floats_where_products_saturate_and_are_not_ours(
 ) -> None:
     monkeypatch.setattr(cpu, "flags", lambda: flags)
     bundle = replace(int8_bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
-    for isa in ops.available_isas():
+    for isa in extension_library.available_isas():
         monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
         assert weights(read_plain_graph(bundle)) == (expected if isa == "scalar" else {"i8"})
         assert is_fused(bundle) == (isa != "scalar")
 
 
-@pytest.mark.skipif(ops.available_isas() == ("scalar",), reason="no graph is fused here")
+@pytest.mark.skipif(extension_library.available_isas() == ("scalar",), reason="no graph is fused here")
 @pytest.mark.parametrize(
     ("flags", "weight_bits", "integers"), [(AVX2, 8, False), (AVX2, 7, True), (AVX2 | {"avx_vnni"}, 8, True)]
 )
