@@ -286,9 +286,9 @@ try:
 except BaseException as error:
     print(repr(error))
 assert signal.getsignal(signal.SIGINT) is before
+over.set()  # else they take turns with the one request, and this thread may wait for long
 model([[1, 2, 3]])
 print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), gc.isenabled())
-over.set()
 for thread in threads:
     thread.join()
 """
