@@ -17,7 +17,7 @@ import openvino as ov
 
 from dynamic_tinybert.calibration.decomposition import fp32_graph
 from dynamic_tinybert.calibration.latency import interleaved_ms, spread
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
@@ -41,7 +41,7 @@ def main() -> None:
     windows = [own[0] for own in windows_of(bundle.tokenizer_json, examples)]
     inputs = [stack_windows([window], multiple=LENGTH_MULTIPLE) for window in windows]
 
-    exported = ops.core().read_model(bundle.model_xml)
+    exported = extension_library.core().read_model(bundle.model_xml)
     floats = exported.clone()
     give_float_weights(floats)
     properties = {
@@ -50,7 +50,7 @@ def main() -> None:
         "INFERENCE_NUM_THREADS": arguments.threads,
     }
     graphs = {
-        name: CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties))
+        name: CompiledGraph(partial(extension_library.core().compile_model, graph, "CPU", properties))
         for name, graph in {"as exported": exported, "float weights": floats, "FP32": fp32_graph(exported)}.items()
     }
     logits = {name: [logits_of(graph.infer(given)) for given in inputs] for name, graph in graphs.items()}  # warms up

@@ -1,6 +1,6 @@
 """Whether children of fork() answer: a parent whose threads ask all the time forks, again and again.
 
-python benchmarks/forks.py [--bundle BUNDLE] [--forks 200] [--callers 4]
+python benchmarks/forks.py [--bundle BUNDLE] [--forks 200] [--callers 4] [--elastic] [--threads N]
 
 Each child asks, compares with what the parent got before it forked, asks from two threads at once, and ends as
 Python does, with all destructors. Prints what children needed, beside a process that loaded the model itself.

@@ -24,12 +24,12 @@ from time import perf_counter
 import numpy as np
 import openvino as ov
 
-from dynamic_tinybert.runtime import LengthConfig, cpu, ops
+from dynamic_tinybert.runtime import LengthConfig, cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
+from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -58,7 +58,7 @@ def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
-    core, plain = ops.core(), read_plain_graph(bundle)
+    core, plain = extension_library.core(), read_plain_graph(bundle)
     scorers = load_scorers(bundle.scorers) if bundle.scorers else None
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
@@ -82,6 +82,7 @@ def graphs(
                 scorers=scorers,
                 multiple=kept_multiple,
                 fused=is_fused(bundle),
+                float_weights=products_saturate(bundle),
             )
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
         return made[key]

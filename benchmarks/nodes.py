@@ -19,13 +19,13 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import WindowOutput
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
+from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
 
 from cpu_limits import measure_cpu_limits
@@ -44,6 +44,7 @@ def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov
         scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
         multiple=kept_multiple(bundle),
         fused=is_fused(bundle),
+        float_weights=products_saturate(bundle),
     )
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
@@ -51,7 +52,7 @@ def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov
         "PERFORMANCE_HINT": "LATENCY",
         "PERF_COUNT": profiled,
     }
-    return ops.core().compile_model(graph, "CPU", properties).create_infer_request()
+    return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request()
 
 
 def executed_macs(bundle: Bundle, config: str, ids: Ids, types: Ids) -> int:

@@ -24,7 +24,7 @@ import openvino as ov
 import torch
 from openvino import opset13
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 
 from op_graphs import HEADS, Variant, variants
 
@@ -44,7 +44,7 @@ def prepare(variant: Variant, threads: int) -> ov.InferRequest:
         "INFERENCE_NUM_THREADS": threads,
         "PERFORMANCE_HINT": "LATENCY",
     }
-    request = ops.core().compile_model(model, "CPU", properties).create_infer_request()
+    request = extension_library.core().compile_model(model, "CPU", properties).create_infer_request()
     for k, array in enumerate(variant.inputs):
         request.set_input_tensor(k, ov.Tensor(np.ascontiguousarray(array)))
     return request
@@ -136,7 +136,7 @@ def main() -> None:
     torch.set_num_threads(1)  # it only computes a reference; its threads must not disturb
     machine = {
         "cpu": cpu.name(),
-        "isa": ops.isa(),
+        "isa": extension_library.isa(),
         "threads": arguments.threads,
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "numpy")},
     }

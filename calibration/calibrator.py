@@ -16,7 +16,7 @@ import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, Significance, open_bundle
-from dynamic_tinybert.runtime.cpu_quota import usable_cpus
+from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.errors import CalibrationError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation, joined
 from dynamic_tinybert.runtime.publish import publishing, writing
@@ -243,7 +243,7 @@ def calibrate(
         results = _reported(reporting, model, {name: trial.config for name, trial in named.items()})
         about = {
             "scored_by": reporting.scored_by,
-            "num_threads": num_threads or usable_cpus(),
+            "num_threads": num_threads or default_threads(),
             "data": f"{Path(test or validation or data).name}, {len(questions.reporting)} questions",
             "cpu": cpu.name(),
         }

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library
 from dynamic_tinybert.runtime.checks import require_int
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
@@ -241,8 +241,8 @@ def _fp32(model: LengthAdaptiveModel, num_threads: int | None) -> Callable[[Arra
         properties["INFERENCE_NUM_THREADS"] = num_threads
     properties |= thread_properties(properties)
     try:
-        graph = fp32_graph(ops.core().read_model(model.bundle.model_xml))
-        return CompiledGraph(partial(ops.core().compile_model, graph, "CPU", properties)).infer
+        graph = fp32_graph(extension_library.core().read_model(model.bundle.model_xml))
+        return CompiledGraph(partial(extension_library.core().compile_model, graph, "CPU", properties)).infer
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the FP32 graph with {properties}: {error}") from error
 

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset13
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused
 from dynamic_tinybert.runtime.compiled import CompiledGraph
@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
+from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.windows import Window
 
 
@@ -54,6 +54,7 @@ class StateReader:
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
             fused=is_fused(bundle),
+            float_weights=products_saturate(bundle),
         )
         nodes = NamedNodes(model)
         for layer in layers:
@@ -65,7 +66,7 @@ class StateReader:
             "PERFORMANCE_HINT": "LATENCY",
             **thread_properties(),
         }
-        self._graph = CompiledGraph(partial(ops.core().compile_model, model, "CPU", config))
+        self._graph = CompiledGraph(partial(extension_library.core().compile_model, model, "CPU", config))
         self._layers = layers
 
     def __call__(self, windows: Sequence[Window]) -> States:

@@ -11,9 +11,10 @@ import numpy.typing as npt
 import openvino as ov
 import torch
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -63,7 +64,8 @@ def graph_runner(
         scorers=scorers,
         multiple=LENGTH_MULTIPLE,
     )
-    compiled = CompiledGraph(partial(ops.core().compile_model, graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+    properties = {"INFERENCE_PRECISION_HINT": "f32", **thread_properties()}
+    compiled = CompiledGraph(partial(extension_library.core().compile_model, graph, "CPU", properties))
     limits = bounds(carried_out(length_config, num_layers, scorers)) if elastic else {}
     return lambda batch: compiled.infer({**batch, **limits})
 

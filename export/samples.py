@@ -123,4 +123,4 @@ def _readable(
             readable += 1
             yield example, windows
     if not readable:
-        raise DataError(f"{data} holds no question that this model can read: {windows_of.unreadable[-1].why}")
+        raise windows_of.refuse_all(f"any question of {data}")

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import openvino as ov
 
-from . import ops
+from . import extension_library
 from .bundle import Bundle
 from .errors import InferenceError
 from .graph import with_selection
 from .length_config import LengthConfig
-from .plain_graph import rewriting
+from .plain_graph import products_saturate, rewriting
 from .scorer import ScorerWeights
 
 LENGTH_MULTIPLE = 8
@@ -47,16 +47,17 @@ def compile_bundle(
             scorers=scorers,
             multiple=kept_multiple(bundle),
             fused=is_fused(bundle),
+            float_weights=products_saturate(bundle),
         )
     try:
-        return ops.core().compile_model(graph, "CPU", properties)
+        return extension_library.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
 
 
 def is_fused(bundle: Bundle) -> bool:
     """Whether a bundle's graph gains from `fuse` here: an INT8 one on any CPU with AVX2."""
-    return bundle.quantization["precision"] == "int8" and ops.worth_fusing()
+    return bundle.quantization["precision"] == "int8" and extension_library.worth_fusing()
 
 
 def kept_multiple(bundle: Bundle) -> int:

@@ -18,6 +18,15 @@ def usable_cpus(root: Path = Path("/")) -> int:
     return max(1, min([affine, *map(math.ceil, quotas(root))]))
 
 
+def default_threads(root: Path = Path("/")) -> int:
+    """Threads of a graph that no number was given for: the smaller of `usable_cpus` and the cores in the affinity.
+
+    Args:
+        root: Where /proc, /sys and the mounted cgroups are looked up.
+    """
+    return min(usable_cpus(root), _affine_cores(root))
+
+
 def thread_properties(given: Mapping[str, object] | None = None, root: Path = Path("/")) -> dict[str, object]:
     """OpenVINO properties that keep a graph within the quota, and off CPUs that other processes need.
 
@@ -32,8 +41,8 @@ def thread_properties(given: Mapping[str, object] | None = None, root: Path = Pa
     properties: dict[str, object] = {}
     threads = (given or {}).get("INFERENCE_NUM_THREADS")
     if threads is None:
-        threads = usable_cpus(root)
-        if threads >= _affine_cores(root):
+        threads = default_threads(root)
+        if threads == _affine_cores(root):
             return {}
         properties["INFERENCE_NUM_THREADS"] = threads
     if str(threads).isdecimal() and int(str(threads)) < _affine_cores(root):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from . import ops
+from . import extension_library, ops
 
 DEPTH_STEP = 4
 """Numbers of one column that the extension multiplies at once: K must be a multiple."""
@@ -45,8 +45,8 @@ def pack(
     Raises:
         ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
     """
-    isa = ops.isa()
-    weights = [ops.packed_weights(product.weight, isa) for product in products]
+    isa = extension_library.isa()
+    weights = [extension_library.packed_weights(product.weight, isa) for product in products]
     numbers = [] if products[0].units is None else [products[0].units]
     for product, following in zip(products, [*products[1:], None], strict=True):
         of_zero = product.zero_point * product.weight.sum(1, dtype=np.float64) * product.scale

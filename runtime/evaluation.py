@@ -277,6 +277,6 @@ def _score(example: Example, prediction: str, own: Scored, threshold: float | No
     """Exact match and F1 of the answer that was given."""
     if own.no_answer_score is None:
         return 0.0, 0.0
-    if threshold is not None:
+    if threshold is not None or not example.answers:
         return score_answer(prediction, example.answers)
     return exact_match(prediction, example.answers), f1(prediction, example.answers)

@@ -6,6 +6,9 @@ A child has none of its parent's threads but the one that forked, and OpenVINO w
   OpenVINO's pool end, as a graph of the child would be given them; TBB's workers are held where they have no lock;
 - in the child, TBB starts new workers, and each graph is compiled anew when it is first asked. What the parent
   compiled is never destroyed there: that would join threads that do not exist, and end the process.
+
+A signal's handler may raise while a fork is prepared. Python ignores what is raised there, and would leave out the rest
+of the preparation. So that is carried out all the same, and the exception raised when os.fork() has returned.
 """
 
 from __future__ import annotations
@@ -13,19 +16,27 @@ from __future__ import annotations
 import ctypes
 import gc
 import os
+import signal
+import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from types import FrameType
 from typing import Protocol
 from weakref import WeakSet
 
 import openvino as ov
 
-from . import ops
+from . import extension_library
 from .gate import gate
 
 _PATIENCE = 1.0
 """Seconds to wait for threads that other code may keep busy."""
+
+_MOST_TRIES = 10
+"""How often a step is taken again that a signal's handler ended."""
 
 
 class Forkable(Protocol):
@@ -37,44 +48,106 @@ class Forkable(Protocol):
 
 _graphs: WeakSet[Forkable] = WeakSet()
 _library: ctypes.CDLL | None = None  # once there is a graph, and so there may be threads
-_collects = True  # whether garbage was collected before the fork
+_collects = False  # whether garbage was collected before the fork that is under way
+_put_off: BaseException | None = None  # what a signal's handler raised since it is
 
 
 def survive_forks(graph: Forkable) -> None:
     """Call `abandon` of a graph, as long as it lives, in each child that this process forks; not a second time."""
     global _library
     if _library is None:
-        _library = ops.library()
+        _library = extension_library.library()
     _graphs.add(graph)
 
 
 def _before() -> None:
-    global _collects
-    gate.close()
-    _collects = gc.isenabled()
-    gc.disable()  # garbage of the parent must not be destroyed in the child before it is abandoned
+    global _put_off
+    _put_off = gate.close()
+    steps: list[Callable[[], object]] = [_stop_collecting]
     if _library is not None:
-        _end_idle_executors()
-        _library.dynamic_tinybert_hold_workers(ctypes.c_double(_PATIENCE))
-        _wait_until_asleep()
+        hold_workers = partial(_library.dynamic_tinybert_hold_workers, ctypes.c_double(_PATIENCE))
+        steps += [_end_idle_executors, hold_workers, _wait_until_asleep]
+    _take(steps)
 
 
 def _after_in_parent() -> None:
-    if _collects:
-        gc.enable()
-    if _library is not None:
-        _library.dynamic_tinybert_release_workers()
-    gate.open()
+    if not gate.is_closed_here():  # done already
+        return
+    _take([_collect_again] if _library is None else [_collect_again, _library.dynamic_tinybert_release_workers])
+    _open(gate.open, sys._getframe().f_back)
 
 
 def _after_in_child() -> None:
+    global _put_off
+    if not gate.is_closed_here():
+        return
+    _put_off = None  # the parent raises it
+    steps: list[Callable[[], object]] = [_abandon_graphs, _collect_again]
     if _library is not None:
-        _library.dynamic_tinybert_replace_workers()
-    for graph in list(_graphs):
-        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph.abandon()))
+        steps.insert(0, _library.dynamic_tinybert_replace_workers)
+    _take(steps)
+    _open(gate.open_in_child, sys._getframe().f_back)
+
+
+def _open(open_gate: Callable[[], None], caller: FrameType | None) -> None:
+    """The last of a fork; what a handler raised is read before, as another thread may fork right after."""
+    global _put_off
+    put_off, _put_off = _put_off, None
+    open_gate()
+    if put_off is not None:
+        _raise_after_fork(put_off, caller)
+
+
+def _take(steps: list[Callable[[], object]]) -> None:
+    """Take all steps to their ends, though a signal's handler may raise; each may be taken several times."""
+    global _put_off
+    for step in steps:
+        for _ in range(_MOST_TRIES):
+            try:
+                step()
+                break
+            except BaseException as error:
+                _put_off = error
+
+
+def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
+    """Raise an error in the main thread when os.fork() has returned to its caller: earlier, Python would ignore it."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is None or threading.current_thread() is not threading.main_thread():
+        raise error  # a handler that is not Python's cannot be put back; in other threads, no handler raised it
+    place = None if caller is None else caller.f_lasti
+
+    def raise_it(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, handler)
+        raise error
+
+    def interrupt() -> None:
+        while caller is not None and caller.f_lasti == place:
+            sleep(0.001)
+        signal.pthread_kill(main, signal.SIGINT)  # also out of a system call
+
+    main = threading.get_ident()
+    signal.signal(signal.SIGINT, raise_it)
+    threading.Thread(target=interrupt, daemon=True).start()
+
+
+def _stop_collecting() -> None:
+    """Garbage of the parent must not be destroyed in the child before it is abandoned."""
+    global _collects
+    _collects = _collects or gc.isenabled()
+    gc.disable()
+
+
+def _collect_again() -> None:
+    global _collects
     if _collects:
         gc.enable()
-    gate.open_in_child()
+    _collects = False
+
+
+def _abandon_graphs() -> None:
+    for graph in list(_graphs):
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph.abandon()))
 
 
 def _end_idle_executors() -> None:
@@ -93,7 +166,10 @@ def _wait_until_asleep() -> None:
 
 def _native_threads() -> list[Path]:
     python = {str(thread.native_id) for thread in threading.enumerate()}
-    return [task for task in Path("/proc/self/task").iterdir() if task.name not in python]
+    try:
+        return [task for task in Path("/proc/self/task").iterdir() if task.name not in python]
+    except OSError:  # there is no /proc
+        return []
 
 
 def _is_running(task: Path) -> bool:
@@ -104,3 +180,5 @@ def _is_running(task: Path) -> bool:
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
+# Again, for what a signal during fork() itself ends before its first line.
+os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_after_in_child)

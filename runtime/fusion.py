@@ -6,7 +6,6 @@ import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
 
-from . import cpu
 from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .named_nodes import NamedNodes
 from .ops import attention, quantized_embeddings, quantized_linears
@@ -33,18 +32,18 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
     return Product.joined([query, key, value.scaled(factors)]).output()
 
 
-def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
+def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: bool = False) -> None:
     """Rewrite an INT8 graph in place: one op makes the embeddings, four make a layer.
 
     Query, key and value come from one product, attention multiplies integers and gives its context in 8 bits; its
     output projection, and the two products of the feed-forward part, come with the residual and the normalisation.
-    What is not as the exporter writes it stays as it is, but for weights of INT8 products, which become floats where
-    OpenVINO's products saturate.
+    What is not as the exporter writes it stays as it is, but for weights of INT8 products, which may become floats.
 
     Args:
         model: A bundle's graph, tokens being selected in it or not.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
+        float_weights: Give `give_float_weights` the products that stay OpenVINO's, as they would saturate.
 
     Raises:
         BundleFormatError: A node is not in the graph.
@@ -59,7 +58,7 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int) -> None:
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
         _fuse_product(node)
-    if cpu.int8_products_saturate():
+    if float_weights:
         give_float_weights(model)  # to products that stayed OpenVINO's
     model.validate_nodes_and_infer_types()
 

@@ -30,6 +30,7 @@ def with_selection(
     scorers: Mapping[int, ScorerWeights] | None = None,
     multiple: int = 1,
     fused: bool = False,
+    float_weights: bool = False,
 ) -> ov.Model:
     """A copy of a plain bundle graph whose layers drop tokens.
 
@@ -44,6 +45,7 @@ def with_selection(
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
         multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
         fused: Also `fuse` it, which INT8 graphs gain from.
+        float_weights: With `fused`, see there.
 
     Returns:
         The graph with one more output per selecting layer, `kept_tokens.{layer}` int32 [B, n]: 1 + the position in
@@ -64,7 +66,7 @@ def with_selection(
     if selecting:
         _Selection(model, length_config, num_layers, num_heads, scorers, multiple, fused).apply(selecting)
     if fused:
-        fuse(model, num_layers=num_layers, num_heads=num_heads)
+        fuse(model, num_layers=num_layers, num_heads=num_heads, float_weights=float_weights)
     return model
 
 

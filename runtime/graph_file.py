@@ -13,7 +13,7 @@ import numpy.typing as npt
 from .errors import BundleCorruptError, BundleFormatError
 
 _LARGEST = 64 * 2**20  # bytes of XML
-_MOST_LAYERS = 100_000  # nodes of the graph
+_MOST_NODES = 100_000
 
 # What the exporter writes (export/ir.py), and no more: OpenVINO's other operations can read files, loop for ever or
 # take a graph apart in ways that the rewriting of graphs does not expect.
@@ -53,7 +53,7 @@ def check_graph_file(xml: Path, weights: Path) -> None:
     layers, edges = root.find("layers"), root.find("edges")
     if root.tag != "net" or root.get("version") not in ("10", "11") or layers is None or edges is None:
         raise BundleFormatError(f"{xml} is no OpenVINO IR of version 10 or 11; export the checkpoint again")
-    if len(layers) > _MOST_LAYERS or len(edges) > 10 * _MOST_LAYERS:
+    if len(layers) > _MOST_NODES or len(edges) > 10 * _MOST_NODES:
         raise BundleFormatError(f"{xml} has {len(layers)} nodes and {len(edges)} edges, more than any encoder")
     constants = np.memmap(weights, np.uint8, "r") if weights.stat().st_size else np.empty(0, np.uint8)
     names = set()
@@ -75,8 +75,10 @@ def _read(xml: Path) -> ElementTree.Element:
     if (size := xml.stat().st_size) > _LARGEST:
         raise BundleFormatError(f"{xml} has {size} bytes, and can have at most {_LARGEST}")
     text = xml.read_bytes()
-    if b"<!" in text.replace(b"<!--", b""):
-        raise BundleFormatError(f"{xml} declares a document type or entities; export the checkpoint again")
+    if b"\0" in text or b"<!" in text.replace(b"<!--", b""):  # other encodings would hide it
+        raise BundleFormatError(
+            f"{xml} declares a document type or entities, or is not UTF-8; export the checkpoint again"
+        )
     try:
         return ElementTree.fromstring(text)
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of an encoding that is none

@@ -9,6 +9,8 @@ from pathlib import Path
 from .bundle import MANIFEST, read_manifest
 from .errors import BundleNotFoundError, StorageError
 
+_PROXIES = ("all_proxy", "https_proxy", "http_proxy")
+
 
 def default_bundle() -> Path:
     """Find the bundle that is shipped inside the package.
@@ -101,10 +103,16 @@ def _from_hub(
             f"could not be fetched ({error.__cause__ or error}); connect once, or name a local bundle"
         ) from error
     except (ImportError, InvalidURL, ValueError) as error:  # httpx's, of proxies: it reads them from the environment
-        proxies = [name for name in os.environ if name.lower() in ("all_proxy", "https_proxy", "http_proxy")]
+        where = f"there is no folder {repo_id!r} here, and the Hub's {repo_id}"
+        proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
+        if not proxies:
+            raise BundleNotFoundError(
+                f"{where} could not be fetched ({error}); connect once, or name a local bundle"
+            ) from error
+        socks = any("socks" in value.lower() for value in proxies.values())
         raise BundleNotFoundError(
-            f"there is no folder {repo_id!r} here, and the Hub's {repo_id} cannot be fetched through the proxy of "
-            f"{', '.join(proxies) or 'the environment'} ({error}); for a SOCKS proxy run: pip install 'httpx[socks]', "
-            "else correct or unset the variable, or name a local bundle"
+            f"{where} cannot be fetched through the proxy of {', '.join(proxies)} ({error}); "
+            + ("for a SOCKS proxy run: pip install 'httpx[socks]', else " if socks else "")
+            + "correct or unset the variable, or name a local bundle"
         ) from error
     return folder

@@ -9,13 +9,17 @@ from typing import Any
 
 from .errors import BundleFormatError
 
+MOST_LAYERS = 256
+LARGEST_WIDTH = 2**16
+"""And most heads: those that the ops take."""
+
 # For each key what transformers' BertConfig takes if config.json leaves it out, and the most that may stand there: no
-# encoder comes near, and no later product of these numbers wraps. Widths and heads are those that the ops take.
+# encoder comes near, and no later product of these numbers wraps.
 _SIZES = {
-    "num_hidden_layers": (12, 256),
-    "hidden_size": (768, 2**16),
-    "intermediate_size": (3072, 2**16),
-    "num_attention_heads": (12, 2**16),
+    "num_hidden_layers": (12, MOST_LAYERS),
+    "hidden_size": (768, LARGEST_WIDTH),
+    "intermediate_size": (3072, LARGEST_WIDTH),
+    "num_attention_heads": (12, LARGEST_WIDTH),
     "max_position_embeddings": (512, 2**20),
     "vocab_size": (30522, 2**24),
     "type_vocab_size": (2, 2**16),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import openvino as ov
 from openvino import opset13 as opset
 
-from . import cpu, ops
+from . import cpu, extension_library
 from .bundle import Bundle
 from .errors import BundleFormatError, DynamicTinyBertError, InferenceError
 from .gate import gate
@@ -28,7 +28,7 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
     check_graph_file(bundle.model_xml, bundle.model_xml.with_suffix(".bin"))
     try:
         with gate:
-            model = ops.core().read_model(bundle.model_xml)
+            model = extension_library.core().read_model(bundle.model_xml)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
     check_graph_sizes(model, bundle)
@@ -64,8 +64,12 @@ def computed_in_floats(bundle: Bundle) -> bool:
 
     That is so on CPUs without AVX2 only: on all others the graph is fused, and our own products are exact.
     """
-    is_8_bit = bundle.quantization.get("weight_bits") == 8
-    return is_8_bit and not ops.worth_fusing() and cpu.int8_products_saturate()
+    return products_saturate(bundle) and not extension_library.worth_fusing()
+
+
+def products_saturate(bundle: Bundle) -> bool:
+    """Whether OpenVINO's INT8 products of a bundle's weights may saturate here: those of 8 bits, without VNNI."""
+    return bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate()
 
 
 def give_float_weights(model: ov.Model) -> None:

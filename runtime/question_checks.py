@@ -19,7 +19,7 @@ class Kind(StrEnum):
 
     UNREADABLE = "cannot be read by the model"
     WITHOUT_ANSWER = "have no answer"
-    MISPLACED = "have an answer that is not where the file says, nor can it be put right"
+    MISPLACED = "have an answer that is not where the file says and cannot be put right"
     PUT_RIGHT = "have an answer that is not where the file says, but elsewhere"
     WITHOUT_PLACE = "have an answer of which the file does not say where it is"
     SAME_ID = "have the id of another one"
@@ -86,7 +86,8 @@ class QuestionWindows:
 
     def refuse_all(self, questions: str) -> DataError:
         """The error where the model can read none of some questions, named as after "cannot read"."""
-        return DataError(f"the model cannot read {questions}: {self.unreadable[0].why}")
+        why = self.unreadable[-1].why if self._unreadable else "there are none"  # others may be of other questions
+        return DataError(f"the model cannot read {questions}: {why}")
 
 
 @dataclass(frozen=True)
@@ -188,31 +189,31 @@ def _with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
     if lacking is not None:
         return replace(example, answers=(), answer_starts=(), is_impossible=False), [lacking]
     given = example.answer_starts or (None,) * len(example.answers)
-    if all(_is_at(example.context, text, start) for text, start in zip(example.answers, given, strict=True)):
-        return example, []
     places = [_place(example.context, text, start) for text, start in zip(example.answers, given, strict=True)]
+    wrong = [place for place in places if place.why]
+    if not wrong:
+        return example, []
     placed = replace(
         example,
         answers=tuple(place.text for place in places),
         answer_starts=tuple(place.start for place in places),
     )
-    wrong = next(
-        place
-        for place, text, start in zip(places, example.answers, given, strict=True)
-        if not _is_at(example.context, text, start)
-    )
-    if wrong.given is None:
-        kind = Kind.WITHOUT_PLACE
-    elif any(place.start is not None for place in places):
-        kind = Kind.PUT_RIGHT
-    else:
-        kind = Kind.MISPLACED
-    return placed, [Finding(kind, example.id, wrong.why)]
+    worst = min(wrong, key=lambda place: (place.given is None, place.start is not None))
+    placeable = Kind.MISPLACED if worst.start is None else Kind.PUT_RIGHT
+    kind = Kind.WITHOUT_PLACE if worst.given is None else placeable
+    return placed, [Finding(kind, example.id, worst.why)]
 
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an answer is; `start` is None if that is not plain, `text` is that of the context."""
+    """Where an answer is.
+
+    Attributes:
+        text: As the context has it.
+        start: None if that is not plain.
+        given: The start that the file gives.
+        why: What is wrong with that; empty if nothing is.
+    """
 
     text: str
     start: int | None
@@ -237,10 +238,12 @@ def _place(context: str, text: str, start: object) -> _Place:
     )
     if len(near or found) == 1:
         ((at, own),) = near or found
-        return _Place(own, at, start, f"{where}, but at {at}")
-    times = f"{len(found)} times" if len(found) < _MOST_PLACES else f"at least {_MOST_PLACES} times"
-    stands = f"stands {times} in the context" if found else f"nor in the context {context!r:.60}"
-    return _Place(text, None, start, f"{where}, {'and ' if found else ''}{stands}")
+        return _Place(own, at, start, f"{where}, but {'stands ' if start is None else ''}at {at}")
+    if found:
+        times = f"{len(found)} times" if len(found) < _MOST_PLACES else f"at least {_MOST_PLACES} times"
+        return _Place(text, None, start, f"{where}, and stands {times} in the context")
+    lacking = " and is not" if start is None else ", nor"
+    return _Place(text, None, start, f"{where}{lacking} in the context {context!r:.60}")
 
 
 _MOST_PLACES = 100

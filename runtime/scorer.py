@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from .errors import BundleCorruptError
 from .learnt_layers import LearntLayers
 from .length_config import EncoderShape, LengthConfig
+from .model_sizes import LARGEST_WIDTH, MOST_LAYERS
 from .ops import context_significance, learnt_significance
 
 ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
@@ -26,8 +27,6 @@ ScorerWeights = Mapping[str, npt.NDArray[np.float32]]
 CONTEXT_RULE = "context"
 """The only tensor of a layer that goes by a rule instead: its significance is `ops.context_significance`."""
 
-_MOST_LAYERS = 256
-_LARGEST = 2**16  # width and the like, as the op has it
 _COLUMNS = 16  # the op computes in so many at once
 _MATCH = ("match_token", "match_question", "match")
 _QUESTION = 16  # tokens of a question, to count with
@@ -81,7 +80,7 @@ def learnt_layers(scorers: Mapping[int, ScorerWeights]) -> LearntLayers:
 
 
 def _layer(path: Path, digits: str, shape: EncoderShape | None) -> int:
-    most = _MOST_LAYERS if shape is None else shape.num_layers
+    most = MOST_LAYERS if shape is None else shape.num_layers
     if len(digits) > len(str(most)) or int(digits) >= most:
         raise BundleCorruptError(f"{path} has a scorer of layer {digits[:20]}, where there are at most {most} layers")
     return int(digits)
@@ -121,9 +120,10 @@ def _shapes(scorer: str, weights: ScorerWeights, hidden_size: int | None) -> dic
     dimensions = {"input.weight": 2, "match.weight": 2, "match_token.weight": 2}
     dimensions |= {f"convolution.{k}.weight": 3 for k in range(depth)}
     for name, count in dimensions.items():
-        if len(shapes[name]) != count or not all(0 < size <= _LARGEST for size in shapes[name]):
+        if len(shapes[name]) != count or not all(0 < size <= LARGEST_WIDTH for size in shapes[name]):
             raise BundleCorruptError(
-                f"{scorer} has {name} of shape {list(shapes[name])}, and needs {count} dimensions of 1 to {_LARGEST}"
+                f"{scorer} has {name} of shape {list(shapes[name])}, and needs {count} dimensions of 1 to "
+                f"{LARGEST_WIDTH}"
             )
     (width, inputs), (compared, _) = shapes["input.weight"], shapes["match_token.weight"]
     heads = shapes["match.weight"][1]

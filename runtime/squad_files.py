@@ -28,8 +28,9 @@ def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | 
 
     A question has a ``question``, an ``id`` (text or an integer; where there is none, one is made up of its number
     in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
-    "answer_start": […]}``. It is unanswerable where ``is_impossible`` is true or, as `datasets` writes SQuAD v2, where
-    ``is_impossible`` is missing and the columns are empty. Questions of the same id are all read.
+    "answer_start": […]}``; blank texts are no answers. It is unanswerable where ``is_impossible`` is true or, as
+    `datasets` writes SQuAD v2, where ``is_impossible`` is missing and the columns hold no answer. Questions of the same
+    id are all read, and blank ones or those about a blank context as well.
 
     Args:
         path: The file.
@@ -142,14 +143,14 @@ def _example(place: str, question: dict[str, object], context: str, title: objec
 
 
 def _answers(place: str, question: dict[str, object]) -> tuple[tuple[str, ...], tuple[object, ...]]:
-    """The texts and where they start, from a list of answers or from columns."""
+    """The texts and where they start, from a list of answers or from columns; blank ones are no answers."""
     answers = question.get("answers")
     if answers is None:
         return (), ()
     if isinstance(answers, dict):
         texts = answers.get("text")
         starts = answers.get("answer_start")
-        if not isinstance(texts, list) or not all(isinstance(text, str) and text.strip() for text in texts):
+        if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
             raise DataError(f"{place}: the column 'text' of its answers must be a list of texts, not {texts!r:.60}")
         if starts is None:
             starts = [None] * len(texts)
@@ -158,9 +159,12 @@ def _answers(place: str, question: dict[str, object]) -> tuple[tuple[str, ...], 
                 f"{place}: the column 'answer_start' of its answers must be a list of {len(texts)} numbers, as 'text' "
                 f"has, not {starts!r:.60}"
             )
-        return tuple(texts), tuple(starts)
-    found = list(_objects(place, question, "answers"))
-    return tuple(_text(*answer, "text") for answer in found), tuple(answer.get("answer_start") for _, answer in found)
+    else:
+        found = list(_objects(place, question, "answers"))
+        texts = [_text(*answer, "text") for answer in found]
+        starts = [answer.get("answer_start") for _, answer in found]
+    there = [i for i, text in enumerate(texts) if text.strip()]
+    return tuple(texts[i] for i in there), tuple(starts[i] for i in there)
 
 
 def _id(place: str, given: object) -> str:
@@ -202,6 +206,6 @@ def _members(place: str, key: str, children: list[object]) -> Iterator[tuple[str
 
 def _text(place: str, node: dict[str, object], key: str) -> str:
     text = node.get(key)
-    if not isinstance(text, str) or not text.strip():
+    if not isinstance(text, str):
         raise DataError(f"{place} has no text {key!r}")
     return text

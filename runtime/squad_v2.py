@@ -9,7 +9,7 @@ from statistics import fmean
 
 from .squad import exact_match, f1, normalize
 
-_CLEARLY = 1.0  # scores differ a little from batch to batch, and each is to be above
+_CLEARLY = 1.0  # scores differ a little from batch to batch, and the threshold must stay below every score
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library
 
 from answerable import write_checkpoint, write_questions
 from fuzzing.samples import write_samples
@@ -51,12 +51,12 @@ def fp32_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 _ISAS = os.environ.get("DYNAMIC_TINYBERT_TEST_ISAS", "")  # some of those that this CPU has, separated by commas
 
 
-@pytest.fixture(scope="module", params=_ISAS.split(",") if _ISAS else ops.available_isas())
+@pytest.fixture(scope="module", params=_ISAS.split(",") if _ISAS else extension_library.available_isas())
 def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     """Every test on every path that this CPU has; ops are made while the variable is set."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DYNAMIC_TINYBERT_ISA", request.param)
-        assert ops.isa() == request.param
+        assert extension_library.isa() == request.param
         yield request.param
 
 

@@ -110,9 +110,7 @@ def test_evaluate_runs_through_the_format_of_covid_qa(bundle: Path, tmp_path: Pa
     assert figures["ids"] == ["100", "101", "102", "103", "104", "105"]
     assert min(figures["question_windows"]) > 10  # type: ignore[call-overload]
     assert max(figures["window_lengths"]) == 256  # type: ignore[call-overload]
-    assert (
-        "covid.json: 1 of 6 questions have an answer that is not where the file says, nor can it be put right" in lost
-    )
+    assert "covid.json: 1 of 6 questions have an answer that is not where the file says and cannot be put right" in lost
     assert "the first is question '101': the answer 'the cat' is not at its answer_start 1, and stands " in lost
     assert moved.startswith(
         "covid.json: 2 of 6 questions have an answer that is not where the file says, but elsewhere"

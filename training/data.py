@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 _TREATMENT = {
     Kind.UNREADABLE: "skipped",
     Kind.WITHOUT_ANSWER: "skipped",
-    Kind.MISPLACED: "skipped",
+    Kind.MISPLACED: "skipped, unless another answer has a place",
     Kind.PUT_RIGHT: "put right",
     Kind.WITHOUT_PLACE: "found where its text stands once, else skipped",
     Kind.SAME_ID: "taken like any other",

@@ -14,7 +14,7 @@ import numpy as np
 from dynamic_tinybert.calibration.decomposition import LengthGain, decompose, gain_by_length
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.cpu_quota import usable_cpus
+from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -116,7 +116,7 @@ def _facts(model: LengthAdaptiveModel, data: str, num_threads: int | None) -> di
         "Significance": model.bundle.significance,
         "Data": data,
         "CPU": cpu.name(),
-        "Threads": str(num_threads or f"OpenVINO's choice of {usable_cpus()}"),
+        "Threads": f"{num_threads}" if num_threads else f"{default_threads()}, by default",
         "Software": f"dynamic-tinybert {version('dynamic-tinybert')}, OpenVINO {version('openvino')}",
         "Date": date.today().isoformat(),
     }

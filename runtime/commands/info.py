@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.compilation import is_fused
 from dynamic_tinybert.runtime.hub import default_bundle, resolve_bundle
@@ -23,13 +23,13 @@ def info(
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "tokenizers", "numpy")},
         "cpu": {
             "name": cpu.name(),
-            "kernels": ops.isa(),
-            "kernels_available": ops.available_isas(),
-            "kernels_refused_by_system": ops.refused_isas(),
-            "kernels_that_failed": ops.distrusted_isas(),
+            "kernels": extension_library.isa(),
+            "kernels_available": extension_library.available_isas(),
+            "kernels_refused_by_system": extension_library.refused_isas(),
+            "kernels_that_failed": extension_library.distrusted_isas(),
             "float_precision": cpu.best_float_precision(),
         },
-        "extension": str(ops.extension_path()),
+        "extension": str(extension_library.extension_path()),
         "bundle": {
             "path": str(opened.path),
             "source": dict(opened.source),

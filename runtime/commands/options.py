@@ -31,15 +31,17 @@ def read_context(context: str | None, file: Path | None) -> str:
     Every character of the file counts, line ends as they are; only a byte-order mark at its start is no part of it.
 
     Raises:
-        InvalidInputError: Neither or both are given, or the file is not UTF-8 text.
+        InvalidInputError: Neither or both are given, or the file cannot be read or is not UTF-8 text.
     """
     if (context is None) == (file is None):
         raise InvalidInputError("give the text either as the second argument or with --context-file")
     if context is not None:
         return context
     assert file is not None
+    name = "standard input" if str(file) == "-" else file
     try:
         return read_input() if str(file) == "-" else file.read_bytes().decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        name = "standard input" if str(file) == "-" else file
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {name}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
         raise InvalidInputError(f"cannot read {name} as UTF-8 text: {error}") from error

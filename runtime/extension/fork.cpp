@@ -41,8 +41,11 @@ size_t lost = 0;  // workers that are busy for ever in this process
 
 }  // namespace
 
-/// Hold TBB's workers in a task, and wait until all are there or `seconds` have passed.
+/// Hold TBB's workers in a task, and wait until all are there or `seconds` have passed; nothing if they are held.
 extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_hold_workers(double seconds) {
+    if (held != 0) {
+        return;
+    }
     const size_t threads = Limit::active_value(Limit::max_allowed_parallelism);
     held = threads > lost + 1 ? threads - lost - 1 : 0;
     if (held == 0) {

@@ -94,7 +94,7 @@ def test_an_answer_that_is_not_in_its_context_is_no_answer_or_refused(tmp_path: 
     data = read_calibration_data(file)
     (line,), (finding,) = data.lines, data.findings
     assert line.startswith(
-        "data.json: 1 of 360 questions have an answer that is not where the file says, nor can it be "
+        "data.json: 1 of 360 questions have an answer that is not where the file says and cannot be "
     )
     assert finding.id == "3-0"
     questions = [*data.fitting, *data.choosing, *data.reporting]

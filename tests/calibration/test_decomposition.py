@@ -13,7 +13,7 @@ from dynamic_tinybert.calibration import QuantizedLinear, Scorer, latency
 from dynamic_tinybert.calibration.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu, ops
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu, extension_library
 from dynamic_tinybert.runtime.bundle import open_bundle, write_manifest
 from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
@@ -66,7 +66,8 @@ def dequantized(bert: BertForQuestionAnswering) -> BertForQuestionAnswering:
 
 
 def compiled(graph: ov.Model) -> ov.CompiledModel:
-    return ops.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1})
+    properties = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": 1}
+    return extension_library.core().compile_model(graph, "CPU", properties)
 
 
 def logits_of(graph: ov.CompiledModel, batch: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -350,6 +350,18 @@ def test_one_configuration_without_full_still_has_its_macs_beside_full(bundle: P
     assert list(report.decomposition.dropping) == ["half"]
 
 
+def test_the_threads_that_are_shown_are_those_that_were_used(
+    bundle: Path, squad: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dynamic_tinybert.runtime.cpu_quota.usable_cpus", lambda root: 1)
+    model = LengthAdaptiveModel.from_pretrained(bundle)
+    examples = read_squad(squad, limit=1)
+    evaluations = {"full": evaluate(model, examples, length_config="full")}
+    for number, shown in ((None, "1, by default"), (2, "2")):
+        facts = evaluation_report(model, examples, evaluations, data="squad", num_threads=number).facts
+        assert facts["Threads"] == shown
+
+
 def test_evaluations_in_batches_are_refused(bundle: Path, squad: Path) -> None:
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
     examples = read_squad(squad, limit=2)

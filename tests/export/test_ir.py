@@ -11,7 +11,7 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import Batch, random_batch
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.plain_graph import give_float_weights
@@ -24,7 +24,7 @@ Quantized = Mapping[str, QuantizedLinear]
 
 
 def compiled(graph: ov.Model) -> ov.CompiledModel:
-    core = ops.core()
+    core = extension_library.core()
     return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 

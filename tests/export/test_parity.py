@@ -1,8 +1,11 @@
 """The parity rule: graphs with selection against the PyTorch reference, both kinds of significance."""
 
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import openvino as ov
 import pytest
 import torch
 from transformers import BertForQuestionAnswering
@@ -15,6 +18,7 @@ from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
 from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.runtime.compiled import CompiledGraph
 from dynamic_tinybert.runtime.errors import ParityError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -147,3 +151,19 @@ def test_a_wrong_choice_of_tokens_is_found(
     other = graph_runner(write_ir(reference.model), LengthConfig((1, 0.5, 0.3)), num_heads=4)
     with pytest.raises(ParityError, match="drops the token"):
         check_parity(reference, other, [batch], config)
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one CPU")
+def test_the_graph_stays_within_the_quota(monkeypatch: pytest.MonkeyPatch) -> None:
+    compiled: list[ov.CompiledModel] = []
+
+    class Recorded(CompiledGraph):
+        def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
+            compiled.append(compile_model())
+            super().__init__(lambda: compiled[0])
+
+    monkeypatch.setattr("dynamic_tinybert.runtime.cpu_quota.usable_cpus", lambda root: 1)
+    monkeypatch.setattr("dynamic_tinybert.export.parity.CompiledGraph", Recorded)
+    run = graph_runner(write_ir(tiny_bert()), LengthConfig.full(3), num_heads=4)
+    assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
+    assert run(random_batch([17], 100))["start_logits"].shape == (1, 17)

@@ -107,5 +107,5 @@ def test_a_file_without_a_usable_question_is_refused_by_name(
 ) -> None:
     usable, unusable = write(tmp_path, ("who ?",)), write(tmp_path, (question,), name="unusable.json")
     for data, validation in ((unusable, usable), (usable, unusable)):
-        with pytest.raises(DataError, match=rf"unusable\.json holds no question that this model can read: .*{reason}"):
+        with pytest.raises(DataError, match=rf"the model cannot read any question of .*unusable\.json: .*{reason}"):
             read_samples(tokenizer_file, data, validation, 8, 40)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library
 
 KERNELS = Path(__file__).parent
 EMULATOR = KERNELS / "emulator"
@@ -48,12 +48,12 @@ def right_paths(output: str) -> set[str]:
 
 
 def test_every_path_that_this_cpu_has(program: Path) -> None:
-    assert right_paths(run(program)) >= {*ops.available_isas(), "plain_tiles_256"}
+    assert right_paths(run(program)) >= {*extension_library.available_isas(), "plain_tiles_256"}
 
 
 def test_memory_and_undefined_behaviour(tmp_path: Path) -> None:
     output = run(build(tmp_path, "-DSANITIZE=ON"), ASAN_OPTIONS="detect_leaks=1")
-    assert right_paths(output) >= {*ops.available_isas(), "plain_tiles_256"}
+    assert right_paths(output) >= {*extension_library.available_isas(), "plain_tiles_256"}
 
 
 def test_a_path_that_is_not_there_is_no_success(program: Path) -> None:
@@ -73,7 +73,7 @@ def emulator() -> str:
     ("model", "paths"), [("arrow_lake", ["avx_vnni"]), ("sapphire_rapids", ["avx512_vnni", "avx512"])]
 )
 def test_paths_that_this_cpu_lacks(model: str, paths: list[str], program: Path) -> None:
-    missing = [path for path in paths if path not in ops.available_isas()]
+    missing = [path for path in paths if path not in extension_library.available_isas()]
     if not missing:
         pytest.skip(f"this CPU has {' and '.join(paths)}")
     output = run(EMULATOR / "on_emulated_cpu.sh", model, program, *missing, EMULATOR=emulator())
@@ -81,7 +81,7 @@ def test_paths_that_this_cpu_lacks(model: str, paths: list[str], program: Path) 
 
 
 def test_tiles_that_this_cpu_lacks() -> None:
-    if "amx" in ops.available_isas():
+    if "amx" in extension_library.available_isas():
         pytest.skip("this CPU has amx")
     output = run(EMULATOR / "amx_on_bare_metal.sh", EMULATOR=emulator())
     assert "amx, weights 0 ... 127: 0 of " in output

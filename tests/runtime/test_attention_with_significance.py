@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 
 Floats = npt.NDArray[np.float32]
 PADDING = -10000.0
@@ -22,7 +22,7 @@ PADDING = -10000.0
 
 @cache
 def core() -> ov.Core:
-    core = ops.core()
+    core = extension_library.core()
     return core
 
 
@@ -31,7 +31,8 @@ def inputs_of(width: int) -> list[ov.Node]:
 
 
 IN_FLOATS = " in floats"
-PATHS = [*ops.available_isas(), *(isa + IN_FLOATS for isa in ops.available_isas() if isa in ("avx2", "scalar"))]
+AVAILABLE = extension_library.available_isas()
+PATHS = [*AVAILABLE, *(isa + IN_FLOATS for isa in AVAILABLE if isa in ("avx2", "scalar"))]
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -48,7 +49,7 @@ def in_integers(isa: str) -> bool:
 
 @cache
 def compiled(isa: str, width: int, heads: int, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
-    assert ops.isa() == isa.removesuffix(IN_FLOATS)
+    assert extension_library.isa() == isa.removesuffix(IN_FLOATS)
     inputs = inputs_of(width)
     projections, mask = (node.output(0) for node in inputs)
     outputs = ops.attention_with_significance(projections, mask, heads, int16=in_integers(isa))
@@ -245,7 +246,7 @@ def test_float_paths_agree() -> None:
     inputs, mask = random_inputs(8, 2, 100, 64), np.zeros((2, 100), np.float32)
     results = []
     for name in ("avx2", "scalar"):
-        if name not in ops.available_isas():
+        if name not in extension_library.available_isas():
             pytest.skip(f"this CPU has no {name}")
         results.append(run_by(name + IN_FLOATS, inputs, mask))
     for of_avx2, of_scalar, tolerance in zip(*results, (5e-6, 1e-4), strict=True):
@@ -257,7 +258,7 @@ def test_float_paths_agree() -> None:
 def test_vector_paths_agree_to_the_bit(length: int) -> None:
     inputs, mask = random_inputs(8, 2, length, 60), np.zeros((2, length), np.float32)
     mask[1, length // 2 :] = PADDING
-    first, *others = (run_by(name, inputs, mask) for name in ops.available_isas() if name != "scalar")
+    first, *others = (run_by(name, inputs, mask) for name in extension_library.available_isas() if name != "scalar")
     for other in others:
         for a, b in zip(first, other, strict=True):
             np.testing.assert_array_equal(a, b)

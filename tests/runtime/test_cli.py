@@ -142,7 +142,7 @@ def test_several_answers_are_one_a_line(bundle: Path, tmp_path: Path) -> None:
     [
         (("ask", "what?"), "either as the second argument or with --context-file"),
         (("ask", "what?", CONTEXT, "--context-file", "x"), "either as the second argument or with --context-file"),
-        (("ask", "what?", "--context-file", "/no/such/file"), "cannot read /no/such/file"),
+        (("ask", "what?", "--context-file", "/no/such/file"), "cannot read /no/such/file: No such file or directory\n"),
         (("ask", "", CONTEXT, "--bundle", "{bundle}"), "question is empty"),
         (("ask", "what?", CONTEXT, "--bundle", "{bundle}", "--length-config", "x"), "unknown length configuration 'x'"),
         (("ask", "what?", CONTEXT, "--bundle", "/no/such/bundle"), "/no/such/bundle"),

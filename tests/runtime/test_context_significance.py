@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 
 Array = npt.NDArray[Any]
 PADDING = np.float32(-10000)
@@ -21,7 +21,7 @@ def graph(*shapes: list[int]) -> ov.Model:
 
 @pytest.fixture(scope="module")
 def compiled() -> ov.CompiledModel:
-    return ops.core().compile_model(graph([-1, -1], [-1, -1]), "CPU", {"INFERENCE_NUM_THREADS": 1})
+    return extension_library.core().compile_model(graph([-1, -1], [-1, -1]), "CPU", {"INFERENCE_NUM_THREADS": 1})
 
 
 def naive(question: list[int], real: list[int]) -> list[int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.cpu_quota import quotas, thread_properties, usable_cpus
+from dynamic_tinybert.runtime.cpu_quota import default_threads, quotas, thread_properties, usable_cpus
 
 from tiny import tiny_bert, write_tiny_bundle
 
@@ -92,7 +92,7 @@ def test_the_smaller_of_affinity_and_quota(
 ) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affine)))
     root = tree(tmp_path, V2, "0::/\n", {"cpu.max": f"{quota} 100000"})
-    assert usable_cpus(root) == threads
+    assert usable_cpus(root) == default_threads(root) == threads
     # nothing is set where OpenVINO takes no more by itself
     fewer = {"INFERENCE_NUM_THREADS": threads, "ENABLE_CPU_PINNING": False}
     assert thread_properties(root=root) == (fewer if threads < affine else {})
@@ -114,8 +114,10 @@ def test_a_quota_between_cores_and_hyper_threads_is_left_to_openvino(
         file.write_text(f"{cpu % 4},{cpu % 4 + 4}\n")
     assert usable_cpus(root) == 6
     assert thread_properties(root=root) == {}  # it takes 4
+    assert default_threads(root) == 4
     (root / "sys/fs/cgroup/cpu.max").write_text("300000 100000\n")
     assert thread_properties(root=root)["INFERENCE_NUM_THREADS"] == 3
+    assert default_threads(root) == 3
 
 
 def test_without_files_affinity_decides(tmp_path: Path) -> None:
@@ -134,6 +136,6 @@ def test_a_models_threads_follow_the_quota_unless_they_are_given(
         model([[1, 2, 3]])
         return model._ov_config["INFERENCE_NUM_THREADS"]
 
-    assert threads() == 1
+    assert threads() == default_threads() == 1
     assert threads(num_threads=2) == 2
     assert threads(ov_config={"INFERENCE_NUM_THREADS": 2}) == 2

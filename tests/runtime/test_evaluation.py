@@ -14,7 +14,8 @@ from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from dynamic_tinybert.runtime import evaluation
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.evaluation import evaluate, joined
+from dynamic_tinybert.runtime.evaluation import evaluate, joined, score_f1
+from dynamic_tinybert.runtime.inference import run_windows
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.question_checks import Kind
 from dynamic_tinybert.runtime.squad import Example, read_squad
@@ -222,6 +223,17 @@ def test_options_are_those_of_the_usual_script(tokenizer_file: Path, examples: l
     np.testing.assert_allclose(result.question_f1, expected[:, 0], atol=1e-3)
     short = evaluate(model, examples, max_answer_len=2)
     assert max(map(len, short.predictions)) <= 3 < max(map(len, result.predictions))
+
+
+def test_without_a_threshold_an_unanswerable_question_scores_by_the_empty_answer(
+    tokenizer_file: Path, examples: list[Example]
+) -> None:
+    model = TorchModel(tiny_bert(), tokenizer_file).as_model()
+    asked = replace(examples[0], answers=(), is_impossible=True)
+    windows = WindowTokenizer(tokenizer_file)(asked.question, asked.context, max_seq_len=128, doc_stride=64)
+    (outputs,) = run_windows(model, [windows], length_config=None, batch_size=1)
+    assert score_f1(asked, windows, outputs, no_answer_threshold=None) == 0
+    assert score_f1(asked, windows, outputs, no_answer_threshold=-1e5) == 100
 
 
 @pytest.mark.parametrize("threshold", [None, -1.0, 3.5])

@@ -232,6 +232,110 @@ def test_a_fork_inside_a_request_waits_for_the_other_requests_only() -> None:
     gate.open()
 
 
+INTERRUPTED = """
+import gc, os, signal, sys, threading, time
+from dynamic_tinybert.runtime import LengthAdaptiveModel, forking
+from dynamic_tinybert.runtime.gate import gate
+
+def end(number, frame):
+    raise SystemExit(3)
+
+signal.signal(signal.SIGTERM, end)
+before = signal.getsignal(signal.SIGINT)
+model = LengthAdaptiveModel.from_pretrained(sys.argv[1])
+model([[1, 2, 3]])
+parent, number, when = os.getpid(), getattr(signal, sys.argv[2]), sys.argv[3]
+over, held, sent = threading.Event(), threading.Event(), []
+
+def ask():
+    while not over.is_set():
+        model([[1, 2, 3]])
+
+def hold():
+    with gate:
+        held.set()
+        while gate._closer is None:
+            time.sleep(0.001)
+        for _ in range(3):
+            os.kill(parent, number)
+            time.sleep(0.05)
+
+def interrupted(step):
+    def taken():
+        if os.getpid() == parent and not sent:
+            sent.append(True)
+            os.kill(parent, number)
+        step()
+    return taken
+
+if when == "wait":
+    threading.Thread(target=hold).start()
+    held.wait()
+else:
+    setattr(forking, when, interrupted(getattr(forking, when)))
+threads = [threading.Thread(target=ask) for _ in range(2)]
+for thread in threads:
+    thread.start()
+try:
+    pid = os.fork()
+    if pid == 0:
+        signal.alarm(60)
+        model([[1, 2, 3]])
+        os._exit(7 if gc.isenabled() else 1)
+    time.sleep(60)
+except BaseException as error:
+    print(repr(error))
+assert signal.getsignal(signal.SIGINT) is before
+over.set()  # else they take turns with the one request, and this thread may wait for long
+model([[1, 2, 3]])
+print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), gc.isenabled())
+for thread in threads:
+    thread.join()
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "when", "raised"),
+    [
+        ("SIGINT", "wait", "KeyboardInterrupt()"),
+        ("SIGTERM", "wait", "SystemExit(3)"),
+        ("SIGINT", "_wait_until_asleep", "KeyboardInterrupt()"),
+        ("SIGINT", "_collect_again", "KeyboardInterrupt()"),
+    ],
+)
+def test_a_signal_while_a_process_forks_is_heard_afterwards(bundle: Path, number: str, when: str, raised: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(bundle), number, when],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=2 * SECONDS,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{raised}\n7 True\n", "")
+
+
+def test_a_child_does_not_wait_for_requests_of_threads_that_are_gone() -> None:
+    gate = Gate()
+    entered, leave = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with gate:
+            entered.set()
+            leave.wait(SECONDS)
+
+    def check() -> None:
+        gate.open_in_child()
+        gate.close()
+        gate.open()
+
+    other = threading.Thread(target=hold)
+    other.start()
+    entered.wait(SECONDS)
+    assert in_child(check) == 0
+    leave.set()
+    other.join()
+
+
 @pytest.fixture
 def server(bundle: Path, tmp_path: Path) -> Iterator[str]:
     """Address of gunicorn's workers, whose master asked before it forked them."""

@@ -1,6 +1,5 @@
 from collections import Counter
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linea
 from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import extension_library
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.named_nodes import NamedNodes
@@ -51,7 +50,7 @@ def rewritten(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fus
 
 def selected(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.CompiledModel:
     graph = rewritten(plain, config, learnt=learnt, fused=fused)
-    return ops.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return extension_library.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
 def kinds(graph: ov.CompiledModel) -> Counter[str]:
@@ -116,7 +115,7 @@ def test_computes_the_same_bits_with_any_instruction_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     plain, found = write_ir(model, quantized), []
-    for isa in ops.available_isas():
+    for isa in extension_library.available_isas():
         if isa != "scalar":  # whose GELU and softmax are no polynomials
             monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
             graph = selected(plain, config, learnt=learnt, fused=True)
@@ -126,13 +125,12 @@ def test_computes_the_same_bits_with_any_instruction_set(
             np.testing.assert_array_equal(a, b)
 
 
-def test_products_that_stay_openvinos_are_floats_where_they_would_saturate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_products_that_stay_openvinos_may_be_given_floats() -> None:
     odd = tiny_bert(hidden_size=30, num_attention_heads=3, intermediate_size=64)  # 30 is no multiple of 4
     batch = {name: torch.from_numpy(array) for name, array in random_batch([40], 100).items()}
     plain = write_ir(odd, quantize_linears(odd, [batch], skip={"qa_outputs"}))
-    for flags, kind in ((frozenset({"avx2"}), np.float32), (frozenset({"avx2", "avx_vnni"}), np.int8)):
-        monkeypatch.setattr(cpu, "flags", partial(frozenset, flags))
-        fused = with_selection(plain, FULL, num_layers=LAYERS, num_heads=3, fused=True)
+    for floats, kind in ((True, np.float32), (False, np.int8)):
+        fused = with_selection(plain, FULL, num_layers=LAYERS, num_heads=3, fused=True, float_weights=floats)
         head, *left = (p for node in reversed(fused.get_ordered_ops()) if (p := Product.of(node)) is not None)
         assert head.weight.shape == (2, 30)
         # All but the second of the feed-forward part, which reads 64 numbers; query, key and value are one.
@@ -166,7 +164,7 @@ def test_embeddings_are_one_node_with_their_name(
         output = NamedNodes(graph)["embeddings.output"]
         assert output.get_type_name() == ("QuantizedEmbeddings" if fuse else "Add")
         graph.add_results([opset13.result(output, name="embeddings")])
-        found.append(ops.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
+        found.append(extension_library.core().compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}))
     for lengths in ([1], [128], [5, 60, 33]):
         plain, fused = (graph(dict(random_batch(lengths, 100)))[len(graph.outputs) - 1] for graph in found)
         np.testing.assert_allclose(fused, plain, rtol=0, atol=2e-5)

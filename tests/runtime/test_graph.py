@@ -7,7 +7,7 @@ import pytest
 from dynamic_tinybert.calibration import Scorer
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library
 from dynamic_tinybert.runtime.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -99,7 +99,7 @@ def test_no_scorer_keeps_everything(plain: ov.Model) -> None:
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:
     static = plain.clone()
     static.reshape({name: [2, 40] for name in ("input_ids", "attention_mask", "token_type_ids")})
-    core = ops.core()
+    core = extension_library.core()
     config = LengthConfig((0.9, 0.5, 0.3))
     batch = random_batch([40, 23], 100)
     f32 = {"INFERENCE_PRECISION_HINT": "f32"}

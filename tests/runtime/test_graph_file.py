@@ -60,6 +60,15 @@ def test_a_graph_of_no_exporter_is_refused(
         LengthAdaptiveModel.from_pretrained(bundle)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_hides_no_document_type(bundle: Path, encoding: str) -> None:
+    text = put("<net ", '<!DOCTYPE net [<!ENTITY a "b">]><net ')((bundle / XML).read_text())
+    (bundle / XML).write_bytes(text.replace("utf-8", "utf-16").encode(encoding))
+    make_digests_right(bundle)
+    with pytest.raises(BundleFormatError, match="document type or entities, or is not UTF-8"):
+        LengthAdaptiveModel.from_pretrained(bundle)
+
+
 def test_constants_must_lie_within_the_weights(bundle: Path) -> None:
     check_graph_file(bundle / XML, bundle / BIN)
     content = (bundle / BIN).read_bytes()

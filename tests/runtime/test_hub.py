@@ -243,4 +243,11 @@ def test_a_proxy_that_cannot_be_used_is_named(resolve_all: Callable[..., list[An
     (answer,) = resolve_all(("someone/bundle", {}), environment={"ALL_PROXY": proxy})
     assert answer["error"] == "BundleNotFoundError"
     assert f"through the proxy of ALL_PROXY ({cause}" in answer["message"].replace("Using SOCKS proxy, but the '", "")
-    assert "pip install 'httpx[socks]'" in answer["message"]
+    assert ("pip install 'httpx[socks]'" in answer["message"]) == proxy.startswith("socks")
+
+
+def test_an_address_of_the_hub_that_is_none_is_not_blamed_on_a_proxy(resolve_all: Callable[..., list[Answer]]) -> None:
+    (answer,) = resolve_all(("someone/bundle", {}), environment={"HF_ENDPOINT": "http://127.0.0.1:port"})
+    assert answer["error"] == "BundleNotFoundError"
+    assert "could not be fetched (" in answer["message"]
+    assert "proxy" not in answer["message"]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openvino import opset15
 
 from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 from dynamic_tinybert.runtime.scorer import score
 
 Floats = npt.NDArray[np.float32]
@@ -21,7 +21,7 @@ PADDING = -10000.0
 
 
 INT12 = " with integers"
-PATHS = [*ops.available_isas(), *(isa + INT12 for isa in ops.available_isas())]
+PATHS = [*extension_library.available_isas(), *(isa + INT12 for isa in extension_library.available_isas())]
 
 
 @pytest.fixture(scope="module", params=PATHS)
@@ -56,13 +56,13 @@ def inputs_of(hidden: int) -> list[ov.Node]:
 
 @cache
 def compiled(isa: str, made: Scorer, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
-    assert ops.isa() == isa.removesuffix(INT12)
+    assert extension_library.isa() == isa.removesuffix(INT12)
     weights = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
     inputs = inputs_of(weights["input.weight"].shape[1] // 2)
     state, question, mask = (node.output(0) for node in inputs)
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
     significance = score(state, question, mask, weights, int12=isa.endswith(INT12))
-    return ops.core().compile_model(ov.Model([significance], inputs), "CPU", options)
+    return extension_library.core().compile_model(ov.Model([significance], inputs), "CPU", options)
 
 
 def run(model: ov.CompiledModel, state: Floats, question: Floats, mask: Floats) -> Floats:
@@ -131,7 +131,7 @@ def test_each_sequence_as_if_alone_and_unpadded(isa: str) -> None:
 
 def test_vector_paths_agree_to_the_bit() -> None:
     found = []
-    for name in ops.available_isas():
+    for name in extension_library.available_isas():
         if name != "scalar":
             with pytest.MonkeyPatch.context() as patch:
                 patch.setenv("DYNAMIC_TINYBERT_ISA", name)

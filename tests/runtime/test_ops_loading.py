@@ -12,7 +12,7 @@ from openvino import opset15
 from openvino.utils.node_factory import NodeFactory
 
 from dynamic_tinybert import runtime
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.errors import ExtensionError
 
 VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
@@ -21,7 +21,7 @@ VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
 @pytest.fixture
 def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the extension and its build record, which the environment names."""
-    library = ops.extension_path()
+    library = extension_library.extension_path()
     copy = tmp_path / library.name
     shutil.copy(library, copy)
     shutil.copy(library.with_name("extension-build.json"), tmp_path)
@@ -30,32 +30,32 @@ def copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_environment_names_the_library(copied: Path) -> None:
-    assert ops.extension_path() == copied
-    ops.check_extension()
+    assert extension_library.extension_path() == copied
+    extension_library.check_extension()
 
 
 def test_built_for_this_openvino() -> None:
-    record = json.loads(ops.extension_path().with_name("extension-build.json").read_text())
+    record = json.loads(extension_library.extension_path().with_name("extension-build.json").read_text())
     assert ov.__version__.startswith(record["openvino"] + "-")
 
 
 def test_missing_where_the_environment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, str(tmp_path / "no.so"))
     with pytest.raises(ExtensionError, match=rf"not at {tmp_path}/no.so; correct or unset {VARIABLE}"):
-        ops.core()
+        extension_library.core()
 
 
 def test_missing_from_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE, raising=False)
     monkeypatch.setattr(runtime, "__path__", [str(tmp_path)])
     with pytest.raises(ExtensionError, match=rf"not at {tmp_path}/libdynamic_tinybert.* pip install"):
-        ops.extension_path()
+        extension_library.extension_path()
 
 
 def test_found_in_any_folder_of_the_package(copied: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(VARIABLE)
     monkeypatch.setattr(runtime, "__path__", ["/nowhere", str(copied.parent)])
-    assert ops.extension_path() == copied
+    assert extension_library.extension_path() == copied
 
 
 def test_built_for_another_openvino(copied: Path) -> None:
@@ -65,7 +65,7 @@ def test_built_for_another_openvino(copied: Path) -> None:
         ExtensionError,
         match=rf"for OpenVINO 2026.1.0, and OpenVINO {running} is installed.*pip install openvino==2026.1.0",
     ):
-        ops.core()
+        extension_library.core()
 
 
 @pytest.mark.parametrize("record", [None, "", "{}", "[]"])
@@ -73,18 +73,18 @@ def test_without_a_readable_build_record(copied: Path, record: str | None) -> No
     path = copied.with_name("extension-build.json")
     path.unlink() if record is None else path.write_text(record)
     with pytest.raises(ExtensionError, match=rf"cannot read {path}"):
-        ops.check_extension()
+        extension_library.check_extension()
 
 
 def test_not_a_library(copied: Path) -> None:
     copied.write_bytes(b"nothing")
     with pytest.raises(ExtensionError, match=f"cannot load {copied}"):
-        ops.check_extension()
+        extension_library.check_extension()
 
 
 def test_tiles_are_used_or_said_to_be_refused() -> None:
     flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    available, refused = "amx" in ops.available_isas(), "amx" in ops.refused_isas()
+    available, refused = "amx" in extension_library.available_isas(), "amx" in extension_library.refused_isas()
     assert not (available and refused)
     if flags and "amx_int8" in flags[1].split():
         assert available or refused
@@ -93,29 +93,30 @@ def test_tiles_are_used_or_said_to_be_refused() -> None:
 
 
 def test_isas() -> None:
-    assert ops.isa() in ops.available_isas()
-    assert ops.available_isas()[-1] == "scalar"
+    assert extension_library.isa() in extension_library.available_isas()
+    assert extension_library.available_isas()[-1] == "scalar"
 
 
 def test_the_fastest_isa_unless_one_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DYNAMIC_TINYBERT_ISA", raising=False)
-    assert ops.isa() == ops.available_isas()[0]
+    assert extension_library.isa() == extension_library.available_isas()[0]
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")
-    assert ops.isa() == "scalar"
+    assert extension_library.isa() == "scalar"
 
 
 def test_a_path_that_computes_wrong_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
     """In a process of its own, as a path is tried once in each."""
     monkeypatch.delenv("DYNAMIC_TINYBERT_ISA", raising=False)
-    fastest, *others = ops.available_isas()
+    fastest, *others = extension_library.available_isas()
     code = """if True:
         import warnings
-        from dynamic_tinybert.runtime import cpu, ops
+        from dynamic_tinybert.runtime import cpu, extension_library
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            ops.check_extension()
-            ops.core()
-        print(ops.isa(), ops.distrusted_isas(), [str(warning.message) for warning in caught])
+            extension_library.check_extension()
+            extension_library.core()
+        found = [str(warning.message) for warning in caught]
+        print(extension_library.isa(), extension_library.distrusted_isas(), found)
     """
     monkeypatch.setenv("DYNAMIC_TINYBERT_TEST_WRONG_ISAS", fastest)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -127,20 +128,20 @@ def test_a_path_that_computes_wrong_is_passed_over(monkeypatch: pytest.MonkeyPat
     assert f"the kernels for {fastest} compute something else than the scalar ones on this CPU" in named.stderr
 
 
-@pytest.mark.parametrize("isa", ops.available_isas())
+@pytest.mark.parametrize("isa", extension_library.available_isas())
 def test_every_path_that_the_cpu_has_computes_right(isa: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
-    assert ops.isa() == isa
+    assert extension_library.isa() == isa
 
 
 def test_an_unknown_isa_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "neon")
     message = "DYNAMIC_TINYBERT_ISA is 'neon'.*one of: .*scalar"
-    for call in (ops.isa, ops.check_extension, ops.core):
+    for call in (extension_library.isa, extension_library.check_extension, extension_library.core):
         with pytest.raises(ExtensionError, match=message):
             call()
     factory = NodeFactory()  # as a graph that is read from a file would
-    factory.add_extension(ops.extension_path())
+    factory.add_extension(extension_library.extension_path())
     rows, mask = opset15.parameter([1, 4, 24], np.float32), opset15.parameter([1, 4], np.float32)
     with pytest.raises(RuntimeError, match=message):
         factory.create("AttentionWithSignificance", [rows, mask], {"heads": 2})

@@ -13,10 +13,11 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, ops
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, extension_library
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.compilation import is_fused
+from dynamic_tinybert.runtime.compilation import compile_bundle, is_fused
 from dynamic_tinybert.runtime.errors import BundleCorruptError
+from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.patterns import producers
 from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 
@@ -77,10 +78,37 @@ def test_weights_are_floats_where_products_saturate_and_are_not_ours(
 ) -> None:
     monkeypatch.setattr(cpu, "flags", lambda: flags)
     bundle = replace(int8_bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
-    for isa in ops.available_isas():
+    for isa in extension_library.available_isas():
         monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
         assert weights(read_plain_graph(bundle)) == (expected if isa == "scalar" else {"i8"})
         assert is_fused(bundle) == (isa != "scalar")
+
+
+@pytest.mark.skipif(extension_library.available_isas() == ("scalar",), reason="no graph is fused here")
+@pytest.mark.parametrize(
+    ("flags", "weight_bits", "integers"), [(AVX2, 8, False), (AVX2, 7, True), (AVX2 | {"avx_vnni"}, 8, True)]
+)
+def test_products_of_a_fused_graph_that_stay_openvinos_are_floats_where_they_saturate(
+    tmp_path: Path, flags: frozenset[str], weight_bits: int, integers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DYNAMIC_TINYBERT_ISA", raising=False)
+    odd = tiny_bert(hidden_size=30, num_attention_heads=3, intermediate_size=64)  # 30 is no multiple of 4
+    batch = {name: torch.from_numpy(array) for name, array in random_batch([40], 100).items()}
+    bundle = open_bundle(write_tiny_bundle(tmp_path, odd))
+    ov.save_model(
+        write_ir(odd, quantize_linears(odd, [batch], skip={"qa_outputs"}, weight_bits=weight_bits)),
+        bundle.model_xml,
+        compress_to_fp16=False,
+    )
+    bundle = replace(bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
+    monkeypatch.setattr(cpu, "flags", lambda: flags)
+    compiled = compile_bundle(bundle, read_plain_graph(bundle), None, LengthConfig.full(3), F32)
+    products = [
+        node.get_rt_info()["runtimePrecision"].astype(str)
+        for node in compiled.get_runtime_model().get_ops()
+        if node.get_rt_info()["layerType"].astype(str) == "FullyConnected"
+    ]
+    assert any(precision in ("i8", "u8") for precision in products) == integers
 
 
 def test_it_computes_in_floats_what_integers_would(

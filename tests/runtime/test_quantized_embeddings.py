@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 
 Array = npt.NDArray[Any]
 EPSILON = 1e-12
@@ -56,7 +56,7 @@ def graph(of: Tables) -> ov.Model:
 
 
 def compiled(of: Tables, threads: int = 1) -> ov.CompiledModel:
-    return ops.core().compile_model(graph(of), "CPU", {"INFERENCE_NUM_THREADS": threads})
+    return extension_library.core().compile_model(graph(of), "CPU", {"INFERENCE_NUM_THREADS": threads})
 
 
 def random_inputs(batch: int, length: int, words: int = 30, segments: int = 2, seed: int = 0) -> tuple[Array, Array]:
@@ -116,7 +116,7 @@ def test_smallest_level_of_8_bits(isa: str) -> None:
 
 def test_instruction_sets_agree() -> None:
     inputs, found = random_inputs(2, 100), []
-    for isa in ops.available_isas():
+    for isa in extension_library.available_isas():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DYNAMIC_TINYBERT_ISA", isa)
             found.append(compiled(tables(100))(inputs)[0])
@@ -141,7 +141,7 @@ def test_lengths_may_change_from_call_to_call(isa: str) -> None:
 
 def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     ov.save_model(graph(tables(64)), tmp_path / "model.xml", compress_to_fp16=False)
-    loaded = ops.core().compile_model(ops.core().read_model(tmp_path / "model.xml"), "CPU")
+    loaded = extension_library.core().compile_model(extension_library.core().read_model(tmp_path / "model.xml"), "CPU")
     inputs = random_inputs(1, 30)
     np.testing.assert_array_equal(compiled(tables(64))(inputs)[0], loaded(inputs)[0])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from openvino import opset15
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 from dynamic_tinybert.runtime.eight_bits import EightBitProduct, pack
 from dynamic_tinybert.runtime.errors import ExtensionError, InvalidInputError
 
@@ -62,7 +62,8 @@ def graph(
 
 
 def compiled(depth: int, widths: Sequence[int], threads: int = 1, **options: bool) -> ov.CompiledModel:
-    return ops.core().compile_model(graph(depth, widths, **options), "CPU", {"INFERENCE_NUM_THREADS": threads})
+    built = graph(depth, widths, **options)
+    return extension_library.core().compile_model(built, "CPU", {"INFERENCE_NUM_THREADS": threads})
 
 
 def random_rows(batch: int, length: int, depth: int) -> Array:
@@ -135,7 +136,7 @@ def test_what_is_added_is_normalised(isa: str, batch: int, length: int, residual
 
 def on_each_path(rows: Array, widths: Sequence[int]) -> list[Array]:
     found = []
-    for isa in ops.available_isas():
+    for isa in extension_library.available_isas():
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("DYNAMIC_TINYBERT_ISA", isa)
             found.append(compiled(rows.shape[2], widths, normalizes=True)([rows])[0])
@@ -145,7 +146,7 @@ def on_each_path(rows: Array, widths: Sequence[int]) -> list[Array]:
 def test_instruction_sets_agree_on_a_feed_forward_part() -> None:
     rows = random_rows(1, 60, 64)
     first, *others = on_each_path(rows, [256, 64])
-    for isa, other in zip(ops.available_isas()[1:], others, strict=True):
+    for isa, other in zip(extension_library.available_isas()[1:], others, strict=True):
         if isa == "scalar":  # whose GELU is no polynomial
             assert np.abs(other - first).mean() < 2e-4
             np.testing.assert_allclose(other, first, rtol=0, atol=0.02)
@@ -169,7 +170,7 @@ def test_sums_that_would_saturate_16_bits_are_exact(isa: str, kind: str, length:
     packed = pack([EightBitProduct(weights[kind].astype(np.int8), ones, zeros, None, 0.0)])
     rows = opset15.parameter([-1, -1, depth], np.uint8)
     node = ops.quantized_linears(rows.output(0), packed, widths=[width], zero_points=[0.0])
-    found = ops.core().compile_model(ov.Model([node.output(0)], [rows]), "CPU")([levels])[0]
+    found = extension_library.core().compile_model(ov.Model([node.output(0)], [rows]), "CPU")([levels])[0]
     sums = levels.astype(np.int64) @ weights[kind].T
     np.testing.assert_array_equal(found, sums.astype(np.float32))
 
@@ -202,7 +203,7 @@ def test_nan_is_not_hidden_and_stays_in_its_row(isa: str) -> None:
 
 def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     ov.save_model(graph(64, [128, 64], normalizes=True), tmp_path / "model.xml", compress_to_fp16=False)
-    loaded = ops.core().compile_model(ops.core().read_model(tmp_path / "model.xml"), "CPU")
+    loaded = extension_library.core().compile_model(extension_library.core().read_model(tmp_path / "model.xml"), "CPU")
     rows = random_rows(1, 30, 64)
     np.testing.assert_array_equal(compiled(64, [128, 64], normalizes=True)([rows])[0], loaded([rows])[0])
 
@@ -218,8 +219,8 @@ def test_equal_products_share_their_memory(isa: str) -> None:
     assert np.shares_memory(*constants)
     assert constants[0].ctypes.data % 64 == 0
     rows = random_rows(1, 30, 64)
-    expected = ops.core().compile_model(first, "CPU")([rows])[0]
-    other = ops.core().compile_model(second, "CPU")
+    expected = extension_library.core().compile_model(first, "CPU")([rows])[0]
+    other = extension_library.core().compile_model(second, "CPU")
     del first, second, constants
     gc.collect()
     np.testing.assert_array_equal(other([rows])[0], expected)
@@ -261,12 +262,12 @@ def test_refuses_wrong_inputs_when_the_graph_is_built(
 @pytest.mark.parametrize("shape", [(4,), (0, 4), (4, 0), (3, 6)])
 def test_weights_of_another_form_are_not_packed(shape: tuple[int, ...]) -> None:
     with pytest.raises(InvalidInputError, match=r"weights of shape .* cannot be packed; give \[N, K\]"):
-        ops.packed_weights(np.zeros(shape, np.int8), ops.isa())
+        extension_library.packed_weights(np.zeros(shape, np.int8), extension_library.isa())
 
 
 def test_weights_are_packed_for_instruction_sets_of_this_cpu_only() -> None:
     with pytest.raises(ExtensionError, match=r"cannot run 'neon'; pack weights for one of .*scalar"):
-        ops.packed_weights(np.zeros((4, 4), np.int8), "neon")
+        extension_library.packed_weights(np.zeros((4, 4), np.int8), "neon")
     packed = replace(pack(products_of(8, [8])), isa="neon")
     rows = opset15.parameter([1, 4, 8], np.float32).output(0)
     with pytest.raises(RuntimeError, match="the weights are packed for 'neon', which this CPU cannot run"):

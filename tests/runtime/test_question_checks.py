@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.question_checks import Kind, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad import Example
 
@@ -36,8 +36,11 @@ def asked(*answers: tuple[str, object], name: str = "x", impossible: bool = Fals
         ([("box and the hat", 0)], Kind.PUT_RIGHT, [("box and\nthe hat", 20)]),
         ([(" the ", 0)], Kind.PUT_RIGHT, [("the", 0)]),  # stands often, but here
         ([("  the", 26)], Kind.PUT_RIGHT, [("the", 28)]),
-        ([("in", 3), ("cat", 4)], Kind.PUT_RIGHT, [("in", None), ("cat", 4)]),
-        ([("cat", 4), ("dog", 4)], Kind.PUT_RIGHT, [("cat", 4), ("dog", None)]),
+        ([("in", 3), ("cat", 4)], Kind.MISPLACED, [("in", None), ("cat", 4)]),
+        ([("cat", 5), ("in", 3)], Kind.MISPLACED, [("cat", 4), ("in", None)]),
+        ([("in", None), ("cat", 5)], Kind.PUT_RIGHT, [("in", None), ("cat", 4)]),
+        ([("cat", 4), ("dog", None)], Kind.WITHOUT_PLACE, [("cat", 4), ("dog", None)]),
+        ([("cat", 4), ("dog", 4)], Kind.MISPLACED, [("cat", 4), ("dog", None)]),
         ([("1", 0)], Kind.MISPLACED, [("1", None)]),
         ([("1931", 0)], Kind.PUT_RIGHT, [("1931", 44)]),
         ([("cat", [4])], Kind.PUT_RIGHT, [("cat", 4)]),
@@ -105,7 +108,7 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     ]
     assert [example.id for example in checked.readable] == [e.id for e in examples if e.id != "long"]
     assert checked.lines[2] == (
-        "f.json: 2 of 9 questions have an answer that is not where the file says, nor can it be put right (done with "
+        "f.json: 2 of 9 questions have an answer that is not where the file says and cannot be put right (done with "
         "MISPLACED); the first is question 'lost': the answer 'the' is not at its answer_start 1, and stands 3 times "
         "in the context"
     )
@@ -119,3 +122,44 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
             check_questions([examples[0], *examples[number:]], ALL, windows, name="f.json", strict=True)
     assert check_questions([examples[0], examples[5]], ALL, windows, name="f", strict=True).findings == []
     assert check_questions(examples, {Kind.SAME_ID: "kept"}, windows, name="f").findings == checked.findings[-1:]
+
+
+@pytest.mark.parametrize(
+    ("answers", "why"),
+    [
+        ([("dog", 3), ("cat", 4)], "the answer 'dog' is not at its answer_start 3, nor in the context 'the cat "),
+        ([("dog", None)], "the answer 'dog' has no answer_start and is not in the context 'the cat was in "),
+        ([("cat", None)], "the answer 'cat' has no answer_start, but stands at 4"),
+        ([("the", None)], "the answer 'the' has no answer_start, and stands 3 times in the context"),
+        ([("dog", None), ("cat", 5)], "the answer 'cat' is not at its answer_start 5, but at 4"),
+        ([("cat", 5), ("dog", 3)], "the answer 'dog' is not at its answer_start 3, nor in the context "),
+    ],
+)
+def test_the_reason_is_that_of_the_kind(answers: list[tuple[str, object]], why: str) -> None:
+    (finding,) = check_questions([asked(*answers)], ALL, name="f").findings
+    assert finding.why.startswith(why)
+    assert ("cannot be put right" in finding.kind) == ("is not at" in why and "but at" not in why)
+
+
+def test_blank_questions_and_contexts_are_counted(tmp_path: Path) -> None:
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
+    examples = [asked(("cat", 4)), Example("q", "", CONTEXT, ("cat",), "", (4,)), Example("c", "who ?", " \n", (), "")]
+    checked = check_questions(examples, {Kind.UNREADABLE: "skipped"}, windows, name="f")
+    assert [finding.id for finding in checked.findings] == ["q", "c"]
+    assert checked.readable == examples[:1]
+
+
+def test_no_questions_are_refused_in_words(tmp_path: Path) -> None:
+    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
+    error = QuestionWindows(tmp_path / "tokenizer.json", 64).refuse_all("any of the 0 questions")
+    assert isinstance(error, DataError)
+    assert str(error) == "the model cannot read any of the 0 questions: there are none"
+
+
+@pytest.mark.parametrize("starts", [(4,), (4, 4, 4)])
+def test_each_answer_has_a_start_or_none_has(starts: tuple[int, ...]) -> None:
+    with pytest.raises(InvalidInputError, match=f"question 'x' has 2 answers and {len(starts)} answer_starts"):
+        Example("x", "who ?", CONTEXT, ("cat", "the cat"), "", starts)
+    (finding,) = check_questions([Example("x", "who ?", CONTEXT, ("cat", "the cat"), "")], ALL, name="f").findings
+    assert finding.kind == Kind.WITHOUT_PLACE

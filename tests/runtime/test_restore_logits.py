@@ -7,7 +7,7 @@ import openvino as ov
 import pytest
 from openvino import opset15
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ def graph(width: int, layers: int = 2) -> ov.Model:
 
 
 def compiled(model: ov.Model) -> ov.CompiledModel:
-    return ops.core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
+    return extension_library.core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": 1})
 
 
 def random_inputs(batch: int, length: int, tokens: list[int], width: int) -> list[Array]:
@@ -68,7 +68,7 @@ def test_the_last_layer_that_had_a_token_gives_its_logits(
 def test_survives_saving_and_loading(tmp_path: Path) -> None:
     inputs = random_inputs(2, 20, [9, 5], 64)
     ov.save_model(graph(64), tmp_path / "model.xml", compress_to_fp16=False)
-    loaded = compiled(ops.core().read_model(tmp_path / "model.xml"))
+    loaded = compiled(extension_library.core().read_model(tmp_path / "model.xml"))
     np.testing.assert_array_equal(compiled(graph(64))(inputs)[0], loaded(inputs)[0])
 
 

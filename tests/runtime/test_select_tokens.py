@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openvino import opset15
 from openvino.utils.node_factory import NodeFactory
 
-from dynamic_tinybert.runtime import ops
+from dynamic_tinybert.runtime import extension_library, ops
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ PADDING = -10000.0
 
 @cache
 def core() -> ov.Core:
-    core = ops.core()
+    core = extension_library.core()
     return core
 
 
@@ -369,7 +369,7 @@ def test_refuses_wrong_attributes_when_the_graph_is_built() -> None:
         with pytest.raises(RuntimeError, match="static needs a threshold that is the Constant -inf"):
             select_op([*inputs[:3], ratio, threshold], static=True)
     factory = NodeFactory()
-    factory.add_extension(ops.extension_path())
+    factory.add_extension(extension_library.extension_path())
     for number in (4, 7):
         with pytest.raises(RuntimeError, match=f"{number} inputs; give"):
             factory.create("SelectTokens", [*inputs, *inputs][:number], {"multiple": 1, "static": False, "window": 0})

@@ -61,7 +61,7 @@ def test_read_real_file(squad_data: Path) -> None:
         ({"data": [article(), 7]}, r"squad.json, data\[1\] must be an object, not 7"),
         ({"data": [{"question": "Who?"}]}, r"squad.json, data\[0\] has no list 'paragraphs'"),
         ({"data": [{"paragraphs": [{"qas": []}]}]}, r"data\[0\], paragraphs\[0\] has no text 'context'"),
-        ({"data": [article(question=" ")]}, r"data\[0\], paragraphs\[0\], qas\[0\] has no text 'question'"),
+        ({"data": [article(question=None)]}, r"data\[0\], paragraphs\[0\], qas\[0\] has no text 'question'"),
         ({"data": [article(id=[3])]}, r"qas\[0\]: its id must be text or an integer, not \[3\]"),
         ({"data": [article(id=True)]}, r"qas\[0\]: its id must be text or an integer, not True"),
         ({"data": [article(is_impossible="no")]}, r"qas\[0\]: is_impossible must be true or false, not 'no'"),
@@ -150,6 +150,34 @@ def test_unanswerable_questions(tmp_path: Path) -> None:
     ):
         (example,) = read_squad(write(tmp_path, [{"id": "1", "context": "c", "question": "q", **fields}]))
         assert (example.is_impossible, example.answers) == (impossible, ())
+
+
+@pytest.mark.parametrize(
+    ("fields", "answers", "impossible"),
+    [
+        ({"is_impossible": True, "answers": [{"text": "", "answer_start": -1}]}, (), True),
+        ({"answers": [{"text": " "}]}, (), False),
+        ({"answers": {"text": [""], "answer_start": [0]}}, (), True),
+        ({"answers": {"text": [""]}, "is_impossible": False}, (), False),
+        ({"answers": [{"text": "", "answer_start": 9}, {"text": "Ada", "answer_start": 0}]}, (("Ada", 0),), False),
+        ({"answers": {"text": ["Ada", "\n"], "answer_start": [0, 9]}}, (("Ada", 0),), False),
+    ],
+)
+def test_blank_answers_are_none(
+    tmp_path: Path, fields: dict[str, object], answers: tuple[tuple[str, int], ...], impossible: bool
+) -> None:
+    (example,) = read_squad(write(tmp_path, [{"id": "1", "context": "Ada.", "question": "Who?", **fields}]))
+    assert tuple(zip(example.answers, example.answer_starts, strict=True)) == answers
+    assert example.is_impossible is impossible
+
+
+def test_blank_questions_and_contexts_do_not_end_the_reading(tmp_path: Path) -> None:
+    rows = [{"context": c, "question": q} for c, q in (("Ada.", "Who?"), (" \n", "Who?"), ("Ada.", ""))]
+    assert [(e.context, e.question) for e in read_squad(write(tmp_path, rows))] == [
+        ("Ada.", "Who?"),
+        (" \n", "Who?"),
+        ("Ada.", ""),
+    ]
 
 
 @pytest.mark.parametrize(
