@@ -103,7 +103,14 @@ def evaluation_report(
         facts=_facts(model, data, num_threads),
         named=tuple(_named_result(model, name, evaluations) for name in evaluations),
         plot_data=data,
-        decomposition=decompose(all_compiled, configs, sample, num_threads=num_threads, repeats=_REPEATS),
+        decomposition=decompose(
+            all_compiled,
+            configs,
+            sample,
+            num_threads=num_threads,
+            max_seq_len=windows_of.max_seq_len,
+            repeats=_REPEATS,
+        ),
         by_length=_gain_by_length(all_compiled, configs, questions),
         notes=_notes(windows_of.max_seq_len, windows_of.doc_stride),
     )

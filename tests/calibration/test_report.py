@@ -350,6 +350,15 @@ def test_one_configuration_without_full_still_has_its_macs_beside_full(bundle: P
     assert list(report.decomposition.dropping) == ["half"]
 
 
+def test_the_parts_of_the_speedup_are_of_the_windows_of_the_evaluation(bundle: Path, squad: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
+    examples = read_squad(squad, limit=2)
+    evaluations = {"full": evaluate(model, examples, length_config="full", max_seq_len=64)}
+    report = evaluation_report(model, examples, evaluations, data="squad", num_threads=1, max_seq_len=64)
+    assert report.decomposition is not None
+    assert report.decomposition.window == 64
+
+
 def test_evaluations_in_batches_are_refused(bundle: Path, squad: Path) -> None:
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
     examples = read_squad(squad, limit=2)
