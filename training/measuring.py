@@ -194,7 +194,7 @@ def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, Win
     bert = reference.model.config
     shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
     learnt = reference.learnt_layers
-    computing = config.selecting_layers if learnt is None else learnt.asked(config, shape.num_layers)
+    computing = config.selecting_layers if learnt is None else learnt.computed(config, shape.num_layers)
     significance = [reference.significance if i in computing else None for i in range(shape.num_layers)]
     scorers = {
         int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()
