@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,6 @@ from dynamic_tinybert.calibration.torch_threads import stay_within_quota
 from dynamic_tinybert.calibration.workplace import digest, workplace
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
-from dynamic_tinybert.runtime.bundle import TOKENIZER
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.evaluation import TREATMENT
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -105,9 +103,7 @@ def train(
     models = [bert] if taught_by is None else [bert, taught_by.model]
     objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
     longest = min(own.config.max_position_embeddings for own in models)
-    with TemporaryDirectory() as own_files:
-        checkpoint.copy_files(Path(own_files))
-        tokenize = WindowTokenizer(Path(own_files, TOKENIZER))
+    tokenize = WindowTokenizer(checkpoint.tokenizer)
     windows_of = QuestionWindows(tokenize, longest, options.max_seq_len)
     questions = read_answered(data, limit, windows_of, strict=strict)
     examples = questions.examples
