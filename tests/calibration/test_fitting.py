@@ -124,6 +124,5 @@ def test_questions_that_cannot_be_read_are_skipped_or_refused(bundle: Bundle) ->
     long = Example("long", "what " * 200, "who was in the 1", (), "")
     fitted = fit_scorers(bundle, [*examples(30), long], LAYERS, seconds=60, most_passes=1)
     assert fitted.windows > 20
-    assert [finding.id for finding in fitted.skipped] == ["long"]
     with pytest.raises(DataError, match="cannot read the questions to fit on: the question is too long"):
         fit_scorers(bundle, [long] * 20, LAYERS, seconds=60, most_passes=1)
