@@ -22,7 +22,7 @@ from dynamic_tinybert.calibration.states import StateReader
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
 Shares = tuple[float, ...]

@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
 from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
 RATIOS = {

@@ -25,7 +25,7 @@ from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.runtime import LengthConfig
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 QUESTIONS = 64
 SHARES = {  # of six layers; about 1.4, 1.8 and 2.2 times fewer MACs

@@ -23,7 +23,7 @@ from dynamic_tinybert.calibration.latency import spread
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.measuring import FrontMeter, Point, reference_of

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dynamic_tinybert.runtime.bundle import Bundle
 from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
-from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.example import Example
 
 from .scorer import Scorer
 from .states import StateReader, States

@@ -14,7 +14,8 @@ from dynamic_tinybert.calibration.data import split_by_article
 from dynamic_tinybert.runtime.errors import DataError
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import Window
 
 from .parity import Batch

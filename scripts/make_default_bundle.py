@@ -32,7 +32,7 @@ from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import SCORERS, NamedLengthConfig, open_bundle, write_manifest
 from dynamic_tinybert.runtime.evaluation import evaluate
 from dynamic_tinybert.runtime.publish import publishing
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from checkpoint_of_bundle import weights_of
 

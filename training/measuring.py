@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, e
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.scorer import macs_per_token
-from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 ATTENTION_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)

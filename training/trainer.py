@@ -25,7 +25,7 @@ from dynamic_tinybert.runtime.evaluation import TREATMENT
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing
 from dynamic_tinybert.runtime.question_checks import CheckedQuestions, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from .batches import plan_batches

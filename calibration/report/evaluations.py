@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread

@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, TREATMENT, evalu
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.publish import writing
 from dynamic_tinybert.runtime.question_checks import QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from .options import BundleOption, ThreadsOption
 

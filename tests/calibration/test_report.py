@@ -33,7 +33,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.cli import app
 from dynamic_tinybert.runtime.errors import InvalidInputError, StorageError
 from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from tiny import tiny_bert, write_tiny_bundle
 
