@@ -39,8 +39,8 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.squad_files import read_squad
 
 HELD_OUT = 400

@@ -22,8 +22,8 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
 from dynamic_tinybert.runtime.squad_files import read_squad
 
 RATIOS = {

@@ -25,10 +25,10 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import executed_macs
 from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.scorer import macs_per_token, ruled_layers
-from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.squad_files import read_squad
 
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))

@@ -214,7 +214,7 @@ def calibrate(
         )
         points = [outcome.trial for outcome in found.outcomes if not outcome.rejected]
         on_front = spread(front(found.candidates), FRONT.configs)
-        some = _shuffled(windows, seed)[:FRONT.windows]  # random, so that lengths have their weight
+        some = _shuffled(windows, seed)[: FRONT.windows]  # random, so that lengths have their weight
         best = measured_front(journal, model, latency, measurer.full, on_front, some)
         named = choose_named(best.trials, measurer.full)
         if not named:
@@ -282,6 +282,7 @@ def _candidate(source: Bundle, folder: Path, scorers: Path | None) -> Bundle:
     full = LengthConfig.full(source.shape.num_layers)
     return write_recalibrated(source, folder, scorers, {"full": NamedLengthConfig(full)})
 
+
 def _with_figures(
     named: Mapping[str, Trial], results: Mapping[str, Evaluation], about: Mapping[str, object]
 ) -> dict[str, NamedLengthConfig]:
@@ -294,6 +295,7 @@ def _with_figures(
 
 def _keep_ratios(schedule: Schedule) -> LengthConfig:
     return LengthConfig(schedule.shares)
+
 
 def _shuffled(items: Sequence[T], seed: int) -> list[T]:
     return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]

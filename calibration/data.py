@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, Kind, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, Kind, QuestionWindows, check_questions
 from dynamic_tinybert.runtime.squad_files import read_squad
 
 FEWEST_QUESTIONS = 50

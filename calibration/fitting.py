@@ -15,8 +15,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
 
 from .scorer import Scorer
 from .states import StateReader, States

@@ -198,8 +198,7 @@ def evaluate(
     if_answered = tuple(_as_if_answered(example, *own) for example, own in zip(scored, found, strict=True))
     predictions = tuple(_prediction(answer, score, no_answer_threshold) for answer, score in found)
     scores = [
-        _exact_and_f1(*question, no_answer_threshold)
-        for question in zip(scored, predictions, if_answered, strict=True)
+        _exact_and_f1(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)
     ]
     question_exact_match, question_f1 = zip(*scores, strict=True)
     return Evaluation(

@@ -17,9 +17,9 @@ from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread

@@ -21,9 +21,7 @@ from dynamic_tinybert.runtime.squad_files import read_squad
 
 from .options import BundleOption, ThreadsOption
 
-_HEADER = (
-    f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
-)
+_HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
 
 
 def evaluate_command(

@@ -7,8 +7,8 @@ from dynamic_tinybert.calibration.fitting import Fit, fit_scorers
 from dynamic_tinybert.calibration.states import StateReader
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from tiny import tiny_bert, write_tiny_bundle

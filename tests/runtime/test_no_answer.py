@@ -75,7 +75,13 @@ def test_the_threshold_decides_whether_the_empty_answer_comes_first(plain: Bundl
 @pytest.mark.parametrize("merge", ["span", "text"])
 @pytest.mark.parametrize("top_k", [1, 2])
 def test_the_threshold_is_obeyed_where_the_empty_answer_is_likeliest(
-    plain: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threshold: float, wins: bool, merge: Merge, top_k: int
+    plain: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: float,
+    wins: bool,
+    merge: Merge,
+    top_k: int,
 ) -> None:
     """[CLS] has 2.5 + 2.5, the first token of each window 2 + 2: a score of 1."""
 
