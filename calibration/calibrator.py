@@ -284,11 +284,11 @@ def _candidate(source: Bundle, folder: Path, scorers: Path | None) -> Bundle:
 
 
 def _with_figures(
-    named: Mapping[str, Trial], results: Mapping[str, Evaluation], about: dict[str, object]
+    named: Mapping[str, Trial], results: Mapping[str, Evaluation], about: Mapping[str, object]
 ) -> dict[str, NamedLengthConfig]:
     """The configurations with what was measured of each, and what it was measured on."""
     return {
-        name: NamedLengthConfig(trial.config, measured_figures(results[name], results["full"]) | about)
+        name: NamedLengthConfig(trial.config, {**measured_figures(results[name], results["full"]), **about})
         for name, trial in named.items()
     }
 
