@@ -25,7 +25,7 @@ import numpy.typing as npt
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.inference import run_windows
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import Window
 
 from peers.measuring import windows_of

@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.plain_graph import give_float_weights
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from peers.measuring import windows_of
 

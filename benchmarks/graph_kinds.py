@@ -31,7 +31,7 @@ from dynamic_tinybert.runtime.graph import bounds, with_selection
 from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.scorer import load_scorers
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from peers.measuring import windows_of
 

@@ -22,8 +22,9 @@ from dynamic_tinybert.calibration.states import StateReader
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.squad import read_squad
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.windows import Window
 
 Shares = tuple[float, ...]
 ToConfig = Callable[[Shares], LengthConfig]
@@ -66,16 +67,8 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = LengthAdaptiveModel.from_pretrained(arguments.bundle, num_threads=arguments.threads)
-    max_seq_len, doc_stride = window_size(model.max_length)
-    tokenize = WindowTokenizer(model.tokenizer_file)
-    windows = spread_by_length(
-        [
-            window
-            for example in read_squad(arguments.data)
-            for window in tokenize(example.question, example.context, max_seq_len=max_seq_len, doc_stride=doc_stride)
-        ],
-        arguments.windows,
-    )
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
+    windows = spread_by_length(readable_windows(windows_of, read_squad(arguments.data)), arguments.windows)
     num_layers = model.bundle.shape.num_layers
     layers: Sequence[int] = range(num_layers)
     to_config: ToConfig = LengthConfig

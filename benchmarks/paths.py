@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamic_tinybert.runtime import cpu, ops
+from dynamic_tinybert.runtime import cpu, extension_library
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.squad import read_squad
 
@@ -32,7 +32,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path, help="questions with answers")
-    parser.add_argument("--paths", nargs="+", default=[isa for isa in ops.available_isas() if isa != "scalar"])
+    parser.add_argument(
+        "--paths", nargs="+", default=[isa for isa in extension_library.available_isas() if isa != "scalar"]
+    )
     parser.add_argument("--configs", nargs="+", help="length configurations; by default all of the bundle")
     parser.add_argument("--onnx", action="append", default=[], metavar="NAME=MODEL.onnx")
     parser.add_argument("--masked", type=Path, help="what masked_cpu/mask.py made")

@@ -30,7 +30,6 @@ from dynamic_tinybert.calibration.fitting import (
     batches_by_length,
     judge,
     losses,
-    readable_windows,
 )
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.schedules import Schedule
@@ -40,8 +39,9 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
-from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 HELD_OUT = 400
 LAYERS = (0, 1, 3)

@@ -22,9 +22,9 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
-from dynamic_tinybert.runtime.squad import read_squad
-from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 RATIOS = {
     "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),
@@ -50,12 +50,9 @@ def main(folder: str, report: str) -> None:
                 chosen_by = scored if model is learnt else range(len(ratios))
                 rows.append((model, kind, name, LengthConfig(of_layers(ratios, chosen_by))))
 
-        size = window_size(bundle.max_length)
-        tokenize = WindowTokenizer(bundle.tokenizer_json)
+        windows_of = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
         chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))]
-        windows = [
-            tokenize(e.question, e.context, max_seq_len=size[0], doc_stride=size[1])[0] for e in chosen[:WINDOWS]
-        ]
+        windows = [windows_of(example)[0] for example in chosen[:WINDOWS]]
         for model, _, _, config in rows:
             executed_lengths(model, config, windows)  # compiles, and prepares the kernels of each length
         requests = [requests_of(model, windows)(config) for model, _, _, config in rows]

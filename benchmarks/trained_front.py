@@ -25,10 +25,11 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import executed_macs
 from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.scorer import macs_per_token, ruled_layers
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))
 LAST_SHARES = (0.19, 0.24, 0.3)

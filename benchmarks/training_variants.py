@@ -22,9 +22,8 @@ import numpy as np
 from dynamic_tinybert.calibration.latency import spread
 from dynamic_tinybert.export.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.bundle import TOKENIZER
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.measuring import FrontMeter, Point, reference_of
@@ -114,7 +113,7 @@ def front(
         scored = read_squad(data / "squad-search.json", require_answers=True)
         scored = spread(scored, limit or len(scored))
         sample = spread(read_squad(data / "squad-style-train.json"), SAMPLE)
-        tokenize = WindowTokenizer(loaded.folder / TOKENIZER)
+        tokenize = WindowTokenizer(loaded.tokenizer)
         longest = loaded.model.config.max_position_embeddings
         meter = FrontMeter(tokenize, scored, sample, max_length=longest, max_seq_len=max_seq_len)
         if only_full:

@@ -110,6 +110,7 @@ def decompose(
     windows: Sequence[Window],
     *,
     num_threads: int | None = None,
+    max_seq_len: int | None = None,
     repeats: int = 5,
     seed: int = 0,
 ) -> Decomposition:
@@ -120,11 +121,12 @@ def decompose(
         configs: Length configurations by name, with `full` at most as many as the model keeps compiled.
         windows: A random sample of the data, about 64, so that lengths have their weight in it.
         num_threads: Of the FP32 graph; as the model was loaded with.
+        max_seq_len: Tokens of a padded input, and at least of each window; by default as `window_size` has it.
         repeats: How often each window is timed in each step; the median counts.
         seed: Of the order.
 
     Raises:
-        InvalidInputError: There are no windows, or `repeats` is less than 1.
+        InvalidInputError: There are no windows, `repeats` is less than 1, or `max_seq_len` is outside its range.
         InferenceError: OpenVINO failed.
         LengthConfigError: A configuration does not fit the model.
     """
@@ -134,7 +136,7 @@ def decompose(
     full = model.resolve("full")
     is_int8 = model.bundle.quantization["precision"] == "int8" and not computed_in_floats(model.bundle)
     fp32 = _fp32(model, num_threads) if is_int8 else lambda inputs: model(**inputs, length_config=full)
-    longest, _ = window_size(model.max_length)
+    longest, _ = window_size(model.max_length, max_seq_len)
     padded = [_padded(window, longest) for window in windows]
     unpadded = [_padded(window, min(int(padded_lengths(len(window))), longest)) for window in windows]
     of_model = requests_of(model, windows)

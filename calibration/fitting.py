@@ -15,9 +15,8 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
-from dynamic_tinybert.runtime.squad import Example
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
 
 from .scorer import Scorer
 from .states import StateReader, States
@@ -50,14 +49,12 @@ class Fit:
             [tokens].
         losses: Mean loss of each layer on the questions held out.
         windows: Windows that were read to fit on, each time counted.
-        skipped: Questions that the model cannot read.
     """
 
     scorers: Mapping[int, Scorer]
     significance: Mapping[int, npt.NDArray[np.float32]]
     losses: Mapping[int, float]
     windows: int
-    skipped: tuple[Finding, ...] = ()
 
 
 def fit_scorers(
@@ -123,7 +120,6 @@ def fit_scorers(
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
         losses={layer: float(np.mean([of_layer[layer] for _, of_layer in judged])) for layer in layers},
         windows=seen,
-        skipped=tokenize.unreadable,
     )
 
 
@@ -152,11 +148,6 @@ def sample_significance(
     if not judged:
         raise tokenize.refuse_all("the questions to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
-
-
-def readable_windows(windows_of: QuestionWindows, examples: Sequence[Example]) -> list[Window]:
-    """All windows of the questions that the model can read."""
-    return [window for example in examples for window in windows_of(example)]
 
 
 def batches_by_length(examples: Sequence[Example]) -> list[list[Example]]:

@@ -12,10 +12,10 @@ from safetensors.numpy import load_file, save_file
 
 from dynamic_tinybert.runtime.bundle import SCORERS, Bundle
 from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.publish import writing
 from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.scorer import ruled_layers
-from dynamic_tinybert.runtime.squad import Example
 
 from .fitting import fit_scorers, sample_significance
 from .scorer import Scorer, load_scorers, save_scorers, with_context_rule

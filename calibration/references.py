@@ -8,14 +8,15 @@ from statistics import fmean
 from typing import Literal
 
 from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, Evaluation, evaluate
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.inference import run_windows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.no_answer import least_cls_score
-from dynamic_tinybert.runtime.spans import best_answer, pipeline_answers
-from dynamic_tinybert.runtime.squad import Example, exact_match, f1
+from dynamic_tinybert.runtime.no_answer import answer_and_no_answer_score
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.spans import pipeline_answers
+from dynamic_tinybert.runtime.squad import exact_match, f1
 from dynamic_tinybert.runtime.squad_v2 import Scored, best_threshold, score_answer
-from dynamic_tinybert.runtime.windows import WindowTokenizer, window_size
 
 _BELIEVED = 10
 _BATCH = 8
@@ -93,6 +94,9 @@ def references(
             much, but exaggerates losses.
         no_answer_threshold: For data with unanswerable questions. By default the one that gives `full` the best F1 on
             these questions if `to_choose`, else that of the bundle, or else 0.
+
+    Raises:
+        DataError: `full` is asked, and cannot read a question.
     """
     answered = [bool(example.answers) or example.is_impossible for example in examples]
     unanswerable = any(example.is_impossible for example in examples)
@@ -101,8 +105,9 @@ def references(
         threshold = model.bundle.no_answer_threshold or 0.0 if no_answer_threshold is None else no_answer_threshold
     if all(answered) and not to_choose:
         return References(examples, (), answered, "answers", threshold)
+    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
-    asked = [of_full for group in groups for of_full in _ask(model, group)]
+    asked = [of_full for group in groups for of_full in _ask(model, group, windows_of)]
     if unanswerable and to_choose and no_answer_threshold is None:
         scored = [of_full.if_answered for of_full, known in zip(asked, answered, strict=True) if known]
         threshold = best_threshold(scored, "f1")[1]
@@ -125,10 +130,10 @@ class _OfFull:
     if_answered: Scored
 
 
-def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[_OfFull]:
-    tokenize = WindowTokenizer(model.tokenizer_file)
-    max_seq_len, doc_stride = window_size(model.max_length)
-    windows = [tokenize(e.question, e.context, max_seq_len=max_seq_len, doc_stride=doc_stride) for e in examples]
+def _ask(model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: QuestionWindows) -> list[_OfFull]:
+    windows = [windows_of(example) for example in examples]
+    if not all(windows):
+        raise windows_of.refuse_all("all of the questions")
     outputs = run_windows(model, windows, length_config="full", batch_size=_BATCH)
     asked = []
     for example, own_windows, own_outputs in zip(examples, windows, outputs, strict=True):
@@ -144,9 +149,11 @@ def _ask(model: LengthAdaptiveModel, examples: Sequence[Example]) -> list[_OfFul
         )
         total = sum(answer["score"] for answer in answers)
         belief = [(answer["answer"], answer["score"] / total) for answer in answers]
-        best, score = best_answer(example.context, own_windows, own_outputs, max_answer_len=MAX_ANSWER_LEN)
-        scores = score_answer(best, example.answers)
-        asked.append(_OfFull(belief, Scored(*scores, not example.is_impossible, least_cls_score(own_outputs) - score)))
+        best, no_answer_score = answer_and_no_answer_score(
+            example.context, own_windows, own_outputs, max_answer_len=MAX_ANSWER_LEN
+        )
+        scored = Scored(*score_answer(best, example.answers), not example.is_impossible, no_answer_score)
+        asked.append(_OfFull(belief, scored))
     return asked
 
 

@@ -95,7 +95,7 @@ def said(seconds: dict[str, float], budget_minutes: float) -> str:
     """A line that says what is needed, and whether that is more than there is."""
     parts = ", ".join(f"{value / 60:.1f} for {name}" for name, value in seconds.items() if value >= 3)
     total = sum(seconds.values()) / 60
-    line = f"Up to {total:.1f} minutes are needed in any case" + (f" ({parts})" if parts else "")
+    line = f"About {total:.1f} minutes are needed whatever the budget" + (f" ({parts})" if parts else "")
     if total > budget_minutes:
         return f"{line}: more than the {budget_minutes:g} of --budget-minutes, which will be exceeded"
     return f"{line}, of {budget_minutes:g}"

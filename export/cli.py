@@ -32,12 +32,12 @@ def export(
     output: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
     precision: Annotated[Precision, typer.Option(help="INT8 needs --calibration-data.")] = Precision.INT8,
     calibration_data: Annotated[
-        Path | None, typer.Option(help="SQuAD v1.1 JSON to take INT8 ranges from; answers are not used.")
+        Path | None, typer.Option(help="Questions, SQuAD JSON or rows, to take INT8 ranges from; answers are not used.")
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            help="SQuAD v1.1 JSON to compare INT8 with FP32 on, all of it (about a thousand questions are enough); "
+            help="Questions, likewise, to compare INT8 with FP32 on, all of them (about a thousand are enough); "
             "by default other articles of the calibration data."
         ),
     ] = None,

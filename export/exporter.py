@@ -73,9 +73,10 @@ def export_model(
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
         output: Folder of the bundle; it appears whole or not at all.
         precision: INT8 by Neural Compressor's SmoothQuant and static quantisation, or FP32.
-        calibration_data: SQuAD v1.1 JSON whose questions and contexts give the INT8 ranges; answers are not used.
-        validation: SQuAD v1.1 JSON on whose questions INT8 is compared with FP32, by F1, too, if all have answers;
-            without it, questions of other articles of `calibration_data`, not by F1.
+        calibration_data: Questions in a form that `read_squad` reads, which give the INT8 ranges with their contexts;
+            answers are not used.
+        validation: Likewise, to compare INT8 with FP32 on, by F1, too, if all have answers; without it, questions of
+            other articles of `calibration_data`, not by F1.
         num_samples: Windows of `calibration_data` to calibrate with.
         tune: Find the INT8 setting that moves least probability on those questions, instead of taking the default.
         length_configs: Length configurations by name; ``full`` is always there.
@@ -138,8 +139,8 @@ def export_model(
                 num_samples * (MORE_SAMPLES if tune else 1),
                 config.max_position_embeddings,
             )
-            if samples.skipped:
-                say(f"Skipped {len(samples.skipped)} questions that the model cannot read; first {samples.skipped[0]}")
+            for line in samples.lines:
+                say(line)
         graph = write_ir(checkpoint.model)
         say("Comparing the FP32 graph with the PyTorch reference")
         parity = _parity(checkpoint, graph, configs)

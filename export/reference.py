@@ -124,7 +124,7 @@ class ReferenceModel(nn.Module):
         """
         layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
         length_config, learnt = self.carried_out(length_config), self.learnt_layers
-        asked = {} if learnt is None else learnt.asked(length_config, len(layers))
+        computed = {} if learnt is None else learnt.computed(length_config, len(layers))
         batch, length = input_ids.shape
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()
@@ -147,10 +147,10 @@ class ReferenceModel(nn.Module):
             context, probabilities = self._attend(cast(BertSelfAttention, layer.attention.self), rows, real, bias)
             rows = layer.attention.output(context, rows)
             selects = i in length_config.selecting_layers
-            attended = spread(rows, real) if selects or i in asked else rows
-            if i in asked:
+            attended = spread(rows, real) if selects or i in computed else rows
+            if i in computed:
                 own = self.scorers[str(i)](attended, protected.to(state), real.to(state))
-                carried = own * (1 + carried) if asked[i] and carried is not None else own
+                carried = own * (1 + carried) if computed[i] and carried is not None else own
             if selects:
                 logits = restore(logits, positions, self.model.qa_outputs(state))
                 if probabilities is not None:

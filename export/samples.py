@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,15 +12,19 @@ import numpy as np
 
 from dynamic_tinybert.calibration.data import split_by_article
 from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.question_checks import Kind, QuestionWindows, summary
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import Window
 
 from .parity import Batch
 
 _HELD_OUT_SHARE = 0.2
 _HELD_OUT_MOST = 500  # questions; enough for a comparison that does not look at F1
+
+TREATMENT = {Kind.UNREADABLE: "skipped"}
+"""What an export does about questions with which something is wrong."""
 
 T = TypeVar("T")
 
@@ -53,12 +57,12 @@ class Samples:
     Attributes:
         calibration: Batches of one unpadded window each, in random order.
         held_out: Other questions.
-        skipped: Questions that were passed over, as the model cannot read them.
+        lines: About questions that were passed over, as the model cannot read them, for people.
     """
 
     calibration: Sequence[Batch]
     held_out: Questions
-    skipped: Sequence[Finding] = ()
+    lines: Sequence[str] = ()
 
 
 def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int) -> Samples:
@@ -89,11 +93,18 @@ def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, coun
         examples, others = _hold_out(examples, data)
         held_out = list(islice(_readable(windows_of, _shuffled(others), data), _HELD_OUT_MOST))
         name, scored = f"held-out articles of {data.name}", False
-    fitted = chain.from_iterable(windows for _, windows in _readable(windows_of, _shuffled(examples), data))
-    calibration = [stack_windows([window]) for window in islice(fitted, count)]
+    calibration: list[Batch] = []
+    fitted = 0
+    for _, windows in _readable(windows_of, _shuffled(examples), data):
+        calibration += (stack_windows([window]) for window in windows)
+        fitted += 1
+        if len(calibration) >= count:
+            break
+    looked_at = len(held_out) + fitted + len(windows_of.unreadable)
+    names = " and ".join(dict.fromkeys(file.name for file in (data, validation) if file is not None))
     return Samples(
-        calibration=calibration,
-        skipped=windows_of.unreadable,
+        calibration=calibration[:count],
+        lines=summary(windows_of.unreadable, looked_at, TREATMENT, names),
         held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
     )
 

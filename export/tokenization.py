@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
@@ -49,10 +47,7 @@ def first_difference(
         token_types: Whether the model is fed the types 0 and 1.
         vocab_size: Ids are below this.
     """
-    with TemporaryDirectory() as place:
-        file = Path(place, TOKENIZER)
-        tokenizer.save(str(file))
-        tokenize = WindowTokenizer(file)
+    tokenize = WindowTokenizer(tokenizer)
     for question, context in _pairs(truth, tokenizer):
         whole = _of_transformers(truth, question, context, {})
         ids = [token for window in whole for token in window[0]]

@@ -19,9 +19,8 @@ from .example import Example
 from .inference import WindowOutput, run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
-from .no_answer import least_cls_score
+from .no_answer import answer_and_no_answer_score
 from .question_checks import Finding, Kind, QuestionWindows, answer_lacking, refused
-from .spans import best_answer
 from .squad import exact_match, f1
 from .squad_v2 import Scored, figures, score_answer
 from .windows import Window
@@ -154,7 +153,7 @@ def evaluate(
         doc_stride: Tokens that two windows share, by default 128 or half of `max_seq_len` if that is less.
         no_answer_threshold: By default that of the bundle, or else 0, where an example is unanswerable; in other data
             no answer is empty by default.
-        strict: Refuse examples that are not to be scored, or score 0 unread, before anything is run.
+        strict: Refuse examples that lack an answer, or that the model cannot read, before anything is run.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
@@ -185,7 +184,7 @@ def evaluate(
             started = perf_counter()
             windows = [windows_of(example) for example in group]
             outputs = run_windows(model, windows, length_config=length_config, batch_size=batch_size)
-            found += map(partial(_answer, max_answer_len=max_answer_len), group, windows, outputs)
+            found += map(partial(_best_answer, max_answer_len=max_answer_len), group, windows, outputs)
             if any(windows):
                 seconds.append(perf_counter() - started)
             question_windows += map(len, windows)
@@ -196,9 +195,11 @@ def evaluate(
     if not lengths:
         raise windows_of.refuse_all(f"any of the {len(scored)} questions")
 
-    if_answered = tuple(_scored(example, *own) for example, own in zip(scored, found, strict=True))
-    predictions = tuple(_given(answer, score, no_answer_threshold) for answer, score in found)
-    scores = [_score(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)]
+    if_answered = tuple(_as_if_answered(example, *own) for example, own in zip(scored, found, strict=True))
+    predictions = tuple(_prediction(answer, score, no_answer_threshold) for answer, score in found)
+    scores = [
+        _exact_and_f1(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)
+    ]
     question_exact_match, question_f1 = zip(*scores, strict=True)
     return Evaluation(
         f1=fmean(question_f1),
@@ -229,9 +230,10 @@ def score_f1(
         outputs: The model's output for each.
         no_answer_threshold: A score of no answer above it makes the answer empty, and v2's rules hold; None for v1.1's.
     """
-    answer, score = _answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
-    given = _given(answer, score, no_answer_threshold)
-    return _score(example, given, _scored(example, answer, score), no_answer_threshold)[1]
+    answer, score = _best_answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
+    prediction = _prediction(answer, score, no_answer_threshold)
+    own = _as_if_answered(example, answer, score)
+    return _exact_and_f1(example, prediction, own, no_answer_threshold)[1]
 
 
 def _to_score(
@@ -253,27 +255,26 @@ def _to_score(
     return scored, list(lacking.values())
 
 
-def _answer(
+def _best_answer(
     example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
 ) -> tuple[str, float | None]:
     """The best answer that is not empty, and the score of no answer; none of them for a question without windows."""
     if not windows:
         return "", None
-    answer, score = best_answer(example.context, windows, outputs, max_answer_len=max_answer_len)
-    return answer, least_cls_score(outputs) - score
+    return answer_and_no_answer_score(example.context, windows, outputs, max_answer_len=max_answer_len)
 
 
-def _scored(example: Example, answer: str, no_answer_score: float | None) -> Scored:
+def _as_if_answered(example: Example, answer: str, no_answer_score: float | None) -> Scored:
     exact, f1_of_answer = (0.0, 0.0) if no_answer_score is None else score_answer(answer, example.answers)
     return Scored(exact, f1_of_answer, not example.is_impossible, no_answer_score)
 
 
-def _given(answer: str, no_answer_score: float | None, threshold: float | None) -> str:
+def _prediction(answer: str, no_answer_score: float | None, threshold: float | None) -> str:
     is_empty = threshold is not None and no_answer_score is not None and no_answer_score > threshold
     return "" if is_empty else answer
 
 
-def _score(example: Example, prediction: str, own: Scored, threshold: float | None) -> tuple[float, float]:
+def _exact_and_f1(example: Example, prediction: str, own: Scored, threshold: float | None) -> tuple[float, float]:
     """Exact match and F1 of the answer that was given."""
     if own.no_answer_score is None:
         return 0.0, 0.0

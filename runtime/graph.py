@@ -122,7 +122,7 @@ class _Selection:
         self.fewer: list[tuple[ov.Output, ov.Output]] = []
         self.question: ov.Output
         self.significance: ov.Output | None = None  # the last that was learnt
-        self.asked = {} if scorers is None else learnt_layers(scorers).asked(length_config, num_layers)
+        self.computed = {} if scorers is None else learnt_layers(scorers).computed(length_config, num_layers)
 
     def apply(self, selecting: tuple[int, ...]) -> None:
         ids, attention_mask, types = (self.nodes[n] for n in ("input_ids", "attention_mask", "token_type_ids"))
@@ -147,7 +147,7 @@ class _Selection:
                 self.note_states(layer)
             if selects and self.scorers is None:
                 self.select_by_attention(layer)
-            elif selects or layer in self.asked:
+            elif selects or layer in self.computed:
                 self.select_by_scorer(layer, selects=selects)
             if selects:
                 self.mask_later_attention(layer)
@@ -214,10 +214,10 @@ class _Selection:
     def select_by_scorer(self, layer: int, *, selects: bool) -> None:
         state = self.nodes[f"layer.{layer}.attention.output"].output(0)
         consumers = state.get_target_inputs()
-        if layer in self.asked:
+        if layer in self.computed:
             self.significance = self.score(layer, state)
         if selects:
-            assert self.significance is not None  # `asked` sees to it
+            assert self.significance is not None  # `computed` sees to it
             (kept_state,) = self.select(layer, self.significance, state)
             for target in consumers:
                 target.replace_source_output(kept_state)
@@ -225,7 +225,7 @@ class _Selection:
     def score(self, layer: int, state: ov.Output) -> ov.Output:
         assert self.scorers is not None
         own = score(state, self.question, self.mask, self.scorers[layer], int12=self.integers)
-        if not self.asked[layer] or self.significance is None:
+        if not self.computed[layer] or self.significance is None:
             return own
         return ops.multiply(own, ops.add(self.significance, np.float32(1))).output(0)  # what the rule keeps, ranked
 

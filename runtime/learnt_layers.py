@@ -42,29 +42,29 @@ class LearntLayers:
         ratios = (1.0,) * first + length_config.keep_ratios[first:]
         return replace(length_config, keep_ratios=ratios)
 
-    def asked(self, length_config: LengthConfig | None, num_layers: int) -> dict[int, bool]:
+    def computed(self, length_config: LengthConfig | None, num_layers: int) -> dict[int, bool]:
         """The layers whose scorer or rule must be computed, and whether what the rule keeps must be ranked as well.
 
         Args:
             length_config: As `carried_out`; None for any, as in the elastic graph.
             num_layers: Layers of the model.
         """
-        asked: dict[int, bool] = {}
+        computed: dict[int, bool] = {}
         wanted = length_config is None  # by a layer behind
         for layer in reversed(range(num_layers)):
             selects = length_config is None or layer in length_config.selecting_layers
             if layer in self.rules:
                 ranked = wanted or (selects and length_config is not None and not _applies_rule(length_config, layer))
                 if selects or ranked:
-                    asked[layer] = ranked
+                    computed[layer] = ranked
                 wanted = ranked
             elif layer in self.scorers:
                 if selects or wanted:
-                    asked[layer] = False
+                    computed[layer] = False
                 wanted = length_config is None
             else:
                 wanted = wanted or selects
-        return asked
+        return computed
 
     def selecting(self, num_layers: int) -> tuple[int, ...]:
         """Layers that may drop tokens in some length configuration."""

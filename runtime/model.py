@@ -278,7 +278,7 @@ class LengthAdaptiveModel:
         scorers = self._scorers or {}
         computing = config.selecting_layers
         if self._scorers is not None:
-            computing = tuple(learnt_layers(scorers).asked(config, num_layers))
+            computing = tuple(learnt_layers(scorers).computed(config, num_layers))
         return executed_macs(
             self.bundle.shape,
             length,

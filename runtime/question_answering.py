@@ -11,7 +11,7 @@ from .errors import InvalidInputError
 from .inference import run_windows
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel
-from .no_answer import no_answer_score, with_empty_answer
+from .no_answer import answer_and_no_answer_score, with_empty_answer
 from .pairs import question_context_pairs
 from .spans import Answer, Merge, pipeline_answers
 from .windows import Window, WindowTokenizer, window_size
@@ -174,12 +174,12 @@ class QuestionAnswerer:
                 own_outputs,
                 top_k=top_k,
                 max_answer_len=max_answer_len,
-                handle_impossible_answer=bool(handle_impossible_answer),
+                handle_impossible_answer=bool(handle_impossible_answer) and threshold is None,
                 align_to_words=align_to_words is None or bool(align_to_words),
                 merge="span" if merge is None else merge,
             )
             if threshold is not None:
-                score = no_answer_score(text, own_windows, own_outputs, max_answer_len=max_answer_len)
+                _, score = answer_and_no_answer_score(text, own_windows, own_outputs, max_answer_len=max_answer_len)
                 answers = with_empty_answer(answers, own_windows, own_outputs, wins=score > threshold, top_k=top_k)
             results.append(answers[0] if len(answers) == 1 else answers)
         return results[0] if len(results) == 1 else results

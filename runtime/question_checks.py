@@ -90,6 +90,11 @@ class QuestionWindows:
         return DataError(f"the model cannot read {questions}: {why}")
 
 
+def readable_windows(windows_of: QuestionWindows, examples: Iterable[Example]) -> list[Window]:
+    """All windows of the questions that the model can read."""
+    return [window for example in examples for window in windows_of(example)]
+
+
 @dataclass(frozen=True)
 class CheckedQuestions:
     """Questions after the checks.

@@ -94,11 +94,9 @@ def pipeline_answers(
         raise InvalidInputError(f"merge must be 'span' or 'text', not {merge!r}")
     candidates = 2 * top_k + 10 if align_to_words else top_k  # aligning makes some of them equal
     by_window: list[list[_Span]] = []
-    empty_score = math.inf
     for window, output in zip(windows, outputs, strict=True):
         start = _log_softmax(output.start_logits, window.context)
         end = _log_softmax(output.end_logits, window.context)
-        empty_score = min(empty_score, math.exp(start[0] + end[0]))
         spans = best_spans(start[1:], end[1:], count=candidates, max_length=max_answer_len)
         by_window.append([])
         for first, last, score in zip(*(column.tolist() for column in spans), strict=True):
@@ -108,8 +106,19 @@ def pipeline_answers(
             by_window[-1].append((begin, stop, math.exp(score)))
     answers = _merged_texts(context, by_window) if merge == "text" else _merged_spans(context, by_window)
     if handle_impossible_answer:
-        answers.append(Answer(score=empty_score, start=0, end=0, answer=""))
+        answers.append(empty_answer(windows, outputs))
     return sorted(answers, key=lambda answer: answer["score"], reverse=True)[:top_k]
+
+
+def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> Answer:
+    """The empty answer; its score is the least probability of [CLS] in any of the windows, which are at least one."""
+    probability = min(
+        math.exp(
+            _log_softmax(output.start_logits, window.context)[0] + _log_softmax(output.end_logits, window.context)[0]
+        )
+        for window, output in zip(windows, outputs, strict=True)
+    )
+    return Answer(score=probability, start=0, end=0, answer="")
 
 
 _Span = tuple[int, int, float]  # first character, last exclusive, probability

@@ -1,4 +1,4 @@
-"""SQuAD: its questions, and the metric of v1.1. That of v2 is in `squad_v2`."""
+"""SQuAD's metric of v1.1; that of v2 is in `squad_v2`. Questions and their files can be imported from here, too."""
 
 from __future__ import annotations
 

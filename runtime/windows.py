@@ -54,18 +54,16 @@ def window_size(max_length: int, max_seq_len: int | None = None, doc_stride: int
 class WindowTokenizer:
     """Tokenizes a question with its context. Nothing changes after construction, so threads may share it."""
 
-    def __init__(self, tokenizer_file: Path) -> None:
-        """Read a ``tokenizer.json``.
+    def __init__(self, tokenizer: Path | Tokenizer) -> None:
+        """Read a ``tokenizer.json``, or copy a tokenizer.
 
         Raises:
-            BundleCorruptError: It cannot be read.
+            BundleCorruptError: The file cannot be read.
         """
-        try:
-            self._tokenizer = Tokenizer.from_file(str(tokenizer_file))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise BundleCorruptError(
-                f"{tokenizer_file} is not a readable tokenizer: {error}; export or download the bundle again"
-            ) from error
+        if isinstance(tokenizer, Tokenizer):
+            self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        else:
+            self._tokenizer = _read(tokenizer)
         self._tokenizer.no_truncation()  # windows are cut here, to sizes that differ from call to call
         self._tokenizer.no_padding()
         self._num_special = self._tokenizer.num_special_tokens_to_add(True)
@@ -106,6 +104,15 @@ class WindowTokenizer:
         if not len(encoding):
             raise InvalidInputError(f"{name} is empty: {text[:60]!r} holds no token")
         return encoding
+
+
+def _read(tokenizer_file: Path) -> Tokenizer:
+    try:
+        return Tokenizer.from_file(str(tokenizer_file))
+    except Exception as error:  # tokenizers raises plain Exception
+        raise BundleCorruptError(
+            f"{tokenizer_file} is not a readable tokenizer: {error}; export or download the bundle again"
+        ) from error
 
 
 def _context_of(encoding: Encoding) -> slice:

@@ -10,8 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.question_checks import Finding, Kind, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 _TREATMENT = {

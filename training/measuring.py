@@ -18,12 +18,12 @@ from dynamic_tinybert.calibration.scorer import Scorer, scorer_weights, with_con
 from dynamic_tinybert.calibration.thresholds import SignificanceSample
 from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.evaluation import score_f1
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.inference import WindowOutput, run_windows, stack_windows
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.scorer import macs_per_token
-from dynamic_tinybert.runtime.squad import Example
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
 
 ATTENTION_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
@@ -194,7 +194,7 @@ def _cost(reference: ReferenceModel, config: LengthConfig) -> Callable[[int, Win
     bert = reference.model.config
     shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
     learnt = reference.learnt_layers
-    computing = config.selecting_layers if learnt is None else learnt.asked(config, shape.num_layers)
+    computing = config.selecting_layers if learnt is None else learnt.computed(config, shape.num_layers)
     significance = [reference.significance if i in computing else None for i in range(shape.num_layers)]
     scorers = {
         int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()

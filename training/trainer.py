@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,15 @@ from transformers.utils import logging as transformers_logging
 from dynamic_tinybert.calibration.journal import Journal
 from dynamic_tinybert.calibration.torch_threads import stay_within_quota
 from dynamic_tinybert.calibration.workplace import digest, workplace
-from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.export.checkpoint import Checkpoint, load_checkpoint
 from dynamic_tinybert.export.reference import ReferenceModel
-from dynamic_tinybert.runtime.bundle import TOKENIZER
 from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.evaluation import TREATMENT
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.publish import publishing
-from dynamic_tinybert.runtime.question_checks import CheckedQuestions, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, QuestionWindows, check_questions
+from dynamic_tinybert.runtime.squad_files import read_squad
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from .batches import plan_batches
@@ -105,16 +104,10 @@ def train(
     models = [bert] if taught_by is None else [bert, taught_by.model]
     objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
     longest = min(own.config.max_position_embeddings for own in models)
-    with TemporaryDirectory() as own_files:
-        checkpoint.copy_files(Path(own_files))
-        tokenize = WindowTokenizer(Path(own_files, TOKENIZER))
+    tokenize = WindowTokenizer(checkpoint.tokenizer)
     windows_of = QuestionWindows(tokenize, longest, options.max_seq_len)
-    questions = read_answered(data, limit, windows_of, strict=strict)
-    examples = questions.examples
-    asked = None if validation is None else _read_scored(validation, limit, windows_of, strict)
-    scored = [] if asked is None else [e for e in asked.examples if e.answers or e.is_impossible]
-    for line in (*questions.lines, *([] if asked is None else asked.lines)):
-        say(line)
+    questions = _read(data, validation, limit, windows_of, strict, say)
+    examples, scored = questions.examples, questions.scored
     header: dict[str, Any] = {
         "weights": [_digest_of_weights(own) for own in models],
         "data": [digest(Path(file)) for file in (data, validation) if file is not None],
@@ -165,23 +158,43 @@ def train(
             checkpoint.copy_files,
         )
         after = _measured(journal, "after", meter, reference_of(bert, objective.scorers()), objective.learnt_config())
-        findings = (*questions.findings, *([] if asked is None else asked.findings))
-        training = Training(output, [dict(values) for values in journal.all(STEP).values()], before, after, findings)
-        facts = {
-            "base": name_of(checkpoint.source),
-            "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
-            "data": f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}",
-            "objective": options.objective,
-            "teacher": "" if taught_by is None else f", taught by {name_of(taught_by.source)}",
-            "batch_size": recipe.batch_size,
-            "learning_rate": recipe.learning_rate,
-            "seed": options.seed,
-            "scored": "" if validation is None else f"{Path(validation).name}, {len(scored)} questions",
-        }
+        steps = [dict(values) for values in journal.all(STEP).values()]
+        training = Training(output, steps, before, after, questions.findings)
+        on_data = f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}"
+        on_validation = "" if validation is None else f"{Path(validation).name}, {len(scored)} questions"
+        facts = _facts(options, checkpoint, taught_by, on_data, on_validation)
         with publishing(output) as target:
             checkpoint.copy_files(target)
             write_result(target, objective, training, facts)
     return training
+
+
+@dataclass(frozen=True)
+class _Questions:
+    """Questions to train on, those to measure F1 on, and what is wrong with some of both files."""
+
+    examples: Sequence[Example]
+    scored: Sequence[Example]
+    findings: Sequence[Finding]
+
+
+def _read(
+    data: str | Path,
+    validation: str | Path | None,
+    limit: int | None,
+    windows_of: QuestionWindows,
+    strict: bool,
+    say: Callable[[str], None],
+) -> _Questions:
+    """Read both files, and say what is wrong with them."""
+    questions = read_answered(data, limit, windows_of, strict=strict)
+    asked = None if validation is None else _read_scored(validation, limit, windows_of, strict)
+    for line in (*questions.lines, *([] if asked is None else asked.lines)):
+        say(line)
+    if asked is None:
+        return _Questions(questions.examples, (), tuple(questions.findings))
+    scored = [example for example in asked.examples if example.answers or example.is_impossible]
+    return _Questions(questions.examples, scored, (*questions.findings, *asked.findings))
 
 
 def _read_scored(path: str | Path, limit: int | None, windows_of: QuestionWindows, strict: bool) -> CheckedQuestions:
@@ -191,6 +204,23 @@ def _read_scored(path: str | Path, limit: int | None, windows_of: QuestionWindow
     if not any(example.answers or example.is_impossible for example in checked.examples):
         raise DataError(f"{name} holds no question with an answer, and scoring needs some")
     return checked
+
+
+def _facts(
+    options: TrainingOptions, checkpoint: Checkpoint, taught_by: Checkpoint | None, data: str, scored: str
+) -> dict[str, object]:
+    """What the model card says of a training."""
+    return {
+        "base": name_of(checkpoint.source),
+        "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
+        "data": data,
+        "objective": options.objective,
+        "teacher": "" if taught_by is None else f", taught by {name_of(taught_by.source)}",
+        "batch_size": options.recipe.batch_size,
+        "learning_rate": options.recipe.learning_rate,
+        "seed": options.seed,
+        "scored": scored,
+    }
 
 
 def _measured(

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.inference import WindowOutput
 from dynamic_tinybert.runtime.spans import squad_answer
-from dynamic_tinybert.runtime.squad import Example
 from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
 
 from .process import SystemProcess

@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.squad import Example, f1
+from dynamic_tinybert.runtime.squad import f1
 from dynamic_tinybert.runtime.windows import Window
 
 from .measuring import WARM_UP, Measurement

@@ -17,9 +17,9 @@ from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.errors import InvalidInputError
 from dynamic_tinybert.runtime.evaluation import Evaluation
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.squad import Example
 from dynamic_tinybert.runtime.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
@@ -103,7 +103,14 @@ def evaluation_report(
         facts=_facts(model, data, num_threads),
         named=tuple(_named_result(model, name, evaluations) for name in evaluations),
         plot_data=data,
-        decomposition=decompose(all_compiled, configs, sample, num_threads=num_threads, repeats=_REPEATS),
+        decomposition=decompose(
+            all_compiled,
+            configs,
+            sample,
+            num_threads=num_threads,
+            max_seq_len=windows_of.max_seq_len,
+            repeats=_REPEATS,
+        ),
         by_length=_gain_by_length(all_compiled, configs, questions),
         notes=_notes(windows_of.max_seq_len, windows_of.doc_stride),
     )

@@ -17,9 +17,11 @@ from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, TREATMENT, evalu
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.publish import writing
 from dynamic_tinybert.runtime.question_checks import QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from .options import BundleOption, ThreadsOption
+
+_HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
 
 
 def evaluate_command(
@@ -53,10 +55,6 @@ def evaluate_command(
     default = length_config or model.bundle.default_length_config
     names = list(model.length_configs) if default == "all" else [default]
     results = {}
-    print(f"{len(examples)} questions of {data}, bundle {model.bundle.path}")
-    print(
-        f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
-    )
     for name in names:
         result = results[name] = evaluate(
             model,
@@ -68,6 +66,9 @@ def evaluate_command(
             doc_stride=doc_stride,
             progress=True,
         )
+        if len(results) == 1:
+            print(f"{len(result.ids)} questions of {data}, bundle {model.bundle.path}")
+            print(_HEADER)
         mean_kept = sum(result.mean_kept) / len(result.mean_kept)
         latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
         scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
@@ -84,7 +85,7 @@ def evaluate_command(
             json_file.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
-        about = f"{data.name}, {len(examples)} questions"
+        about = f"{data.name}, {len(result.ids)} questions"
         write_report(
             model,
             examples,

@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,18 +14,21 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dynamic_tinybert.calibration import calibrate, cli
+from dynamic_tinybert.calibration import calibrate, calibrator, cli
 from dynamic_tinybert.calibration.learnt import learnt_significance
 from dynamic_tinybert.calibration.schedules import Schedule
 from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.steps import FRONT, MeasuredFront, measured_front
+from dynamic_tinybert.calibration.time_needed import Measurement, seconds_to_report
 from dynamic_tinybert.calibration.trial import Trial
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundle import open_bundle
 from dynamic_tinybert.runtime.errors import CalibrationError, DataError, InvalidInputError
 from dynamic_tinybert.runtime.evaluation import evaluate
 from dynamic_tinybert.runtime.hub import default_bundle
+from dynamic_tinybert.runtime.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.scorer import load_scorers
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from tiny import tiny_bert, write_tiny_bundle
 
@@ -112,7 +116,7 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
         calibrate(bundle, data, budget_minutes=1e-6, say=lines.append)
     minutes = (time.monotonic() - start) / 60
     said = re.fullmatch(
-        r"Up to (\d+\.\d) minutes are needed in any case \(.*for measuring and reporting what was found\): "
+        r"About (\d+\.\d) minutes are needed whatever the budget \(.*for measuring and reporting what was found\): "
         r"more than the 1e-06 of --budget-minutes, which will be exceeded",
         lines[0],
     )
@@ -128,6 +132,35 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
     assert journal.read_bytes() == recorded  # nothing was measured again
     with pytest.raises(InvalidInputError, match="its seed is 0, here it is 1"):
         calibrate(bundle, data, budget_minutes=1e-6, seed=1, resume=True)
+
+
+def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Texts of several windows: what is kept free at the end was as many times too much."""
+    bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=256))
+    data = write_data(tmp_path / "data.json", answers=False)
+    windows_of = QuestionWindows(bundle / "tokenizer.json", 256)
+    counts = {len(windows_of(example)) for example in read_squad(data)}
+    assert min(counts) > 1
+    estimated: list[tuple[float, float]] = []
+    timed: list[int] = []
+
+    def to_report(front: Measurement, ms_per_question: float, ms_per_window: float, num_questions: int) -> float:
+        estimated.append((ms_per_question, ms_per_window))
+        return seconds_to_report(front, ms_per_question, ms_per_window, num_questions)
+
+    def measured(*arguments: Any) -> MeasuredFront:  # noqa: ANN401 - those of measured_front
+        timed.append(len(arguments[-1]))
+        return measured_front(*arguments)
+
+    monkeypatch.setattr(calibrator, "seconds_to_report", to_report)
+    monkeypatch.setattr(calibrator, "measured_front", measured)
+    with pytest.raises(CalibrationError, match="were too short"):
+        calibrate(bundle, data, budget_minutes=1e-6)
+    ((ms_per_question, ms_per_window),) = estimated
+    assert min(counts) - 0.01 <= ms_per_question / ms_per_window <= max(counts) + 0.01
+    assert timed == [FRONT.windows]  # as many as their time was kept for
 
 
 def test_a_calibration_does_not_go_on_with_other_trained_scorers(tmp_path: Path) -> None:
@@ -156,6 +189,7 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
 RUN = """
 import json, sys
 from pathlib import Path
+from typing import Any
 from dynamic_tinybert.calibration import calibrate, references
 bundle, data, log = sys.argv[1:]
 evaluate = references.References.evaluate

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data, split_by_article
 from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.squad import Example
 
 from tiny import tiny_tokenizer
 

@@ -203,6 +203,19 @@ def test_an_fp32_bundle_has_no_int8_step(
         assert found.dropping[name] == pytest.approx(simulated_ms(FULL, length) / simulated_ms(config, length))
 
 
+@pytest.mark.usefixtures("simulated")
+def test_inputs_are_padded_to_the_size_that_windows_were_cut_to(tmp_path: Path) -> None:
+    bert = tiny_bert(max_position_embeddings=512)
+    model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path / "fp32", bert, NAMED), num_threads=1)
+    tokenize = WindowTokenizer(model.tokenizer_file)
+    for size in (512, 96):
+        first, *_ = tokenize("who?", "a " * 600, max_seq_len=size, doc_stride=16)
+        assert len(first) == size
+        found = decompose(model, NAMED, [first], num_threads=1, max_seq_len=size, repeats=1)
+        assert found.window == size
+        assert found.padded_ms == found.unpadded_ms == pytest.approx(1000 * size)
+
+
 def test_steps_multiply_to_the_total() -> None:
     found = Decomposition(384, padded_ms=60.0, unpadded_ms=20.0, int8_ms=8.0, dropping_ms={"full": 8.0, "fast": 4.0})
     assert (found.unpadding, found.int8) == (3.0, 2.5)

@@ -7,7 +7,8 @@ import torch
 from dynamic_tinybert.calibration.references import references
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.squad import Example, f1
+from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.squad import f1
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from tiny import tiny_bert, write_tiny_bundle

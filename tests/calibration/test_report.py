@@ -33,7 +33,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.cli import app
 from dynamic_tinybert.runtime.errors import InvalidInputError, StorageError
 from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime.squad_files import read_squad
 
 from tiny import tiny_bert, write_tiny_bundle
 
@@ -360,6 +360,15 @@ def test_the_threads_that_are_shown_are_those_that_were_used(
     for number, shown in ((None, "1, by default"), (2, "2")):
         facts = evaluation_report(model, examples, evaluations, data="squad", num_threads=number).facts
         assert facts["Threads"] == shown
+
+
+def test_the_parts_of_the_speedup_are_of_the_windows_of_the_evaluation(bundle: Path, squad: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
+    examples = read_squad(squad, limit=2)
+    evaluations = {"full": evaluate(model, examples, length_config="full", max_seq_len=64)}
+    report = evaluation_report(model, examples, evaluations, data="squad", num_threads=1, max_seq_len=64)
+    assert report.decomposition is not None
+    assert report.decomposition.window == 64
 
 
 def test_evaluations_in_batches_are_refused(bundle: Path, squad: Path) -> None:

@@ -8,8 +8,8 @@ import torch
 
 from dynamic_tinybert.export.comparison import compare
 from dynamic_tinybert.export.samples import Questions
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.squad import Example
 from dynamic_tinybert.runtime.windows import WindowTokenizer
 
 from tiny import tiny_tokenizer

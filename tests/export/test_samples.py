@@ -1,4 +1,5 @@
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -92,11 +93,20 @@ def test_one_article_cannot_be_held_out(tmp_path: Path, tokenizer_file: Path) ->
 
 
 def test_questions_that_the_model_cannot_read_are_skipped(tmp_path: Path, tokenizer_file: Path) -> None:
-    mixed = write(tmp_path, (TOO_LONG, "who was it ?", WITHOUT_TOKEN))
-    samples = read_samples(tokenizer_file, mixed, mixed, 8, 40)
-    assert asked(samples) == {"who was it ?"}
+    usable = write(tmp_path, ("who was it ?",))
+    samples = read_samples(tokenizer_file, usable, usable, 8, 40)
+    assert samples.lines == []
+    validation = write(tmp_path, ("where was it ?", WITHOUT_TOKEN), name="validation.json")
+    mixed = write(tmp_path, (TOO_LONG, "who was it ?"))
+    samples = read_samples(tokenizer_file, mixed, validation, 8, 40)
+    assert asked(samples) == {"where was it ?"}
     assert len(samples.calibration) == len(samples.held_out.windows[0])
-    assert {finding.id for finding in samples.skipped} == {"0.0", "0.2"}
+    (line,) = samples.lines
+    assert re.fullmatch(
+        r"squad\.json and validation\.json: 2 of 4 questions cannot be read by the model \(skipped\); "
+        r"the first is question '0\.1': question is empty: .* holds no token",
+        line,
+    )
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,16 @@ def test_evaluate_stops_at_the_limit(bundle: Path, squad: Path, tmp_path: Path) 
     assert done.stdout.startswith("1 questions of ")
 
 
+def test_evaluate_counts_the_questions_that_it_scores(bundle: Path, tmp_path: Path) -> None:
+    qas = [{"id": "1", "question": "what was in it?", "answers": [{"text": "the fox", "answer_start": 0}]},
+           {"id": "2", "question": "what was in the box?", "answers": []}]  # fmt: skip
+    data = tmp_path / "squad.json"
+    data.write_text(json.dumps({"data": [{"title": "t", "paragraphs": [{"context": CONTEXT, "qas": qas}]}]}))
+    done = run("evaluate", "--bundle", bundle, "--data", data)
+    assert done.stdout.startswith("1 questions of ")
+    assert "1 of 2 questions have no answer (left out)" in done.stderr
+
+
 def test_info_says_what_runs_and_what_the_bundle_holds(bundle: Path) -> None:
     facts = json.loads(run("info", "--bundle", bundle, "--json").stdout)
     assert facts["cpu"]["kernels"] in facts["cpu"]["kernels_available"]

@@ -45,7 +45,7 @@ def test_a_threshold_needs_a_scorer_of_its_own(layer: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ratios", "thresholds", "asked"),
+    ("ratios", "thresholds", "computed"),
     [
         ((1, 1, 1, 1, 1, 1), {}, {}),
         (RATIOS, {}, {0: False, 1: False, 2: False, 3: False, 4: True}),
@@ -60,14 +60,14 @@ def test_a_threshold_needs_a_scorer_of_its_own(layer: int) -> None:
     ],
 )
 def test_only_scorers_that_are_needed_are_computed(
-    ratios: tuple[float, ...], thresholds: dict[int, float], asked: dict[int, bool]
+    ratios: tuple[float, ...], thresholds: dict[int, float], computed: dict[int, bool]
 ) -> None:
     config = LengthConfig(ratios, tuple(thresholds.get(i) for i in range(6)))
-    assert EMBEDDED.asked(config, 6) == asked
+    assert EMBEDDED.computed(config, 6) == computed
 
 
 def test_the_elastic_graph_asks_all() -> None:
-    assert EMBEDDED.asked(None, 6) == {0: False, 1: False, 2: False, 3: False, 4: True}
+    assert EMBEDDED.computed(None, 6) == {0: False, 1: False, 2: False, 3: False, 4: True}
     assert EMBEDDED.selecting(6) == (0, 1, 2, 3, 4, 5)
     assert LearntLayers(frozenset({2}), frozenset({0})).selecting(4) == (0, 2, 3)
     assert LearntLayers(frozenset(), frozenset()).selecting(4) == ()
@@ -77,8 +77,8 @@ def test_the_elastic_graph_asks_all() -> None:
 def test_whatever_selects_has_a_layer_to_go_by(scorers: set[int], rules: set[int], ratios: list[float]) -> None:
     learnt = LearntLayers(frozenset(scorers - rules), frozenset(rules))
     config = learnt.carried_out(LengthConfig(tuple(sorted(ratios, reverse=True))))
-    asked = learnt.asked(config, 6)
+    computed = learnt.computed(config, 6)
     for layer in config.selecting_layers:
         (source, *_) = (i for i in reversed(range(layer + 1)) if i in scorers | rules)
-        assert source in asked
+        assert source in computed
     assert set(config.selecting_layers) <= set(learnt.selecting(6))

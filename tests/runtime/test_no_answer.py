@@ -7,11 +7,14 @@ import numpy as np
 import pytest
 
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
-from dynamic_tinybert.runtime import QuestionAnswerer
+from dynamic_tinybert.runtime import QuestionAnswerer, question_answering
 from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.evaluation import evaluate
+from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.inference import WindowOutput
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.spans import Merge
+from dynamic_tinybert.runtime.windows import Window
 
 from tiny import tiny_bert, write_tiny_bundle
 
@@ -66,6 +69,37 @@ def test_the_threshold_decides_whether_the_empty_answer_comes_first(plain: Bundl
                 below = [a["score"] for a in rest if a["answer"]]
                 assert below == sorted(below, reverse=True)
         assert answerer(QUESTION, CONTEXT)["answer"]  # not asked for
+
+
+@pytest.mark.parametrize(("threshold", "wins"), [(3.0, False), (0.5, True)])
+@pytest.mark.parametrize("merge", ["span", "text"])
+@pytest.mark.parametrize("top_k", [1, 2])
+def test_the_threshold_is_obeyed_where_the_empty_answer_is_likeliest(
+    plain: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    threshold: float,
+    wins: bool,
+    merge: Merge,
+    top_k: int,
+) -> None:
+    """[CLS] has 2.5 + 2.5, the first token of each window 2 + 2: a score of 1."""
+
+    def outputs_of(model: object, questions: list[list[Window]], **options: object) -> list[list[WindowOutput]]:
+        outputs = []
+        for own in questions:
+            logits = [np.full(len(window), -10, np.float32) for window in own]
+            for array, window in zip(logits, own, strict=True):
+                array[0], array[window.context.start] = 2.5, 2
+            outputs.append([WindowOutput(array, array, {}) for array in logits])
+        return outputs
+
+    monkeypatch.setattr(question_answering, "run_windows", outputs_of)
+    answerer = QuestionAnswerer(LengthAdaptiveModel(with_threshold(plain, tmp_path / "bundle", threshold)))
+    found = answerer(QUESTION, CONTEXT, top_k=top_k, merge=merge, handle_impossible_answer=True)
+    answers = found if isinstance(found, list) else [found]
+    assert len(answers) == top_k
+    assert [answer["answer"] == "" for answer in answers] == [wins, not wins][:top_k]
 
 
 def test_evaluation_goes_by_the_threshold_of_the_bundle(plain: Bundle, tmp_path: Path) -> None:

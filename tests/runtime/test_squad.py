@@ -3,6 +3,8 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from torchmetrics.text import SQuAD
 
+from dynamic_tinybert.runtime import squad, squad_files
+from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.squad import exact_match, f1, normalize
 
 WORDS = st.lists(
@@ -31,3 +33,8 @@ def test_texts_of_articles_alone() -> None:
     """As the official script of v1.1 has it: equal, but without a word in common."""
     assert exact_match("the", ["a"]) == 100
     assert f1("the", ["a"]) == 0
+
+
+def test_questions_can_be_imported_from_here() -> None:
+    assert squad.Example is Example
+    assert squad.read_squad is squad_files.read_squad

@@ -106,6 +106,10 @@ def test_the_files_own_truncation_and_padding_are_ignored(tokenizer_file: Path, 
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (window,) = WindowTokenizer(tmp_path / "tokenizer.json")("ab", "cd ef gh", max_seq_len=64, doc_stride=0)
     assert len(window) == 2 + 6 + 3
+    given = WindowTokenizer(tokenizer)("ab", "cd ef gh", max_seq_len=64, doc_stride=0)
+    assert [own.encoding.ids for own in given] == [window.encoding.ids]
+    assert tokenizer.truncation["max_length"] == 5  # what was given stays as it is
+    assert tokenizer.padding["length"] == 50
 
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"\xff"])

@@ -1,0 +1,145 @@
+"""Steps of a calibration: what is timed before the search, tried in it, and measured and reported after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+from time import monotonic
+
+import numpy as np
+
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.evaluation import Evaluation, joined
+from dynamic_tinybert.runtime.windows import Window
+
+from .front import NAMED_LIMITS, front
+from .journal import Journal
+from .latency import LatencyModel, fit_latency_model, measure_latency
+from .references import References
+from .schedules import Schedule, ScheduleSpace
+from .search import Progress
+from .time_needed import Measurement
+from .trial import Trial
+
+COMPILED = 16
+"""Configurations that a model keeps compiled."""
+
+# First layer that selects, and by how much the shares of it and each later one fall.
+_RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
+_LEAST_SHARE = 0.1
+
+RAMPS = Measurement(1 + len(_RAMPS), windows=48, repeats=3)
+"""What the latency model is fitted to."""
+
+FRONT = Measurement(COMPILED - 2, windows=96, repeats=8)
+"""What gets a name is decided on, by a few per cent. With `full` and one more it is in memory at once."""
+
+_BATCH = 8
+_TURN = 64  # questions
+_SECONDS_BETWEEN_LINES = 20.0
+
+
+def measured_latency_model(
+    journal: Journal,
+    model: LengthAdaptiveModel,
+    space: ScheduleSpace,
+    to_config: Callable[[Schedule], LengthConfig],
+    windows: Sequence[Window],
+) -> LatencyModel:
+    """Measure some very different configurations, each a ramp that begins at some layer."""
+    recorded = journal.get("latency", "model")
+    if recorded is None:
+        layers = np.arange(model.bundle.shape.num_layers)
+        ramps = [
+            np.where(layers < first, 1.0, np.maximum(_LEAST_SHARE, 1 - slope * (layers - first + 1)))
+            for first, slope in _RAMPS
+            if first < len(layers)
+        ]
+        genes = space.repair(np.array([np.log(shares) for shares in ramps]))
+        configs = [LengthConfig.full(len(layers)), *(to_config(space.decode(row)) for row in genes)]
+        table = measure_latency(model, configs, windows, repeats=RAMPS.repeats)
+        recorded = fit_latency_model(table).to_dict()
+        journal.add("latency", "model", recorded)
+    return LatencyModel.from_dict(recorded)
+
+
+def tried(
+    choosing: References, model: LengthAdaptiveModel, latency: LatencyModel, config: LengthConfig, part: range
+) -> Trial:
+    """Try a configuration on some of the questions, its latency being modelled."""
+    result = choosing.evaluate(model, config, batch_size=_BATCH, span=slice(part.start, part.stop))
+    windows_per_question = len(result.window_lengths) / len(part)
+    ms = latency.predict(config, result.window_lengths, result.window_kept).mean()
+    return Trial(config, result.question_f1, windows_per_question * result.mean_macs, windows_per_question * float(ms))
+
+
+@dataclass(frozen=True)
+class MeasuredFront:
+    """A front with measured shares of the latency of `full`, and the median error of the modelled ones."""
+
+    trials: list[Trial]
+    error: float
+
+
+def measured_front(
+    journal: Journal,
+    model: LengthAdaptiveModel,
+    latency: LatencyModel,
+    full: Trial,
+    trials: Sequence[Trial],
+    windows: Sequence[Window],
+) -> MeasuredFront:
+    """Time the best configurations, taking turns with `full`, and say again which of them are the best."""
+    if not trials:
+        return MeasuredFront([], math.nan)
+    every = [full, *trials]
+    keys = [str(trial.config) for trial in every]
+    if any(journal.get("front", key) is None for key in keys):
+        table = measure_latency(model, [t.config for t in every], windows, repeats=FRONT.repeats)
+        for i, trial in enumerate(every):
+            predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
+            journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
+    (full_ms, full_modelled), *figures = (journal.all("front")[key] for key in keys)
+    # The machine may be faster or slower now than when the model was fitted: what counts is the share of `full`.
+    modelled_by_measured = [(modelled / full_modelled) / (ms / full_ms) for ms, modelled in figures]
+    measured = [replace(t, latency_ms=t.latency_ms / r) for t, r in zip(trials, modelled_by_measured, strict=True)]
+    return MeasuredFront(front(measured), median(abs(ratio - 1) for ratio in modelled_by_measured))
+
+
+def reported(
+    questions: References, model: LengthAdaptiveModel, configs: Mapping[str, LengthConfig]
+) -> dict[str, Evaluation]:
+    """Evaluations question by question, whose times are not those of preparing kernels.
+
+    The configurations take turns, so that a machine that is slower for a while is so for all of them.
+    """
+    model.warm_up(configs.values())
+    spans = [slice(first, first + _TURN) for first in range(0, len(questions.examples), _TURN)]
+    turns = [
+        {name: questions.evaluate(model, config, batch_size=1, span=span) for name, config in configs.items()}
+        for span in spans
+    ]
+    return {name: joined([turn[name] for turn in turns]) for name in configs}
+
+
+def progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progress], None]:
+    """Say now and then how far the search is."""
+    last = 0.0
+
+    def show(progress: Progress) -> None:
+        nonlocal last
+        if monotonic() < last + _SECONDS_BETWEEN_LINES:
+            return
+        last = monotonic()
+        left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.1f} min left"
+        shown = [
+            f"{full.latency_ms / trial.latency_ms:.2f}x faster, {full.macs / trial.macs:.2f}x fewer MACs "
+            f"{trial.f1 - full.f1:+.2f} F1"
+            for limit in NAMED_LIMITS.values()
+            if (trial := next((t for t in progress.front if t.f1 >= full.f1 - limit), full)) is not full
+        ]
+        say(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
+
+    return show
