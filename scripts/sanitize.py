@@ -49,18 +49,15 @@ def environment(library: Path) -> dict[str, str]:
         ).stdout.strip()
         for name in ("libasan.so", "libstdc++.so.6")
     ]
-    return (
-        os.environ
-        | {
-            "DYNAMIC_TINYBERT_EXTENSION": str(library),
-            "DYNAMIC_TINYBERT_TEST_ISAS": extension_library.isa(),  # tests/kernels has the others under sanitizers, and takes seconds
-            "LD_PRELOAD": " ".join(preloaded),
-            "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
-            # Python and OpenVINO keep what they allocate to the end; those that throw are not built with libasan.
-            "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:alloc_dealloc_mismatch=0",
-            "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
-        }
-    )
+    return os.environ | {
+        "DYNAMIC_TINYBERT_EXTENSION": str(library),
+        "DYNAMIC_TINYBERT_TEST_ISAS": extension_library.isa(),  # tests/kernels sanitizes the others, in seconds
+        "LD_PRELOAD": " ".join(preloaded),
+        "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
+        # Python and OpenVINO keep what they allocate to the end; those that throw are not built with libasan.
+        "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:alloc_dealloc_mismatch=0",
+        "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
+    }
 
 
 def main() -> int:

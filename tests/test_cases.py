@@ -54,7 +54,7 @@ def evaluated(bundle: Path, data: Path, folder: Path, *options: object) -> tuple
 def test_both_questions_are_read_and_scored(bundle: Path, tmp_path: Path, name: str, ids: list[str]) -> None:
     figures, errors = evaluated(bundle, CASES / name, tmp_path)
     assert figures["ids"] == ids
-    assert len(figures["predictions"]) == 2  # type: ignore[arg-type]
+    assert len(figures["predictions"]) == 2
     assert (figures["skipped"], figures["squad_v2"], errors) == ([], None, [])
 
 
@@ -66,9 +66,9 @@ def test_an_over_long_question_is_counted_and_scores_0(bundle: Path, tmp_path: P
     assert line.startswith(f"longq.json: 1 of {len(asked)} questions cannot be read by the model (scored 0); ")
     assert f"the first is question '{long}': the question is too long" in line
     assert figures["ids"] == [question["id"] for question in asked]
-    at = figures["ids"].index(long)  # type: ignore[attr-defined]
+    at = figures["ids"].index(long)
     assert figures["question_f1"][at] == 0  # type: ignore[index]
-    assert [finding["id"] for finding in figures["skipped"]] == [long]  # type: ignore[attr-defined]
+    assert [finding["id"] for finding in figures["skipped"]] == [long]
     done = run("evaluate", "--bundle", bundle, "--data", CASES / "longq.json", "--strict")
     assert (done.returncode, done.stdout) == (1, "")
     assert f"question '{long}': the question is too long" in done.stderr

@@ -149,7 +149,7 @@ def with_own_pre_tokenizer() -> str:
     return str(tokenizer.to_str())
 
 
-CASES = {
+CASES: dict[str, tuple[Any, Any, Any, str]] = {
     "cased tokenizer.json, unsaid": (
         tokenizer_json(CASED, lowercase=False), None, None,
         r"for 'Who opened the Harbour.*' transformers' AutoTokenizer gives \['\[CLS\]', 'who', .*, and tokenizer\.json "
@@ -188,7 +188,7 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_tokenizer_that_contradicts_itself_is_refused(tmp_path: Path, name: str) -> None:
     tokenizer, settings, vocab, message = CASES[name]
-    folder = checkpoint(tmp_path, tokenizer, settings, vocab)  # type: ignore[arg-type]
+    folder = checkpoint(tmp_path, tokenizer, settings, vocab)
     with pytest.raises(CheckpointError, match=f"(?s){message}") as caught:
         load_checkpoint(folder)
     assert str(folder) in str(caught.value)
@@ -263,6 +263,7 @@ def test_a_model_without_token_types_is_trained_without(tmp_path: Path) -> None:
     before = model.bert.embeddings.token_type_embeddings.weight.clone()
     model(ids, token_type_ids=types).start_logits.sum().backward()
     gradient = model.bert.embeddings.token_type_embeddings.weight.grad
+    assert gradient is not None
     assert gradient[0].any()
     assert not gradient[1:].any()
     assert torch.equal(model(ids, token_type_ids=types).start_logits, model(ids).start_logits)

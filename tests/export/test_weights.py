@@ -138,7 +138,11 @@ def test_weights_of_other_precisions_load_as_float32(tmp_path: Path, dtype: torc
 
 def lfs_pointer(name: str) -> Callable[[Path], None]:
     pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 133466304\n"
-    return lambda folder: (folder / name).write_text(pointer) and None
+
+    def put_pointer(folder: Path) -> None:
+        (folder / name).write_text(pointer)
+
+    return put_pointer
 
 
 def web_page(folder: Path) -> None:

@@ -263,10 +263,10 @@ def test_figures_of_v2_are_those_of_transformers(
     expected = squad_evaluate(oracle, spans, scores, threshold or 0.0)
     assert result.squad_v2 is not None
     found = dict(result.squad_v2)
-    for best in ("best_exact_thresh", "best_f1_thresh"):
-        if expected[best] == 0:  # it is best to answer nothing, which the script's 0 need not do
-            assert found.pop(best) < min(scores.values())
-            del expected[best]
+    for threshold_name in ("best_exact_thresh", "best_f1_thresh"):
+        if expected[threshold_name] == 0:  # it is best to answer nothing, which the script's 0 need not do
+            assert found.pop(threshold_name) < min(scores.values())
+            del expected[threshold_name]
     assert "best_f1_thresh" in found
     assert found == pytest.approx(expected, abs=1e-3)
     assert result.f1 == pytest.approx(expected["f1"], abs=1e-3)
