@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,7 +33,7 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False)
 
 
-def evaluated(bundle: Path, data: Path, folder: Path, *options: object) -> tuple[dict[str, object], list[str]]:
+def evaluated(bundle: Path, data: Path, folder: Path, *options: object) -> tuple[dict[str, Any], list[str]]:
     """The figures of `evaluate`, and its lines on standard error."""
     done = run("evaluate", "--bundle", bundle, "--data", data, "--json", folder / "figures.json", *options)
     assert done.returncode == 0, done.stderr
@@ -67,7 +68,7 @@ def test_an_over_long_question_is_counted_and_scores_0(bundle: Path, tmp_path: P
     assert f"the first is question '{long}': the question is too long" in line
     assert figures["ids"] == [question["id"] for question in asked]
     at = figures["ids"].index(long)
-    assert figures["question_f1"][at] == 0  # type: ignore[index]
+    assert figures["question_f1"][at] == 0
     assert [finding["id"] for finding in figures["skipped"]] == [long]
     done = run("evaluate", "--bundle", bundle, "--data", CASES / "longq.json", "--strict")
     assert (done.returncode, done.stdout) == (1, "")
