@@ -9,6 +9,7 @@ from statistics import fmean
 
 from .squad import exact_match, f1, normalize
 
+_ROUNDING = 1e-6  # of sums of percents: an equal sum is no better
 _CLEARLY = 1.0  # scores differ a little from batch to batch, and the threshold must stay below every score
 
 
@@ -83,7 +84,7 @@ def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, flo
     best, threshold = total, 0.0 if lowest > 0 else lowest - _CLEARLY
     for score, group in groupby(answered, key=_no_answer_score):
         total += sum(getattr(question, metric) - (0.0 if question.has_answer else 100.0) for question in group)
-        if total > best:
+        if total > best + _ROUNDING:
             best, threshold = total, score
     return best / len(questions), threshold
 
