@@ -193,5 +193,10 @@ def test_calibrate_goes_on(tmp_path: Path, name: str, said: list[str]) -> None:
 def test_a_calibrated_bundle_has_the_threshold_of_no_answer(tmp_path: Path) -> None:
     bundle = Path(shutil.copytree(default_bundle(), tmp_path / "bundle"))
     data = many("v2.json", tmp_path / "data.json", 120)
-    calibrate(bundle, data, significance="attention", budget_minutes=15, evaluations=12, num_threads=2)
+    content = json.loads(data.read_text())
+    for article in content["data"]:
+        for paragraph in article["paragraphs"]:  # so long that it pays to drop tokens
+            paragraph["context"] += " Boats pass below it every day, and trains above them." * 20
+    data.write_text(json.dumps(content))
+    calibrate(bundle, data, significance="trained", budget_minutes=15, evaluations=12, num_threads=2)
     assert open_bundle(bundle).no_answer_threshold is not None
