@@ -41,16 +41,6 @@ bool runs_here() {
 
 }  // namespace
 
-const Kernels kernels_avx512{.isa = "avx512",
-                             .runs_here = runs_here,
-                             .worth_fusing = true,
-                             .attention_f32 = &attention_f32_avx2,
-                             .attention_int16 = &attention_int16,
-                             .scorer_f32 = &scorer_f32,
-                             .scorer_int12 = &scorer_int12,
-                             .linear_int8 = &linear_int8,
-                             .add_and_normalize = add_and_normalize_avx2,
-                             .compute_logits = compute_logits_avx2,
-                             .add_word = add_word_avx2};
+const Kernels kernels_avx512 = vector_kernels("avx512", runs_here);
 
 }  // namespace dynamic_tinybert

@@ -54,28 +54,7 @@ const LinearKernels linear_int8_tiles{.packed_size = packed_weights_size,
 
 }  // namespace
 
-const Kernels kernels_amx{.isa = "amx",
-                          .runs_here = runs_tiles_here,
-                          .worth_fusing = true,
-                          .attention_f32 = &attention_f32_avx2,
-                          .attention_int16 = &attention_int16,
-                          .scorer_f32 = &scorer_f32,
-                          .scorer_int12 = &scorer_int12,
-                          .linear_int8 = &linear_int8_tiles,
-                          .add_and_normalize = add_and_normalize_avx2,
-                          .compute_logits = compute_logits_avx2,
-                          .add_word = add_word_avx2};
-
-const Kernels kernels_avx512_vnni{.isa = "avx512_vnni",
-                                  .runs_here = runs_here,
-                                  .worth_fusing = true,
-                                  .attention_f32 = &attention_f32_avx2,
-                                  .attention_int16 = &attention_int16,
-                                  .scorer_f32 = &scorer_f32,
-                                  .scorer_int12 = &scorer_int12,
-                                  .linear_int8 = &linear_int8,
-                                  .add_and_normalize = add_and_normalize_avx2,
-                                  .compute_logits = compute_logits_avx2,
-                                  .add_word = add_word_avx2};
+const Kernels kernels_amx = vector_kernels("amx", runs_tiles_here, &linear_int8_tiles);
+const Kernels kernels_avx512_vnni = vector_kernels("avx512_vnni", runs_here);
 
 }  // namespace dynamic_tinybert

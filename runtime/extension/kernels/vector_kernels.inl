@@ -7,3 +7,24 @@
 #include "kernels/linear_int8.inl"
 #include "kernels/scorer_f32.inl"
 #include "kernels/scorer_int12.inl"
+
+namespace dynamic_tinybert {
+namespace {
+
+/// All of them, under the name of an instruction set; where something else multiplies 8 bits, that.
+consteval Kernels vector_kernels(const char* isa, bool (*runs_here)(), const LinearKernels* products = &linear_int8) {
+    return {.isa = isa,
+            .runs_here = runs_here,
+            .worth_fusing = true,
+            .attention_f32 = &attention_f32_avx2,
+            .attention_int16 = &attention_int16,
+            .scorer_f32 = &scorer_f32,
+            .scorer_int12 = &scorer_int12,
+            .linear_int8 = products,
+            .add_and_normalize = add_and_normalize_avx2,
+            .compute_logits = compute_logits_avx2,
+            .add_word = add_word_avx2};
+}
+
+}  // namespace
+}  // namespace dynamic_tinybert
