@@ -23,8 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.bundle import CONFIG, TOKENIZER, open_bundle
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.bundles.bundle import CONFIG, TOKENIZER, open_bundle
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from cpu_limits import measure_cpu_limits
 from peers.measuring import Measurement, Protocol, measure, windows_of

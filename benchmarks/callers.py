@@ -18,8 +18,8 @@ import numpy as np
 import openvino as ov
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
-from dynamic_tinybert.runtime.inference import run_windows, stack_windows
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows, stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from peers.measuring import windows_of
 

@@ -23,10 +23,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.inference import run_windows
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from peers.measuring import windows_of
 from peers.process import SystemProcess

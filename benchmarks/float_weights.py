@@ -15,15 +15,16 @@ from functools import partial
 import numpy as np
 import openvino as ov
 
-from dynamic_tinybert.calibration.decomposition import fp32_graph
-from dynamic_tinybert.calibration.latency import interleaved_ms, spread
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.plain_graph import give_float_weights
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.calibration.report.decomposition import fp32_graph
+from dynamic_tinybert.calibration.search.latency import interleaved_ms, spread
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from peers.measuring import windows_of
 

@@ -24,14 +24,15 @@ from time import perf_counter
 import numpy as np
 import openvino as ov
 
-from dynamic_tinybert.runtime import LengthConfig, cpu, extension_library
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.compilation import is_fused
-from dynamic_tinybert.runtime.graph import bounds, with_selection
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.scorer import load_scorers
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime import LengthConfig, cpu
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import is_fused
+from dynamic_tinybert.runtime.encoder.graph import bounds, with_selection
+from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from peers.measuring import windows_of
 

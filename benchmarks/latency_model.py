@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from dynamic_tinybert.calibration import load_scorers
-from dynamic_tinybert.calibration.latency import fit_latency_model, measure_latency, spread_by_length
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.states import StateReader
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.search.latency import fit_latency_model, measure_latency, spread_by_length
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.states import StateReader
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.modeling import load_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
-from dynamic_tinybert.runtime.bundle import Bundle
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 Shares = tuple[float, ...]
 ToConfig = Callable[[Shares], LengthConfig]

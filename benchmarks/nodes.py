@@ -19,14 +19,15 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
-from dynamic_tinybert.runtime.graph import with_selection
-from dynamic_tinybert.runtime.inference import WindowOutput
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
+from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.scorer import load_scorers
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 
 from cpu_limits import measure_cpu_limits
 

@@ -18,9 +18,9 @@ import openvino as ov
 import torch
 from openvino import opset13 as ops
 
-from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.runtime import ops as ours
-from dynamic_tinybert.runtime.scorer import ScorerWeights, macs_per_token, score
+from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.runtime.encoder import ops as ours
+from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, macs_per_token, score
 
 Array = npt.NDArray[Any]
 Outputs = Sequence[ov.Node | ov.Output]

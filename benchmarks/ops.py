@@ -24,7 +24,8 @@ import openvino as ov
 import torch
 from openvino import opset13
 
-from dynamic_tinybert.runtime import cpu, extension_library
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.encoder import extension_library
 
 from op_graphs import HEADS, Variant, variants
 

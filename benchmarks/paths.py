@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.squad import read_squad
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.tasks.question_answering.squad import read_squad
 
 from cpu_limits import measure_cpu_limits
 from peers.measuring import Protocol, measure, windows_of

@@ -25,13 +25,13 @@ from pymoo.core.problem import Problem
 from pymoo.core.termination import NoTermination
 from pymoo.problems.static import StaticProblem
 
-from dynamic_tinybert.calibration.front import NAMED_LIMITS, choose_named, front
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.calibration.measuring import WORST_LOSS, Measurer, Outcome
-from dynamic_tinybert.calibration.pooling import pooled
-from dynamic_tinybert.calibration.schedules import Schedule, ScheduleSpace
-from dynamic_tinybert.calibration.search import search
-from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.calibration.search.candidate_runs import WORST_LOSS, Measurer, Outcome
+from dynamic_tinybert.calibration.search.front import NAMED_LIMITS, choose_named, front
+from dynamic_tinybert.calibration.search.pooling import pooled
+from dynamic_tinybert.calibration.search.schedules import Schedule, ScheduleSpace
+from dynamic_tinybert.calibration.search.search import search
+from dynamic_tinybert.calibration.search.trial import Trial
+from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 CHOOSING, OTHERS = range(1000), range(1000, 9000)

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from dynamic_tinybert.calibration import Scorer, save_scorers
-from dynamic_tinybert.calibration.fitting import (
+from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.fitting import (
     LEARNING_RATE,
     RECENT,
     REPLAYS,
@@ -31,17 +32,16 @@ from dynamic_tinybert.calibration.fitting import (
     judge,
     losses,
 )
-from dynamic_tinybert.calibration.recalibrated import write_recalibrated
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.states import StateReader, States
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.significance.states import StateReader, States
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 HELD_OUT = 400
 LAYERS = (0, 1, 3)

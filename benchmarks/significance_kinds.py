@@ -16,15 +16,15 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from dynamic_tinybert.calibration.latency import executed_lengths, interleaved_ms, requests_of
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.calibration.search.latency import executed_lengths, interleaved_ms, requests_of
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.scorer import load_scorers, ruled_layers
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers, ruled_layers
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 RATIOS = {
     "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),

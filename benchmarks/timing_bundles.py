@@ -16,16 +16,16 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import torch
 
-from dynamic_tinybert.calibration import Scorer, save_scorers
-from dynamic_tinybert.calibration.fitting import batches_by_length, judge
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.states import StateReader
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.fitting import batches_by_length, judge
+from dynamic_tinybert.calibration.significance.states import StateReader
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthConfig
-from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, readable_windows
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 QUESTIONS = 64
 SHARES = {  # of six layers; about 1.4, 1.8 and 2.2 times fewer MACs

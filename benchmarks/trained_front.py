@@ -15,21 +15,21 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamic_tinybert.calibration.fitting import sample_significance
-from dynamic_tinybert.calibration.latency import spread
-from dynamic_tinybert.calibration.references import references
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import load_scorers
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.search.latency import spread
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.fitting import sample_significance
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.modeling.scorer import load_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.evaluation import Evaluation, evaluate
-from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
+from dynamic_tinybert.runtime.encoder.scorer import macs_per_token, ruled_layers
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.scorer import load_scorers as load_weights
-from dynamic_tinybert.runtime.scorer import macs_per_token, ruled_layers
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))
 LAST_SHARES = (0.19, 0.24, 0.3)

@@ -19,14 +19,14 @@ from time import perf_counter
 
 import numpy as np
 
-from dynamic_tinybert.calibration.latency import spread
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.calibration.search.latency import spread
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.measuring import FrontMeter, Point, reference_of
+from dynamic_tinybert.training.front_meter import FrontMeter, Point, reference_of
 from dynamic_tinybert.training.plot import plot_fronts
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint

@@ -14,38 +14,33 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
-from dynamic_tinybert.runtime.bundle import Bundle, NamedLengthConfig, Significance, open_bundle
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, Significance, open_bundle
+from dynamic_tinybert.runtime.common.errors import CalibrationError, InvalidInputError
+from dynamic_tinybert.runtime.common.journal import Journal
+from dynamic_tinybert.runtime.common.publish import publishing, writing
+from dynamic_tinybert.runtime.common.work_dir import digest, workplace
 from dynamic_tinybert.runtime.cpu_quota import default_threads
-from dynamic_tinybert.runtime.errors import CalibrationError, InvalidInputError
-from dynamic_tinybert.runtime.evaluation import Evaluation
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.publish import publishing, writing
-from dynamic_tinybert.runtime.question_checks import Finding, QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
+    Finding,
+    QuestionWindows,
+    readable_windows,
+)
 
 from .data import read_calibration_data
 from .figures import measured_figures
-from .front import NAMED_LIMITS, choose_named, front
-from .journal import Journal
-from .latency import spread, spread_by_length
-from .learnt import learnt_significance
-from .measuring import Measurer
 from .recalibrated import write_recalibrated
-from .references import references
-from .schedules import Schedule, ScheduleSpace
-from .search import search
-from .steps import (
-    COMPILED,
-    FRONT,
-    RAMPS,
-    measured_front,
-    measured_latency_model,
-    progress_lines,
-    reported,
-    tried,
-)
+from .search.candidate_runs import Measurer
+from .search.front import NAMED_LIMITS, choose_named, front
+from .search.latency import spread, spread_by_length
+from .search.schedules import Schedule, ScheduleSpace
+from .search.search import search
+from .search.trial import Trial
+from .significance.learnt import learnt_significance
+from .steps import COMPILED, FRONT, RAMPS, measured_front, measured_latency_model, progress_lines, reported, tried
 from .time_needed import said, seconds_in_any_case, seconds_to_report
-from .trial import Trial
-from .workplace import digest, workplace
 
 _FITTING_SHARE = 0.55  # of the budget
 

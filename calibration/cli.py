@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from dynamic_tinybert.runtime.commands.options import ThreadsOption
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 class _Significance(StrEnum):
@@ -48,8 +48,8 @@ def calibrate(
     ] = False,
 ) -> None:
     """Find a bundle's best length configurations on this machine, from questions."""
-    from dynamic_tinybert.calibration import calibrate as run  # says what to install if something is missing
-    from dynamic_tinybert.calibration.report import write_calibration_report
+    from . import calibrate as run  # says what to install if something is missing
+    from .report import write_calibration_report
 
     if report is not None and not report.parent.is_dir():  # found out now, not after the calibration
         raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")

@@ -9,10 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, Kind, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
+    CheckedQuestions,
+    Finding,
+    Kind,
+    QuestionWindows,
+    check_questions,
+)
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 FEWEST_QUESTIONS = 50
 """Fewer cannot tell length configurations apart, and fit nothing."""

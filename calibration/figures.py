@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.evaluation import Evaluation
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
 
 LOSSY = 1.0  # F1
 

@@ -6,8 +6,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundle import SCORERS, Bundle, NamedLengthConfig, read_manifest, write_manifest
-from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle, NamedLengthConfig, read_manifest, write_manifest
+from dynamic_tinybert.runtime.common.publish import writing
 
 CARD = "README.md"
 

@@ -11,17 +11,17 @@ from time import monotonic
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.evaluation import Evaluation, joined
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.common.journal import Journal
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, joined
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import References
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
-from .front import NAMED_LIMITS, front
-from .journal import Journal
-from .latency import LatencyModel, fit_latency_model, measure_latency
-from .references import References
-from .schedules import Schedule, ScheduleSpace
-from .search import Progress
+from .search.front import NAMED_LIMITS, front
+from .search.latency import LatencyModel, fit_latency_model, measure_latency
+from .search.schedules import Schedule, ScheduleSpace
+from .search.search import Progress
+from .search.trial import Trial
 from .time_needed import Measurement
-from .trial import Trial
 
 COMPILED = 16
 """Configurations that a model keeps compiled."""

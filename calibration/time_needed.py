@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-from dynamic_tinybert.runtime.inference import stack_windows
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
-from .fitting import HELD_OUT
-from .front import NAMED_LIMITS
+from .search.front import NAMED_LIMITS
+from .significance.fitting import HELD_OUT
 
 SECONDS_TO_COMPILE = 5.0  # of a configuration, with the kernels of all lengths
 PASSES_BEFORE_TIMING = 2

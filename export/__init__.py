@@ -1,13 +1,12 @@
-"""Export of PyTorch question-answering checkpoints to bundles, and the reference model in PyTorch."""
+"""Export of PyTorch checkpoints to bundles."""
 
 from typing import TYPE_CHECKING
 
-from dynamic_tinybert.runtime.lazy import lazy_attributes
+from dynamic_tinybert.runtime.common.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .exporter import export_model
-    from .reference import ReferenceModel
 
-__all__ = ["ReferenceModel", "export_model"]
+__all__ = ["export_model"]
 
-__getattr__ = lazy_attributes(__name__, {"export_model": "exporter", "ReferenceModel": "reference"}, "export")
+__getattr__ = lazy_attributes(__name__, {"export_model": "exporter"}, "export")

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import openvino as ov
 
-from dynamic_tinybert.calibration.scorer import save_scorers
-from dynamic_tinybert.runtime.bundle import MODEL_XML, SCORERS, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.modeling.checkpoint import Checkpoint
+from dynamic_tinybert.modeling.scorer import save_scorers
+from dynamic_tinybert.runtime.bundles.bundle import MODEL_XML, SCORERS, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.publish import writing
-
-from .checkpoint import Checkpoint
 
 _PACKAGES = ("dynamic-tinybert", "openvino", "torch", "transformers", "neural-compressor-pt")
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynamic_tinybert.calibration.tuning import chosen
-from dynamic_tinybert.runtime.errors import LengthConfigError
+from dynamic_tinybert.calibration.int8.tuning import chosen
+from dynamic_tinybert.runtime.common.errors import LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def export(
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
     for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
         logging.getLogger(name).setLevel(logging.ERROR)
-    from dynamic_tinybert.export import export_model  # names the extra that is missing, if one is
+    from . import export_model  # names the extra that is missing, if one is
 
     transformers_logging = import_module("transformers.utils.logging")
     transformers_logging.disable_progress_bar()  # of a load that takes a second

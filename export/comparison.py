@@ -12,16 +12,16 @@ import numpy as np
 import numpy.typing as npt
 import openvino as ov
 
-from dynamic_tinybert.calibration.tuning import Int8Change
+from dynamic_tinybert.calibration.int8.tuning import Int8Change
+from dynamic_tinybert.modeling.checkpoint import Checkpoint
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.inference import WindowOutput, run_windows
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.spans import squad_answer
-from dynamic_tinybert.runtime.squad import f1
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_windows
+from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
+from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 
 from .bundling import write_bundle
-from .checkpoint import Checkpoint
 from .samples import Questions
 
 Outputs = Sequence[Sequence[WindowOutput]]

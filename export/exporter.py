@@ -11,22 +11,22 @@ from typing import Literal
 import openvino as ov
 from tqdm import tqdm
 
-from dynamic_tinybert.calibration.scorer import scorer_weights
-from dynamic_tinybert.calibration.torch_threads import stay_within_quota
-from dynamic_tinybert.calibration.tuning import Step
-from dynamic_tinybert.runtime.bundle import TOKENIZER, check_length_configs
-from dynamic_tinybert.runtime.checks import require_int
-from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.learnt_layers import LearntLayers
+from dynamic_tinybert.calibration.int8.tuning import Step
+from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
+from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.modeling.scorer import scorer_weights
+from dynamic_tinybert.modeling.torch_threads import stay_within_quota
+from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER, check_length_configs
+from dynamic_tinybert.runtime.common.checks import require_int
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.publish import publishing
+from dynamic_tinybert.runtime.encoder.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.publish import publishing
 
 from .bundling import write_bundle
-from .checkpoint import Checkpoint, load_checkpoint
 from .ir import write_ir
 from .parity import Parity, check_parity, graph_runner, random_batch
 from .quantization import MORE_SAMPLES, quantize
-from .reference import ReferenceModel
 from .samples import Samples, read_samples
 
 
@@ -39,7 +39,7 @@ class ExportReport:
         size: Its size in bytes.
         parity: By length configuration, the FP32 graph against the PyTorch reference.
         int8_steps: The INT8 settings that were tried, with what each changed against FP32 on held-out questions;
-            `calibration.tuning.chosen` gives the one of the bundle. Empty for an FP32 bundle.
+            `calibration.int8.tuning.chosen` gives the one of the bundle. Empty for an FP32 bundle.
     """
 
     path: Path

@@ -15,7 +15,7 @@ import torch
 from openvino import opset13 as ops
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import QuantizedLinear
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
 
 Array = npt.NDArray[np.float32]
 

@@ -11,16 +11,15 @@ import numpy.typing as npt
 import openvino as ov
 import torch
 
-from dynamic_tinybert.runtime import extension_library
-from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.runtime.common.errors import ParityError
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
-from dynamic_tinybert.runtime.errors import ParityError
-from dynamic_tinybert.runtime.graph import bounds, kept_positions, with_selection
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.encoder.graph import bounds, kept_positions, with_selection
+from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, carried_out
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.scorer import ScorerWeights, carried_out
-
-from .reference import ReferenceModel, ReferenceOutput
 
 Batch = Mapping[str, npt.NDArray[np.int64]]
 Runner = Callable[[Batch], Arrays]

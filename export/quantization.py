@@ -11,11 +11,15 @@ import openvino as ov
 import torch
 from torch import nn
 
-from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
-from dynamic_tinybert.calibration.int8 import ChannelExtremes, channel_extremes
-from dynamic_tinybert.calibration.tuning import Int8Change, Int8Setting, Step, chosen, tune
+from dynamic_tinybert.calibration.int8.linears import (
+    ChannelExtremes,
+    QuantizedLinear,
+    channel_extremes,
+    quantize_linears,
+)
+from dynamic_tinybert.calibration.int8.tuning import Int8Change, Int8Setting, Step, chosen, tune
+from dynamic_tinybert.modeling.checkpoint import Checkpoint
 
-from .checkpoint import Checkpoint
 from .comparison import compare, outputs_of
 from .ir import write_ir
 from .samples import Samples
@@ -32,7 +36,7 @@ class Quantization:
 
     Attributes:
         graph: The graph.
-        steps: The settings that were tried; `calibration.tuning.chosen` gives the one of the graph.
+        steps: The settings that were tried; `calibration.int8.tuning.chosen` gives the one of the graph.
         record: For the manifest.
     """
 

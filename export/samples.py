@@ -11,12 +11,12 @@ from typing import TypeVar
 import numpy as np
 
 from dynamic_tinybert.calibration.data import split_by_article
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.question_checks import Kind, QuestionWindows, summary
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, summary
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .parity import Batch
 

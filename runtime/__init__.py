@@ -1,11 +1,11 @@
 """Load a bundle and answer questions with it at any length configuration."""
 
-from .errors import DynamicTinyBertError
-from .explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation, explain
+from .common.errors import DynamicTinyBertError
 from .length_config import LengthConfig
 from .model import LengthAdaptiveModel, QuestionAnsweringOutput
-from .question_answering import QuestionAnswerer
-from .spans import Answer
+from .tasks.question_answering.answerer import QuestionAnswerer
+from .tasks.question_answering.explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation, explain
+from .tasks.question_answering.spans import Answer
 
 __all__ = [
     "Answer",

@@ -17,7 +17,7 @@ from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
 from .commands.info import info
 from .commands.streams import guard_output
-from .errors import DynamicTinyBertError
+from .common.errors import DynamicTinyBertError
 
 app = typer.Typer(
     no_args_is_help=True,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .errors import LengthConfigError
+from .common.errors import LengthConfigError
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,18 @@ import numpy as np
 import numpy.typing as npt
 
 from . import cpu
-from .bundle import Bundle, NamedLengthConfig, open_bundle
-from .checks import require_int
-from .compilation import LENGTH_MULTIPLE, compile_bundle
-from .compiled import Arrays, CompiledGraph, CompiledGraphs
+from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
+from .bundles.hub import default_bundle, resolve_bundle
+from .common.checks import require_int
+from .common.errors import InferenceError, InvalidInputError, LengthConfigError
 from .cpu_quota import thread_properties
-from .errors import InferenceError, InvalidInputError, LengthConfigError
-from .graph import bounds, kept_positions
-from .hub import default_bundle, resolve_bundle
-from .inputs import checked_inputs
+from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle
+from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
+from .encoder.graph import bounds, kept_positions
+from .encoder.inputs import checked_inputs
+from .encoder.plain_graph import read_plain_graph
+from .encoder.scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
 from .length_config import LengthConfig, executed_macs
-from .plain_graph import read_plain_graph
-from .scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
 
 _SHORT_FORMS = {
     "num_threads": "INFERENCE_NUM_THREADS",

@@ -18,7 +18,7 @@ import openvino as ov
 import torch
 from transformers import BertConfig, BertForQuestionAnswering
 
-from dynamic_tinybert.runtime.bundle import (
+from dynamic_tinybert.runtime.bundles.bundle import (
     CONFIG,
     MODEL_XML,
     OPTIONAL_TOKENIZER_FILES,
@@ -26,7 +26,7 @@ from dynamic_tinybert.runtime.bundle import (
     TOKENIZER,
     open_bundle,
 )
-from dynamic_tinybert.runtime.publish import publishing
+from dynamic_tinybert.runtime.common.publish import publishing
 
 Array = npt.NDArray[np.float32]
 

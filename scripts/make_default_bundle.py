@@ -26,13 +26,14 @@ from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.report import write_calibration_report
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, extension_library
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.bundle import SCORERS, NamedLengthConfig, open_bundle, write_manifest
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.publish import publishing
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.bundles.bundle import SCORERS, NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.publish import publishing
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from checkpoint_of_bundle import weights_of
 

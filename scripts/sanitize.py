@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from dynamic_tinybert.runtime import extension_library
+from dynamic_tinybert.runtime.encoder import extension_library
 
 ROOT = Path(__file__).parents[1]
 OP_TESTS = [

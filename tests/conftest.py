@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.runtime import extension_library
+from dynamic_tinybert.runtime.encoder import extension_library
 
-from answerable import write_checkpoint, write_questions
 from fuzzing.samples import write_samples
+from support.answerable import write_checkpoint, write_questions
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell without job control starts what it runs in the background, and every child would inherit it.

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from dynamic_tinybert.calibration import calibrate
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import CalibrationError, DataError
-from dynamic_tinybert.runtime.hub import default_bundle
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle
+from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.data import answered_windows, read_answered
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 CASES = Path(__file__).parent / "data" / "cases"
 COMMAND = [sys.executable, "-c", "import sys; from dynamic_tinybert.runtime.cli import main; sys.exit(main())"]

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import torch
 
-from dynamic_tinybert.calibration import Scorer
-from dynamic_tinybert.runtime.hub import default_bundle
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.runtime.bundles.hub import default_bundle
 
-from answerable import write_checkpoint, write_questions
-from tiny import tiny_bert, write_tiny_bundle
+from support.answerable import write_checkpoint, write_questions
+from support.tiny import tiny_bert, write_tiny_bundle
 
 ROOT = Path(__file__).parents[1]
 FENCED = re.compile(r"(<!-- command: \w+ -->\n)?```(\w*)\n(.*?)\n```", re.DOTALL)

@@ -51,7 +51,7 @@ def train(
     """Train a checkpoint: fine-tune it, distil it, or teach it to live with dropped tokens."""
     for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
         logging.getLogger(name).setLevel(logging.ERROR)
-    from dynamic_tinybert.training import train as run  # names the extra that is missing, if one is
+    from . import train as run  # names the extra that is missing, if one is
 
     options = TrainingOptions(
         objective=objective,

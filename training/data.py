@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.question_checks import Finding, Kind, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
+    Finding,
+    Kind,
+    QuestionWindows,
+    check_questions,
+)
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 _TREATMENT = {
     Kind.UNREADABLE: "skipped",

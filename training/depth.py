@@ -7,7 +7,7 @@ from copy import deepcopy
 from torch import nn
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 def mapped_layers(deep: int, shallow: int) -> tuple[int, ...]:

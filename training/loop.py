@@ -18,15 +18,15 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_callback import TrainerControl, TrainerState
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from dynamic_tinybert.runtime.errors import TrainingError
-from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.modeling.precision import half_precision
+from dynamic_tinybert.runtime.common.errors import TrainingError
+from dynamic_tinybert.runtime.common.publish import writing
 
 from .batches import collate
 from .data import AnsweredWindow
 from .interruption import Interruption
-from .objective import Moment, Objective
-from .precision import half_precision
-from .weights import load_state, save_state
+from .objectives.base import Moment, Objective
+from .saved_state import load_state, save_state
 
 _WEIGHT_DECAY = 0.01
 _WARM_UP = 0.06  # of the steps

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from dynamic_tinybert.runtime.checks import require_int
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.checks import require_int
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ from pathlib import Path
 import matplotlib as mpl
 from matplotlib.figure import Figure
 
-from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.common.publish import writing
 
-from .measuring import Point
+from .front_meter import Point
 
 
 def plot_fronts(fronts: Mapping[str, Sequence[Point]], path: Path) -> None:

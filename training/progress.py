@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from statistics import fmean
 from time import monotonic
 
-from dynamic_tinybert.calibration.journal import Journal
+from dynamic_tinybert.runtime.common.journal import Journal
 
 STEP = "step"
 """Kind of the journal's entries, one for each step, with the parts of its loss."""

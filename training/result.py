@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.publish import writing
-from dynamic_tinybert.runtime.question_checks import Finding
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.publish import writing
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Finding
 
-from .measuring import Point
-from .objective import Objective
+from .front_meter import Point
+from .objectives.base import Objective
 from .plot import plot_fronts
-from .weights import save_model
+from .saved_state import save_model
 
 PACKAGES = ("dynamic-tinybert", "torch", "transformers")
 """Distributions whose versions are recorded."""

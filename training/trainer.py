@@ -15,31 +15,36 @@ from torch import nn
 from transformers import BertForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.calibration.torch_threads import stay_within_quota
-from dynamic_tinybert.calibration.workplace import digest, workplace
-from dynamic_tinybert.export.checkpoint import Checkpoint, load_checkpoint
-from dynamic_tinybert.export.reference import ReferenceModel
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
-from dynamic_tinybert.runtime.evaluation import TREATMENT
-from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
+from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.modeling.torch_threads import stay_within_quota
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError, TrainingError
+from dynamic_tinybert.runtime.common.journal import Journal
+from dynamic_tinybert.runtime.common.publish import publishing
+from dynamic_tinybert.runtime.common.work_dir import digest, workplace
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.publish import publishing
-from dynamic_tinybert.runtime.question_checks import CheckedQuestions, Finding, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad_files import read_squad
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
+    CheckedQuestions,
+    Finding,
+    QuestionWindows,
+    check_questions,
+)
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 from .batches import plan_batches
 from .data import answered_windows, read_answered
 from .depth import with_fewer_layers
+from .front_meter import FrontMeter, Point, reference_of
 from .loop import LoopOptions, run_steps
-from .measuring import FrontMeter, Point, reference_of
 from .memory import keep_freed_memory
-from .objectives import check_vocabularies, make_objective
+from .objectives.by_name import check_vocabularies, make_objective
 from .options import TrainingOptions
 from .progress import STEP, Progress
 from .result import PACKAGES, Training, name_of, write_result
-from .taught import TAUGHT, with_taught
+from .teacher_logits import TAUGHT, with_taught
 
 _HELD_OUT = 256  # questions that thresholds are taken from, at most a tenth of all
 

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.spans import squad_answer
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
 
 from .process import SystemProcess
 from .systems import WINDOW, System

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.example import Example
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.squad import f1
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .measuring import WARM_UP, Measurement
 from .systems import System

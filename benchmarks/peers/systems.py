@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundle import Bundle
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.length_config import EncoderShape
 
 WINDOW = 384  # tokens

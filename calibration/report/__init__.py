@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from dynamic_tinybert.runtime.lazy import lazy_attributes
+from dynamic_tinybert.runtime.common.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .calibrations import write_calibration_report

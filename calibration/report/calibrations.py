@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dynamic_tinybert.calibration.calibrator import Calibration
-from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 
 from .contents import Point

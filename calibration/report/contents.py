@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import fmean
 
-from dynamic_tinybert.calibration.decomposition import Decomposition, LengthGain
 from dynamic_tinybert.runtime.length_config import LengthConfig
+
+from .decomposition import Decomposition, LengthGain
 
 
 @dataclass(frozen=True)

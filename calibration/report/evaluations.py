@@ -11,18 +11,18 @@ from pathlib import Path
 
 import numpy as np
 
-from dynamic_tinybert.calibration.decomposition import LengthGain, decompose, gain_by_length
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import default_threads
-from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.evaluation import Evaluation
-from dynamic_tinybert.runtime.example import Example
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
+from .decomposition import LengthGain, decompose, gain_by_length
 from .page import write_report
 
 _TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that lengths have their weight in it

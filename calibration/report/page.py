@@ -6,8 +6,8 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.publish import writing
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.publish import writing
 
 from . import plots
 from .contents import Report

@@ -12,9 +12,8 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from dynamic_tinybert.calibration.decomposition import Decomposition
-
 from .contents import NamedResult, Point, Report
+from .decomposition import Decomposition
 from .labels import Label, place_labels
 from .svg import drawing, hover, light, to_svg
 

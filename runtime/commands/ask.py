@@ -9,17 +9,10 @@ from typing import Annotated, Any
 
 import typer
 
-from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
-from dynamic_tinybert.runtime.spans import Answer
+from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
+from dynamic_tinybert.runtime.tasks.question_answering.spans import Answer
 
-from .options import (
-    BundleOption,
-    ContextArgument,
-    ContextFileOption,
-    QuestionArgument,
-    ThreadsOption,
-    read_context,
-)
+from .options import BundleOption, ContextArgument, ContextFileOption, QuestionArgument, ThreadsOption, read_context
 
 
 def ask(

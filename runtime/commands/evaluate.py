@@ -11,13 +11,13 @@ from typing import Annotated
 
 import typer
 
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.evaluation import MAX_ANSWER_LEN, TREATMENT, evaluate
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.publish import writing
-from dynamic_tinybert.runtime.question_checks import QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import MAX_ANSWER_LEN, TREATMENT, evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, check_questions
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from .options import BundleOption, ThreadsOption
 

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from dynamic_tinybert.runtime.explanation import explain
-from dynamic_tinybert.runtime.explanation_view import show
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.question_answering.explanation import explain
+from dynamic_tinybert.runtime.tasks.question_answering.explanation_view import show
 
 from .options import BundleOption, ContextArgument, ContextFileOption, JsonOption, QuestionArgument, read_context
 

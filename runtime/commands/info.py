@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from importlib.metadata import version
 
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.compilation import is_fused
-from dynamic_tinybert.runtime.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import is_fused
 
 from .options import BundleOption, JsonOption
 

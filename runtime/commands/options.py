@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 from .streams import read_input
 

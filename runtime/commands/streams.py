@@ -8,7 +8,7 @@ import io
 import os
 import sys
 
-from dynamic_tinybert.runtime.errors import StorageError
+from dynamic_tinybert.runtime.common.errors import StorageError
 
 CLOSED_PIPE = 141
 """Exit code when nobody reads standard output any more, as of a process that SIGPIPE ended."""

@@ -15,22 +15,22 @@ import typer
 from typer.testing import CliRunner
 
 from dynamic_tinybert.calibration import calibrate, calibrator, cli
-from dynamic_tinybert.calibration.learnt import learnt_significance
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.search.trial import Trial
+from dynamic_tinybert.calibration.significance.learnt import learnt_significance
 from dynamic_tinybert.calibration.steps import FRONT, MeasuredFront, measured_front
 from dynamic_tinybert.calibration.time_needed import Measurement, seconds_to_report
-from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import CalibrationError, DataError, InvalidInputError
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.hub import default_bundle
-from dynamic_tinybert.runtime.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.scorer import load_scorers
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle
+from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 PEOPLE = ["Anna", "Boris", "Clara", "David", "Elena", "Felix", "Greta", "Hugo", "Irene", "Jonas"]
 PLACES = ["Paris", "Rome", "Oslo", "Madrid", "Vienna", "Lisbon", "Dublin", "Athens", "Prague", "Berlin"]
@@ -190,14 +190,15 @@ RUN = """
 import json, sys
 from pathlib import Path
 from typing import Any
-from dynamic_tinybert.calibration import calibrate, references
+from dynamic_tinybert.calibration import calibrate
+from dynamic_tinybert.runtime.tasks.question_answering import gold_answers
 bundle, data, log = sys.argv[1:]
-evaluate = references.References.evaluate
+evaluate = gold_answers.References.evaluate
 def logged(self, model, config, *, batch_size, span=slice(None)):
     with open(log, "a") as file:
         file.write(json.dumps([config.keep_ratios, config.thresholds, span.start, span.stop]) + "\\n")
     return evaluate(self, model, config, batch_size=batch_size, span=span)
-references.References.evaluate = logged
+gold_answers.References.evaluate = logged
 result = calibrate(bundle, data, evaluations=20, resume=True, num_threads=2, say=lambda line: None)
 print(json.dumps([[t.config.keep_ratios, t.config.thresholds, t.question_f1, t.latency_ms] for t in result.points]))
 """
@@ -261,7 +262,7 @@ def journal_keys(journal: Path) -> list[str]:
 
 
 def test_trials_are_joined_by_their_numbers_of_questions() -> None:
-    from dynamic_tinybert.calibration.trial import joined
+    from dynamic_tinybert.calibration.search.trial import joined
     from dynamic_tinybert.runtime import LengthConfig
 
     config = LengthConfig.full(2)

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data, split_by_article
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 
-from tiny import tiny_tokenizer
+from support.tiny import tiny_tokenizer
 
 
 def write(path: Path, articles: list[int], *, answers: bool = True, prefix: str = "") -> Path:

@@ -9,20 +9,23 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import QuantizedLinear, Scorer, latency
-from dynamic_tinybert.calibration.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
+from dynamic_tinybert.calibration.report.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
+from dynamic_tinybert.calibration.search import latency
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu, extension_library
-from dynamic_tinybert.runtime.bundle import open_bundle, write_manifest
-from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.compiled import Arrays, CompiledGraph
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle, write_manifest
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers, macs_per_token
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.scorer import load_scorers, macs_per_token
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
-from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 
 NAMED = {"some": LengthConfig((1, 0.7, 0.4)), "few": LengthConfig((1, 0.4, 0.2))}
 

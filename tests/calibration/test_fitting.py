@@ -3,15 +3,15 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dynamic_tinybert.calibration.fitting import Fit, fit_scorers
-from dynamic_tinybert.calibration.states import StateReader
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.calibration.significance.fitting import Fit, fit_scorers
+from dynamic_tinybert.calibration.significance.states import StateReader
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 LAYERS = (1, 2)
 

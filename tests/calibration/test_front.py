@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from dynamic_tinybert.calibration.front import choose_named, front, most_lost
-from dynamic_tinybert.calibration.trial import Trial, joined
+from dynamic_tinybert.calibration.search.front import choose_named, front, most_lost
+from dynamic_tinybert.calibration.search.trial import Trial, joined
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 CONFIG = LengthConfig((1.0,))

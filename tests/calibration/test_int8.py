@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.int8 import QuantizedLinear, channel_extremes, quantize_linears
-from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError, MissingExtraError
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, channel_extremes, quantize_linears
+from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError, MissingExtraError
 
 LENGTHS = (20, 7, 33, 1, 48, 12)
 ALPHA = 0.6
@@ -348,8 +348,8 @@ def test_a_layer_that_does_not_run_exactly_once_is_refused(runs: int) -> None:
 
 
 def test_missing_neural_compressor_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "dynamic_tinybert.calibration.inc", raising=False)
-    monkeypatch.delattr("dynamic_tinybert.calibration.inc", raising=False)
+    monkeypatch.delitem(sys.modules, "dynamic_tinybert.calibration.int8.inc", raising=False)
+    monkeypatch.delattr("dynamic_tinybert.calibration.int8.inc", raising=False)
     monkeypatch.setitem(sys.modules, "neural_compressor.torch.export", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'dynamic-tinybert\[export\]'"):
         quantize_linears(Embedded(), [IDS])
@@ -358,7 +358,7 @@ def test_missing_neural_compressor_names_the_extra(monkeypatch: pytest.MonkeyPat
 QUIET_RUN = """
 import sys, torch
 from torch import nn
-from dynamic_tinybert.calibration import quantize_linears
+from dynamic_tinybert.calibration.int8.linears import quantize_linears
 model = nn.Sequential(nn.Embedding(9, 4), nn.Linear(4, 2))
 assert quantize_linears(model, [{"input": torch.arange(5)[None]}]).keys() == {"1"}
 assert "neural_compressor" in sys.modules

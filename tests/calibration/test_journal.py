@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.runtime.errors import InvalidInputError, StorageError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, StorageError
+from dynamic_tinybert.runtime.common.journal import Journal
 
 HEADER = {"format": 1, "bundle": "a1b2", "seed": 3}
 ENTRIES = [("trial", "a", [0.1, 100.0]), ("latency", "a", {"ms": 1 / 3}), ("trial", "ü\n", [])]
@@ -123,7 +123,7 @@ def test_another_file_is_left_alone(tmp_path: Path, content: bytes) -> None:
 
 def test_second_process_is_kept_out_until_the_first_ends(tmp_path: Path) -> None:
     program = f"""
-from dynamic_tinybert.calibration.journal import Journal
+from dynamic_tinybert.runtime.common.journal import Journal
 journal = Journal({str(tmp_path / "j")!r}, {HEADER!r})
 print("open", flush=True)
 input()
@@ -153,8 +153,8 @@ def test_full_disk_leaves_the_journal_as_it_was(tmp_path: Path) -> None:
     # The limit on a file's size stops a write in its middle, as a full disk does.
     program = f"""
 import resource, signal
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.runtime.errors import StorageError
+from dynamic_tinybert.runtime.common.journal import Journal
+from dynamic_tinybert.runtime.common.errors import StorageError
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 with Journal({str(tmp_path / "j")!r}, {HEADER!r}) as journal:
     journal.add("trial", "a", 1)

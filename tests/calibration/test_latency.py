@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from dynamic_tinybert.calibration import Scorer, latency
-from dynamic_tinybert.calibration.latency import (
+from dynamic_tinybert.calibration.search import latency
+from dynamic_tinybert.calibration.search.latency import (
     LatencyModel,
     LatencyTable,
     executed_lengths,
@@ -21,13 +21,14 @@ from dynamic_tinybert.calibration.latency import (
     spread,
     spread_by_length,
 )
+from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
-from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 
 LAYERS = 4
 # milliseconds, of the size that they have on a real machine

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.calibration.measuring import Measurer
-from dynamic_tinybert.calibration.trial import Trial
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.calibration.search.candidate_runs import Measurer
+from dynamic_tinybert.calibration.search.trial import Trial
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 FIRST, REST = range(100), range(100, 400)

@@ -3,8 +3,8 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
-from dynamic_tinybert.calibration.pooling import pooled
-from dynamic_tinybert.calibration.trial import Trial
+from dynamic_tinybert.calibration.search.pooling import pooled
+from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 CONFIG = LengthConfig((1.0,))

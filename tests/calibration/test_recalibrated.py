@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dynamic_tinybert.calibration import Scorer, save_scorers
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 CONFIGS = {"full": NamedLengthConfig(LengthConfig.full(3)), "half": NamedLengthConfig(LengthConfig((1, 1, 0.5)))}
 

@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from dynamic_tinybert.calibration.references import references
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.squad import f1
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
+from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 FULL = LengthConfig.full(3)
 CONTEXT = "the who was in 1 and what of the 2 where in the 3 was of a b c"

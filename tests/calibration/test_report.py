@@ -15,7 +15,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Annotation, Text
 from typer.testing import CliRunner
 
-from dynamic_tinybert.calibration.decomposition import Decomposition, LengthGain
 from dynamic_tinybert.calibration.report import (
     Latency,
     NamedResult,
@@ -26,16 +25,17 @@ from dynamic_tinybert.calibration.report import (
     evaluation_report,
     write_report,
 )
+from dynamic_tinybert.calibration.report.decomposition import Decomposition, LengthGain
 from dynamic_tinybert.calibration.report.labels import Label, place_labels
 from dynamic_tinybert.calibration.report.svg import drawing
-from dynamic_tinybert.calibration.scorer import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.cli import app
-from dynamic_tinybert.runtime.errors import InvalidInputError, StorageError
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.squad_files import read_squad
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, StorageError
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 VOID = {"meta", "br", "input"}
 HOSTILE = """<script>alert("$x$")</script> & 'co'"""

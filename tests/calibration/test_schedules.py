@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from dynamic_tinybert.calibration.schedules import Schedule, ScheduleSpace
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.calibration.search.schedules import Schedule, ScheduleSpace
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 any_genes = arrays(np.float64, (3, 6), elements=st.floats(-5, 3))
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dynamic_tinybert.calibration.scorer import ContextRule, Scorer, load_scorers, save_scorers, scorer_weights
-from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError, StorageError
-from dynamic_tinybert.runtime.scorer import macs_per_token
+from dynamic_tinybert.modeling.scorer import ContextRule, Scorer, load_scorers, save_scorers, scorer_weights
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError, StorageError
+from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 
 HIDDEN, WIDTH = 6, 8
 

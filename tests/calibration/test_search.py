@@ -13,14 +13,14 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 
-from dynamic_tinybert.calibration.front import front
-from dynamic_tinybert.calibration.journal import Journal
-from dynamic_tinybert.calibration.measuring import Measure, Measurer, Outcome
-from dynamic_tinybert.calibration.pooling import pooled
-from dynamic_tinybert.calibration.schedules import Schedule, ScheduleSpace
-from dynamic_tinybert.calibration.search import Progress, search
-from dynamic_tinybert.calibration.trial import Trial
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.calibration.search.candidate_runs import Measure, Measurer, Outcome
+from dynamic_tinybert.calibration.search.front import front
+from dynamic_tinybert.calibration.search.pooling import pooled
+from dynamic_tinybert.calibration.search.schedules import Schedule, ScheduleSpace
+from dynamic_tinybert.calibration.search.search import Progress, search
+from dynamic_tinybert.calibration.search.trial import Trial
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 NUM_LAYERS, NUM_QUESTIONS, EVALUATIONS = 6, 400, 60

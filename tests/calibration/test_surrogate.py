@@ -5,7 +5,7 @@ import pytest
 from sklearn.gaussian_process import GaussianProcessRegressor
 from sklearn.gaussian_process.kernels import ConstantKernel, DotProduct, Matern
 
-from dynamic_tinybert.calibration.surrogate import GaussianProcess
+from dynamic_tinybert.calibration.search.surrogate import GaussianProcess
 
 RANDOM = np.random.default_rng(0)
 POINTS, ELSEWHERE = RANDOM.normal(size=(40, 3)), RANDOM.normal(size=(10, 3))

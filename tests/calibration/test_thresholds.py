@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 
 TOKENS = 1000
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.tuning import LEAST_GAIN, Int8Change, Int8Setting, Step, chosen, tune
+from dynamic_tinybert.calibration.int8.tuning import LEAST_GAIN, Int8Change, Int8Setting, Step, chosen, tune
 
 MACS = {f"linear.{i}": 100 * (i + 1) for i in range(8)}  # 3,600 in all
 

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from transformers import BertForQuestionAnswering, BertTokenizer
 
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import CheckpointError, StorageError
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.errors import CheckpointError, StorageError
 
-from hub_server import serve_hub
-from tiny import tiny_bert
+from support.hub_server import serve_hub
+from support.tiny import tiny_bert
 
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "who", "wrote", "it", "ada", "##s", "?")
 
@@ -257,8 +257,8 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
 
 CLIENT = """
 import json, sys
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import DynamicTinyBertError
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError
 for source, options in json.loads(sys.argv[1]):
     try:
         checkpoint = load_checkpoint(source, **options)

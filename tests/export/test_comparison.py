@@ -8,11 +8,11 @@ import torch
 
 from dynamic_tinybert.export.comparison import compare
 from dynamic_tinybert.export.samples import Questions
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_tokenizer
+from support.tiny import tiny_tokenizer
 
 CONTEXT = "the fox was in the box and the cat was in the hat . who was in it ?"
 Outputs = list[list[WindowOutput]]

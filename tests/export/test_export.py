@@ -15,23 +15,23 @@ import openvino as ov
 import pytest
 import torch
 
-from dynamic_tinybert.calibration.scorer import Scorer, load_scorers, save_scorers
-from dynamic_tinybert.calibration.tuning import LEAST_GAIN, OTHER_RANGES, STRENGTHS, Int8Setting, chosen
+from dynamic_tinybert.calibration.int8.tuning import LEAST_GAIN, OTHER_RANGES, STRENGTHS, Int8Setting, chosen
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import random_batch
+from dynamic_tinybert.modeling.scorer import Scorer, load_scorers, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer, cpu
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import (
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.common.errors import (
     BundleExistsError,
     CheckpointError,
     DataError,
     InvalidInputError,
     LengthConfigError,
 )
+from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 
-from tiny import tiny_bert, tiny_tokenizer
+from support.tiny import tiny_bert, tiny_tokenizer
 
 CONTEXT = "the fox was in the box , and the cat was in the hat . who was in it ?"
 WEIGHT_BITS = 7 if cpu.int8_products_saturate() else 8  # stock OpenVINO, which tests compare with, saturates

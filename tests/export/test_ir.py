@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import Batch, random_batch
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.graph import with_selection
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
+from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.plain_graph import give_float_weights
-from dynamic_tinybert.runtime.scorer import ScorerWeights
 
-from fake_quantized import fake_quantized
-from tiny import arrays, tiny_bert
+from support.fake_quantized import fake_quantized
+from support.tiny import arrays, tiny_bert
 
 Quantized = Mapping[str, QuantizedLinear]
 

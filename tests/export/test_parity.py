@@ -10,19 +10,19 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import Scorer
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import ContextRule
-from dynamic_tinybert.calibration.thresholds import SignificanceSample
-from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
-from dynamic_tinybert.export.reference import ReferenceModel
-from dynamic_tinybert.runtime.compiled import CompiledGraph
-from dynamic_tinybert.runtime.errors import ParityError
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.runtime.common.errors import ParityError
+from dynamic_tinybert.runtime.encoder.compiled import CompiledGraph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import arrays, random_bert, tiny_bert
+from support.tiny import arrays, random_bert, tiny_bert
 
 LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
 NONE: dict[int, float] = {}

@@ -16,12 +16,12 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.scorer import ContextRule, Scorer
-from dynamic_tinybert.export.reference import ReferenceModel
-from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
+from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.modeling.scorer import ContextRule, Scorer
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 Significance = Literal["attention", "learnt"]
 LAYERS, HIDDEN, VOCABULARY = 3, 8, 50

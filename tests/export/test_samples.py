@@ -7,9 +7,9 @@ import pytest
 from transformers import PreTrainedTokenizerFast
 
 from dynamic_tinybert.export.samples import Samples, read_samples
-from dynamic_tinybert.runtime.errors import DataError
+from dynamic_tinybert.runtime.common.errors import DataError
 
-from tiny import tiny_tokenizer
+from support.tiny import tiny_tokenizer
 
 CONTEXT = "the fox was in the box and the cat was in the hat . who was in it ?"
 TOO_LONG = "who was in the box " * 10

@@ -12,15 +12,15 @@ import torch
 from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import AutoTokenizer, BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.scorer import Scorer, save_scorers
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.errors import CheckpointError
-from dynamic_tinybert.runtime.inference import stack_windows
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import CheckpointError
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [chr(c) for c in range(ord("a"), ord("z") + 1)]

@@ -13,10 +13,10 @@ from test_checkpoint import edit_config, save
 from torch import Tensor
 from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertModel
 
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import CheckpointError
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.errors import CheckpointError
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 SAFETENSORS = "model.safetensors"
 PICKLED = "pytorch_model.bin"

@@ -14,7 +14,7 @@ from queue import SimpleQueue
 from time import monotonic
 from typing import Any
 
-from dynamic_tinybert.runtime.errors import DynamicTinyBertError
+from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError
 
 _MIB = 2**20
 _LOOKS = 0.02  # seconds between two looks at a child's memory

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.errors import LengthConfigError
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.common.errors import LengthConfigError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 _SPECIALISED = 12  # length configurations of specialised graphs, each of which has to be compiled

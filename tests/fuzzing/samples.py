@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from dynamic_tinybert.calibration import Scorer, save_scorers
-from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export import export_model
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.modeling import Scorer, save_scorers
+from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from answerable import write_checkpoint, write_questions
-from tiny import tiny_bert, write_tiny_bundle
+from support.answerable import write_checkpoint, write_questions
+from support.tiny import tiny_bert, write_tiny_bundle
 
 TOLERANCES = {"attention": 1e-4, "learnt": 1e-4, "int8-attention": 1e-4, "int8-learnt": 1e-4, "embedded": 1e-4}
 """By how much the logits of a row may differ from those of the row alone."""

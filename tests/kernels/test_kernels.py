@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_tinybert.runtime import extension_library
+from dynamic_tinybert.runtime.encoder import extension_library
 
 KERNELS = Path(__file__).parent
 EMULATOR = KERNELS / "emulator"

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.runtime import extension_library, ops
+from dynamic_tinybert.runtime.encoder import extension_library, ops
 
 Floats = npt.NDArray[np.float32]
 PADDING = -10000.0

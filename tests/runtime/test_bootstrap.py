@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from dynamic_tinybert.runtime.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 @pytest.mark.parametrize(("level", "quantile"), [(0.95, 1.960), (0.8, 1.2816)])

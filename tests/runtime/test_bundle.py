@@ -12,14 +12,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.bundle import (
+from dynamic_tinybert.runtime.bundles.bundle import (
     NamedLengthConfig,
     check_length_configs,
     open_bundle,
     read_manifest,
     write_manifest,
 )
-from dynamic_tinybert.runtime.errors import (
+from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
     BundleError,
     BundleFormatError,

@@ -13,7 +13,7 @@ import torch
 from dynamic_tinybert.runtime import QuestionAnswerer
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 CONTEXT = "the fox was in the box and the cat was in the hat"

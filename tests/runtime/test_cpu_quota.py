@@ -8,7 +8,7 @@ import pytest
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.cpu_quota import default_threads, quotas, thread_properties, usable_cpus
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 HOST = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw

@@ -3,8 +3,8 @@
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.hub import default_bundle
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle
 
 CONTEXT = "Emma, a novel about a clever matchmaker, was written by Jane Austen and published in 1815."
 

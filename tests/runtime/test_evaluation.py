@@ -7,21 +7,21 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 import torch
-from torch_model import TorchModel, letter_tokenizer, load_bert, transformers_tokenizer
 from torchmetrics.text import SQuAD
 from transformers import BertForQuestionAnswering
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
-from dynamic_tinybert.runtime import evaluation
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.evaluation import evaluate, joined, score_f1
-from dynamic_tinybert.runtime.inference import run_windows
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
-from dynamic_tinybert.runtime.question_checks import Kind
-from dynamic_tinybert.runtime.squad import Example, read_squad
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering import evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate, joined, score_f1
+from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind
+from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
+from support.torch_model import TorchModel, letter_tokenizer, load_bert, transformers_tokenizer
 
 WORDS = [
     "Ada",

@@ -10,9 +10,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch_model import transformers_tokenizer
 
-from dynamic_tinybert.calibration import Scorer
+from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import (
     LengthAdaptiveModel,
     LengthConfig,
@@ -20,9 +19,10 @@ from dynamic_tinybert.runtime import (
     QuestionAnsweringOutput,
     explain,
 )
-from dynamic_tinybert.runtime.errors import InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
 
-from tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.torch_model import transformers_tokenizer
 
 QUESTION = "what was in the box?"
 SHORT = "the fox, and 1 cat, was in the box. the hat was in it."

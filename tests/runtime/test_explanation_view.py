@@ -12,9 +12,9 @@ from rich.console import Console
 from rich.text import Text
 
 from dynamic_tinybert.runtime import ExplainedWindow, Explanation, LengthAdaptiveModel, LengthConfig, explain
-from dynamic_tinybert.runtime.explanation_view import show
+from dynamic_tinybert.runtime.tasks.question_answering.explanation_view import show
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 QUESTION = "what was in the box?"
 SHORT = "the fox, and 1 cat, was in the box. the hat was in it."

@@ -17,14 +17,14 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from dynamic_tinybert.calibration.states import StateReader
+from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.gate import Gate
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.encoder.gate import Gate
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 QUESTION, CONTEXT = "what was in the box ?", "the fox was in the box and the cat was in the hat . " * 20
 SECONDS = 60
@@ -234,8 +234,9 @@ def test_a_fork_inside_a_request_waits_for_the_other_requests_only() -> None:
 
 INTERRUPTED = """
 import gc, os, signal, sys, threading, time
-from dynamic_tinybert.runtime import LengthAdaptiveModel, forking
-from dynamic_tinybert.runtime.gate import gate
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.encoder import forking
+from dynamic_tinybert.runtime.encoder.gate import gate
 
 def end(number, frame):
     raise SystemExit(3)

@@ -10,18 +10,19 @@ import torch
 from openvino import opset13
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import QuantizedLinear, Scorer, quantize_linears
-from dynamic_tinybert.calibration.scorer import ContextRule
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import extension_library
-from dynamic_tinybert.runtime.graph import with_selection
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
+from dynamic_tinybert.runtime.encoder.patterns import Product, producers
+from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.named_nodes import NamedNodes
-from dynamic_tinybert.runtime.patterns import Product, producers
-from dynamic_tinybert.runtime.plain_graph import give_float_weights
 
-from tiny import arrays, tiny_bert
+from support.tiny import arrays, tiny_bert
 
 LAYERS, HEADS, WIDTH = 3, 4, 64
 FULL = LengthConfig.full(LAYERS)

@@ -4,15 +4,15 @@ import numpy as np
 import openvino as ov
 import pytest
 
-from dynamic_tinybert.calibration import Scorer
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import extension_library
-from dynamic_tinybert.runtime.errors import BundleFormatError, LengthConfigError
-from dynamic_tinybert.runtime.graph import with_selection
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.runtime.common.errors import BundleFormatError, LengthConfigError
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import arrays, tiny_bert
+from support.tiny import arrays, tiny_bert
 
 
 @pytest.fixture(scope="module")

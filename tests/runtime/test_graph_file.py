@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_tinybert.runtime.errors import BundleCorruptError, BundleError, BundleFormatError
-from dynamic_tinybert.runtime.graph_file import check_graph_file
+from dynamic_tinybert.runtime.bundles.graph_file import check_graph_file
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError, BundleError, BundleFormatError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from fuzzing.mutations import make_digests_right
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 XML, BIN = "openvino_model.xml", "openvino_model.bin"
 

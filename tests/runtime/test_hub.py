@@ -12,18 +12,18 @@ from typing import Any
 
 import pytest
 
-from dynamic_tinybert.runtime import hub as hub_module
-from dynamic_tinybert.runtime.bundle import NamedLengthConfig, open_bundle, write_manifest
-from dynamic_tinybert.runtime.errors import BundleNotFoundError
-from dynamic_tinybert.runtime.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime.bundles import hub as hub_module
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime.common.errors import BundleNotFoundError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from hub_server import HubServer, serve_hub
+from support.hub_server import HubServer, serve_hub
 
 RESOLVE = """
 import json, sys
-from dynamic_tinybert.runtime.errors import DynamicTinyBertError
-from dynamic_tinybert.runtime.hub import resolve_bundle
+from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError
+from dynamic_tinybert.runtime.bundles.hub import resolve_bundle
 for name, options in json.loads(sys.argv[1]):
     try:
         answer = {"path": str(resolve_bundle(name, **options))}
@@ -227,7 +227,7 @@ def test_a_path_is_never_a_hub_id(tmp_path: Path) -> None:
 
 
 def test_the_default_bundle_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "__file__", str(tmp_path / "hub.py"))
+    monkeypatch.setattr(hub_module, "__file__", str(tmp_path / "bundles" / "hub.py"))
     with pytest.raises(BundleNotFoundError, match="no embedded bundle"):
         default_bundle()
     write_bundle(tmp_path / "default_bundle")

@@ -3,12 +3,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
-from torch_model import TorchModel, letter_tokenizer, transformers_tokenizer
 
-from dynamic_tinybert.runtime.inference import run_windows
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
+from support.torch_model import TorchModel, letter_tokenizer, transformers_tokenizer
 
 CONTEXTS = ["abc def " * 4, "one two three " * 20, "z", "a b c d e f g " * 9, "q" * 30]
 

@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.errors import LengthConfigError
-from dynamic_tinybert.runtime.learnt_layers import LearntLayers
+from dynamic_tinybert.runtime.common.errors import LengthConfigError
+from dynamic_tinybert.runtime.encoder.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 EMBEDDED = LearntLayers(frozenset({0, 1, 2, 3}), frozenset({4}))  # as the bundle in the package

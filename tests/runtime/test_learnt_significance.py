@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.calibration.scorer import Scorer
-from dynamic_tinybert.runtime import extension_library, ops
-from dynamic_tinybert.runtime.scorer import score
+from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.runtime.encoder import extension_library, ops
+from dynamic_tinybert.runtime.encoder.scorer import score
 
 Floats = npt.NDArray[np.float32]
 PADDING = -10000.0

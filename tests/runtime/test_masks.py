@@ -7,12 +7,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from dynamic_tinybert.export.reference import ReferenceModel
+from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from fuzzing.samples import scorers_of_samples
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 LENGTH = 60
 BY_RATIOS = [(1, 0.5, 0.5, 0.5), (0.9, 0.5, 0.3, 0.3), (1, 1, 0.4, 0.2)]

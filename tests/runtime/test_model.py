@@ -13,20 +13,25 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import Scorer
-from dynamic_tinybert.calibration.scorer import ContextRule
 from dynamic_tinybert.export.parity import Batch, random_batch
-from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.scorer import ContextRule
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.compiled import CompiledGraph, CompiledGraphs
-from dynamic_tinybert.runtime.errors import BundleCorruptError, InferenceError, InvalidInputError, LengthConfigError
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.common.errors import (
+    BundleCorruptError,
+    InferenceError,
+    InvalidInputError,
+    LengthConfigError,
+)
+from dynamic_tinybert.runtime.encoder.compiled import CompiledGraph, CompiledGraphs
+from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
-from dynamic_tinybert.runtime.scorer import macs_per_token
+from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 
-from tiny import arrays, tiny_bert, write_tiny_bundle
+from support.tiny import arrays, tiny_bert, write_tiny_bundle
 
 Change = Callable[[dict[str, npt.NDArray[Any]]], object]
 

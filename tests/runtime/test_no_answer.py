@@ -7,16 +7,17 @@ import numpy as np
 import pytest
 
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
-from dynamic_tinybert.runtime import QuestionAnswerer, question_answering
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.evaluation import evaluate
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.inference import WindowOutput
+from dynamic_tinybert.runtime import QuestionAnswerer
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.spans import Merge
-from dynamic_tinybert.runtime.windows import Window
+from dynamic_tinybert.runtime.tasks.question_answering import answerer as question_answering
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.spans import Merge
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 CONTEXT = "the fox was in the box and the cat was in the hat . " * 4  # two windows
 QUESTION = "what was in the box ?"

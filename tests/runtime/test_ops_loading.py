@@ -12,8 +12,9 @@ from openvino import opset15
 from openvino.utils.node_factory import NodeFactory
 
 from dynamic_tinybert import runtime
-from dynamic_tinybert.runtime import cpu, extension_library
-from dynamic_tinybert.runtime.errors import ExtensionError
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.common.errors import ExtensionError
+from dynamic_tinybert.runtime.encoder import extension_library
 
 VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
-from dynamic_tinybert.runtime.bundle import open_bundle
-from dynamic_tinybert.runtime.errors import BundleNotFoundError
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.common.errors import BundleNotFoundError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 QUESTION, CONTEXT = "what was in the box ?", "the fox was in the box and the cat was in the hat"
 TOKEN = "hf_" + "x" * 34

@@ -10,19 +10,20 @@ import pytest
 import torch
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration import QuantizedLinear, quantize_linears
+from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu, extension_library
-from dynamic_tinybert.runtime.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.compilation import compile_bundle, is_fused
-from dynamic_tinybert.runtime.errors import BundleCorruptError
+from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import compile_bundle, is_fused
+from dynamic_tinybert.runtime.encoder.patterns import producers
+from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.patterns import producers
-from dynamic_tinybert.runtime.plain_graph import read_plain_graph
 
-from fake_quantized import fake_quantized
-from tiny import tiny_bert, write_tiny_bundle
+from support.fake_quantized import fake_quantized
+from support.tiny import tiny_bert, write_tiny_bundle
 
 AVX2 = frozenset({"avx2", "avx512f", "avx512bw"})
 F32 = {"INFERENCE_PRECISION_HINT": "f32"}

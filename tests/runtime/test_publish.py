@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
-from dynamic_tinybert.runtime.errors import BundleExistsError, StorageError
-from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.common.errors import BundleExistsError, StorageError
+from dynamic_tinybert.runtime.common.publish import publishing, writing
 
 WRITER = """
 import sys, time
 from pathlib import Path
-from dynamic_tinybert.runtime.publish import publishing
+from dynamic_tinybert.runtime.common.publish import publishing
 with publishing(Path(sys.argv[1]), force=True) as folder:
     (folder / "data").write_text("new")
     print("ready", flush=True)
@@ -311,8 +311,8 @@ from pathlib import Path
 import numpy as np, openvino as ov
 from openvino import opset13 as ops
 from safetensors.numpy import save_file
-from dynamic_tinybert.runtime.errors import StorageError
-from dynamic_tinybert.runtime.publish import publishing, writing
+from dynamic_tinybert.runtime.common.errors import StorageError
+from dynamic_tinybert.runtime.common.publish import publishing, writing
 
 weights = np.ones((512, 512), np.float32)
 x = ops.parameter([1, 512], np.float32)
@@ -356,7 +356,7 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 NO_SPACE = """
 import resource, sys
 from pathlib import Path
-from dynamic_tinybert.runtime.publish import publishing
+from dynamic_tinybert.runtime.common.publish import publishing
 with publishing(Path(sys.argv[1])) as folder:
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
     (folder / "data").write_bytes(bytes(2000))

@@ -12,9 +12,9 @@ import pytest
 import torch
 from openvino import opset15
 
-from dynamic_tinybert.runtime import extension_library, ops
-from dynamic_tinybert.runtime.eight_bits import EightBitProduct, pack
-from dynamic_tinybert.runtime.errors import ExtensionError, InvalidInputError
+from dynamic_tinybert.runtime.common.errors import ExtensionError, InvalidInputError
+from dynamic_tinybert.runtime.encoder import extension_library, ops
+from dynamic_tinybert.runtime.encoder.eight_bits import EightBitProduct, pack
 
 Array = npt.NDArray[Any]
 EPSILON = 1e-12

@@ -8,15 +8,15 @@ from typing import Any, cast
 import numpy as np
 import pytest
 import torch
-from contract import CASES, CONTRACT, check_contract
-from torch_model import TorchModel, letter_tokenizer, load_bert
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.question_answering import QuestionAnswerer
-from dynamic_tinybert.runtime.windows import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
+from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.contract import CASES, CONTRACT, check_contract
+from support.tiny import tiny_bert, write_tiny_bundle
+from support.torch_model import TorchModel, letter_tokenizer, load_bert
 
 CONTEXTS = ["Ada was born in London. " * k + "She met Charles in 1833!" for k in (0, 1, 4, 9, 2, 12)]
 QUESTIONS = ["who?", "when was it?", "where?", "who met whom?", "a", "which year?"]

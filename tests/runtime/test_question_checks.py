@@ -4,11 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.question_checks import Kind, QuestionWindows, check_questions
-from dynamic_tinybert.runtime.squad import Example
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, check_questions
+from dynamic_tinybert.runtime.tasks.question_answering.squad import Example
 
-from tiny import tiny_tokenizer
+from support.tiny import tiny_tokenizer
 
 ALL = {kind: f"done with {kind.name}" for kind in Kind}
 CONTEXT = "the cat was in the  box and\nthe hat , 19 in 1931"

@@ -7,7 +7,7 @@ import openvino as ov
 import pytest
 from openvino import opset15
 
-from dynamic_tinybert.runtime import extension_library, ops
+from dynamic_tinybert.runtime.encoder import extension_library, ops
 
 Array = npt.NDArray[Any]
 

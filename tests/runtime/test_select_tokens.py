@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from openvino import opset15
 from openvino.utils.node_factory import NodeFactory
 
-from dynamic_tinybert.runtime import extension_library, ops
+from dynamic_tinybert.runtime.encoder import extension_library, ops
 
 Floats = npt.NDArray[np.float32]
 Array = npt.NDArray[Any]

@@ -7,12 +7,19 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch_model import letter_tokenizer
 
-from dynamic_tinybert.runtime.errors import InvalidInputError
-from dynamic_tinybert.runtime.inference import WindowOutput
-from dynamic_tinybert.runtime.spans import Answer, Merge, best_spans, pipeline_answers, squad_answer
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.spans import (
+    Answer,
+    Merge,
+    best_spans,
+    pipeline_answers,
+    squad_answer,
+)
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+
+from support.torch_model import letter_tokenizer
 
 CONTEXT = "abc de. Fg, hi jkl mn Abc de? " * 3
 

@@ -3,9 +3,9 @@ from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from torchmetrics.text import SQuAD
 
-from dynamic_tinybert.runtime import squad, squad_files
-from dynamic_tinybert.runtime.example import Example
-from dynamic_tinybert.runtime.squad import exact_match, f1, normalize
+from dynamic_tinybert.runtime.tasks.question_answering import squad, squad_files
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.squad import exact_match, f1, normalize
 
 WORDS = st.lists(
     st.sampled_from(

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.squad import Example, read_squad
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
 
 CASES = Path(__file__).parents[1] / "data" / "cases"
 TEXT = "The harbour bridge in Velmora was opened in 1931 by the engineer Ida Kroll. It cost nine million crowns."

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
-from dynamic_tinybert.runtime.squad_v2 import Scored, best_threshold, figures, score_answer
+from dynamic_tinybert.runtime.tasks.question_answering.squad_v2 import Scored, best_threshold, figures, score_answer
 
 TEXTS = st.lists(st.sampled_from(["the", "Mill", "mill.", "stone", "x", "y"]), min_size=1, max_size=4).map(" ".join)
 QUESTIONS = st.lists(

@@ -11,7 +11,7 @@ import pytest
 
 from dynamic_tinybert.runtime.commands.streams import guard_output
 
-from tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 PROGRAM = "from dynamic_tinybert.runtime.cli import main; main()"
 QUESTION, CONTEXT = "who was in the box ?", "the fox of Köln 😀 was in the box"

@@ -5,15 +5,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from contract import CONTRACT
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from torch_model import letter_tokenizer, transformers_tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from dynamic_tinybert.runtime.errors import BundleCorruptError, InvalidInputError
-from dynamic_tinybert.runtime.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
+
+from support.contract import CONTRACT
+from support.torch_model import letter_tokenizer, transformers_tokenizer
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("abc dé\u0301ß日本 🙂.,?\n\t\u200d\u05d0", min_size=1, max_size=200))
 

@@ -9,18 +9,18 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import CheckpointError, InvalidInputError
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
 from dynamic_tinybert.training.depth import mapped_layers, with_fewer_layers
-from dynamic_tinybert.training.distillation import AnswerDistillation, LayerDistillation
-from dynamic_tinybert.training.objective import Moment
+from dynamic_tinybert.training.objectives.base import Moment
+from dynamic_tinybert.training.objectives.distillation import AnswerDistillation, LayerDistillation
 
-from answerable import write_checkpoint
-from tiny import tiny_bert
+from support.answerable import write_checkpoint
+from support.tiny import tiny_bert
 
 MOMENT = Moment(0, 1, 0)
 

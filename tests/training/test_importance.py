@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.training.importance import open_gates, worth_of
+from dynamic_tinybert.training.objectives.importance import open_gates, worth_of
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 LAYERS, LENGTH = 4, 9
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.windows import WindowTokenizer
-from dynamic_tinybert.training.answer_losses import answer_loss, soft_answer_loss
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.length_drop import LengthDrop
-from dynamic_tinybert.training.objective import Moment
+from dynamic_tinybert.training.objectives.answer_losses import answer_loss, soft_answer_loss
+from dynamic_tinybert.training.objectives.base import Moment
+from dynamic_tinybert.training.objectives.length_drop import LengthDrop
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 
 @pytest.fixture

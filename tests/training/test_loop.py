@@ -10,16 +10,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from dynamic_tinybert.export.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.errors import StorageError, TrainingError
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import StorageError, TrainingError
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import plan_batches
 from dynamic_tinybert.training.data import AnsweredWindow, answered_windows, read_answered
 from dynamic_tinybert.training.loop import LoopOptions, last_checkpoint, run_steps
-from dynamic_tinybert.training.objective import FineTuning, Objective
+from dynamic_tinybert.training.objectives.base import FineTuning, Objective
 
-from tiny import tiny_tokenizer
+from support.tiny import tiny_tokenizer
 
 STEPS = 9
 Losses = dict[int, Mapping[str, float]]
@@ -183,7 +183,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         save_file(tensors, path)
 
-    monkeypatch.setattr("dynamic_tinybert.training.weights.save_file", full_disk)
+    monkeypatch.setattr("dynamic_tinybert.training.saved_state.save_file", full_disk)
     with pytest.raises(StorageError, match="No space left on device"):
         steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "full")
     assert [folder.name for folder in (tmp_path / "full").iterdir()] == ["checkpoint-4"]

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from dynamic_tinybert.calibration.journal import Journal
+from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.training.progress import STEP, Progress
 
 

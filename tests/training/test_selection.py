@@ -12,29 +12,29 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.fitting import worth_keeping
-from dynamic_tinybert.calibration.schedules import Schedule
-from dynamic_tinybert.calibration.scorer import Scorer, with_context_rule
-from dynamic_tinybert.calibration.thresholds import RULE_THRESHOLD, SignificanceSample
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.export.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.fitting import worth_keeping
+from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD, SignificanceSample
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.scorer import Scorer, with_context_rule
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.answer_losses import answer_loss, belief_loss, soft_answer_loss
 from dynamic_tinybert.training.batches import belief_of, collate, inputs_of
 from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.front_sampling import FrontSampling
-from dynamic_tinybert.training.importance import open_gates, worth_of
-from dynamic_tinybert.training.measuring import keeping_all
-from dynamic_tinybert.training.objective import Moment
-from dynamic_tinybert.training.operating_points import draw_shares
-from dynamic_tinybert.training.relaxed_pass import relaxed_pass
-from dynamic_tinybert.training.relaxed_selection import RelaxedSelection, share_of_macs
-from dynamic_tinybert.training.scorers import SelectiveObjective, Target, context_of, scorer_loss
-from dynamic_tinybert.training.scorers_alone import ScorersAlone
+from dynamic_tinybert.training.front_meter import keeping_all
+from dynamic_tinybert.training.objectives.answer_losses import answer_loss, belief_loss, soft_answer_loss
+from dynamic_tinybert.training.objectives.base import Moment
+from dynamic_tinybert.training.objectives.front import FrontSampling
+from dynamic_tinybert.training.objectives.importance import open_gates, worth_of
+from dynamic_tinybert.training.objectives.operating_points import draw_shares
+from dynamic_tinybert.training.objectives.relaxed import RelaxedSelection, share_of_macs
+from dynamic_tinybert.training.objectives.relaxed_pass import relaxed_pass
+from dynamic_tinybert.training.objectives.scorers_only import ScorersAlone
+from dynamic_tinybert.training.objectives.selective import SelectiveObjective, Target, context_of, scorer_loss
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 LAYERS = (0, 1, 2)
 Batch = Mapping[str, Tensor]
@@ -412,7 +412,7 @@ def test_scorers_alone_send_no_gradient_through_the_layers(batch: Batch, monkeyp
         gates.extend(made.values())
         return made
 
-    monkeypatch.setattr("dynamic_tinybert.training.front_sampling.open_gates", noted)
+    monkeypatch.setattr("dynamic_tinybert.training.objectives.front.open_gates", noted)
     alone = ScorersAlone(tiny_bert(), scorers())
     for step in range(10):
         alone(batch, Moment(step, steps=10, seed=0))["scorers"].backward()

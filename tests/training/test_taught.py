@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 import torch
 
+from dynamic_tinybert.modeling import precision
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.windows import WindowTokenizer
-from dynamic_tinybert.training import precision, taught
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.training import teacher_logits as taught
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.data import AnsweredWindow, answered_windows, read_answered
 
-from tiny import tiny_bert
+from support.tiny import tiny_bert
 
 
 @pytest.fixture

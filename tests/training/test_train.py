@@ -16,8 +16,8 @@ import typer
 from transformers import AutoModelForQuestionAnswering
 from typer.testing import CliRunner
 
-from dynamic_tinybert.export.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.errors import DataError, InvalidInputError, TrainingError
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.training import TrainingOptions, cli, train
 from dynamic_tinybert.training.progress import Progress
 

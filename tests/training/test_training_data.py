@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynamic_tinybert.runtime.errors import DataError
-from dynamic_tinybert.runtime.windows import WindowTokenizer
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, plan_batches
 from dynamic_tinybert.training.data import answered_windows, read_answered
 

@@ -1,0 +1,1 @@
+"""INT8 ranges and weights by Intel Neural Compressor."""

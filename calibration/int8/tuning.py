@@ -1,0 +1,156 @@
+"""Find the INT8 setting that changes a model's answers least, on held-out questions.
+
+A search of its own, not Neural Compressor's `autotune`; docs/decisions.md says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from .linears import ActivationRanges
+
+STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
+OTHER_RANGES: tuple[ActivationRanges, ...] = ("extremes", "histogram")
+
+LEAST_GAIN = 0.05
+"""Percent of the probability that a step must move less to be kept; four times the windows gained 0.01 on MiniLM."""
+MOVED_TOLERANCE = 5.0
+F1_TOLERANCE = 0.25
+
+_PROBE = 100
+"""Questions on which single matmuls in FP32 are compared: there are many, and their differences are clear."""
+
+
+@dataclass(frozen=True)
+class Int8Setting:
+    """How a model is quantised.
+
+    Attributes:
+        smooth_alpha: SmoothQuant's strength; None for none.
+        ranges: How activation ranges follow from the calibration windows.
+        num_samples: How many calibration windows.
+        fp32_linears: Names of Linear modules that stay in FP32.
+    """
+
+    smooth_alpha: float | None = 0.75
+    ranges: ActivationRanges = "moving-average"
+    num_samples: int = 128
+    fp32_linears: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Int8Change:
+    """What INT8 changed on held-out questions.
+
+    Attributes:
+        moved: Percent of the probability that lies on other tokens than in FP32: the total variation distance of
+            the softmax over the context's tokens, mean over start and end of all windows.
+        logit_error: Mean absolute difference of these logits.
+        same_answers: Percent of questions whose answer is the same text.
+        f1: INT8's F1 minus FP32's, with the bounds of its 95 % interval by paired bootstrap; None without answers.
+        questions: Number of questions.
+    """
+
+    moved: float
+    logit_error: float
+    same_answers: float
+    f1: tuple[float, float, float] | None
+    questions: int
+
+    @property
+    def tolerable(self) -> bool:
+        """Whether no more than 5 % of the probability moved, and a loss of more than 0.25 F1 is not certain."""
+        if self.f1 is None:
+            return self.moved <= MOVED_TOLERANCE
+        mean, _, high = self.f1
+        return self.moved <= MOVED_TOLERANCE and not (mean < -F1_TOLERANCE and high < 0)
+
+
+@dataclass(frozen=True)
+class Step:
+    """A setting that was tried.
+
+    Attributes:
+        setting: The setting.
+        change: What it changed against FP32.
+        gain: By how much less it moved than the best setting before it; None for the first.
+        fp32_share: Share of the Linear modules' MACs that stay in FP32, 0 to 1.
+    """
+
+    setting: Int8Setting
+    change: Int8Change
+    gain: float | None
+    fp32_share: float
+
+    @property
+    def kept(self) -> bool:
+        """Whether it was the best so far; the last such step is the result."""
+        return self.gain is None or self.gain > LEAST_GAIN
+
+
+class Trial(Protocol):
+    """Quantises with a setting and compares with FP32, on the first `limit` questions if not None."""
+
+    def __call__(self, setting: Int8Setting, limit: int | None = None) -> Int8Change: ...  # noqa: D102
+
+
+def tune(
+    trial: Trial,
+    *,
+    num_samples: int,
+    more_samples: int,
+    macs: Mapping[str, int],
+    report: Callable[[Step], None] = lambda step: None,
+) -> list[Step]:
+    """Search in steps, each from the best so far: strength, ranges, more windows, single matmuls in FP32.
+
+    Better is what moves less probability: a few hundred questions show it, where F1 would need tens of thousands.
+    Matmuls go to FP32 only while the change is not tolerable, those that gain most first, at most a quarter of them.
+
+    Args:
+        trial: Measures a setting.
+        num_samples: Calibration windows to begin with.
+        more_samples: Calibration windows to try at the end, if that is more.
+        macs: By name, MACs per token of each Linear module that may be quantised.
+        report: Receives each step once it is measured.
+
+    Returns:
+        All steps in order, for `chosen`.
+    """
+    steps: list[Step] = []
+
+    def attempt(setting: Int8Setting) -> None:
+        change = trial(setting)
+        gain = chosen(steps).change.moved - change.moved if steps else None
+        share = sum(macs[name] for name in setting.fp32_linears) / sum(macs.values())
+        steps.append(Step(setting, change, gain, share))
+        report(steps[-1])
+
+    attempt(Int8Setting(smooth_alpha=None, num_samples=num_samples))
+    for strength in STRENGTHS:
+        attempt(replace(chosen(steps).setting, smooth_alpha=strength))
+    for ranges in OTHER_RANGES:
+        attempt(replace(chosen(steps).setting, ranges=ranges))
+    if more_samples > num_samples:
+        attempt(replace(chosen(steps).setting, num_samples=more_samples))
+    if not chosen(steps).change.tolerable:
+        for name in _by_gain(trial, chosen(steps).setting, macs)[: max(1, len(macs) // 4)]:
+            setting = chosen(steps).setting
+            attempt(replace(setting, fp32_linears=(*setting.fp32_linears, name)))
+            if chosen(steps).change.tolerable:
+                break
+    return steps
+
+
+def chosen(steps: Sequence[Step]) -> Step:
+    """The best step, whose setting is the one to use."""
+    return next(step for step in reversed(steps) if step.kept)
+
+
+def _by_gain(trial: Trial, setting: Int8Setting, names: Iterable[str]) -> list[str]:
+    """The matmuls, first the one that alone in FP32 leaves the least probability moved."""
+    moved = {name: trial(replace(setting, fp32_linears=(name,)), limit=_PROBE).moved for name in names}
+    return sorted(moved, key=moved.__getitem__)

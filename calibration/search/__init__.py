@@ -1,0 +1,1 @@
+"""The search for length configurations by measured latency and accuracy."""

@@ -1,0 +1,1 @@
+"""Learnt significance: scorers fitted on a frozen model, and their thresholds."""

@@ -1,0 +1,89 @@
+"""Learnt significance of one calibration: fitted once, then read back by a run that goes on."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from safetensors.numpy import load_file, save_file
+
+from dynamic_tinybert.modeling.scorer import Scorer, load_scorers, save_scorers, with_context_rule
+from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.publish import writing
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
+from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+
+from .fitting import fit_scorers, sample_significance
+from .thresholds import SignificanceSample
+
+_SAMPLE = "sample.safetensors"
+_ENOUGH_QUESTIONS = 90_000
+_MOST_PASSES = 10
+
+
+def learnt_significance(
+    bundle: Bundle, examples: Sequence[Example], folder: Path, seconds: float, seed: int, *, trained: bool = False
+) -> tuple[Path, SignificanceSample, str]:
+    """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
+
+    Behind the last ones' selection so little is left to compute that it does not pay for the scorer; but behind the
+    last layer but one the words of the question are no longer needed, which a rule finds.
+
+    Args:
+        bundle: The bundle.
+        examples: Questions and contexts to fit on.
+        folder: Where the scorers are kept; it appears whole or not at all.
+        seconds: Time to spend on fitting.
+        seed: Of the fit.
+        trained: Take the scorers of the bundle, which were trained with its model, instead of fitting new ones.
+
+    Raises:
+        InvalidInputError: `trained`, and the bundle has no scorers.
+
+    Returns:
+        The file of the scorers, the significance that they give to some questions that they were not fitted on,
+        and a line that says what was done.
+    """
+    num_layers = bundle.shape.num_layers
+    layers = range(max(1, num_layers - 2))
+    done = "Scorers are there from the interrupted run"
+    if not folder.is_dir():
+        scorers: Mapping[int, Scorer]
+        significance: Mapping[int, npt.NDArray[np.float32]]
+        if trained:
+            if bundle.scorers is None:
+                raise InvalidInputError(
+                    f"{bundle.path} has no scorers that were trained with its model; fit some (learnt), or export a "
+                    "checkpoint that was trained with scorers"
+                )
+            scorers = load_scorers(bundle.scorers)
+            significance = sample_significance(bundle, examples, scorers, seed=seed)
+            done = f"Took the trained scorers of layers {', '.join(map(str, scorers))}"
+        else:
+            fit = fit_scorers(
+                bundle,
+                examples,
+                layers,
+                seconds=seconds,
+                most_passes=min(_MOST_PASSES, max(1, _ENOUGH_QUESTIONS // len(examples))),
+                seed=seed,
+                progress=True,
+            )
+            scorers, significance = fit.scorers, fit.significance
+            losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
+            done = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
+        partial = folder.with_name(f"{folder.name}.partial")
+        with writing(folder):
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir()
+            save_scorers(with_context_rule(scorers, num_layers), partial / SCORERS)
+            save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
+            partial.rename(folder)
+    sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
+    rule_layer = next(iter(ruled_layers(load_weights(folder / SCORERS))), None)
+    return folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done

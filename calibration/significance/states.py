@@ -1,0 +1,84 @@
+"""The states that scorers see and the logits that they learn from, read off a bundle's own graph at full length."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+from openvino import opset13
+
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
+from dynamic_tinybert.runtime.cpu_quota import thread_properties
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, is_fused
+from dynamic_tinybert.runtime.encoder.compiled import CompiledGraph
+from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
+from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+
+
+@dataclass(frozen=True)
+class States:
+    """What the graph computes for a batch of windows.
+
+    Attributes:
+        by_layer: For each layer asked for its states after attention's LayerNorm, float32 [B, L, H].
+        start_logits: float32 [B, L].
+        end_logits: float32 [B, L].
+        question: 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0, float32 [B, L].
+        real: 0 for padding, else 1, float32 [B, L].
+    """
+
+    by_layer: Mapping[int, npt.NDArray[np.float32]]
+    start_logits: npt.NDArray[np.float32]
+    end_logits: npt.NDArray[np.float32]
+    question: npt.NDArray[np.float32]
+    real: npt.NDArray[np.float32]
+
+
+class StateReader:
+    """A bundle's graph, compiled with the states of some layers as further outputs."""
+
+    def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
+        """Compile the graph of a bundle; `layers` are those whose states are wanted."""
+        num_layers = bundle.shape.num_layers
+        model = with_selection(
+            read_plain_graph(bundle),
+            LengthConfig.full(num_layers),
+            num_layers=num_layers,
+            num_heads=bundle.num_attention_heads,
+            fused=is_fused(bundle),
+            float_weights=products_saturate(bundle),
+        )
+        nodes = NamedNodes(model)
+        for layer in layers:
+            result = opset13.result(nodes[f"layer.{layer}.attention.output"].output(0))
+            result.input_value(0).get_tensor().add_names({f"state.{layer}"})
+            model.add_results([result])
+        config = {
+            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+            "PERFORMANCE_HINT": "LATENCY",
+            **thread_properties(),
+        }
+        self._graph = CompiledGraph(partial(extension_library.core().compile_model, model, "CPU", config))
+        self._layers = layers
+
+    def __call__(self, windows: Sequence[Window]) -> States:
+        """Run one batch."""
+        inputs = stack_windows(windows, multiple=LENGTH_MULTIPLE)  # kernels are prepared for each new length
+        outputs = self._graph.infer(inputs)
+        real = inputs["attention_mask"].astype(np.float32)
+        return States(
+            by_layer={layer: outputs[f"state.{layer}"] for layer in self._layers},
+            start_logits=outputs["start_logits"],
+            end_logits=outputs["end_logits"],
+            question=real * (inputs["token_type_ids"] == 0),
+            real=real,
+        )

@@ -1,0 +1,180 @@
+"""Learnt significance: a small scorer per layer, and the file that holds them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
+from dynamic_tinybert.runtime.common.publish import writing
+from dynamic_tinybert.runtime.encoder.scorer import CONTEXT_RULE, ScorerWeights
+from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
+
+
+class Scorer(nn.Module):
+    """Significance of each token of one layer, from its state, the question and its neighbours.
+
+    Args:
+        hidden_size: Width H of the states.
+        width: Width W of the scorer.
+        kernel_sizes: Odd size, in tokens, of each depthwise convolution.
+        heads: Ways in which a token may be like one of the question's.
+        head_size: Numbers that are compared for each.
+
+    Raises:
+        InvalidInputError: A kernel size is even.
+
+    """
+
+    def __init__(
+        self,
+        hidden_size: int,
+        width: int = 64,
+        kernel_sizes: Sequence[int] = (9, 17, 65, 65),
+        *,
+        heads: int = 4,
+        head_size: int = 32,
+    ) -> None:
+        super().__init__()
+        if any(size % 2 == 0 for size in kernel_sizes):
+            raise InvalidInputError(f"kernel sizes {tuple(kernel_sizes)} must be odd, to centre on a token")
+        self.kernel_sizes = tuple(kernel_sizes)
+        self.heads = heads
+        self.input = nn.Linear(2 * hidden_size, width)
+        self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
+        self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
+        nn.init.orthogonal_(self.match_token.weight)  # the same turn for both: from the first step on, words of the
+        self.match_question.weight.data.copy_(self.match_token.weight)  # question are found in the context
+        self.match = nn.Linear(heads, width, bias=False)
+        self.convolution = nn.ModuleList(
+            _Neighbourhood(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
+        )
+        self.mix = nn.ModuleList(nn.Linear(width, width) for _ in kernel_sizes)
+        self.pool = nn.Linear(width, width, bias=False) if kernel_sizes else None
+        self.output = nn.Linear(width, 1)
+
+    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """Significance `[B, L]`: in [0, 1], plus 1 for protected tokens. `logits` describes the arguments."""
+        return torch.sigmoid(self.logits(state, question, real)) + question
+
+    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+        """Raw scores `[B, L]`, before the sigmoid and without the 1 of protected tokens.
+
+        Args:
+            state: `[B, L, H]`, the states after attention's LayerNorm.
+            question: `[B, L]`, 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0.
+            real: `[B, L]`, 0 for padding, else 1.
+
+        """
+        mean = question[:, None] @ state / question.sum(1).clamp(min=1)[:, None, None]
+        by_state, by_mean = self.input.weight.chunk(2, 1)  # of [state, mean], the latter being the same for all tokens
+        matched = self.match(self._likeness(state, question))
+        hidden = functional.relu(state @ by_state.T + (mean @ by_mean.T + self.input.bias) + matched)
+        context = (real * (1 - question))[..., None]
+        for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
+            mixed = mix(convolution(hidden * real[..., None]))
+            if self.pool is not None and k == len(self.mix) - 1:  # what competes with a token may be far from it
+                mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
+            hidden = hidden + functional.relu(mixed)
+        logits: Tensor = self.output(hidden)
+        return logits[..., 0]
+
+    def _likeness(self, state: Tensor, question: Tensor) -> Tensor:
+        """How like each token is to the question's token that is most like it, `[B, L, heads]`; 0 without any."""
+        columns = question.any(0)  # the question is short, the context long
+        if not columns.any():
+            return state.new_zeros(*question.shape, self.heads)
+        tokens, asked = (
+            layer(rows).unflatten(2, (self.heads, -1)).transpose(1, 2)
+            for layer, rows in ((self.match_token, state), (self.match_question, state[:, columns]))
+        )
+        there = question[:, None, None, columns] > 0
+        likeness: Tensor = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
+        of_question: Tensor = likeness.masked_fill(~there.any(3), 0.0)
+        return of_question.mT
+
+
+class _Neighbourhood(nn.Conv1d):
+    """Depthwise convolution of features `[B, L, W]` over their positions."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        image, kernel = features.mT[:, :, None], self.weight[:, :, None]  # CPUs take a fraction of the time for images
+        padding = (0, self.kernel_size[0] // 2)
+        return functional.conv2d(image, kernel, self.bias, padding=padding, groups=self.groups)[:, :, 0].mT
+
+
+class ContextRule(nn.Module):
+    """Significance of a layer behind which the question's words have done their work; nothing of it is fitted.
+
+    [CLS] and the [SEP] behind the question stay: attention rests on them.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer(CONTEXT_RULE, torch.ones(1))
+
+    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
+        """Significance `[B, L]`: 0 for what stands between two protected tokens, if there is a context, else 1."""
+        protected = question * real
+        before, after = functional.pad(protected, (1, 1)).unfold(1, 3, 1)[..., ::2].unbind(-1)
+        has_context = (real * (1 - protected)).any(1, keepdim=True)
+        return 1 - before * protected * after * has_context
+
+
+def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[int, Scorer | ContextRule]:
+    """Scorers, at least one, and behind them the rule in the last layer but one, unless a scorer knows better there."""
+    rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
+    return {**rules, **scorers}
+
+
+def scorer_weights(scorer: Scorer | ContextRule) -> ScorerWeights:
+    """The tensors of a scorer as the runtime takes them."""
+    return {name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()}
+
+
+def save_scorers(scorers: Mapping[int, Scorer | ContextRule], path: Path) -> None:
+    """Write the scorers of some layers to a safetensors file, as ``layer.{i}.{name in the state dict}``.
+
+    Raises:
+        StorageError: The file cannot be written.
+
+    """
+    tensors = {
+        f"layer.{layer}.{name}": tensor.contiguous()
+        for layer, scorer in scorers.items()
+        for name, tensor in scorer.state_dict().items()
+    }
+    with writing(path):
+        save_file(tensors, path)
+
+
+def load_scorers(path: Path) -> dict[int, Scorer]:
+    """Read what `save_scorers` wrote: layer → scorer, but for rules; sizes come from the tensors' shapes.
+
+    Raises:
+        BundleCorruptError: The file is missing, is not safetensors, or its tensors make no scorers.
+
+    """
+    try:
+        layers = sorted(load_weights(path).items())
+        return {layer: _scorer_from(weights) for layer, weights in layers if CONTEXT_RULE not in weights}
+    except (KeyError, RuntimeError, ValueError) as error:
+        raise BundleCorruptError(f"{path} does not hold scorers of learnt significance: {error}") from error
+
+
+def _scorer_from(weights: ScorerWeights) -> Scorer:
+    state = {name: torch.from_numpy(tensor) for name, tensor in weights.items()}
+    width, twice_hidden = state["input.weight"].shape
+    heads = state["match.weight"].shape[1]
+    count = sum(name.startswith("convolution.") for name in state) // 2
+    sizes = [state[f"convolution.{k}.weight"].shape[-1] for k in range(count)]
+    head_size = len(state["match_token.weight"]) // heads
+    scorer = Scorer(twice_hidden // 2, width, sizes, heads=heads, head_size=head_size)
+    scorer.load_state_dict(state)
+    return scorer

@@ -1,0 +1,236 @@
+"""A checkpoint's tokenizer: what gives the tokens that transformers' AutoTokenizer gives."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import AddedToken, Tokenizer
+from torch import Tensor, nn
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER, VOCABULARY
+from dynamic_tinybert.runtime.common.errors import CheckpointError
+
+from .foreign import refuse_placeholder
+from .tokenization import first_difference
+
+_SETTINGS = "tokenizer_config.json"
+# What transformers lets tokenizer_config.json say of BERT's normalizer, and tokenizer.json's words for it.
+_NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+
+
+class OneTokenType(nn.Embedding):
+    """Token types of a model whose tokenizer gives none: all tokens are of type 0, whatever type is asked for.
+
+    The runtime tells the question from its context by the types that it feeds, for such a model as for any other.
+    """
+
+    def __init__(self, types: nn.Embedding) -> None:
+        """Take over the weight [types, H] of another embedding."""
+        super().__init__(types.num_embeddings, types.embedding_dim, _weight=types.weight.detach())
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Row 0 for each of `input` [...], float32 [..., H]."""
+        return super().forward(input * 0)
+
+
+@dataclass(frozen=True)
+class LoadedTokenizer:
+    """A tokenizer that was compared with AutoTokenizer's.
+
+    Attributes:
+        tokenizer: Gives the same tokens when the runtime reads it.
+        as_filed: Whether it is the checkpoint's tokenizer.json as it is.
+        token_types: Whether the model is fed types 0 and 1; else all are 0.
+        notes: What the checkpoint's owner should know, a line each.
+    """
+
+    tokenizer: Tokenizer
+    as_filed: bool
+    token_types: bool
+    notes: tuple[str, ...]
+
+
+def load_tokenizer(
+    source: str, folder: Path, *, vocab_size: int, max_length: int, trust_remote_code: bool
+) -> LoadedTokenizer:
+    """The tokenizer of a checkpoint, which gives what transformers' AutoTokenizer gives for the folder.
+
+    A tokenizer.json that gives something else is corrected by what tokenizer_config.json says explicitly of case,
+    accents, Chinese characters and added tokens, as AutoTokenizer does.
+
+    Args:
+        source: What the checkpoint is called in errors.
+        folder: Holds tokenizer.json, vocab.txt or both.
+        vocab_size: Its model knows token ids below this.
+        max_length: Most tokens that its model reads.
+        trust_remote_code: Let it build its tokenizer by code of its own.
+
+    Raises:
+        CheckpointError: There is none, it cannot be read or run by the runtime, it contradicts itself, or it gives
+            ids that the model does not know.
+    """
+    filed = (folder / TOKENIZER).is_file()
+    if not filed and not (folder / VOCABULARY).is_file():  # AutoTokenizer would make up an empty vocabulary
+        raise CheckpointError(f"{source} has no tokenizer: neither {TOKENIZER} nor {VOCABULARY}")
+    settings = _settings(source, folder)
+    for name in (TOKENIZER, VOCABULARY):
+        if (folder / name).is_file():
+            refuse_placeholder(source, folder / name)
+    truth = _auto_tokenizer(source, folder, trust_remote_code, settings)
+    token_types = _gives_types(source, truth, settings)
+    if filed:
+        candidates = _candidates(source, folder, truth, settings, vocab_size)
+    else:
+        _refuse_unclear_case(source, truth, settings)
+        candidates = iter([Tokenizer.from_str(truth.backend_tokenizer.to_str())])
+    difference = None
+    for number, tokenizer in enumerate(candidates):
+        last = max(tokenizer.get_vocab().values(), default=0)
+        if last >= vocab_size:
+            raise CheckpointError(
+                f"the tokenizer of {source} gives token ids up to {last}, but its model knows only "
+                f"{vocab_size}; use the tokenizer that the model was trained with"
+            )
+        found = first_difference(truth, tokenizer, token_types=token_types, vocab_size=vocab_size)
+        if found is None:
+            as_filed = filed and number == 0
+            notes = _notes(truth, max_length, corrected=filed and not as_filed, token_types=token_types)
+            return LoadedTokenizer(tokenizer, as_filed, token_types, notes)
+        difference = difference or found
+    raise CheckpointError(
+        f"the tokenizer of {source} is not clear: for {difference}; {_advice(truth, settings, filed=filed)}"
+    )
+
+
+def _settings(source: str, folder: Path) -> dict[str, Any]:
+    file = folder / _SETTINGS
+    if not file.is_file():
+        return {}
+    refuse_placeholder(source, file)
+    try:
+        settings = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{_SETTINGS} of {source} cannot be read: {error}") from error
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{_SETTINGS} of {source} holds {type(settings).__name__}, not a JSON object")
+    return settings
+
+
+def _auto_tokenizer(source: str, folder: Path, trust_remote_code: bool, settings: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=trust_remote_code)
+    except Exception as error:  # tokenizers raises plain Exception
+        named = f" ({settings['tokenizer_class']})" if "tokenizer_class" in settings else ""
+        raise CheckpointError(
+            f"cannot load the tokenizer of {source}{named}: {str(error).strip():.300}; give it "
+            f"a valid {TOKENIZER}, or trust_remote_code where the tokenizer has code of its own"
+        ) from error
+    if getattr(tokenizer, "backend_tokenizer", None) is None:
+        raise CheckpointError(
+            f"the tokenizer of {source} is a {type(tokenizer).__name__}, which runs in Python and cannot be put into a "
+            f"bundle; only what the tokenizers library can store as {TOKENIZER} can"
+        )
+    return tokenizer
+
+
+def _gives_types(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[str, Any]) -> bool:
+    """Whether a model is fed type 1 for the context."""
+    templated = any(truth("a", "a", return_token_type_ids=True)["token_type_ids"])
+    named = "token_type_ids" in truth.model_input_names
+    generic = settings.get("tokenizer_class") == "PreTrainedTokenizerFast" and "model_input_names" not in settings
+    if templated and generic and not named:
+        raise CheckpointError(
+            f"the tokenizer of {source} is not clear: {TOKENIZER} has token types, and for its tokenizer_class "
+            f"PreTrainedTokenizerFast transformers 4 gave them and transformers 5 gives none; say in {_SETTINGS} what "
+            'the model was trained with: "model_input_names": ["input_ids", "token_type_ids", "attention_mask"], or '
+            'without "token_type_ids"'
+        )
+    return templated and named
+
+
+def _candidates(
+    source: str,
+    folder: Path,
+    truth: PreTrainedTokenizerFast,
+    settings: Mapping[str, Any],
+    vocab_size: int,
+) -> Iterator[Tokenizer]:
+    """The folder's tokenizer.json, and the same with what tokenizer_config.json says explicitly."""
+    try:
+        text = (folder / TOKENIZER).read_text(encoding="utf-8")
+        yield Tokenizer.from_str(text)
+    except Exception as error:  # tokenizers raises plain Exception
+        raise CheckpointError(f"cannot load the tokenizer of {source}: {error}; give it a valid {TOKENIZER}") from error
+    content = json.loads(text)
+    normalizer = content.get("normalizer") or {}
+    if normalizer.get("type") == "BertNormalizer":
+        normalizer |= {own: settings[name] for name, own in _NORMALIZER.items() if name in settings}
+    tokenizer = Tokenizer.from_str(json.dumps(content))
+    known = tokenizer.get_added_tokens_decoder()
+    for token_id, token in sorted(truth.backend_tokenizer.get_added_tokens_decoder().items()):
+        if token_id < vocab_size and known.get(token_id) != token:
+            _add(tokenizer, token)
+    yield tokenizer
+
+
+def _add(tokenizer: Tokenizer, token: AddedToken) -> None:
+    if token.special:
+        tokenizer.add_special_tokens([token])
+    else:
+        tokenizer.add_tokens([token])
+
+
+def _refuse_unclear_case(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[str, Any]) -> None:
+    """Refuse a vocabulary with words in capitals that lower-casing by default would never give."""
+    if "do_lower_case" in settings or not getattr(truth, "do_lower_case", False):
+        return
+    vocabulary = truth.get_vocab()
+    special = set(truth.all_special_tokens)
+    cased = [word for word in vocabulary if word.removeprefix("##").isalpha() and word != word.lower()]
+    cased = sorted(word for word in cased if word not in special)
+    if 100 * len(cased) > len(vocabulary):
+        shown = max(cased, key=len)
+        text = shown.removeprefix("##")
+        raise CheckpointError(
+            f"the tokenizer of {source} is not clear: for {text!r} transformers' AutoTokenizer gives "
+            f"{truth.tokenize(text)}, as it lower-cases where {_SETTINGS} does not say do_lower_case, and {VOCABULARY} "
+            f"has {shown!r} and {len(cased) - 1} other words in capitals; write {_SETTINGS} with "
+            '"do_lower_case": false, or true if the model was trained so'
+        )
+
+
+def _advice(truth: PreTrainedTokenizerFast, settings: Mapping[str, Any], *, filed: bool) -> str:
+    if "left" in (truth.padding_side, truth.truncation_side):
+        return f'padding_side and truncation_side "left" in {_SETTINGS} are not supported; remove them'
+    if truth.init_kwargs.get("split_special_tokens"):
+        return f"split_special_tokens in {_SETTINGS} is not supported; remove it"
+    if filed and "do_lower_case" not in settings:
+        return (
+            f"make them agree: say do_lower_case in {_SETTINGS} as the model was trained (true where it says nothing), "
+            "or save the tokenizer again with save_pretrained"
+        )
+    return "make them agree: save the tokenizer that the model was trained with again, with save_pretrained"
+
+
+def _notes(truth: PreTrainedTokenizerFast, max_length: int, *, corrected: bool, token_types: bool) -> tuple[str, ...]:
+    notes = []
+    if corrected:
+        notes.append(f"{TOKENIZER} is corrected by what {_SETTINGS} says, as transformers' AutoTokenizer does")
+    if not token_types:
+        notes.append("The tokenizer gives no token types: all tokens are of type 0 to the model")
+    if truth.model_max_length < min(384, max_length):
+        size = truth.model_max_length
+        notes.append(
+            f"The tokenizer's model_max_length is {size}, to which transformers' pipeline cut its windows; give "
+            f"max_seq_len={size} (--max-seq-len) to cut them so here"
+        )
+    return tuple(notes)

@@ -1,0 +1,122 @@
+"""What a bundle's graph may be, looked at before OpenVINO reads it: a bundle may be anyone's."""
+
+from __future__ import annotations
+
+import math
+import reprlib
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import numpy.typing as npt
+
+from dynamic_tinybert.runtime.common.errors import BundleCorruptError, BundleFormatError
+
+_LARGEST = 64 * 2**20  # bytes of XML
+_MOST_NODES = 100_000
+
+# What the exporter writes (export/ir.py), and no more: OpenVINO's other operations can read files, loop for ever or
+# take a graph apart in ways that the rewriting of graphs does not expect.
+_OPERATIONS = {
+    "Add",
+    "Const",
+    "Convert",
+    "FakeQuantize",
+    "Gather",
+    "Gelu",
+    "MVN",
+    "MatMul",
+    "Multiply",
+    "Parameter",
+    "Reshape",
+    "Result",
+    "ScaledDotProductAttention",
+    "ShapeOf",
+    "Slice",
+    "Subtract",
+    "Transpose",
+    "Unsqueeze",
+}
+_INTEGERS = ("i32", "i64")
+_LARGEST_INTEGER = 2**16  # sizes, axes and indices; far larger ones end OpenVINO 2026.4 by a signal
+_BYTES = {"boolean": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "i64": 8}
+
+
+def check_graph_file(xml: Path, weights: Path) -> None:
+    """Check that a graph has operations of an exporter only, and constants that lie in its file of weights.
+
+    Raises:
+        BundleCorruptError: It is no XML, or a constant lies outside the file of weights.
+        BundleFormatError: It is no graph, too large, or computes what no exporter of bundles writes.
+    """
+    root = _read(xml)
+    layers, edges = root.find("layers"), root.find("edges")
+    if root.tag != "net" or root.get("version") not in ("10", "11") or layers is None or edges is None:
+        raise BundleFormatError(f"{xml} is no OpenVINO IR of version 10 or 11; export the checkpoint again")
+    if len(layers) > _MOST_NODES or len(edges) > 10 * _MOST_NODES:
+        raise BundleFormatError(f"{xml} has {len(layers)} nodes and {len(edges)} edges, more than any encoder")
+    constants = np.memmap(weights, np.uint8, "r") if weights.stat().st_size else np.empty(0, np.uint8)
+    names = set()
+    for layer in layers:
+        name, kind, version = (layer.get(key, "") for key in ("name", "type", "version"))
+        if layer.tag != "layer" or kind not in _OPERATIONS or not version.startswith("opset"):
+            raise BundleFormatError(
+                f"{xml}: node {reprlib.repr(name)} is a {reprlib.repr(kind)} of {reprlib.repr(version)}, which no "
+                f"exporter of bundles writes; it may hold {', '.join(sorted(_OPERATIONS))} of OpenVINO's opsets"
+            )
+        if name in names:
+            raise BundleFormatError(f"{xml} has two nodes named {reprlib.repr(name)}; export the checkpoint again")
+        names.add(name)
+        if kind == "Const":
+            _check_constant(f"{xml}: constant {reprlib.repr(name)}", layer, constants)
+
+
+def _read(xml: Path) -> ElementTree.Element:
+    if (size := xml.stat().st_size) > _LARGEST:
+        raise BundleFormatError(f"{xml} has {size} bytes, and can have at most {_LARGEST}")
+    text = xml.read_bytes()
+    if b"\0" in text or b"<!" in text.replace(b"<!--", b""):  # other encodings would hide it
+        raise BundleFormatError(
+            f"{xml} declares a document type or entities, or is not UTF-8; export the checkpoint again"
+        )
+    try:
+        return ElementTree.fromstring(text)
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of an encoding that is none
+        raise BundleCorruptError(
+            f"{xml} cannot be read as XML: {error}; export or download the bundle again"
+        ) from error
+
+
+def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArray[np.uint8]) -> None:
+    data = layer.find("data")
+    values = {} if data is None else data.attrib
+    kind = values.get("element_type", "")
+    if kind not in _BYTES:
+        raise BundleFormatError(f"{what} is of type {reprlib.repr(kind)}, not one of {', '.join(sorted(_BYTES))}")
+    try:
+        shape = [_number(number) for number in values.get("shape", "").split(",") if number.strip()]
+        offset, length = _number(values.get("offset", "")), _number(values.get("size", ""))
+    except ValueError as error:
+        raise BundleFormatError(f"{what} has a shape, offset or size that is no number: {error}") from error
+    if length != math.prod(shape) * _BYTES[kind]:
+        raise BundleFormatError(f"{what} of type {kind} and shape {reprlib.repr(shape)} has {length} bytes")
+    if offset + length > (size := len(constants)):
+        raise BundleCorruptError(
+            f"{what} lies at {offset} to {offset + length} of a file of {size} bytes; export or download "
+            "the bundle again"
+        )
+
+    if kind in _INTEGERS:
+        values_of = constants[offset : offset + length].view(kind.replace("i", "int"))
+        if values_of.size and not (values_of.min() >= -1 and values_of.max() <= _LARGEST_INTEGER):
+            raise BundleFormatError(
+                f"{what} holds {values_of.min()} to {values_of.max()}, where sizes and axes are at least -1 "
+                f"and at most {_LARGEST_INTEGER}"
+            )
+
+
+def _number(text: str) -> int:
+    """A decimal without a sign, which int() does not insist on."""
+    if not (text.strip().isascii() and text.strip().isdigit()):
+        raise ValueError(reprlib.repr(text))
+    return int(text)

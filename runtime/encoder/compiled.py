@@ -1,0 +1,126 @@
+"""Compiled graphs that many threads may call, and a bounded number of them in memory."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from queue import LifoQueue
+from typing import Any
+
+import numpy.typing as npt
+import openvino as ov
+
+from dynamic_tinybert.runtime.common.errors import InferenceError
+
+from .forking import survive_forks
+from .gate import gate
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+"""Arrays by the name of a graph's input or output; what they hold, the graph says."""
+
+
+class CompiledGraph:
+    """A compiled model with a pool of infer requests, one per caller at a time.
+
+    In a process that was forked it is compiled anew when it is first asked: what the parent compiled has no threads
+    there.
+    """
+
+    def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
+        """Compile.
+
+        Args:
+            compile_model: Makes the model, also a second time; what it holds lives as long as the graph.
+        """
+        self._compile = compile_model
+        self._lock = threading.Lock()
+        self._requests: _Requests | None = None
+        with gate:
+            self._requests = _Requests(compile_model())
+            survive_forks(self)
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        """Run once; waits for a free request. Returns copies of the outputs by name.
+
+        Raises:
+            InferenceError: OpenVINO or an op failed.
+        """
+        with gate:
+            return self._current().infer(inputs)
+
+    def abandon(self) -> object:
+        """In a child: forget what the parent compiled, and return it, as it must never be destroyed there."""
+        requests, self._requests = self._requests, None
+        return requests
+
+    def _current(self) -> _Requests:
+        with self._lock:
+            if self._requests is None:
+                self._requests = _Requests(self._compile())
+            return self._requests
+
+
+class _Requests:
+    """The requests of one compiled model."""
+
+    def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._outputs = [output.get_any_name() for output in compiled.outputs]
+        self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
+        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+            self._idle.put(compiled.create_infer_request())
+
+    def infer(self, inputs: Arrays) -> Arrays:
+        request = self._idle.get()
+        try:
+            for name, array in inputs.items():  # start_async(inputs) takes longer to do the same
+                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            # Not infer(): with one thread, OpenVINO 2026.4 loses the error of a synchronous request.
+            request.start_async()
+            request.wait()
+            return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._outputs)}
+        except RuntimeError as error:
+            raise InferenceError(f"running the graph failed: {error}") from error
+        finally:
+            self._idle.put(request)
+
+
+class CompiledGraphs:
+    """Compiled graphs by key, each made once when first needed; the least recently used goes beyond `limit`."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._graphs: OrderedDict[object, _Slot] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
+        """The graph of `key`; concurrent callers of a new key wait for the one that makes it."""
+        with gate:  # so that no lock is held at a fork
+            return self._get(key, make)
+
+    def _get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
+        with self._lock:
+            slot = self._graphs.setdefault(key, _Slot())
+            self._graphs.move_to_end(key)
+        with slot.lock:
+            if slot.graph is None:
+                try:
+                    slot.graph = make()
+                except BaseException:
+                    with self._lock:
+                        if self._graphs.get(key) is slot:
+                            del self._graphs[key]
+                    raise
+                with self._lock:
+                    while len(self._graphs) > self.limit:
+                        self._graphs.popitem(last=False)
+            return slot.graph
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+
+class _Slot:
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.graph: CompiledGraph | None = None

@@ -1,0 +1,79 @@
+"""By whose significance each layer of a model selects: its own, or that of the nearest layer before it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from dynamic_tinybert.runtime.common.errors import LengthConfigError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+
+
+@dataclass(frozen=True)
+class LearntLayers:
+    """The layers of a model with learnt significance that tell their tokens apart.
+
+    A layer without a scorer selects by the significance that the nearest layer before it gave. A rule tells tokens to
+    keep (1) from those to drop (0); ranked, the first go by 1 + the significance that the layer before gave them.
+
+    Attributes:
+        scorers: Layers with a scorer, which ranks tokens.
+        rules: Layers with the rule.
+    """
+
+    scorers: frozenset[int]
+    rules: frozenset[int]
+
+    def carried_out(self, length_config: LengthConfig) -> LengthConfig:
+        """A length configuration as this model can carry it out: nothing ranks tokens before the first scorer.
+
+        Layers before it pass on all tokens, whatever their keep ratio; those behind them drop what is too much.
+
+        Raises:
+            LengthConfigError: A layer that has neither a scorer nor the rule has a threshold.
+        """
+        thresholds = length_config.thresholds
+        of_their_own = self.scorers | self.rules
+        if missing := [i for i, t in enumerate(thresholds) if t is not None and i not in of_their_own]:
+            raise LengthConfigError(
+                f"layers {missing} have a threshold but no significance scorer, on whose scale thresholds are; "
+                f"layers with one: {sorted(of_their_own)}; give the others a keep ratio alone"
+            )
+        first = min(self.scorers, default=len(thresholds))
+        ratios = (1.0,) * first + length_config.keep_ratios[first:]
+        return replace(length_config, keep_ratios=ratios)
+
+    def computed(self, length_config: LengthConfig | None, num_layers: int) -> dict[int, bool]:
+        """The layers whose scorer or rule must be computed, and whether what the rule keeps must be ranked as well.
+
+        Args:
+            length_config: As `carried_out`; None for any, as in the elastic graph.
+            num_layers: Layers of the model.
+        """
+        computed: dict[int, bool] = {}
+        wanted = length_config is None  # by a layer behind
+        for layer in reversed(range(num_layers)):
+            selects = length_config is None or layer in length_config.selecting_layers
+            if layer in self.rules:
+                ranked = wanted or (selects and length_config is not None and not _applies_rule(length_config, layer))
+                if selects or ranked:
+                    computed[layer] = ranked
+                wanted = ranked
+            elif layer in self.scorers:
+                if selects or wanted:
+                    computed[layer] = False
+                wanted = length_config is None
+            else:
+                wanted = wanted or selects
+        return computed
+
+    def selecting(self, num_layers: int) -> tuple[int, ...]:
+        """Layers that may drop tokens in some length configuration."""
+        first = min(self.scorers, default=num_layers)
+        return tuple(sorted(self.rules.union(range(first, num_layers))))
+
+
+def _applies_rule(length_config: LengthConfig, layer: int) -> bool:
+    """Whether a layer selects by a threshold alone that 1 reaches: then the rule needs no ranking."""
+    before = (1.0, *length_config.keep_ratios)[layer]
+    threshold = length_config.thresholds[layer]
+    return length_config.keep_ratios[layer] == before and threshold is not None and threshold <= 1

@@ -1,0 +1,1 @@
+"""Question answering: windows of long contexts, answers as spans, SQuAD's metrics."""

@@ -1,0 +1,1 @@
+"""What a training teaches: one module for each objective."""
