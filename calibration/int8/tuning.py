@@ -1,6 +1,6 @@
 """Find the INT8 setting that changes a model's answers least, on held-out questions.
 
-A search of its own, not Neural Compressor's `autotune`; docs/decisions.md says why.
+A search of its own, not Neural Compressor's `autotune`; docs/decisions/0024-int8-settings-by-moved-probability.md says why.
 """
 
 from __future__ import annotations
