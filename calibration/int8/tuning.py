@@ -1,6 +1,7 @@
 """Find the INT8 setting that changes a model's answers least, on held-out questions.
 
-A search of its own, not Neural Compressor's `autotune`; docs/decisions/0024-int8-settings-by-moved-probability.md says why.
+A search of its own, not Neural Compressor's `autotune`; the reason is in
+docs/decisions/0024-int8-settings-by-moved-probability.md.
 """
 
 from __future__ import annotations
