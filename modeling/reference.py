@@ -18,6 +18,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from .rows import Rows, gather, restore, select, slots_of, spread, threshold_of_share
 from .scorer import ContextRule, Scorer
 from .tasks import task_of
+from .tasks.task import encoder_of
 
 MASKED = -10000.0
 """Added to the attention scores of padding."""
@@ -98,7 +99,7 @@ class ReferenceModel(nn.Module):
         Raises:
             LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
         """
-        length_config.check_layers(len(self.model.bert.encoder.layer))
+        length_config.check_layers(len(encoder_of(self.model).encoder.layer))
         learnt = self.learnt_layers
         return length_config if learnt is None else learnt.carried_out(length_config)
 
@@ -136,7 +137,7 @@ class ReferenceModel(nn.Module):
             InvalidInputError: A forced position did not enter its layer.
 
         """
-        layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
+        layers = cast("list[BertLayer]", encoder_of(self.model).encoder.layer)
         length_config, learnt = self.carried_out(length_config), self.learnt_layers
         computed = {} if learnt is None else learnt.computed(length_config, len(layers))
         length, num_tokens = input_ids.shape[1], int(attention_mask.sum())
@@ -189,7 +190,9 @@ class ReferenceModel(nn.Module):
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
         real = attention_mask.bool()
-        rows = Rows(self.model.bert.embeddings(input_ids, token_type_ids), positions, real, self.task.protected(inputs))
+        rows = Rows(
+            encoder_of(self.model).embeddings(input_ids, token_type_ids), positions, real, self.task.protected(inputs)
+        )
         if bool((real[:, 1:] & ~real[:, :-1]).any()):
             rows = rows.take((~real).byte().argsort(dim=1, stable=True), length)
         return rows

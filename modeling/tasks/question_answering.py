@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import cast
 
 import openvino as ov
@@ -54,11 +54,12 @@ class QuestionAnswering:
         logits = cast(BertForQuestionAnswering, model).qa_outputs(states)
         return dict(zip(OUTPUTS, logits.unbind(-1), strict=True))
 
-    def head_nodes(self, linear: Linear, states: ov.Output) -> dict[str, ov.Node]:
+    def head_nodes(self, linear: Linear, states: ov.Output) -> Iterator[tuple[str, ov.Node]]:
         """The node `logits`, [B, L, 2], and its two halves."""
         logits = linear(_HEAD, states)
         logits.set_friendly_name("logits")
-        return {name: ops.gather(logits, k, 2) for k, name in enumerate(OUTPUTS)}
+        for k, name in enumerate(OUTPUTS):
+            yield name, ops.gather(logits, k, 2)
 
     def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
         """The probability that the model's answer starts or ends near a token."""

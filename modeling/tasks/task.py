@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, cast
 
 import openvino as ov
 from torch import Tensor
-from transformers import BertPreTrainedModel
+from transformers import BertModel, BertPreTrainedModel
 
 Linear = Callable[[str, ov.Output], ov.Node]
 """Writes the Linear module of a name as graph nodes, behind a tensor [..., in]; gives the node of [..., out]."""
@@ -61,8 +61,8 @@ class ModelTask(Protocol):
                 with which it entered the layer that dropped it.
         """
 
-    def head_nodes(self, linear: Linear, states: ov.Output) -> dict[str, ov.Node]:
-        """Write the head as graph nodes: its outputs by name.
+    def head_nodes(self, linear: Linear, states: ov.Output) -> Iterator[tuple[str, ov.Node]]:
+        """Write the head as graph nodes: its outputs with their names.
 
         Args:
             linear: Writes a Linear module.
@@ -80,3 +80,8 @@ class ModelTask(Protocol):
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """Names of nodes of the graph that the targets need besides the head's outputs (docs/bundle-format.md)."""
+
+
+def encoder_of(model: BertPreTrainedModel) -> BertModel:
+    """The encoder of a task's model."""
+    return cast(BertModel, model.bert)
