@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 
+from .task import QuestionAnsweringOutput
 from .windows import Window
 
 
