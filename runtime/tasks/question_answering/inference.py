@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
+from .task import QuestionAnsweringOutput
 from .windows import Window
 
 
