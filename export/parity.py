@@ -34,8 +34,8 @@ class Parity:
     """How far a graph is from the reference.
 
     Attributes:
-        max_difference: Largest absolute difference of a real token's logits, with the graph's kept positions
-            forced into the reference.
+        max_difference: Largest absolute difference of an output of the head, padding left out, with the graph's kept
+            positions forced into the reference.
         disputed: Tokens that only one of the two keeps; their significance is at the cut or the threshold
             within rounding.
         chosen_from: Tokens that were chosen from.
@@ -96,8 +96,9 @@ def check_parity(
                 forced_positions={layer: torch.from_numpy(p).long() for layer, p in kept.items()},
             )
         real = batch["attention_mask"] == 1
-        for name, logits in (("start_logits", expected.start_logits), ("end_logits", expected.end_logits)):
-            difference = np.maximum(difference, np.abs(outputs[name] - logits.numpy())[real].max())  # keeps NaN
+        for name, values in expected.outputs.items():
+            own = np.abs(outputs[name] - values.numpy())
+            difference = np.maximum(difference, (own[real] if reference.task.per_token else own).max())  # keeps NaN
         if not difference <= LOGIT_TOLERANCE:
             raise ParityError(
                 f"logits of the graph and of the reference differ by {difference:.2e} at {length_config}, "
@@ -144,7 +145,7 @@ def _disputed(
 
 
 def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> Batch:
-    """Random token ids of sequences of these lengths, padded to the longest, the first sixth being the question."""
+    """Random token ids: sequences of these lengths, padded to the longest; the first sixth is the first segment."""
     generator = np.random.default_rng(seed)
     columns = np.arange(max(lengths))
     mask = (columns < np.array(lengths)[:, None]).astype(np.int64)
