@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from .task import ModelTask
 
 MODEL_TASKS: dict[str, str] = {
-    "question-answering": "dynamic_tinybert.modeling.tasks.question_answering:TASK",
+    "question_answering": "dynamic_tinybert.modeling.tasks.question_answering:TASK",
 }
 """For each task's name, as in the manifest, the module and the attribute that hold it."""
 

@@ -25,7 +25,7 @@ _HEAD = "qa_outputs"
 class QuestionAnswering:
     """The head of a `BertForQuestionAnswering`; see `ModelTask`."""
 
-    name = "question-answering"
+    name = "question_answering"
     architecture = BertForQuestionAnswering
     head_linears = (_HEAD,)
     no_head = (

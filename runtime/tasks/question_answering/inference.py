@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
 from .task import QuestionAnsweringOutput
 from .windows import Window
@@ -32,11 +33,7 @@ class WindowOutput:
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
         """For each layer, how many tokens of a window of `length` went on from it."""
-        by_layer = []
-        for layer in range(num_layers):
-            length = self.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
-            by_layer.append(length)
-        return tuple(by_layer)
+        return kept_by_layer(self.kept, length, num_layers)
 
 
 def run_windows(
@@ -81,11 +78,4 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
     """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
-    shape = (len(windows), -(-max(map(len, windows)) // multiple) * multiple)
-    input_ids, attention_mask, token_type_ids = (np.zeros(shape, np.int64) for _ in range(3))
-    for row, window in enumerate(windows):
-        input_ids[row, : len(window)] = window.encoding.ids
-        attention_mask[row, : len(window)] = 1
-        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
-        token_type_ids[row, window.context.start : len(window)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return stack(windows, multiple=multiple)

@@ -26,6 +26,17 @@ class Window:
     def __len__(self) -> int:
         return len(self.encoding)
 
+    @property
+    def input_ids(self) -> list[int]:
+        """The ids of all tokens."""
+        return self.encoding.ids
+
+    @property
+    def token_type_ids(self) -> list[int]:
+        """0 for [CLS] and the question with its [SEP], 1 for the context with its own."""
+        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
+        return [0] * self.context.start + [1] * (len(self) - self.context.start)
+
 
 def window_size(max_length: int, max_seq_len: int | None = None, doc_stride: int | None = None) -> tuple[int, int]:
     """Tokens of a window and of the overlap of two, checked and with transformers' defaults filled in.
