@@ -10,9 +10,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from dynamic_tinybert.calibration.data import split_by_article
+from dynamic_tinybert.calibration.data import split_by_group
 from dynamic_tinybert.runtime.common.errors import DataError
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, summary
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
@@ -115,7 +115,7 @@ def _shuffled(items: Sequence[T]) -> list[T]:
 
 def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
     """Part the examples by article, the second part about a fifth."""
-    fitting, held_out = split_by_article(examples, (1 - _HELD_OUT_SHARE,), seed=0)
+    fitting, held_out = split_by_group(examples, article_of, (1 - _HELD_OUT_SHARE,), seed=0)
     if not held_out:
         raise DataError(
             f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "

@@ -21,7 +21,7 @@ from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.common.publish import publishing
-from dynamic_tinybert.runtime.common.work_dir import digest, workplace
+from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
@@ -125,7 +125,7 @@ def train(
         f"{place} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
     )
     with (
-        workplace(place, resume=resume, in_the_way=unfinished) as folder,
+        work_dir(place, resume=resume, error_if_exists=unfinished) as folder,
         Journal(folder / "journal.jsonl", header) as journal,
     ):
         if not torch.cuda.is_available():

@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
