@@ -19,7 +19,7 @@ from support.tiny import tiny_tokenizer
 
 def read_calibration_data(*files: Path, **options: Any) -> CalibrationData[Example]:  # noqa: ANN401
     """Read with a tiny tokenizer and windows of 64 tokens."""
-    measure = QuestionAnsweringMeasure(QuestionWindows(WindowTokenizer(tiny_tokenizer()), 64))
+    measure = QuestionAnsweringMeasure(QuestionWindows(WindowTokenizer(tiny_tokenizer()._tokenizer), 64))
     return read_data(measure, *files, **options)
 
 
