@@ -23,12 +23,12 @@ from tqdm import tqdm
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.calibration.significance.fitting import (
+    BATCH_SIZE,
     LEARNING_RATE,
     RECENT,
     REPLAYS,
     WEIGHT_OF_KEPT,
     WIDENED_BY,
-    batches_by_length,
     judge,
     losses,
 )
@@ -40,8 +40,8 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, o
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing, batches_by_length
 
 HELD_OUT = 400
 LAYERS = (0, 1, 3)
@@ -122,11 +122,11 @@ def fit(bundle: Bundle, examples: Sequence[Example]) -> dict[Variant, dict[int, 
         v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
         for v, scorers in fitted.items()
     }
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, LAYERS)
-    batches = batches_by_length(examples)
+    windowing, read = Windowing.of(bundle), StateReader(bundle, LAYERS)
+    batches = batches_by_length(examples, BATCH_SIZE)
     recent: deque[States] = deque(maxlen=RECENT)
     for step, index in enumerate(tqdm(random.permutation(len(batches)), disable=None)):
-        recent.append(read(readable_windows(tokenize, batches[index])))
+        recent.append(read(windowing.windows(batches[index])))
         again = [recent[i] for i in random.integers(len(recent), size=REPLAYS)]
         for variant, optimizer in optimizers.items():
             done = step / (variant.first_part * len(batches))
@@ -148,8 +148,8 @@ def judged(
     bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
 ) -> tuple[SignificanceSample, str]:
     """What thresholds follow from, and the loss of each layer by the target that is shipped."""
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
-    found = [judge(scorers, read(readable_windows(tokenize, batch))) for batch in batches_by_length(examples)]
+    windowing, read = Windowing.of(bundle), StateReader(bundle, tuple(scorers))
+    found = [judge(scorers, read(windowing.windows(batch))) for batch in batches_by_length(examples, BATCH_SIZE)]
     values = {layer: np.concatenate([of_batch[layer] for of_batch, _ in found]) for layer in scorers}
     held_out = [f"{np.mean([of_batch[layer] for _, of_batch in found]):.3f}" for layer in scorers]
     return SignificanceSample(values, bundle.shape.num_layers), " ".join(held_out)

@@ -22,12 +22,9 @@ from dynamic_tinybert.runtime.common.work_dir import digest, workplace
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding
 from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
-    Finding,
-    QuestionWindows,
-    readable_windows,
-)
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from .data import read_calibration_data
 from .figures import measured_figures
@@ -131,7 +128,7 @@ def calibrate(
         raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
     end = monotonic() + 60 * budget_minutes
     source = open_bundle(bundle)
-    windows_of = QuestionWindows(source.tokenizer_json, source.max_length)
+    windows_of = Windowing.of(source)
     questions = read_calibration_data(data, validation, test, seed=seed, windows=windows_of, strict=strict)
     num_layers = source.shape.num_layers
     notes: list[str] = []
@@ -154,7 +151,7 @@ def calibrate(
     ):
         options = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
         plain = LengthAdaptiveModel(source, ov_config=options)
-        windows = readable_windows(windows_of, questions.choosing)
+        windows = windows_of.windows(questions.choosing)
         per_question = len(windows) / len(questions.choosing)
         timed = spread_by_length(windows, RAMPS.windows)
         needed = seconds_in_any_case(

@@ -11,14 +11,10 @@ import numpy as np
 
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
-    CheckedQuestions,
-    Finding,
-    Kind,
-    QuestionWindows,
-    check_questions,
-)
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding, Kind
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import CheckedQuestions, check_questions
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 FEWEST_QUESTIONS = 50
 """Fewer cannot tell length configurations apart, and fit nothing."""
@@ -60,7 +56,7 @@ def read_calibration_data(
     test: str | Path | None = None,
     *,
     seed: int = 0,
-    windows: QuestionWindows | None = None,
+    windows: Windowing | None = None,
     strict: bool = False,
 ) -> CalibrationData:
     """Read and split the questions of up to three files.
@@ -122,7 +118,7 @@ def split_by_article(examples: Sequence[Example], ends: Sequence[float], seed: i
     return parts
 
 
-def _read(path: str | Path, windows: QuestionWindows | None, strict: bool) -> CheckedQuestions:
+def _read(path: str | Path, windows: Windowing | None, strict: bool) -> CheckedQuestions:
     examples = read_squad(path)
     treatment = dict(_TREATMENT)
     if not any(example.answers or example.is_impossible for example in examples):

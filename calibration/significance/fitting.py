@@ -18,7 +18,7 @@ from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing, batches_by_length
 
 from .states import StateReader, States
 
@@ -88,8 +88,8 @@ def fit_scorers(
     random = np.random.default_rng(seed)
     shuffled = [examples[i] for i in random.permutation(len(examples))]
     count = min(HELD_OUT, -(-len(examples) // 10))
-    tokenize = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
-    held_out, fitting = batches_by_length(shuffled[:count]), batches_by_length(shuffled[count:])
+    windowing = Windowing.of(bundle)
+    held_out, fitting = (batches_by_length(part, BATCH_SIZE) for part in (shuffled[:count], shuffled[count:]))
     read = StateReader(bundle, layers)
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
@@ -102,7 +102,7 @@ def fit_scorers(
             bar.update(done - bar.n)
             if done == 1 and (seen or step >= steps):  # something at least, however short the time
                 break
-            if not (windows := readable_windows(tokenize, batch)):
+            if not (windows := windowing.windows(batch)):
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
@@ -112,9 +112,9 @@ def fit_scorers(
                 torch.stack(list(losses(scorers, states).values())).sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             seen += len(windows)
-    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := readable_windows(tokenize, batch))]
+    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := windowing.windows(batch))]
     if not seen or not judged:
-        raise tokenize.refuse_all("the questions to fit on")
+        raise windowing.refuse_all("the questions to fit on")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
@@ -139,21 +139,15 @@ def sample_significance(
         InferenceError: OpenVINO failed.
     """
     chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
+    windowing, read = Windowing.of(bundle), StateReader(bundle, tuple(scorers))
     judged = [
         judge(scorers, read(windows))[0]
-        for batch in batches_by_length(chosen)
-        if (windows := readable_windows(tokenize, batch))
+        for batch in batches_by_length(chosen, BATCH_SIZE)
+        if (windows := windowing.windows(batch))
     ]
     if not judged:
-        raise tokenize.refuse_all("the questions to take thresholds from")
+        raise windowing.refuse_all("the questions to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
-
-
-def batches_by_length(examples: Sequence[Example]) -> list[list[Example]]:
-    """Questions of like lengths together."""
-    ordered = sorted(examples, key=lambda example: len(example.question) + len(example.context))
-    return [ordered[first : first + BATCH_SIZE] for first in range(0, len(ordered), BATCH_SIZE)]
 
 
 def _endless(batches: Sequence[list[Example]], random: np.random.Generator) -> Iterator[list[Example]]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data, split_by_article
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_tokenizer
 
@@ -105,7 +105,7 @@ def test_questions_that_the_model_cannot_read_are_left_out_and_said(tmp_path: Pa
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
     file = write(tmp_path / "data.json", [60] * 6)
     file.write_text(file.read_text().replace('"question": "Where?"', f'"question": "{"who " * 99}"', 1))
-    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
+    windows = Windowing(tmp_path / "tokenizer.json", 64)
     data = read_calibration_data(file, windows=windows)
     assert sum(map(len, (data.fitting, data.choosing, data.reporting))) == 359
     assert data.lines[0].startswith("data.json: 1 of 360 questions cannot be read by the model (skipped); ")

@@ -10,18 +10,25 @@ from typing import Literal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
+from .answers import pipeline_answers
 from .evaluation import MAX_ANSWER_LEN, Evaluation, evaluate
 from .example import Example
 from .inference import run_windows
 from .no_answer import answer_and_no_answer_score
-from .question_checks import QuestionWindows
-from .spans import pipeline_answers
+from .options import AnswerOptions
 from .squad import exact_match, f1
 from .squad_v2 import Scored, best_threshold, score_answer
+from .windowing import Windowing
 
 _BELIEVED = 10
 _BATCH = 8
 _GROUP = 256
+_BELIEF_OPTIONS = AnswerOptions(
+    top_k=_BELIEVED,
+    max_answer_len=MAX_ANSWER_LEN,
+    align_to_words=False,
+    merge="text",  # it is texts that are compared
+)
 
 
 Belief = Sequence[tuple[str, float]]
@@ -106,7 +113,7 @@ def references(
         threshold = model.bundle.no_answer_threshold or 0.0 if no_answer_threshold is None else no_answer_threshold
     if all(answered) and not to_choose:
         return References(examples, (), answered, "answers", threshold)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
+    windows_of = Windowing.of(model)
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
     asked = [of_full for group in groups for of_full in _ask(model, group, windows_of)]
     if unanswerable and to_choose and no_answer_threshold is None:
@@ -131,7 +138,7 @@ class _OfFull:
     if_answered: Scored
 
 
-def _ask(model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: QuestionWindows) -> list[_OfFull]:
+def _ask(model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: Windowing) -> list[_OfFull]:
     windows = [windows_of(example) for example in examples]
     if not all(windows):
         raise windows_of.refuse_all("all of the questions")
@@ -142,11 +149,7 @@ def _ask(model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: Qu
             example.context,
             own_windows,
             own_outputs,
-            top_k=_BELIEVED,
-            max_answer_len=MAX_ANSWER_LEN,
-            handle_impossible_answer=False,
-            align_to_words=False,
-            merge="text",  # it is texts that are compared
+            _BELIEF_OPTIONS,
         )
         total = sum(answer["score"] for answer in answers)
         belief = [(answer["answer"], answer["score"] / total) for answer in answers]
