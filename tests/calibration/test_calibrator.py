@@ -27,8 +27,8 @@ from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError
 from dynamic_tinybert.runtime.encoder.scorer import load_scorers
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_bert, write_tiny_bundle
 
@@ -140,7 +140,7 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
     """Texts of several windows: what is kept free at the end was as many times too much."""
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=256))
     data = write_data(tmp_path / "data.json", answers=False)
-    windows_of = QuestionWindows(bundle / "tokenizer.json", 256)
+    windows_of = Windowing(bundle / "tokenizer.json", 256)
     counts = {len(windows_of(example)) for example in read_squad(data)}
     assert min(counts) > 1
     estimated: list[tuple[float, float]] = []

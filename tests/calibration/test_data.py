@@ -11,15 +11,14 @@ from dynamic_tinybert.calibration.data import read_calibration_data as read_data
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_tokenizer
 
 
 def read_calibration_data(*files: Path, **options: Any) -> CalibrationData[Example]:  # noqa: ANN401
     """Read with a tiny tokenizer and windows of 64 tokens."""
-    measure = QuestionAnsweringMeasure(QuestionWindows(WindowTokenizer(tiny_tokenizer()._tokenizer), 64))
+    measure = QuestionAnsweringMeasure(Windowing(tiny_tokenizer()._tokenizer, 64))
     return read_data(measure, *files, **options)
 
 
