@@ -162,8 +162,8 @@ def _promising(
 
 def _loss_at(limit: float, outcomes: Sequence[Outcome]) -> float:
     """The mean loss of configurations whose upper bound is near a limit: it is the bound that must be within it."""
-    complete = [outcome for outcome in outcomes if not outcome.rejected]
-    nearest = sorted(complete, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[
+    full_runs = [outcome for outcome in outcomes if not outcome.rejected]
+    nearest = sorted(full_runs, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[
         :_NEAREST
     ]
     return fmean(outcome.loss for outcome in nearest) if nearest else limit / 2

@@ -28,7 +28,7 @@ BATCH_SIZE = 16
 LEARNING_RATE = 4e-3
 WARM_UP_STEPS = 20
 WEIGHT_OF_KEPT = 5.0
-"""Weight in the loss of a token that is worth keeping, against 1 of another: to drop it costs more than to keep another."""
+"""Loss weight of a token that is worth keeping, against 1 of another: to drop it costs more than to keep another."""
 
 RECENT, REPLAYS = 64, 2
 """To read the states of a batch takes as long as two steps on them. So each new batch is followed by steps on `REPLAYS`

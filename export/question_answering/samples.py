@@ -14,9 +14,10 @@ from dynamic_tinybert.export.parity import TokenBatch
 from dynamic_tinybert.export.samples import Samples
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, summary
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .questions import Questions
@@ -50,7 +51,7 @@ def read_samples(
         DataError: A file cannot be read or holds no usable question; without `validation`, `data` has one
             article only.
     """
-    windows_of = QuestionWindows(tokenizer_file, max_length)
+    windows_of = Windowing(tokenizer_file, max_length)
     examples = read_squad(data)
     if validation is not None:
         others = _shuffled(read_squad(validation))
@@ -91,14 +92,11 @@ def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], l
     return fitting, held_out
 
 
-def _readable(
-    windows_of: QuestionWindows, examples: Iterable[Example], data: Path
-) -> Iterator[tuple[Example, list[Window]]]:
-    """Each question that the model can read, with its windows."""
-    readable = 0
-    for example in examples:
-        if windows := windows_of(example):
-            readable += 1
-            yield example, windows
-    if not readable:
+def _readable(windows_of: Windowing, examples: Iterable[Example], data: Path) -> Iterator[tuple[Example, list[Window]]]:
+    """Each question that the model can read, with its windows; an error if it can read none."""
+    empty = True
+    for readable in windows_of.readable(examples):
+        empty = False
+        yield readable
+    if empty:
         raise windows_of.refuse_all(f"any question of {data}")

@@ -15,16 +15,19 @@ from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
+from .answer_places import answer_lacking
 from .evaluation_result import Evaluation
 from .example import Example
+from .findings import Finding, Kind, refused
 from .inference import WindowOutput, run_windows
 from .no_answer import answer_and_no_answer_score
-from .question_checks import Finding, Kind, QuestionWindows, answer_lacking, refused
+from .options import SQUAD
 from .squad import exact_match, f1
 from .squad_v2 import ScoredAnswer, score_answer
+from .windowing import Windowing
 from .windows import Window
 
-MAX_ANSWER_LEN = 30
+MAX_ANSWER_LEN = SQUAD.max_answer_len
 """Tokens of an answer in SQuAD's evaluation."""
 
 TREATMENT = {
@@ -42,7 +45,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     length_config: str | LengthConfig | Sequence[float] | None = None,
-    batch_size: int = 1,
+    batch_size: int = SQUAD.batch_size,
     max_answer_len: int = MAX_ANSWER_LEN,
     max_seq_len: int | None = None,
     doc_stride: int | None = None,
@@ -76,7 +79,7 @@ def evaluate(
     """
     require_int("batch_size", batch_size, 1)
     require_int("max_answer_len", max_answer_len, 1)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
+    windows_of = Windowing.of(model, max_seq_len, doc_stride)
     scored, skipped = _to_score(examples, windows_of, strict)
     if no_answer_threshold is None and any(example.is_impossible for example in scored):
         no_answer_threshold = model.bundle.no_answer_threshold or 0.0
@@ -149,9 +152,7 @@ def score_f1(
     return _exact_and_f1(example, prediction, own, no_answer_threshold)[1]
 
 
-def _to_score(
-    examples: Sequence[Example], windows_of: QuestionWindows, strict: bool
-) -> tuple[list[Example], list[Finding]]:
+def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) -> tuple[list[Example], list[Finding]]:
     """Those that can be scored, and what was found of the others."""
     if not examples:
         raise DataError("there are no examples to evaluate")

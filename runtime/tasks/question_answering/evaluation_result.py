@@ -10,7 +10,7 @@ from statistics import fmean
 
 import numpy as np
 
-from .question_checks import Finding
+from .findings import Finding
 from .squad_v2 import ScoredAnswer, figures
 
 

@@ -10,19 +10,25 @@ from typing import Literal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
+from .answers import pipeline_answers
 from .evaluation import MAX_ANSWER_LEN, evaluate
 from .evaluation_result import Evaluation
 from .example import Example
 from .inference import run_windows
 from .no_answer import answer_and_no_answer_score
-from .question_checks import QuestionWindows
-from .spans import pipeline_answers
+from .options import AnswerOptions
 from .squad import exact_match, f1
 from .squad_v2 import ScoredAnswer, best_threshold, score_answer
+from .windowing import Windowing
 
-_MOST_TEACHER_ANSWERS = 10
 _BATCH = 8
 _GROUP = 256
+_TEACHER_OPTIONS = AnswerOptions(
+    top_k=10,
+    max_answer_len=MAX_ANSWER_LEN,
+    align_to_words=False,
+    merge="text",  # it is texts that are compared
+)
 
 SoftLabels = Sequence[tuple[str, float]]
 """The most probable answers of `full` with probabilities that sum to 1; the empty one alone where it gives none."""
@@ -125,7 +131,7 @@ def gold_answers(
         threshold = model.bundle.no_answer_threshold or 0.0 if no_answer_threshold is None else no_answer_threshold
     if all(answered) and not to_choose:
         return GoldAnswers(examples, (), answered, "answers", threshold)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
+    windows_of = Windowing.of(model)
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
     by_full = [of_full for group in groups for of_full in _teacher_answers(model, group, windows_of)]
     if unanswerable and to_choose and no_answer_threshold is None:
@@ -153,7 +159,7 @@ class _TeacherAnswer:
 
 
 def _teacher_answers(
-    model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: QuestionWindows
+    model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: Windowing
 ) -> list[_TeacherAnswer]:
     windows = [windows_of(example) for example in examples]
     if not all(windows):
@@ -165,11 +171,7 @@ def _teacher_answers(
             example.context,
             own_windows,
             own_outputs,
-            top_k=_MOST_TEACHER_ANSWERS,
-            max_answer_len=MAX_ANSWER_LEN,
-            handle_impossible_answer=False,
-            align_to_words=False,
-            merge="text",  # it is texts that are compared
+            _TEACHER_OPTIONS,
         )
         total = sum(answer["score"] for answer in answers)
         soft_labels = [(answer["answer"], answer["score"] / total) for answer in answers]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 import numpy as np
@@ -25,11 +25,13 @@ class WindowOutput:
         start_logits: float32 [L], L at least the tokens of the window.
         end_logits: float32 [L].
         kept: For each layer that may drop tokens, how many it passed on.
+        kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]
     end_logits: npt.NDArray[np.float32]
     kept: Mapping[int, int]
+    kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
         """For each layer, how many tokens of a window of `length` went on from it."""
@@ -62,6 +64,7 @@ def run_windows(
                 output.start_logits[row],
                 output.end_logits[row],
                 {layer: int(counts[row]) for layer, counts in kept.items()},
+                {layer: positions[row] for layer, positions in output.kept_positions.items()},
             )
     in_order = (outputs[i] for i in range(len(windows)))
     return [list(islice(in_order, len(own))) for own in questions]

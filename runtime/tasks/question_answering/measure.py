@@ -13,9 +13,11 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.measure import ReadExamples
 
 from .example import Example, article_of
+from .findings import Kind
 from .gold_answers import GoldAnswers, gold_answers
-from .question_checks import Kind, QuestionWindows, check_questions
+from .question_checks import check_questions
 from .squad_files import read_squad
+from .windowing import Windowing
 from .windows import Window
 
 TREATMENT = {
@@ -33,9 +35,9 @@ class QuestionAnsweringMeasure:
 
     metrics = MappingProxyType({"f1": "F1", "exact_match": "EM"})
 
-    def __init__(self, windows_of: QuestionWindows) -> None:
-        """Measure with windows of the sizes that `windows_of` cuts."""
-        self._windows_of = windows_of
+    def __init__(self, windowing: Windowing) -> None:
+        """Measure with windows of the sizes that `windowing` cuts."""
+        self._windowing = windowing
 
     @classmethod
     def of(cls, bundle: Bundle) -> QuestionAnsweringMeasure:
@@ -44,7 +46,7 @@ class QuestionAnsweringMeasure:
         Raises:
             BundleCorruptError: The bundle's tokenizer cannot be read.
         """
-        return cls(QuestionWindows(bundle.tokenizer_json, bundle.max_length))
+        return cls(Windowing.of(bundle))
 
     def read(self, path: Path, *, strict: bool) -> ReadExamples[Example]:
         """Read a file of a form that `read_squad` knows. Answers may be missing in all of its questions.
@@ -56,7 +58,7 @@ class QuestionAnsweringMeasure:
         treatment = dict(TREATMENT)
         if not any(example.answers or example.is_impossible for example in examples):
             del treatment[Kind.WITHOUT_ANSWER]
-        checked = check_questions(examples, treatment, self._windows_of, name=path.name, strict=strict)
+        checked = check_questions(examples, treatment, self._windowing, name=path.name, strict=strict)
         return ReadExamples(list(map(_with_found_answers, checked.readable)), checked.findings, checked.lines)
 
     def group_of(self, example: Example) -> str:
@@ -69,11 +71,11 @@ class QuestionAnsweringMeasure:
 
     def windows_of(self, example: Example) -> list[Window]:
         """All windows of a question; none if the model cannot read it."""
-        return self._windows_of(example)
+        return self._windowing(example)
 
     def refuse_all(self, examples: str) -> DataError:
         """The error to raise when the model can read none of some questions, with the reason for one of them."""
-        return self._windows_of.refuse_all(examples)
+        return self._windowing.refuse_all(examples)
 
     def scoring(self, model: LengthAdaptiveModel, examples: Sequence[Example]) -> GoldAnswers:
         """The data's answers and those of `full` as soft labels."""
