@@ -1,4 +1,4 @@
-"""Write a bundle anew with other significance and length configurations; its model stays as it is."""
+"""Write a bundle again with other significance and length configurations; its model stays the same."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def write_recalibrated(
     """Fill a folder with the files of `bundle` and a new manifest.
 
     Args:
-        bundle: Where the model, its tokenizer and its card come from.
+        bundle: The bundle that the model, its tokenizer and its card come from.
         folder: An empty folder.
         scorers: The file of learnt significance; None for attention.
         length_configs: All length configurations by name.
@@ -45,5 +45,6 @@ def write_recalibrated(
             quantization=bundle.quantization,
             versions=dict(bundle.versions),
             source=bundle.source,
+            task=bundle.task,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
         )

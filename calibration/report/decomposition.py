@@ -29,7 +29,8 @@ from dynamic_tinybert.runtime.encoder.plain_graph import computed_in_floats, giv
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 LENGTHS = (100, 200, 384)
 """Lengths, in tokens, at which the gain is shown."""

@@ -22,7 +22,11 @@ from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig
 
 from .model_sizes import model_sizes
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format that is read, and written where a reader of the one before would go wrong."""
+
+QUESTION_ANSWERING = "question_answering"
+"""The task of bundles of format 1, whether they name it or not."""
 
 MANIFEST = "dynamic_tinybert.json"
 CONFIG = "config.json"
@@ -87,6 +91,7 @@ class Bundle:
         type_vocab_size: Token type ids are below this.
         no_answer_threshold: A score of no answer (`no_answer`) above it means that there is none; None if it
             was not measured.
+        task: The name of the task that its head is for.
     """
 
     path: Path
@@ -102,6 +107,7 @@ class Bundle:
     vocab_size: int
     type_vocab_size: int
     no_answer_threshold: float | None = None
+    task: str = QUESTION_ANSWERING
 
     @property
     def model_xml(self) -> Path:
@@ -144,6 +150,7 @@ def write_manifest(
     source: Mapping[str, Any],
     default_length_config: str = "full",
     no_answer_threshold: float | None = None,
+    task: str = QUESTION_ANSWERING,
 ) -> Bundle:
     """Make a bundle of the files in `folder`: write its manifest, once all of them are final.
 
@@ -156,6 +163,7 @@ def write_manifest(
         source: Where the model comes from.
         default_length_config: A name of `length_configs`.
         no_answer_threshold: Left out of the manifest if None.
+        task: Decides the version of the format, as old readers know question answering only.
 
     Raises:
         BundleCorruptError: A file that the bundle needs is not in `folder`.
@@ -163,7 +171,8 @@ def write_manifest(
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
     """
     described: dict[str, object] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": 1 if task == QUESTION_ANSWERING else FORMAT_VERSION,
+        "task": task,
         "significance": significance,
         "default_length_config": default_length_config,
         "length_configs": {
@@ -278,7 +287,19 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
         vocab_size=sizes["vocab_size"],
         type_vocab_size=sizes["type_vocab_size"],
         no_answer_threshold=_no_answer_threshold(manifest),
+        task=_task(manifest),
     )
+
+
+def _task(manifest: Mapping[str, Any]) -> str:
+    if manifest["format_version"] == 1:
+        return QUESTION_ANSWERING if "task" not in manifest else str(_one_of(manifest, "task", (QUESTION_ANSWERING,)))
+    task = _get(manifest, "task", str)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", task):
+        raise BundleFormatError(
+            f"{MANIFEST}: task {reprlib.repr(task)}: a name is made of a-z, 0-9 and '_', and starts with a letter"
+        )
+    return task
 
 
 def _no_answer_threshold(manifest: Mapping[str, Any]) -> float | None:

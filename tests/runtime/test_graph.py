@@ -1,4 +1,5 @@
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import openvino as ov
@@ -9,10 +10,13 @@ from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.tiny import arrays, tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 
 @pytest.fixture(scope="module")

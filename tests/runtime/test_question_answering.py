@@ -12,7 +12,7 @@ import torch
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.contract import CASES, CONTRACT, check_contract
 from support.tiny import tiny_bert, write_tiny_bundle
@@ -53,8 +53,8 @@ def stands_once(answerer: QuestionAnswerer, case: dict[str, Any]) -> bool:
     if isinstance(case["question"], list):
         return False
     context, options = CONTRACT["contexts"][case["context"]], case["options"]
-    max_seq_len, doc_stride = window_size(512, options.get("max_seq_len"), options.get("doc_stride"))
-    windows = answerer._tokenize(case["question"], context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+    windowing = Windowing.of(answerer.model, options.get("max_seq_len"), options.get("doc_stride"))
+    windows = windowing.cut(case["question"], context)
     expected = case["expected"] if isinstance(case["expected"], list) else [case["expected"]]
     texts = [answer["answer"].lower() for answer in expected if answer["answer"]]
     return len(windows) == 1 and all(context.lower().count(text) == 1 for text in texts)

@@ -39,3 +39,8 @@ class Example:
                 f"question {self.id!r:.60} has {len(self.answers)} answers and {len(self.answer_starts)} "
                 "answer_starts; give one for each answer, None where it is not known"
             )
+
+
+def article_of(example: Example) -> str:
+    """What tells the article of a question from others: its title, or its context where the file gives no title."""
+    return example.title or example.context

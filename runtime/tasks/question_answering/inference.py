@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby, islice
 
 import numpy as np
@@ -11,8 +11,9 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
+from .task import QuestionAnsweringOutput
 from .windows import Window
 
 
@@ -24,19 +25,17 @@ class WindowOutput:
         start_logits: float32 [L], L at least the tokens of the window.
         end_logits: float32 [L].
         kept: For each layer that may drop tokens, how many it passed on.
+        kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]
     end_logits: npt.NDArray[np.float32]
     kept: Mapping[int, int]
+    kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
         """For each layer, how many tokens of a window of `length` went on from it."""
-        by_layer = []
-        for layer in range(num_layers):
-            length = self.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
-            by_layer.append(length)
-        return tuple(by_layer)
+        return kept_by_layer(self.kept, length, num_layers)
 
 
 def run_windows(
@@ -65,6 +64,7 @@ def run_windows(
                 output.start_logits[row],
                 output.end_logits[row],
                 {layer: int(counts[row]) for layer, counts in kept.items()},
+                {layer: positions[row] for layer, positions in output.kept_positions.items()},
             )
     in_order = (outputs[i] for i in range(len(windows)))
     return [list(islice(in_order, len(own))) for own in questions]
@@ -81,11 +81,4 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
     """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
-    shape = (len(windows), -(-max(map(len, windows)) // multiple) * multiple)
-    input_ids, attention_mask, token_type_ids = (np.zeros(shape, np.int64) for _ in range(3))
-    for row, window in enumerate(windows):
-        input_ids[row, : len(window)] = window.encoding.ids
-        attention_mask[row, : len(window)] = 1
-        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
-        token_type_ids[row, window.context.start : len(window)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return stack(windows, multiple=multiple)

@@ -1,0 +1,57 @@
+"""What a task must give the encoder's graph: which tokens are protected, and where its head goes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import openvino as ov
+
+from .named_nodes import NamedNodes
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The states of the tokens in a graph whose layers drop some of them.
+
+    Attributes:
+        all_states: float32 [B, L, H], of all tokens: the input of the first layer that drops some.
+        fewer: After each layer that drops tokens, in order, the last state that all those which went on have, float32
+            [B, n, H], and their origins, int32 [B, n]: 1 + where each token stood in the original input; 0 for a
+            filler, which stands nowhere.
+    """
+
+    all_states: ov.Output
+    fewer: Sequence[tuple[ov.Output, ov.Output]]
+
+
+class TaskGraph(Protocol):
+    """The part of a task that the encoder's graph depends on."""
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of the graph's outputs, which are float32."""
+
+    def check_head(self, model: ov.Model, nodes: NamedNodes) -> None:
+        """Check the head's nodes, and types and shapes of the outputs, in a bundle's graph at full length.
+
+        Raises:
+            BundleFormatError: They are not what the task needs.
+        """
+
+    def protected(self, nodes: NamedNodes) -> ov.Output:
+        """Float32 [B, L], 1 for the tokens that no layer drops by learnt significance as long as its keep ratio allows.
+
+        Args:
+            nodes: The graph's nodes; among them its inputs `input_ids`, `attention_mask` and `token_type_ids`.
+        """
+
+    def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
+        """Make the outputs depend on `rows`, now that the last layer's state holds fewer tokens than the input.
+
+        A head of [CLS] alone may do nothing where [CLS] is protected: it stays the first row.
+
+        Raises:
+            BundleFormatError: The head is not as the exporter writes it.
+        """
