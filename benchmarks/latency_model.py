@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from dynamic_tinybert.calibration.search.latency import fit_latency_model, measure_latency, spread_by_length
+from dynamic_tinybert.calibration.search.latency import measure_latency, spread_by_length
+from dynamic_tinybert.calibration.search.latency_fitting import fit_latency_model
 from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample

@@ -22,7 +22,8 @@ from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowin
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
-from .decomposition import LengthGain, decompose, gain_by_length
+from .decomposition import decompose
+from .length_gain import LengthGain, gain_by_length
 from .page import write_report
 
 _TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that lengths have their weight in it
