@@ -13,7 +13,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from . import extension_library
 from .graph import with_selection
 from .plain_graph import products_saturate, rewriting
-from .scorer import ScorerWeights
+from .scorer import LayerSignificance
 
 LENGTH_MULTIPLE = 8
 """Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
@@ -22,7 +22,7 @@ LENGTH_MULTIPLE = 8
 def compile_bundle(
     bundle: Bundle,
     plain: ov.Model,
-    scorers: Mapping[int, ScorerWeights] | None,
+    scorers: Mapping[int, LayerSignificance] | None,
     config: LengthConfig | None,
     properties: Mapping[str, object],
 ) -> ov.CompiledModel:

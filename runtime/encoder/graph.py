@@ -17,7 +17,7 @@ from .fusion import fuse, projections
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, restore_logits, select_tokens
 from .patterns import Product
-from .scorer import ScorerWeights, carried_out, learnt_layers, score
+from .scorer import LayerSignificance, carried_out, learnt_layers, score
 
 _KEPT = "kept_tokens."
 
@@ -28,7 +28,7 @@ def with_selection(
     *,
     num_layers: int,
     num_heads: int,
-    scorers: Mapping[int, ScorerWeights] | None = None,
+    scorers: Mapping[int, LayerSignificance] | None = None,
     multiple: int = 1,
     fused: bool = False,
     float_weights: bool = False,
@@ -104,7 +104,7 @@ class _Selection:
         length_config: LengthConfig | None,
         num_layers: int,
         num_heads: int,
-        scorers: Mapping[int, ScorerWeights] | None,
+        scorers: Mapping[int, LayerSignificance] | None,
         multiple: int,
         integers: bool,
     ) -> None:
