@@ -35,9 +35,7 @@ class Rows:
         """
         state = ops.gather(self.all_states, 0, 1)
         for later, origins in self.fewer:
-            went_on = ops.equal(
-                ops.gather(origins, [0], 1), np.int32(1)
-            )  # tokens keep their order: it can only be the first
+            went_on = ops.equal(ops.gather(origins, [0], 1), np.int32(1))  # if it did, it is still the first row
             state = ops.select(went_on, ops.gather(later, 0, 1), state)
         return state.output(0)
 
