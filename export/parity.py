@@ -20,6 +20,7 @@ from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.graph import bounds, kept_positions, with_selection
 from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, carried_out
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 Batch = Mapping[str, npt.NDArray[np.int64]]
 Runner = Callable[[Batch], Arrays]
@@ -58,6 +59,7 @@ def graph_runner(
     graph = with_selection(
         plain,
         None if elastic else length_config,
+        task=QUESTION_ANSWERING,
         num_layers=num_layers,
         num_heads=num_heads,
         scorers=scorers,

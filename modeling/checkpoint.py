@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 from transformers import BertConfig, BertForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
+from dynamic_tinybert.runtime.bundles.files import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, CheckpointError
 from dynamic_tinybert.runtime.common.publish import writing
 

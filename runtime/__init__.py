@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .common.errors import DynamicTinyBertError
     from .length_config import LengthConfig
-    from .model import LengthAdaptiveModel, QuestionAnsweringOutput
+    from .model import LengthAdaptiveModel
     from .tasks.question_answering.answerer import QuestionAnswerer
     from .tasks.question_answering.answers import Answer
     from .tasks.question_answering.explain import explain
     from .tasks.question_answering.explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation
+    from .tasks.question_answering.task import QuestionAnsweringOutput
 
 __all__ = [
     "Answer",
@@ -39,7 +40,7 @@ _HOMES = {
     "LengthAdaptiveModel": "model",
     "LengthConfig": "length_config",
     "QuestionAnswerer": "tasks.question_answering.answerer",
-    "QuestionAnsweringOutput": "model",
+    "QuestionAnsweringOutput": "tasks.question_answering.task",
     "explain": "tasks.question_answering.explain",
 }
 

@@ -97,7 +97,7 @@ class LengthConfig:
 
     @property
     def selecting_layers(self) -> tuple[int, ...]:
-        """Layers that may drop a token, in order. A layer with the ratio of the layer before and no threshold does not."""
+        """Layers that may drop a token, in order: those with a threshold or a smaller ratio than the layer before."""
         before = (1.0, *self.keep_ratios)
         return tuple(
             i

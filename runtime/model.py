@@ -1,9 +1,8 @@
-"""A length-adaptive question-answering model: a bundle, compiled at the length configurations asked for."""
+"""A length-adaptive model: a bundle, compiled at the length configurations asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from .encoder.inputs import checked_inputs
 from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
 from .length_config import LengthConfig, executed_macs
+from .tasks import task_named
 
 _SHORT_FORMS = {
     "num_threads": "INFERENCE_NUM_THREADS",
@@ -32,22 +32,6 @@ _SHORT_FORMS = {
     "precision": "INFERENCE_PRECISION_HINT",
     "compiled_cache_dir": "CACHE_DIR",
 }
-
-
-@dataclass(frozen=True)
-class QuestionAnsweringOutput:
-    """What the model says of a batch.
-
-    Attributes:
-        start_logits: float32 [B, L].
-        end_logits: float32 [B, L].
-        kept_positions: For each layer that may drop tokens, the positions in the input of those that it
-            passed on, int32 [B, n], in order; rows with fewer end in L.
-    """
-
-    start_logits: npt.NDArray[np.float32]
-    end_logits: npt.NDArray[np.float32]
-    kept_positions: Mapping[int, npt.NDArray[np.int32]]
 
 
 class LengthAdaptiveModel:
@@ -76,7 +60,8 @@ class LengthAdaptiveModel:
             **(ov_config or {}),
         }
         self._elastic = elastic
-        self._plain = read_plain_graph(bundle)
+        self._task = task_named(bundle.task)
+        self._plain = read_plain_graph(bundle, self._task)
         self._scorers: dict[int, ScorerWeights] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorers(bundle.scorers, bundle.shape)
@@ -220,8 +205,8 @@ class LengthAdaptiveModel:
         attention_mask: npt.ArrayLike | None = None,
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
-    ) -> QuestionAnsweringOutput:
-        """Start and end logits of a batch of question-context pairs.
+    ) -> Any:  # noqa: ANN401 - the type is the task's
+        """What the model's task makes of a batch; for question answering, a `QuestionAnsweringOutput`.
 
         Args:
             input_ids: Token ids, int64 [B, L].
@@ -245,12 +230,8 @@ class LengthAdaptiveModel:
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
-        _check_finite(outputs)
-        return QuestionAnsweringOutput(
-            start_logits=outputs["start_logits"][:, :length],
-            end_logits=outputs["end_logits"][:, :length],
-            kept_positions=kept_positions(outputs, length),
-        )
+        _check_finite(outputs, self._task.output_names, padded)
+        return self._task.output(outputs, length, kept_positions(outputs, length))
 
     def warm_up(
         self,
@@ -289,7 +270,9 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
-        compile_model = partial(compile_bundle, self.bundle, self._plain, self._scorers, of, self._ov_config)
+        compile_model = partial(
+            compile_bundle, self.bundle, self._task, self._plain, self._scorers, of, self._ov_config
+        )
         return self._graphs.get(of, lambda: CompiledGraph(compile_model))
 
 
@@ -298,14 +281,16 @@ def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> Le
     return kind.from_pretrained(**arguments)
 
 
-def _check_finite(outputs: Arrays) -> None:
-    for name in ("start_logits", "end_logits"):
-        logits = outputs[name]
-        if not np.isfinite(logits).all():
-            row, token = np.argwhere(~np.isfinite(logits))[0]
+def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
+    """Raise InferenceError if a number of these outputs is NaN or infinite; per-token outputs are [B, length, ...]."""
+    for name in names:
+        values = outputs[name]
+        if not np.isfinite(values).all():
+            row, *rest = index = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+            where = f"token {rest[0]} in row {row}" if values.shape[1:2] == (length,) else f"row {row}"
             raise InferenceError(
-                f"{name} of token {token} in row {row} is {logits[row, token]}: weights of the bundle are not finite, "
-                "or so large that what they give is not; export the checkpoint again, or take another one"
+                f"{name} of {where} is {values[index]}: weights of the bundle are not finite, or so large that what "
+                "they give is not; export the checkpoint again, or take another one"
             )
 
 

@@ -19,10 +19,10 @@ from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights, with_context_rule
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import score_f1
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_windows, stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 

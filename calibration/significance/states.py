@@ -20,6 +20,7 @@ from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
@@ -48,10 +49,11 @@ class StateReader:
 
     def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
         """Compile the graph of a bundle; `layers` are those whose states are wanted."""
-        num_layers = bundle.shape.num_layers
+        num_layers, task = bundle.shape.num_layers, task_named(bundle.task)
         model = with_selection(
-            read_plain_graph(bundle),
+            read_plain_graph(bundle, task),
             LengthConfig.full(num_layers),
+            task=task,
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
             fused=is_fused(bundle),

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import openvino as ov
@@ -14,13 +15,16 @@ from dynamic_tinybert.export.parity import Batch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
 from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.fake_quantized import fake_quantized
 from support.tiny import arrays, tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 Quantized = Mapping[str, QuantizedLinear]
 

@@ -30,17 +30,17 @@ def test_what_is_given_is_taken() -> None:
     given = {
         field.name: value for field, value in zip(fields(AnswerOptions), (3, 4, 90, 5, 1, 0, "text", 2), strict=True)
     }
-    options = AnswerOptions.for_model(512, **given)  # type: ignore[arg-type]
+    options = AnswerOptions.for_model(512, **given)
     assert {name: getattr(options, name) for name in given} == given
     assert options.handle_impossible_answer is True
-    assert type(AnswerOptions(top_k=np.int8(3)).top_k) is int  # type: ignore[arg-type]
+    assert type(AnswerOptions(top_k=np.int8(3)).top_k) is int
 
 
 @pytest.mark.parametrize("name", ["top_k", "max_answer_len", "max_seq_len", "doc_stride", "batch_size"])
 @pytest.mark.parametrize("value", [-1, 1.0, "1", True, None])
 def test_counts_that_are_none_are_refused(name: str, value: object) -> None:
     with pytest.raises(InvalidInputError, match=f"{name} must be an int of at least"):
-        replace(PIPELINE, **{name: value})  # type: ignore[arg-type]
+        replace(PIPELINE, **{name: value})
 
 
 @pytest.mark.parametrize(("command", "options"), [("ask", PIPELINE), ("evaluate", SQUAD)])
@@ -53,7 +53,7 @@ def test_commands_have_the_same_defaults(command: str, options: AnswerOptions) -
         assert parameters[name].default == getattr(options, name)
     for name in ("max_seq_len", "doc_stride"):  # by default less where the model reads less
         assert parameters[name].default is None
-        assert str(getattr(options, name)) in parameters[name].help  # type: ignore[attr-defined]
+        assert str(getattr(options, name)) in parameters[name].help
 
 
 def test_evaluation_has_the_same_defaults() -> None:
