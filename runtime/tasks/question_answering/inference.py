@@ -59,8 +59,8 @@ def run_windows(
         return model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
 
     def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
-        positions = {layer: of_batch[row] for layer, of_batch in batch.kept_positions.items()}
-        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, positions)
+        kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
+        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
 
     outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
     return [list(islice(outputs, len(own))) for own in questions]
