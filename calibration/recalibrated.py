@@ -1,4 +1,4 @@
-"""Write a bundle anew with other significance and length configurations; its model stays as it is."""
+"""Write a bundle again with other significance and length configurations; its model stays the same."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def write_recalibrated(
     """Fill a folder with the files of `bundle` and a new manifest.
 
     Args:
-        bundle: Where the model, its tokenizer and its card come from.
+        bundle: The bundle that the model, its tokenizer and its card come from.
         folder: An empty folder.
         scorers: The file of learnt significance; None for attention.
         length_configs: All length configurations by name.

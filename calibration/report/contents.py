@@ -8,7 +8,8 @@ from statistics import fmean
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .decomposition import Decomposition, LengthGain
+from .decomposition import Decomposition
+from .length_gain import LengthGain
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
-from .decomposition import LengthGain, decompose, gain_by_length
+from .decomposition import decompose
+from .length_gain import LengthGain, gain_by_length
 from .page import write_report
 
 _TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that lengths have their weight in it
@@ -90,8 +91,8 @@ def evaluation_report(
         InferenceError: OpenVINO failed.
         InvalidInputError: An evaluation ran in batches, without times.
     """
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
-    questions = [windows for example in examples if (windows := windows_of(example))]
+    windows_of = Windowing.of(model, max_seq_len, doc_stride)
+    questions = [windows for _, windows in windows_of.readable(examples)]
     configs = {name: model.resolve(name) for name in evaluations if name != "full"}
     all_compiled = LengthAdaptiveModel.from_pretrained(
         model.bundle.path, num_threads=num_threads, max_compiled=len(configs) + 1

@@ -13,9 +13,10 @@ from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering import evaluation
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate, joined, score_f1
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate, score_f1
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import joined
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.batches import kept_by_layer, run_batches, stack_inputs
+from dynamic_tinybert.runtime.batches import run_batches
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
 from .task import QuestionAnsweringOutput
 from .windows import Window
@@ -24,11 +25,13 @@ class WindowOutput:
         start_logits: float32 [L], L at least the tokens of the window.
         end_logits: float32 [L].
         kept: For each layer that may drop tokens, how many it passed on.
+        kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]
     end_logits: npt.NDArray[np.float32]
     kept: Mapping[int, int]
+    kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
         """For each layer, how many tokens of a window of `length` went on from it."""
@@ -56,15 +59,13 @@ def run_windows(
         return model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
 
     def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
-        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept)
+        kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
+        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
 
     outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
     return [list(islice(outputs, len(own))) for own in questions]
 
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`.
-
-    Types are not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
-    """
-    return stack_inputs([w.encoding.ids for w in windows], [w.context.start for w in windows], multiple=multiple)
+    """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
+    return stack(windows, multiple=multiple)

@@ -14,7 +14,7 @@ _CLEARLY = 1.0  # scores differ a little from batch to batch, and the threshold 
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class ScoredAnswer:
     """How the best answer to a question scores, were it given.
 
     Attributes:
@@ -45,7 +45,7 @@ def score_answer(prediction: str, answers: Sequence[str]) -> tuple[float, float]
     return exact_match(prediction, right), f1(prediction, right)
 
 
-def figures(questions: Sequence[Scored], threshold: float) -> dict[str, float]:
+def figures(questions: Sequence[ScoredAnswer], threshold: float) -> dict[str, float]:
     """The figures of SQuAD v2's evaluation, by its names, in percent.
 
     ``best_exact`` and ``best_f1`` are those of the best thresholds, ``best_exact_thresh`` and ``best_f1_thresh``. The
@@ -71,7 +71,7 @@ def figures(questions: Sequence[Scored], threshold: float) -> dict[str, float]:
     return found
 
 
-def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, float]:
+def best_threshold(questions: Sequence[ScoredAnswer], metric: str) -> tuple[float, float]:
     """The best mean that a threshold gives, and the lowest threshold that gives it.
 
     Args:
@@ -89,12 +89,12 @@ def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, flo
     return best / len(questions), threshold
 
 
-def _at(question: Scored, metric: str, threshold: float) -> float:
+def _at(question: ScoredAnswer, metric: str, threshold: float) -> float:
     if question.no_answer_score is not None and question.no_answer_score > threshold:
         return 0.0 if question.has_answer else 100.0
     return float(getattr(question, metric))
 
 
-def _no_answer_score(question: Scored) -> float:
+def _no_answer_score(question: ScoredAnswer) -> float:
     assert question.no_answer_score is not None
     return question.no_answer_score
