@@ -69,8 +69,8 @@ def write_evaluation_report(
     )
     note = (
         "Graphs were compiled before, but the first window of each length makes OpenVINO prepare kernels, and the "
-        "longest time may include that. The configurations were timed one after another, so that differences of a few per "
-        "cent between them may come from the machine. F1 is too optimistic for configurations that were chosen on "
+        "longest time may include that. The configurations were timed one after another, so that differences of a few "
+        "per cent between them may come from the machine. F1 is too optimistic for configurations that were chosen on "
         "these questions."
     )
     write_report(replace(report, notes=(*report.notes, note)), path)
@@ -179,8 +179,8 @@ def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
         "scored by SQuAD's rules. Its time is that from text to answer: tokenisation, all its windows, the best span.",
         "The parts of the speedup were timed separately, taking turns, on the model's call alone: up to "
-        f"{_TIMED_WINDOWS} random windows, {_REPEATS} times each, of which the median counts. The gain by length was timed in the same "
-        "way, on windows within 15 % of each length.",
+        f"{_TIMED_WINDOWS} random windows, {_REPEATS} times each, of which the median counts. The gain by length was "
+        "timed in the same way, on windows within 15 % of each length.",
         "Intervals contain 95 % of 10,000 paired bootstrap samples of the questions. MACs are those executed for real "
         "tokens, including the cost of selecting them; fewer means fewer than at full length without padding.",
     )
