@@ -28,7 +28,7 @@ from .windowing import Windowing
 from .windows import Window
 
 MAX_ANSWER_LEN = SQUAD.max_answer_len
-"""Tokens of an answer in SQuAD's evaluation."""
+"""Maximum number of tokens of an answer in SQuAD's evaluation."""
 
 TREATMENT = {
     Kind.UNREADABLE: "scored 0",
@@ -37,7 +37,7 @@ TREATMENT = {
     Kind.PUT_RIGHT: "scored by its text",
     Kind.SAME_ID: "scored like any other",
 }
-"""What an evaluation does about questions with which something is wrong."""
+"""What an evaluation does about each kind of problem with a question."""
 
 
 def evaluate(
@@ -55,27 +55,27 @@ def evaluate(
 ) -> Evaluation:
     """Answer examples by SQuAD's rules, in windows, and score the answers.
 
-    Where some of the examples are unanswerable, an answer is empty if the score of no answer is above a threshold, and
-    v2's rules hold; else v1.1's do.
+    If any of the examples is unanswerable, SQuAD v2's rules apply, and questions whose score of no answer is above a
+    threshold get the empty answer. Otherwise v1.1's rules apply.
 
     Args:
         model: The model.
-        examples: Questions. Those that have no answer, but are not said to be unanswerable, are left out; those that
-            the model cannot read score 0.
+        examples: Questions. A question without an answer that is not marked unanswerable is left out; a question that
+            the model cannot read scores 0.
         length_config: Which tokens each layer keeps; None for the model's default.
-        batch_size: Windows to run at once; above 1 they are sorted by length, which is faster over all.
-        max_answer_len: Most tokens of an answer.
-        max_seq_len: Most tokens of a window, by default 384 or what the model reads if that is less.
-        doc_stride: Tokens that two windows share, by default 128 or half of `max_seq_len` if that is less.
-        no_answer_threshold: By default that of the bundle, or else 0, where an example is unanswerable; in other data
-            no answer is empty by default.
-        strict: Refuse examples that lack an answer, or that the model cannot read, before anything is run.
+        batch_size: Windows to run at once; above 1 they are sorted by length, which is faster in total.
+        max_answer_len: Maximum number of tokens of an answer.
+        max_seq_len: Maximum length of a window in tokens; by default 384, or the model's maximum if that is less.
+        doc_stride: Tokens that neighbouring windows share; by default 128, or half of `max_seq_len` if that is less.
+        no_answer_threshold: By default, if any example is unanswerable, the bundle's threshold or else 0; if none is,
+            every answer is non-empty.
+        strict: Raise an error for an example that lacks an answer or that the model cannot read, before anything runs.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        DataError: There is no example to score, the model can read none, or `strict` refuses one.
+        DataError: There is no example to score, the model can read none of them, or `strict` refuses one.
         InvalidInputError: An option is outside its range.
-        LengthConfigError: Unknown or unfitting length configuration.
+        LengthConfigError: The length configuration is unknown or does not fit the model.
     """
     require_int("batch_size", batch_size, 1)
     require_int("max_answer_len", max_answer_len, 1)
@@ -84,14 +84,14 @@ def evaluate(
     if no_answer_threshold is None and any(example.is_impossible for example in scored):
         no_answer_threshold = model.bundle.no_answer_threshold or 0.0
     num_layers = len(model.resolve(length_config).keep_ratios)
-    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to find some of the same length
+    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to fill batches with similar lengths
 
     found: list[tuple[str, float | None]] = []
     seconds: list[float] = []
     question_windows: list[int] = []
     lengths: list[int] = []
     kept: list[tuple[int, ...]] = []
-    if batch_size == 1:  # the first call compiles the graph, which is not to count as a question's time
+    if batch_size == 1:  # the first call compiles the graph, which must not count towards a question's time
         first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
         run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
     with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
@@ -144,7 +144,8 @@ def score_f1(
         example: The question; it has an answer or is unanswerable.
         windows: All its windows.
         outputs: The model's output for each.
-        no_answer_threshold: A score of no answer above it makes the answer empty, and v2's rules hold; None for v1.1's.
+        no_answer_threshold: If given, SQuAD v2's rules apply, and the answer is empty if the score of no answer is
+            above it; None for v1.1's rules.
     """
     answer, score = _best_answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
     prediction = _prediction(answer, score, no_answer_threshold)
@@ -153,7 +154,7 @@ def score_f1(
 
 
 def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) -> tuple[list[Example], list[Finding]]:
-    """Those that can be scored, and what was found of the others."""
+    """The examples that can be scored, and the problems of the others."""
     if not examples:
         raise DataError("there are no examples to evaluate")
     lacking = {i: finding for i, example in enumerate(examples) if (finding := answer_lacking(example)) is not None}
@@ -172,13 +173,14 @@ def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) 
 def _best_answer(
     example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
 ) -> tuple[str, float | None]:
-    """The best answer that is not empty, and the score of no answer; none of them for a question without windows."""
+    """The best non-empty answer and the score of no answer; empty and None for a question without windows."""
     if not windows:
         return "", None
     return answer_and_no_answer_score(example.context, windows, outputs, max_answer_len=max_answer_len)
 
 
 def _as_if_answered(example: Example, answer: str, no_answer_score: float | None) -> ScoredAnswer:
+    """The score of a question if its best non-empty answer is given, whatever the score of no answer is."""
     exact, f1_of_answer = (0.0, 0.0) if no_answer_score is None else score_answer(answer, example.answers)
     return ScoredAnswer(exact, f1_of_answer, not example.is_impossible, no_answer_score)
 
@@ -189,7 +191,7 @@ def _prediction(answer: str, no_answer_score: float | None, threshold: float | N
 
 
 def _exact_and_f1(example: Example, prediction: str, own: ScoredAnswer, threshold: float | None) -> tuple[float, float]:
-    """Exact match and F1 of the answer that was given."""
+    """Exact match and F1 of the answer that is given."""
     if own.no_answer_score is None:
         return 0.0, 0.0
     if threshold is not None or not example.answers:

@@ -21,20 +21,22 @@ class Evaluation:
     Attributes:
         f1: Mean F1 in percent.
         exact_match: Mean exact match in percent.
-        ids: Of the questions that were scored, in the order of the examples, as everything by question below.
+        ids: The ids of the questions that were scored, in the order of the examples. Everything else that is listed by
+            question has the same order.
         predictions: Answer to each question.
         question_f1: F1 of each question in percent.
         question_exact_match: 100 or 0 for each question.
-        question_windows: How many windows each question has.
-        question_ms: Time of each question with all its windows, from text to answer, in milliseconds, without those
-            that the model cannot read; empty for a run in batches, where a question has no time of its own.
+        question_windows: Number of windows of each question.
+        question_ms: Time of each question with all its windows, from text to answer, in milliseconds. Questions that
+            the model cannot read have none; empty for a run in batches, where single questions are not timed.
         window_lengths: Real tokens of each window, question by question.
         window_kept: For each window, the tokens that each layer passed on.
         mean_macs: Mean executed multiply-accumulates of a window.
-        no_answer_threshold: A score of no answer above it made an answer empty; None if none was to be empty.
-        if_answered: How each question scores by SQuAD v2's rules if the best answer that is not empty is given.
-        skipped: Questions that the model cannot read, which score 0, and those without an answer, which are not among
-            the questions above.
+        no_answer_threshold: Questions whose score of no answer is above it were answered with the empty answer; None if
+            every answer was to be non-empty.
+        if_answered: The score of each question by SQuAD v2's rules if its best non-empty answer is given.
+        skipped: Questions that the model cannot read, which score 0, and questions without an answer, which are not
+            among the scored ones.
     """
 
     f1: float
@@ -54,7 +56,7 @@ class Evaluation:
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """F1 of each question, which is what length configurations are chosen by."""
+        """F1 of each question: length configurations are chosen by its mean."""
         return self.question_f1
 
     @property
@@ -64,7 +66,7 @@ class Evaluation:
 
     @property
     def squad_v2(self) -> dict[str, float] | None:
-        """The figures of SQuAD v2's evaluation by its names; None where every question has an answer."""
+        """The figures of SQuAD v2's evaluation under its names; None if every question has an answer."""
         if all(question.has_answer for question in self.if_answered):
             return None
         return figures(self.if_answered, inf if self.no_answer_threshold is None else self.no_answer_threshold)
@@ -84,11 +86,23 @@ class Evaluation:
         return float(np.percentile(self.question_ms, percentile)) if self.question_ms else None
 
     def join(self, others: Sequence[Evaluation]) -> Evaluation:
-        """This evaluation and others as one; see `joined`."""
-        return joined([self, *others])
+        """One evaluation of the examples of this one and of others, which ran with the same options."""
+        parts = [self, *others]
+        rows = {
+            field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
+            for field in fields(Evaluation)
+            if field.name not in ("f1", "exact_match", "mean_macs", "no_answer_threshold")
+        }
+        return Evaluation(
+            f1=fmean(rows["question_f1"]),
+            exact_match=fmean(rows["question_exact_match"]),
+            mean_macs=fmean([part.mean_macs for part in parts], [len(part.window_lengths) for part in parts]),
+            no_answer_threshold=self.no_answer_threshold,
+            **rows,
+        )
 
     def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON, means and the usual percentiles among them."""
+        """Plain values for JSON, means and percentiles included."""
         return asdict(self) | {
             "mean_length": self.mean_length,
             "mean_kept": self.mean_kept,
@@ -96,19 +110,3 @@ class Evaluation:
             "latency_p95_ms": self.latency_ms(95),
             "squad_v2": self.squad_v2,
         }
-
-
-def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation of the examples of several, at least one, that ran with the same options."""
-    rows = {
-        field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
-        for field in fields(Evaluation)
-        if field.name not in ("f1", "exact_match", "mean_macs", "no_answer_threshold")
-    }
-    return Evaluation(
-        f1=fmean(rows["question_f1"]),
-        exact_match=fmean(rows["question_exact_match"]),
-        mean_macs=fmean([part.mean_macs for part in parts], [len(part.window_lengths) for part in parts]),
-        no_answer_threshold=parts[0].no_answer_threshold,
-        **rows,
-    )
