@@ -163,6 +163,7 @@ def write_about_model(against_fp32: Sequence[float]) -> None:
         versions=bundle.versions,
         source=SOURCE,
         no_answer_threshold=bundle.no_answer_threshold,
+        task=bundle.task,
     )
 
 
