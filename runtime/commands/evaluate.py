@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.options import SQUAD
 from .options import BundleOption, SequenceLengthOption, StrideOption, ThreadsOption
 
 if TYPE_CHECKING:
-    from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+    from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 
 _HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
 

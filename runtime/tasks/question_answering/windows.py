@@ -28,7 +28,8 @@ class Window:
     @property
     def input_ids(self) -> list[int]:
         """The ids of all tokens."""
-        return self.encoding.ids
+        ids: list[int] = self.encoding.ids
+        return ids
 
     @property
     def token_type_ids(self) -> list[int]:
