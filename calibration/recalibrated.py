@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle, NamedLengthConfig, read_manifest, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.files import SCORERS
+from dynamic_tinybert.runtime.bundles.manifest import read_manifest
 from dynamic_tinybert.runtime.common.publish import writing
 
 CARD = "README.md"
@@ -47,4 +49,5 @@ def write_recalibrated(
             source=bundle.source,
             task=bundle.task,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
+            task=bundle.task,
         )

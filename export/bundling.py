@@ -10,7 +10,8 @@ import openvino as ov
 
 from dynamic_tinybert.modeling.checkpoint import Checkpoint
 from dynamic_tinybert.modeling.scorer import save_scorers
-from dynamic_tinybert.runtime.bundles.bundle import MODEL_XML, SCORERS, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.files import MODEL_XML, SCORERS
 from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.length_config import LengthConfig
 

@@ -16,7 +16,8 @@ from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.scorer import scorer_weights
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
-from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER, check_length_configs
+from dynamic_tinybert.runtime.bundles.bundle import check_length_configs
+from dynamic_tinybert.runtime.bundles.files import TOKENIZER
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import publishing

@@ -11,7 +11,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import BertPreTrainedModel
 
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
+from dynamic_tinybert.runtime.bundles.files import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 from dynamic_tinybert.runtime.common.publish import writing
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG
+from dynamic_tinybert.runtime.bundles.files import CONFIG
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 
 from .foreign import ADAPTER, refuse_placeholder, what_it_is

@@ -10,7 +10,7 @@ import torch
 from transformers import BertConfig, BertPreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG, SCORERS
+from dynamic_tinybert.runtime.bundles.files import CONFIG, SCORERS
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, CheckpointError
 
 from .checkpoint_kind import CheckpointKind, no_head

@@ -40,7 +40,7 @@ _HOMES = {
     "LengthAdaptiveModel": "model",
     "LengthConfig": "length_config",
     "QuestionAnswerer": "tasks.question_answering.answerer",
-    "QuestionAnsweringOutput": "model",
+    "QuestionAnsweringOutput": "tasks.question_answering.task",
     "explain": "tasks.question_answering.explain",
 }
 

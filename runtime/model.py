@@ -10,12 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import cpu
 from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
-from .common.errors import InferenceError, InvalidInputError, LengthConfigError
-from .cpu_quota import thread_properties
+from .common.errors import InferenceError, LengthConfigError
 from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle
 from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
 from .encoder.graph import bounds, kept_positions
@@ -23,15 +21,8 @@ from .encoder.inputs import checked_inputs
 from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
 from .length_config import LengthConfig, executed_macs
+from .loading import spelled_out, to_load_again, with_defaults
 from .tasks import task_named
-
-_SHORT_FORMS = {
-    "num_threads": "INFERENCE_NUM_THREADS",
-    "num_streams": "NUM_STREAMS",
-    "performance_hint": "PERFORMANCE_HINT",
-    "precision": "INFERENCE_PRECISION_HINT",
-    "compiled_cache_dir": "CACHE_DIR",
-}
 
 
 class LengthAdaptiveModel:
@@ -53,12 +44,7 @@ class LengthAdaptiveModel:
         """Load an opened bundle; see `from_pretrained` for the arguments."""
         require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
-        self._ov_config = {
-            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
-            "PERFORMANCE_HINT": "LATENCY",
-            **thread_properties(ov_config),
-            **(ov_config or {}),
-        }
+        self._ov_config = with_defaults(ov_config)
         self._elastic = elastic
         self._task = task_named(bundle.task)
         self._plain = read_plain_graph(bundle, self._task)
@@ -67,8 +53,8 @@ class LengthAdaptiveModel:
             self._scorers = load_scorers(bundle.scorers, bundle.shape)
         self._named: dict[str, LengthConfig] = {}  # as they are carried out
         self._graphs = CompiledGraphs(max_compiled)
-        given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
-        self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
+        given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}
+        self._arguments = to_load_again({"id_or_path": bundle.path, **given}, bundle.path)
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
         return _loaded, (type(self), self._arguments)
@@ -102,7 +88,7 @@ class LengthAdaptiveModel:
             num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
-            precision: ``f32`` or ``bf16`` for what is not INT8; by default what this CPU is faster at.
+            precision: ``f32`` or ``bf16`` for layers that are not INT8; by default the faster one on this CPU.
             compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that has them as inputs: less memory,
@@ -121,15 +107,9 @@ class LengthAdaptiveModel:
             "num_streams": num_streams,
             "performance_hint": performance_hint,
             "precision": precision,
-            "compiled_cache_dir": None if compiled_cache_dir is None else str(compiled_cache_dir),
+            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir),
         }
-        config = dict(ov_config or {})
-        for name, value in short.items():
-            if value is None:
-                continue
-            if _SHORT_FORMS[name] in config:
-                raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
-            config[_SHORT_FORMS[name]] = value
+        properties = spelled_out(short, ov_config)
         path = (
             default_bundle()
             if id_or_path is None
@@ -141,19 +121,18 @@ class LengthAdaptiveModel:
                 local_files_only=local_files_only,
             )
         )
-        model = cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
-        model._arguments = {
-            # as a Path a folder that is gone is missed, and never looked for on the Hub
-            "id_or_path": id_or_path if id_or_path is None or path != Path(id_or_path) else path.absolute(),
+        model = cls(open_bundle(path), ov_config=properties, elastic=elastic, max_compiled=max_compiled)
+        arguments = {
+            "id_or_path": id_or_path,
             "revision": revision,
-            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
+            "cache_dir": cache_dir,
             "local_files_only": local_files_only,
             **short,
-            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir).absolute(),
-            "ov_config": dict(ov_config or {}),
+            "ov_config": ov_config,
             "elastic": elastic,
             "max_compiled": max_compiled,
         }
+        model._arguments = to_load_again(arguments, path)
         return model
 
     @property

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from dynamic_tinybert.modeling.scorer import Scorer, load_scorers, save_scorers, with_context_rule
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
+from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import openvino as ov
+from openvino import opset13 as ops
 
 from .named_nodes import NamedNodes
 
@@ -24,6 +26,18 @@ class Rows:
 
     all_states: ov.Output
     fewer: Sequence[tuple[ov.Output, ov.Output]]
+
+    def first_token(self) -> ov.Output:
+        """State of each sequence's first token, [CLS], from the last layer that had it, float32 [B, H].
+
+        Where the task protects it and keep ratios leave room for all protected tokens, that is the last layer; where
+        tokens are selected by the attention that they receive, any layer may have dropped it.
+        """
+        state = ops.gather(self.all_states, 0, 1)
+        for later, origins in self.fewer:
+            went_on = ops.equal(ops.gather(origins, [0], 1), np.int32(1))  # if it did, it is still the first row
+            state = ops.select(went_on, ops.gather(later, 0, 1), state)
+        return state.output(0)
 
 
 class TaskGraph(Protocol):
@@ -50,7 +64,8 @@ class TaskGraph(Protocol):
     def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
         """Make the outputs depend on `rows`, now that the last layer's state holds fewer tokens than the input.
 
-        A head of [CLS] alone may do nothing where [CLS] is protected: it stays the first row.
+        A head of each token restores those that were dropped from `rows`, one of [CLS] alone reads
+        `rows.first_token()`.
 
         Raises:
             BundleFormatError: The head is not as the exporter writes it.

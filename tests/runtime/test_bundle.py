@@ -12,13 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.bundles.bundle import (
-    NamedLengthConfig,
-    check_length_configs,
-    open_bundle,
-    read_manifest,
-    write_manifest,
-)
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, check_length_configs, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.manifest import read_manifest
 from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
     BundleError,

@@ -153,6 +153,40 @@ def test_pairs_come_as_mappings(answerer: QuestionAnswerer) -> None:
     assert answerer(data=[]) == []
 
 
+@pytest.mark.parametrize("top_k", [None, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 6])
+def test_a_batch_has_one_shape(answerer: QuestionAnswerer, count: int, top_k: int | None) -> None:
+    questions, contexts = QUESTIONS[:count], CONTEXTS[:count]
+    answers = answerer.answer_batch(questions, contexts, top_k=top_k, max_seq_len=60)
+    assert [len(own) for own in answers] == [top_k or 1] * count
+    assert all(set(answer) == {"score", "start", "end", "answer"} for own in answers for answer in own)
+    assert answerer.answer_batch(PAIRS[:count], top_k=top_k, max_seq_len=60) == answers
+    called = answerer(questions, contexts, top_k=top_k, max_seq_len=60)
+    assert called == (
+        [own[0] if len(own) == 1 else own for own in answers] if count != 1 else (answers[0][0], answers[0])[top_k == 3]
+    )
+
+
+def test_a_batch_of_one_question_may_be_given_as_it_is(answerer: QuestionAnswerer) -> None:
+    expected = [[answerer("who?", CONTEXTS[0])]]
+    assert answerer.answer_batch("who?", CONTEXTS[0]) == answerer.answer_batch(["who?"], CONTEXTS[0]) == expected
+    assert answerer.answer_batch({"question": "who?", "context": CONTEXTS[0]}) == expected
+    with pytest.raises(TypeError, match="no_such_option"):
+        answerer.answer_batch("who?", CONTEXTS[0], no_such_option=None)  # type: ignore[call-arg]
+    with pytest.raises(InvalidInputError, match="item 1 of 2, counted from 0: context is empty"):
+        answerer.answer_batch(["who?", "who?"], ["abc", "  "])
+
+
+def test_a_batch_takes_the_options_of_a_call(answerer: QuestionAnswerer) -> None:
+    batch, call = (inspect.signature(f).parameters for f in (QuestionAnswerer.answer_batch, QuestionAnswerer.__call__))
+    only_pipelines = {"question", "context", "data", "X", "topk", "max_question_len", "padding", "num_workers"}
+    assert call.keys() - batch.keys() == only_pipelines | {"framework"}
+    options: dict[str, Any] = {"max_answer_len": 2, "align_to_words": False, "merge": "text", "top_k": 4}
+    (answers,) = answerer.answer_batch("who?", CONTEXTS[5], **options, handle_impossible_answer=True)
+    assert answers == answerer("who?", CONTEXTS[5], **options, handle_impossible_answer=True)
+    assert answers != answerer.answer_batch("who?", CONTEXTS[5], top_k=4)[0]
+
+
 def test_options_of_the_pipeline_are_taken(answerer: QuestionAnswerer) -> None:
     ignored = {"padding": "max_length", "num_workers": 4, "framework": "pt", "max_question_len": 64}
     assert answerer(QUESTIONS, CONTEXTS, **ignored) == answerer(QUESTIONS, CONTEXTS)  # type: ignore[call-overload]

@@ -1,17 +1,17 @@
-"""Run a model over windows, in batches of windows of nearly the same length."""
+"""Run a question-answering model over the windows of many questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby, islice
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.batches import kept_by_layer, run_batches
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
+from dynamic_tinybert.runtime.tasks.sequences import stack
 
 from .task import QuestionAnsweringOutput
 from .windows import Window
@@ -54,29 +54,16 @@ def run_windows(
         batch_size: Windows to run at once.
     """
     windows = [window for own in questions for window in own]
-    outputs: dict[int, WindowOutput] = {}
-    for batch in _batches([len(window) for window in windows], batch_size):
-        output = model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
-        length = output.start_logits.shape[1]
-        kept = {layer: (positions < length).sum(1) for layer, positions in output.kept_positions.items()}
-        for row, i in enumerate(batch):
-            outputs[i] = WindowOutput(
-                output.start_logits[row],
-                output.end_logits[row],
-                {layer: int(counts[row]) for layer, counts in kept.items()},
-                {layer: positions[row] for layer, positions in output.kept_positions.items()},
-            )
-    in_order = (outputs[i] for i in range(len(windows)))
-    return [list(islice(in_order, len(own))) for own in questions]
 
+    def run(batch: list[int]) -> QuestionAnsweringOutput:
+        return model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of what to run together: lengths that the model pads to the same multiple."""
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for _, members in groupby(by_length, key=lambda i: -(-lengths[i] // LENGTH_MULTIPLE)):
-        bucket = list(members)
-        for first in range(0, len(bucket), batch_size):
-            yield bucket[first : first + batch_size]
+    def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
+        kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
+        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
+
+    outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
+    return [list(islice(outputs, len(own))) for own in questions]
 
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:

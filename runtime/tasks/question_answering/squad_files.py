@@ -1,4 +1,4 @@
-"""Read questions in the forms of SQuAD: its own JSON, and the rows that `datasets` and transformers' scripts write."""
+"""Read questions in SQuAD's formats: its own JSON, and the rows that `datasets` and transformers' scripts write."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ from .json_records import Record, objects_in, read_records, text_in
 
 
 def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | None = None) -> list[Example]:
-    """Read the questions of a file, in its order.
+    """Read the questions of a file, in the order of the file.
 
-    The file is JSON in UTF-8, with a byte-order mark or without, plain or compressed by gzip. It holds
+    The file is JSON in UTF-8, with or without a byte-order mark, plain or compressed by gzip. It contains either
 
-    - SQuAD v1.1 or v2: ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, …]}, …]}, …]}``;
-    - rows: questions that have their ``context`` and, if they like, their ``title`` beside them, in a list, in a
-      list under ``data``, or each in a line of its own (JSON lines).
+    - SQuAD v1.1 or v2: ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, …]}, …]}, …]}``; or
+    - rows: questions that each have a ``context`` and optionally a ``title``, in a list, in a list under ``data``, or
+      one per line (JSON lines).
 
-    A question has a ``question``, an ``id`` (text or an integer; where there is none, one is made up of its number
-    in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
-    "answer_start": […]}``; blank texts are no answers. It is unanswerable where ``is_impossible`` is true or, as
-    `datasets` writes SQuAD v2, where ``is_impossible`` is missing and the columns hold no answer. Questions of the same
-    id are all read, and blank ones or those about a blank context as well.
+    A question has a ``question``, an ``id`` (text or an integer; if it is missing, it is made up from the question's
+    number in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
+    "answer_start": […]}``. Blank texts are not answers. A question is unanswerable if ``is_impossible`` is true, or if
+    ``is_impossible`` is missing and the columns contain no answer, as `datasets` writes SQuAD v2. Questions with the
+    same id are all read, and so are blank questions and questions with a blank context.
 
     Args:
         path: The file.
         require_answers: Refuse questions without an answer.
-        limit: Read only so many questions.
+        limit: Maximum number of questions to read.
 
     Raises:
-        DataError: The file cannot be read, is not JSON of these forms, or holds no question.
+        DataError: The file cannot be read, is not JSON in one of these formats, or contains no question.
         InvalidInputError: `limit` is less than 1.
     """
     if limit is not None:
@@ -82,7 +82,7 @@ def _example(place: str, question: Record, context: str, title: object, require_
 
 
 def _answers(place: str, question: Record) -> tuple[tuple[str, ...], tuple[object, ...]]:
-    """The texts and where they start, from a list of answers or from columns; blank ones are no answers."""
+    """The texts of the answers and their starts, from a list of answers or from columns, without blank ones."""
     answers = question.get("answers")
     if answers is None:
         return (), ()
@@ -102,12 +102,12 @@ def _answers(place: str, question: Record) -> tuple[tuple[str, ...], tuple[objec
         found = list(objects_in(place, question, "answers"))
         texts = [text_in(*answer, "text") for answer in found]
         starts = [answer.get("answer_start") for _, answer in found]
-    there = [i for i, text in enumerate(texts) if text.strip()]
-    return tuple(texts[i] for i in there), tuple(starts[i] for i in there)
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    return tuple(texts[i] for i in kept), tuple(starts[i] for i in kept)
 
 
 def _id(place: str, given: object) -> str:
-    """The id as text; empty where there is none."""
+    """The id as text; empty if there is none."""
     if given is None:
         return ""
     if isinstance(given, bool) or not isinstance(given, str | int):
@@ -116,7 +116,7 @@ def _id(place: str, given: object) -> str:
 
 
 def _with_ids(examples: list[Example]) -> list[Example]:
-    """Make up the ids that are missing: ``#`` and the number of the question, with more of ``#`` if it is taken."""
+    """Make up missing ids: ``#`` and the number of the question, with further ``#`` if that id is taken."""
     taken = {example.id for example in examples}
     for i, example in enumerate(examples):
         if not example.id:
