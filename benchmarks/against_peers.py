@@ -70,7 +70,7 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from dynamic_tinybert.export.samples import read_samples
+    from dynamic_tinybert.export.question_answering.samples import read_samples
 
     from peers import onnx_runtime, optimum_intel
 

@@ -11,7 +11,7 @@ from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
-from dynamic_tinybert.export.parity import Batch, random_batch
+from dynamic_tinybert.export.parity import TokenBatch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.encoder import extension_library
@@ -34,11 +34,11 @@ def compiled(graph: ov.Model) -> ov.CompiledModel:
     return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def tensors(batch: Batch) -> dict[str, Tensor]:
+def tensors(batch: TokenBatch) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
-def differences(model: BertForQuestionAnswering, graph: ov.CompiledModel, batch: Batch) -> np.ndarray:
+def differences(model: BertForQuestionAnswering, graph: ov.CompiledModel, batch: TokenBatch) -> np.ndarray:
     """Absolute differences of the logits of all real tokens."""
     with torch.inference_mode():
         expected = model(**tensors(batch))

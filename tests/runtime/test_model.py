@@ -14,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.export.parity import Batch, random_batch
+from dynamic_tinybert.export.parity import TokenBatch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import ContextRule
@@ -73,7 +73,7 @@ def test_a_task_that_this_release_does_not_know_is_refused_by_name(bundle: Path,
         LengthAdaptiveModel.from_pretrained(newer)
 
 
-def answered(reference: ReferenceModel, batch: Batch, config: LengthConfig) -> ReferenceOutput:
+def answered(reference: ReferenceModel, batch: TokenBatch, config: LengthConfig) -> ReferenceOutput:
     with torch.inference_mode():
         output: ReferenceOutput = reference(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
     return output
