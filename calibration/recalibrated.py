@@ -49,5 +49,4 @@ def write_recalibrated(
             source=bundle.source,
             task=bundle.task,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
-            task=bundle.task,
         )
