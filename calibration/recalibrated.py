@@ -48,5 +48,4 @@ def write_recalibrated(
             versions=dict(bundle.versions),
             source=bundle.source,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
-            task=bundle.task,
         )

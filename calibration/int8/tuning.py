@@ -1,6 +1,6 @@
 """Find the INT8 setting that changes a model's outputs least, on held-out examples.
 
-A search of its own, not Neural Compressor's `autotune`; the reason is in
+This search replaces Neural Compressor's `autotune`; the reason is in
 docs/decisions/0024-int8-settings-by-moved-probability.md.
 """
 
@@ -31,9 +31,9 @@ class Int8Setting:
     """How a model is quantised.
 
     Attributes:
-        smooth_alpha: SmoothQuant's strength; None for none.
-        ranges: How activation ranges follow from the calibration windows.
-        num_samples: How many calibration windows.
+        smooth_alpha: SmoothQuant's strength; None for no SmoothQuant.
+        ranges: How activation ranges are derived from the calibration windows.
+        num_samples: Number of calibration windows.
         fp32_linears: Names of Linear modules that stay in FP32.
     """
 
@@ -48,8 +48,8 @@ class Int8Change:
     """What INT8 changed on held-out questions.
 
     Attributes:
-        moved: Percent of the probability that lies on other tokens than in FP32: the total variation distance of
-            the softmax over the context's tokens, mean over start and end of all windows.
+        moved: Percent of the probability that lies on other tokens than in FP32. For question answering, the total
+            variation distance of the softmax over the context's tokens, averaged over start and end of all windows.
         logit_error: Mean absolute difference of these logits.
         same_answers: Percent of questions whose answer is the same text.
         f1: INT8's F1 minus FP32's, with the bounds of its 95 % interval by paired bootstrap; None without answers.
@@ -64,7 +64,7 @@ class Int8Change:
 
     @property
     def tolerable(self) -> bool:
-        """Whether no more than 5 % of the probability moved, and a loss of more than 0.25 F1 is not certain."""
+        """Whether at most 5 % of the probability moved, and there is no significant loss of more than 0.25 F1."""
         if self.f1 is None:
             return self.moved <= MOVED_TOLERANCE
         mean, _, high = self.f1
@@ -78,7 +78,7 @@ class Step:
     Attributes:
         setting: The setting.
         change: What it changed against FP32.
-        gain: By how much less it moved than the best setting before it; None for the first.
+        gain: How many points less probability it moved than the best setting before it; None for the first.
         fp32_share: Share of the Linear modules' MACs that stay in FP32, 0 to 1.
     """
 
@@ -89,12 +89,12 @@ class Step:
 
     @property
     def kept(self) -> bool:
-        """Whether it was the best so far; the last such step is the result."""
+        """Whether it was the best step so far; the last such step is the result."""
         return self.gain is None or self.gain > LEAST_GAIN
 
 
 class Int8Trial(Protocol):
-    """Quantises with a setting and compares with FP32, on the first `limit` questions if not None."""
+    """Quantises with a setting and compares with FP32, on the first `limit` questions if it is not None."""
 
     def __call__(self, setting: Int8Setting, limit: int | None = None) -> Int8Change: ...  # noqa: D102
 
@@ -109,15 +109,16 @@ def tune(
 ) -> list[Step]:
     """Search in steps, each from the best so far: strength, ranges, more windows, single matmuls in FP32.
 
-    Better is what moves less probability: a few hundred questions show it, where F1 would need tens of thousands.
-    Matmuls go to FP32 only while the change is not tolerable, those that gain most first, at most a quarter of them.
+    The setting that moves less probability is the better one: that can be measured on a few hundred questions, while F1
+    would need tens of thousands. Matmuls stay in FP32 only as long as the change is not tolerable, those that gain most
+    first, and at most a quarter of them.
 
     Args:
         trial: Measures a setting.
-        num_samples: Calibration windows to begin with.
-        more_samples: Calibration windows to try at the end, if that is more.
-        macs: By name, MACs per token of each Linear module that may be quantised.
-        report: Receives each step once it is measured.
+        num_samples: Number of calibration windows to start with.
+        more_samples: Number of calibration windows to try at the end, if it is larger.
+        macs: MACs per token of each Linear module that may be quantised, by name.
+        report: Receives each step after it was measured.
 
     Returns:
         All steps in order, for `chosen`.
@@ -153,6 +154,6 @@ def chosen(steps: Sequence[Step]) -> Step:
 
 
 def _by_gain(trial: Int8Trial, setting: Int8Setting, names: Iterable[str]) -> list[str]:
-    """The matmuls, first the one that alone in FP32 leaves the least probability moved."""
+    """The matmuls, sorted by the probability that is moved if only that one stays in FP32, least first."""
     moved = {name: trial(replace(setting, fp32_linears=(name,)), limit=_PROBE).moved for name in names}
     return sorted(moved, key=moved.__getitem__)

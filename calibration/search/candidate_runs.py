@@ -19,7 +19,7 @@ WORST_LOSS = 6.0
 
 _FIRST_PART = 4  # one example in so many decides whether the others are run
 _ONE_SIDED_95 = 1.645  # standard errors
-_SCORES = "question_f1"  # key in the journal
+_SCORES = "question_f1"  # key of the scores in a journal, kept so that interrupted runs can be resumed
 
 RunCandidate = Callable[[LengthConfig, range], Trial]
 """Measures a configuration on the examples with these indices."""

@@ -63,40 +63,53 @@ def fit_or_load_scorers(
         InvalidInputError: `trained`, and the bundle has no scorers.
     """
     num_layers = bundle.shape.num_layers
-    layers = range(max(1, num_layers - 2))
-    done = "Scorers are there from the interrupted run"
+    line = "Scorers are there from the interrupted run"
     if not folder.is_dir():
-        scorers: Mapping[int, Scorer]
-        significance: Mapping[int, npt.NDArray[np.float32]]
-        if trained:
-            if bundle.scorers is None:
-                raise InvalidInputError(
-                    f"{bundle.path} has no scorers that were trained with its model; fit some (learnt), or export a "
-                    "checkpoint that was trained with scorers"
-                )
-            scorers = load_scorers(bundle.scorers)
-            significance = sample_significance(bundle, examples, scorers, seed=seed)
-            done = f"Took the trained scorers of layers {', '.join(map(str, scorers))}"
-        else:
-            fit = fit_scorers(
-                bundle,
-                examples,
-                layers,
-                seconds=seconds,
-                most_passes=min(_MOST_PASSES, max(1, _ENOUGH_EXAMPLES // len(examples))),
-                seed=seed,
-                progress=True,
-            )
-            scorers, significance = fit.scorers, fit.significance
-            losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
-            done = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
+        made = _trained(bundle, examples, seed) if trained else _fitted(bundle, examples, seconds, seed)
+        line = made.line
         partial = folder.with_name(f"{folder.name}.partial")
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            save_scorers(with_context_rule(scorers, num_layers), partial / SCORERS)
-            save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
+            save_scorers(with_context_rule(made.scorers, num_layers), partial / SCORERS)
+            save_file({str(layer): values for layer, values in made.significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
     rule_layer = next(iter(ruled_layers(load_scorer_tensors(folder / SCORERS))), None)
-    return LearntSignificance(folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done)
+    return LearntSignificance(folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), line)
+
+
+@dataclass(frozen=True)
+class _Scorers:
+    """Scorers, the significance that they give to a sample, by layer, and a line about how they were made."""
+
+    scorers: Mapping[int, Scorer]
+    significance: Mapping[int, npt.NDArray[np.float32]]
+    line: str
+
+
+def _trained(bundle: Bundle, examples: Sequence[Any], seed: int) -> _Scorers:
+    if bundle.scorers is None:
+        raise InvalidInputError(
+            f"{bundle.path} has no scorers that were trained with its model; fit some (learnt), or export a "
+            "checkpoint that was trained with scorers"
+        )
+    scorers = load_scorers(bundle.scorers)
+    significance = sample_significance(bundle, examples, scorers, seed=seed)
+    return _Scorers(scorers, significance, f"Took the trained scorers of layers {', '.join(map(str, scorers))}")
+
+
+def _fitted(bundle: Bundle, examples: Sequence[Any], seconds: float, seed: int) -> _Scorers:
+    layers = range(max(1, bundle.shape.num_layers - 2))
+    fit = fit_scorers(
+        bundle,
+        examples,
+        layers,
+        seconds=seconds,
+        most_passes=min(_MOST_PASSES, max(1, _ENOUGH_EXAMPLES // len(examples))),
+        seed=seed,
+        progress=True,
+    )
+    losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
+    line = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
+    return _Scorers(fit.scorers, fit.significance, line)

@@ -1,5 +1,7 @@
 import json
 import math
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from itertools import groupby
@@ -142,6 +144,19 @@ def test_error_is_that_of_configurations_left_out() -> None:
 def test_coefficients_are_never_negative() -> None:
     model = fit_latency_model(synthetic_table(6, noise=0.5, seed=3))
     assert min(model.coefficients.values()) >= 0
+
+
+def test_prediction_needs_no_scipy() -> None:
+    """A service predicts; only calibration fits."""
+    program = f"""
+import sys
+sys.modules["scipy"] = None
+from dynamic_tinybert.calibration.search.latency_model import LatencyModel
+from dynamic_tinybert.runtime.length_config import LengthConfig
+print(LatencyModel({TRUE!r}, 0.0).predict(LengthConfig((1.0,)), [8], [[8]])[0])
+"""
+    printed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert float(printed) == pytest.approx(0.9 + 8 * 4e-3 + 64 * 3e-6)
 
 
 def test_model_goes_through_json() -> None:
