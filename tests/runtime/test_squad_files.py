@@ -183,7 +183,7 @@ def test_blank_questions_and_contexts_do_not_end_the_reading(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}".encode("utf-16"), "squad.json is UTF-16, or no text at all; save it as UTF-8"),
+        ("{}".encode("utf-16"), "squad.json is UTF-16, or not text; save it as UTF-8"),
         ('{"data": []}'.encode("utf-16-le"), "squad.json is UTF-16"),
         ('{"data": []}'.encode("utf-32"), "squad.json is UTF-32"),
         (b'{"data": "caf\xe9"}', r"squad.json is not UTF-8 \(byte 0xe9 at 13\); if it is Latin-1"),
