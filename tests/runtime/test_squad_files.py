@@ -183,12 +183,12 @@ def test_blank_questions_and_contexts_do_not_end_the_reading(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("{}".encode("utf-16"), "squad.json is UTF-16, or no text at all; save it as UTF-8"),
+        ("{}".encode("utf-16"), "squad.json is UTF-16, or not text; save it as UTF-8"),
         ('{"data": []}'.encode("utf-16-le"), "squad.json is UTF-16"),
         ('{"data": []}'.encode("utf-32"), "squad.json is UTF-32"),
         (b'{"data": "caf\xe9"}', r"squad.json is not UTF-8 \(byte 0xe9 at 13\); if it is Latin-1"),
         (b'\xef\xbb\xbf{"data": "caf\xe9"}', r"\(byte 0xe9 at 16\)"),
-        (gzip.compress(b'{"data": []}' * 99)[:-9], "squad.json is damaged: gzip cannot unpack it"),
+        (gzip.compress(b'{"data": []}' * 99, mtime=0)[:-9], "squad.json is damaged: gzip cannot unpack it"),
         (b"\x1f\x8b\x00", "squad.json is damaged"),
         (b'{"context": "c", "question": "q"}\n\n{"context"\n', "squad.json, line 3 is not JSON"),
         (b'{"context": "c", "question": "q"}\n[]\n', r"squad.json, line 2 must be an object, not \[\]"),

@@ -135,7 +135,7 @@ def test_an_unreadable_tokenizer_is_refused_by_name(tmp_path: Path, content: byt
             "abcdefghijklmnopq",
             "abc",
             0,
-            "question is too long: its 17 tokens and 3 special ones leave nothing of max_seq_len=20",
+            "question is too long: its 17 tokens and 3 special ones leave no room for the context in max_seq_len=20",
         ),
     ],
 )

@@ -63,7 +63,7 @@ def _content(path: str | Path) -> str:
         raise DataError(f"cannot read {path}: {error.strerror}") from error
     encoding = json.detect_encoding(content)
     if not encoding.startswith("utf-8"):
-        raise DataError(f"{path} is {encoding[:6].upper()}, or no text at all; save it as UTF-8")
+        raise DataError(f"{path} is {encoding[:6].upper()}, or not text; save it as UTF-8")
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:

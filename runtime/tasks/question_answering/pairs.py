@@ -48,7 +48,7 @@ def _several(name: str, value: object) -> list[object] | None:
     try:
         return list(value)
     except TypeError as error:  # an array without dimensions
-        raise InvalidInputError(f"{name} is no text and no list of them: {error}") from error
+        raise InvalidInputError(f"{name} is neither a text nor a list of texts: {error}") from error
 
 
 def _is_pair(value: object) -> bool:

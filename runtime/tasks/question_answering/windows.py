@@ -75,7 +75,7 @@ class WindowTokenizer:
             if room < 1:
                 raise InvalidInputError(
                     f"the question is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
-                    f"leave nothing of max_seq_len={max_seq_len} to the context; shorten it or raise max_seq_len"
+                    f"leave no room for the context in max_seq_len={max_seq_len}; shorten it or raise max_seq_len"
                 )
             context_tokens.truncate(room, stride=doc_stride if doc_stride < room else room // 2)
         first = self._tokenizer.post_process(question_tokens, context_tokens)
