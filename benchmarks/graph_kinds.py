@@ -30,7 +30,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import is_fused
 from dynamic_tinybert.runtime.encoder.graph import bounds, with_selection
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
@@ -62,7 +62,7 @@ def graphs(
     """A function that gives a request for a configuration and a padded length."""
     core, task = extension_library.core(), task_named(bundle.task)
     plain = read_plain_graph(bundle, task)
-    scorers = load_scorers(bundle.scorers) if bundle.scorers else None
+    scorers = load_scorer_tensors(bundle.scorers) if bundle.scorers else None
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
         "INFERENCE_NUM_THREADS": threads,

@@ -25,7 +25,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
 from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
@@ -45,7 +45,7 @@ def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov
         task=task,
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,
-        scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
+        scorers=load_scorer_tensors(bundle.scorers) if bundle.scorers else None,
         multiple=kept_multiple(bundle),
         fused=is_fused(bundle),
         float_weights=products_saturate(bundle),

@@ -31,7 +31,6 @@ from dynamic_tinybert.calibration.significance.fitting import (
     batches_by_length,
     judge,
     losses,
-    readable_windows,
 )
 from dynamic_tinybert.calibration.significance.states import StateReader, States
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
@@ -41,7 +40,7 @@ from dynamic_tinybert.modeling.tasks.question_answering import WIDENED_BY, near_
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.tasks.measure import measure_of
+from dynamic_tinybert.runtime.tasks.measure import measure_of, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example

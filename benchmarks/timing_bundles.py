@@ -18,13 +18,13 @@ import torch
 
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.search.schedules import Schedule
-from dynamic_tinybert.calibration.significance.fitting import batches_by_length, readable_windows, significance_of
+from dynamic_tinybert.calibration.significance.fitting import batches_by_length, significance_of
 from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthConfig
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.tasks.measure import measure_of
+from dynamic_tinybert.runtime.tasks.measure import measure_of, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 QUESTIONS = 64

@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.common.errors import CalibrationError
 from dynamic_tinybert.runtime.common.publish import publishing, writing
 from dynamic_tinybert.runtime.common.work_dir import digest
 from dynamic_tinybert.runtime.cpu_quota import default_threads
-from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring
+from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring, readable_windows
 
 from .figures import measured_figures
 from .measurements import (
@@ -66,7 +66,7 @@ def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settin
 def windows_to_choose_on(run: Run) -> Windows:
     """Tokenise the examples to choose on."""
     choosing = run.data.choosing
-    windows = [window for example in choosing for window in run.measure.windows_of(example)]
+    windows = readable_windows(run.measure, choosing)
     return Windows(windows, len(windows) / len(choosing), spread_by_length(windows, RAMPS.windows))
 
 

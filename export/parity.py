@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.graph import bounds, kept_positions, with_selection
-from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, carried_out
+from dynamic_tinybert.runtime.encoder.scorer import LayerSignificance, carried_out
 from dynamic_tinybert.runtime.encoder.task_graph import TaskGraph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -53,7 +53,7 @@ def graph_runner(
     *,
     task: TaskGraph,
     num_heads: int,
-    scorers: Mapping[int, ScorerWeights] | None = None,
+    scorers: Mapping[int, LayerSignificance] | None = None,
     elastic: bool = False,
 ) -> Runner:
     """Compile a plain graph at a length configuration, as the runtime does, to be called with batches."""

@@ -49,18 +49,3 @@ def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
         alike = list(members)
         for first in range(0, len(alike), batch_size):
             yield alike[first : first + batch_size]
-
-
-def kept_by_layer(kept: Mapping[int, int], length: int, num_layers: int) -> tuple[int, ...]:
-    """How many tokens went on from each layer.
-
-    Args:
-        kept: Tokens that layers passed on, for those that may drop some.
-        length: Tokens of the input.
-        num_layers: Layers of the model.
-    """
-    by_layer = []
-    for layer in range(num_layers):
-        length = kept.get(layer, length)  # a layer that drops nothing passes on what entered it
-        by_layer.append(length)
-    return tuple(by_layer)

@@ -19,7 +19,8 @@ from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
 from .encoder.graph import bounds, kept_positions
 from .encoder.inputs import checked_inputs
 from .encoder.plain_graph import read_plain_graph
-from .encoder.scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
+from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
+from .encoder.scorer_file import load_scorer_tensors
 from .length_config import LengthConfig, executed_macs
 from .loading import spelled_out, to_load_again, with_defaults
 from .tasks import task_named
@@ -48,9 +49,9 @@ class LengthAdaptiveModel:
         self._elastic = elastic
         self._task = task_named(bundle.task)
         self._plain = read_plain_graph(bundle, self._task)
-        self._scorers: dict[int, ScorerWeights] | None = None
+        self._scorers: dict[int, LayerSignificance] | None = None
         if bundle.scorers is not None:
-            self._scorers = load_scorers(bundle.scorers, bundle.shape)
+            self._scorers = load_scorer_tensors(bundle.scorers, bundle.shape)
         self._named: dict[str, LengthConfig] = {}  # as they are carried out
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}

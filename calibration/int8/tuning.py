@@ -1,6 +1,7 @@
 """Find the INT8 setting that changes a model's outputs least, on held-out examples.
 
-This search replaces Neural Compressor's `autotune`; docs/decisions.md explains why.
+This search replaces Neural Compressor's `autotune`; the reason is in
+docs/decisions/0024-int8-settings-by-moved-probability.md.
 """
 
 from __future__ import annotations

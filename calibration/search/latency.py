@@ -9,12 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
-from dynamic_tinybert.runtime.batches import kept_by_layer
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
+from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, kept_by_layer, stack
 
 from .latency_model import Lengths, Milliseconds
 

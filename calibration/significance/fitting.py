@@ -19,8 +19,7 @@ from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
-from dynamic_tinybert.runtime.tasks.measure import Measure, measure_of
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
+from dynamic_tinybert.runtime.tasks.measure import Measure, measure_of, readable_windows
 
 from .states import StateReader, States
 
@@ -160,11 +159,6 @@ def batches_by_length(measure: Measure[Any], examples: Sequence[Any]) -> list[li
     """Batches of examples of similar length."""
     ordered = sorted(examples, key=measure.size_of)
     return [ordered[first : first + BATCH_SIZE] for first in range(0, len(ordered), BATCH_SIZE)]
-
-
-def readable_windows(measure: Measure[Any], examples: Sequence[Any]) -> list[TokenSequence]:
-    """All windows of the examples that the model can read."""
-    return [window for example in examples for window in measure.windows_of(example)]
 
 
 def _endless(batches: Sequence[list[Any]], random: np.random.Generator) -> Iterator[list[Any]]:

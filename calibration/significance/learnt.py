@@ -17,8 +17,8 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 
 from .fitting import fit_scorers, sample_significance
 from .thresholds import SignificanceSample
@@ -75,7 +75,7 @@ def fit_or_load_scorers(
             save_file({str(layer): values for layer, values in made.significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
-    rule_layer = next(iter(ruled_layers(load_weights(folder / SCORERS))), None)
+    rule_layer = next(iter(ruled_layers(load_scorer_tensors(folder / SCORERS))), None)
     return LearntSignificance(folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), line)
 
 

@@ -13,7 +13,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from . import extension_library
 from .graph import with_selection
 from .plain_graph import products_saturate, rewriting
-from .scorer import ScorerWeights
+from .scorer import LayerSignificance
 from .task_graph import TaskGraph
 
 LENGTH_MULTIPLE = 8
@@ -24,7 +24,7 @@ def compile_bundle(
     bundle: Bundle,
     task: TaskGraph,
     plain: ov.Model,
-    scorers: Mapping[int, ScorerWeights] | None,
+    scorers: Mapping[int, LayerSignificance] | None,
     config: LengthConfig | None,
     properties: Mapping[str, object],
 ) -> ov.CompiledModel:

@@ -15,7 +15,7 @@ from .compiled import Arrays
 from .fusion import fuse, projections
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, select_tokens
-from .scorer import ScorerWeights, carried_out, learnt_layers, score
+from .scorer import LayerSignificance, carried_out, learnt_layers, score
 from .task_graph import Rows, TaskGraph
 
 _KEPT = "kept_tokens."
@@ -28,7 +28,7 @@ def with_selection(
     task: TaskGraph,
     num_layers: int,
     num_heads: int,
-    scorers: Mapping[int, ScorerWeights] | None = None,
+    scorers: Mapping[int, LayerSignificance] | None = None,
     multiple: int = 1,
     fused: bool = False,
     float_weights: bool = False,
@@ -150,7 +150,7 @@ class _Selection:
         limits: _Limits,
         num_layers: int,
         num_heads: int,
-        scorers: Mapping[int, ScorerWeights] | None,
+        scorers: Mapping[int, LayerSignificance] | None,
         fused: bool,
     ) -> None:
         self.model = model

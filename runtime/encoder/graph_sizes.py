@@ -9,8 +9,8 @@ import openvino as ov
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
+from .graph_walk import producers
 from .named_nodes import NamedNodes
-from .patterns import producers
 from .task_graph import TaskGraph
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")

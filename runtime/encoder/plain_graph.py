@@ -16,7 +16,8 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError, DynamicTin
 from . import extension_library
 from .gate import gate
 from .graph_sizes import check_graph_sizes
-from .patterns import Product, producers
+from .graph_walk import producers
+from .patterns import Product
 from .task_graph import TaskGraph
 
 

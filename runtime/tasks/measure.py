@@ -6,7 +6,7 @@ implements `Measure`, `Scoring` and `Scored`, and `MEASURES` names its implement
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -163,6 +163,11 @@ class Measure(Protocol[E]):
             model: The model; where labels are missing, what it gives at `full` stands for them.
             examples: Examples that the model can read.
         """
+
+
+def readable_windows(measure: Measure[E], examples: Iterable[E]) -> list[TokenSequence]:
+    """All windows of the examples that the model can read."""
+    return [window for example in examples for window in measure.windows_of(example)]
 
 
 MEASURES: dict[str, str] = {

@@ -1,8 +1,8 @@
-"""Token sequences as a model reads them, and batches of them."""
+"""Token sequences as a model reads them: stacked to batches, and how many tokens each layer kept of them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -33,3 +33,18 @@ def stack(sequences: Sequence[TokenSequence], *, multiple: int = 1) -> dict[str,
         attention_mask[row, : len(sequence)] = 1
         token_type_ids[row, : len(sequence)] = sequence.token_type_ids
     return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+
+
+def kept_by_layer(kept: Mapping[int, int], length: int, num_layers: int) -> tuple[int, ...]:
+    """For each layer, how many tokens of a sequence it passed on.
+
+    Args:
+        kept: The same for the layers that may drop tokens.
+        length: Tokens of the sequence.
+        num_layers: Layers of the encoder.
+    """
+    by_layer = []
+    for layer in range(num_layers):
+        length = kept.get(layer, length)  # a layer that drops nothing passes on what entered it
+        by_layer.append(length)
+    return tuple(by_layer)

@@ -25,7 +25,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
@@ -282,7 +282,7 @@ def test_the_rule_comes_behind_the_last_layer_but_one(tmp_path: Path) -> None:
             config = learnt.sample.length_config(Schedule((1, 0.5, 0.5, 0.5)))
             assert config.selecting_layers == selecting
             assert list(learnt.sample.layers) == list(layers)
-            assert sorted(load_scorers(learnt.scorers)) == [1, 2]  # rules among them
+            assert sorted(load_scorer_tensors(learnt.scorers)) == [1, 2]  # rules among them
 
 
 def test_trained_scorers_are_taken_as_they_are(tmp_path: Path) -> None:

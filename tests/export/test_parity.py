@@ -17,13 +17,13 @@ from dynamic_tinybert.export.parity import Parity, Runner, TokenBatch, check_par
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel
-from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime.common.errors import ParityError
 from dynamic_tinybert.runtime.encoder.compiled import CompiledGraph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
-from support.tiny import arrays, random_bert, tiny_bert
+from support.tiny import random_bert, tiny_bert
 
 LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
 NONE: dict[int, float] = {}
@@ -55,7 +55,7 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[TokenBat
     if significance != "attention":
         modules = random_scorers(model.config.hidden_size, significance)
         reference = ReferenceModel(model, "learnt", modules)
-        scorers = {i: arrays(scorer) for i, scorer in modules.items()}
+        scorers = {i: scorer_weights(scorer) for i, scorer in modules.items()}
         if shares:
             config = LengthConfig(ratios, thresholds_that_keep(shares, reference, batches[-1]))
     run = graph_runner(

@@ -8,7 +8,7 @@ import pytest
 
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder import graph as selection
@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING, QuestionAnswering
 
-from support.tiny import arrays, tiny_bert
+from support.tiny import tiny_bert
 
 with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
@@ -91,7 +91,7 @@ def test_configurations_that_do_not_fit_are_refused(plain: ov.Model) -> None:
 
 
 def test_a_layer_without_scorer_goes_by_the_one_before(plain: ov.Model) -> None:
-    scorers = {1: arrays(Scorer(32))}
+    scorers = {1: scorer_weights(Scorer(32))}
     for ratios, selecting in (((0.9, 0.5, 0.5), [1]), ((0.9, 0.5, 0.4), [1, 2]), ((1, 1, 0.4), [2])):
         graph = with_selection(plain, LengthConfig(ratios), num_layers=3, num_heads=4, scorers=scorers)
         assert types(graph)["LearntSignificance"] == 1

@@ -17,7 +17,7 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.export.parity import TokenBatch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
-from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import (
@@ -34,7 +34,7 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 
 from support.manifests import rewrite_manifest
-from support.tiny import arrays, tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, write_tiny_bundle
 
 Change = Callable[[dict[str, npt.NDArray[Any]]], object]
 
@@ -111,7 +111,7 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
     np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
     assert len(output.kept_positions) == 2
     kept = [int(positions.shape[1]) for positions in output.kept_positions.values()]
-    per_token = macs_per_token(arrays(scorers[1]))
+    per_token = macs_per_token(scorer_weights(scorers[1]))
     plain = 2 * (4 * 64 * 32 * 32 + 2 * 64 * 64 * 32 + 2 * 64 * 32 * 64)
     first = model.executed_macs(config, 64, [64, 64, 64])
     assert first == 3 * plain // 2 + 2 * 64 * per_token
@@ -149,7 +149,7 @@ def test_any_ratios_run_where_few_layers_have_a_scorer(
         assert [p for p in output.kept_positions[layer][0].tolist() if p < 64] == [
             p for p in positions[0].tolist() if p < 64
         ]
-    h, f, macs = 32, 64, 64 * macs_per_token(arrays(scorers[1]))  # one scorer; others go by what it said
+    h, f, macs = 32, 64, 64 * macs_per_token(scorer_weights(scorers[1]))  # one scorer; others go by what it said
     for before, after in pairwise(kept):
         macs += 4 * before * h * h + 2 * before * before * h + 2 * after * h * f
     assert model.executed_macs(ratios, 64, kept[1:]) == macs

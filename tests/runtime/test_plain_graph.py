@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import compile_bundle, is_fused
-from dynamic_tinybert.runtime.encoder.patterns import producers
+from dynamic_tinybert.runtime.encoder.graph_walk import producers
 from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING

@@ -3,8 +3,6 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import openvino as ov
 import torch
 from tokenizers import Tokenizer
@@ -40,11 +38,6 @@ def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionA
             torch.nn.init.normal_(parameter, mean=float(name.endswith("LayerNorm.weight")), std=0.1)
     model.eval()
     return model
-
-
-def arrays(model: torch.nn.Module) -> Mapping[str, npt.NDArray[np.float32]]:
-    """The state dict of a module as numpy arrays."""
-    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
 
 
 def tiny_tokenizer() -> Tokenizer:

@@ -9,9 +9,9 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.batches import kept_by_layer, run_batches
+from dynamic_tinybert.runtime.batches import run_batches
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.sequences import stack
+from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
 from .task import QuestionAnsweringOutput
 from .windows import Window
