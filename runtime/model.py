@@ -29,9 +29,9 @@ from .tasks import task_named
 class LengthAdaptiveModel:
     """Runs a bundle at any length configuration. Safe to call from many threads, and to fork and pickle.
 
-    In a forked process it compiles its graphs anew when it is first asked, and uses as many threads as its parent; a
-    fork waits until the requests that run have been answered. A pickle says where the bundle was loaded from and with
-    which arguments but the token, and another process loads it anew.
+    A forked process compiles its graphs again on first use, with as many threads as its parent; a fork waits until
+    running requests have been answered. A pickle holds where the bundle was loaded from and the arguments of
+    `from_pretrained` except the token; unpickling loads the bundle again.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class LengthAdaptiveModel:
         self._scorers: dict[int, LayerSignificance] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorer_tensors(bundle.scorers, bundle.shape)
-        self._named: dict[str, LengthConfig] = {}  # as they are carried out
+        self._named: dict[str, LengthConfig] = {}  # as the model carries them out
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}
         self._arguments = to_load_again({"id_or_path": bundle.path, **given}, bundle.path)
@@ -86,15 +86,15 @@ class LengthAdaptiveModel:
             token: Hub token.
             cache_dir: Where downloads are kept.
             local_files_only: Never touch the network.
-            num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
+            num_threads: CPU threads; by default as many as the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
             precision: ``f32`` or ``bf16`` for layers that are not INT8; by default the faster one on this CPU.
             compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
             ov_config: Any other OpenVINO property by its own name.
-            elastic: Serve all length configurations from one graph that has them as inputs: less memory,
-                somewhat slower than a graph for each.
-            max_compiled: Compiled graphs kept in memory; the least recently used is given up.
+            elastic: Serve all length configurations from one graph that takes them as inputs; it needs less memory
+                than a graph for each, and is somewhat slower.
+            max_compiled: Number of compiled graphs to keep in memory; beyond it the least recently used is evicted.
 
         Raises:
             BundleError: The bundle is missing, damaged or of a newer format.
@@ -138,7 +138,7 @@ class LengthAdaptiveModel:
 
     @property
     def max_compiled(self) -> int:
-        """Compiled graphs kept in memory."""
+        """Number of compiled graphs that are kept in memory."""
         return self._graphs.limit
 
     @property
@@ -157,10 +157,14 @@ class LengthAdaptiveModel:
         return self.bundle.tokenizer_json
 
     def resolve(self, length_config: str | LengthConfig | Sequence[float] | None) -> LengthConfig:
-        """The length configuration of a name, of keep ratios, or the bundle's default for None, as it is carried out.
+        """The length configuration that the model carries out for a name, for keep ratios, or by default.
 
-        Any keep ratios are. With learnt significance a layer that has no scorer selects by the significance that the
-        nearest layer before it gave; before the first scorer nothing ranks tokens: ratios there become 1.
+        Any keep ratios can be given. With learnt significance, a layer without a scorer selects by the significance
+        from the nearest layer before it; before the first scorer nothing ranks tokens, so ratios there become 1.
+
+        Args:
+            length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the bundle's
+                default.
 
         Raises:
             LengthConfigError: Unknown name, another number of layers, or a threshold where there is no scorer.
@@ -186,14 +190,15 @@ class LengthAdaptiveModel:
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
     ) -> Any:  # noqa: ANN401 - the type is the task's
-        """What the model's task makes of a batch; for question answering, a `QuestionAnsweringOutput`.
+        """The outputs of the model's task for a batch; for question answering a `QuestionAnsweringOutput`.
 
         Args:
             input_ids: Token ids, int64 [B, L].
             attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given. Padding among real
                 tokens leaves them their positions, and is otherwise as if it were not there.
-            token_type_ids: 0 for the question with its [SEP] and [CLS], 1 for the context, int64 [B, L];
-                all 0 if not given, which with learnt significance protects every token.
+            token_type_ids: Segment of each token, int64 [B, L]; for question answering 0 for [CLS], the question and
+                its [SEP], 1 for the context. All 0 if not given, which with learnt significance makes a
+                question-answering model protect every token.
             length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the
                 bundle's default.
 
@@ -221,7 +226,7 @@ class LengthAdaptiveModel:
         """Compile graphs and prepare their kernels before the first request needs them.
 
         Args:
-            length_configs: By default all of the bundle, at most as many as are kept in memory.
+            length_configs: By default the first of the bundle, as many as are kept in memory.
             lengths: Input lengths in tokens; by default every multiple of 8 up to 384.
         """
         configs = list(self.length_configs)[: self.max_compiled] if length_configs is None else length_configs
@@ -249,15 +254,15 @@ class LengthAdaptiveModel:
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
-        of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
+        fixed = None if self._elastic else config  # and no `self` below, as a graph that holds its model keeps it alive
         compile_model = partial(
-            compile_bundle, self.bundle, self._task, self._plain, self._scorers, of, self._ov_config
+            compile_bundle, self.bundle, self._task, self._plain, self._scorers, fixed, self._ov_config
         )
-        return self._graphs.get(of, lambda: CompiledGraph(compile_model))
+        return self._graphs.get(fixed, lambda: CompiledGraph(compile_model))
 
 
 def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
-    """What a pickle calls."""
+    """Load what was pickled."""
     return kind.from_pretrained(**arguments)
 
 

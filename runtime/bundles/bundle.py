@@ -65,9 +65,9 @@ class Bundle:
 
     Attributes:
         path: Its folder.
-        significance: By what its layers select tokens.
+        significance: What its layers select tokens by: received attention, or learnt scorers.
         length_configs: Its length configurations by name; "full" is always one of them.
-        default_length_config: The name of the one to use when a caller names none.
+        default_length_config: The name of the one that is used when a caller names none.
         quantization: `precision` ("fp32" or "int8"), `weight_bits` (8 or 7, None for fp32) and how it was done.
         versions: Versions of the software that wrote it, for information only.
         source: The checkpoint that it was exported from: `model`, `revision`, `license` and the like.
@@ -113,7 +113,7 @@ class Bundle:
 
 
 def open_bundle(path: str | Path) -> Bundle:
-    """Check every file of a bundle and read what it says about itself.
+    """Check every file of a bundle and read its manifest and sizes.
 
     Raises:
         BundleNotFoundError: There is no bundle at `path`.
@@ -150,7 +150,7 @@ def write_manifest(
         source: Where the model comes from.
         default_length_config: A name of `length_configs`.
         no_answer_threshold: Left out of the manifest if None.
-        task: Decides the version of the format, as old readers know question answering only.
+        task: Decides the version of the format, because older readers know question answering only.
 
     Raises:
         BundleCorruptError: A file that the bundle needs is not in `folder`.

@@ -1,4 +1,4 @@
-"""Compile a bundle's graph with selection, in the form that is fastest here."""
+"""Compile a bundle's graph with token selection, in the form that is fastest on this CPU."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .scorer import LayerSignificance
 from .task_graph import TaskGraph
 
 LENGTH_MULTIPLE = 8
-"""Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
+"""Input lengths are padded up to a multiple of this, because OpenVINO prepares kernels for each new length."""
 
 
 def compile_bundle(
@@ -28,19 +28,19 @@ def compile_bundle(
     config: LengthConfig | None,
     properties: Mapping[str, object],
 ) -> ov.CompiledModel:
-    """Compile a bundle's graph with selection.
+    """Compile a bundle's graph with token selection.
 
     Args:
-        bundle: Where `plain` is from.
-        task: The bundle's.
-        plain: What `read_plain_graph` gives; it stays as it is.
+        bundle: The bundle.
+        task: Its task.
+        plain: Its graph, from `read_plain_graph`; not changed.
         scorers: Of its layers; None for attention significance.
         config: None makes the configuration an input of the graph.
-        properties: OpenVINO's, by their own names.
+        properties: OpenVINO properties by name.
 
     Raises:
-        BundleFormatError: The graph is not as an exporter writes it.
-        InferenceError: OpenVINO could not.
+        BundleFormatError: The graph is not as the exporter writes it.
+        InferenceError: OpenVINO could not compile it.
     """
     with rewriting(bundle):
         graph = with_selection(
@@ -61,10 +61,10 @@ def compile_bundle(
 
 
 def is_fused(bundle: Bundle) -> bool:
-    """Whether a bundle's graph gains from `fuse` here: an INT8 one on any CPU with AVX2."""
+    """Whether `fuse` makes a bundle's graph faster on this CPU: an INT8 graph on any CPU with AVX2."""
     return bundle.quantization["precision"] == "int8" and extension_library.worth_fusing()
 
 
 def kept_multiple(bundle: Bundle) -> int:
-    """Kept lengths are padded up to a multiple of this: 1 where no node behind a selection prepares kernels for one."""
+    """Multiple to which kept lengths are padded: 1 where no node behind a selection prepares kernels by length."""
     return 1 if is_fused(bundle) and not bundle.quantization.get("fp32_linears") else LENGTH_MULTIPLE

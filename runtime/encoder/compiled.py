@@ -1,4 +1,4 @@
-"""Compiled graphs that many threads may call, and a bounded number of them in memory."""
+"""Compiled graphs that many threads may call, and a cache of a bounded number of them."""
 
 from __future__ import annotations
 
@@ -17,21 +17,20 @@ from .forking import survive_forks
 from .gate import gate
 
 Arrays = Mapping[str, npt.NDArray[Any]]
-"""Arrays by the name of a graph's input or output; what they hold, the graph says."""
+"""Arrays by the name of a graph's input or output; the graph decides their types and shapes."""
 
 
 class CompiledGraph:
-    """A compiled model with a pool of infer requests, one per caller at a time.
+    """A compiled model with a pool of infer requests, each used by one caller at a time.
 
-    In a process that was forked it is compiled anew when it is first asked: what the parent compiled has no threads
-    there.
+    In a forked process the model is compiled again on first use, as the parent's threads do not exist there.
     """
 
     def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
         """Compile.
 
         Args:
-            compile_model: Makes the model, also a second time; what it holds lives as long as the graph.
+            compile_model: Compiles the model. It is kept, and called again in forked processes.
         """
         self._compile = compile_model
         self._lock = threading.Lock()
@@ -50,7 +49,7 @@ class CompiledGraph:
             return self._current().infer(inputs)
 
     def abandon(self) -> object:
-        """In a child: forget what the parent compiled, and return it, as it must never be destroyed there."""
+        """In a forked process: give up the parent's compiled model and return it; it must never be destroyed there."""
         requests, self._requests = self._requests, None
         return requests
 
@@ -73,7 +72,7 @@ class _Requests:
     def infer(self, inputs: Arrays) -> Arrays:
         request = self._idle.get()
         try:
-            for name, array in inputs.items():  # start_async(inputs) takes longer to do the same
+            for name, array in inputs.items():  # start_async(inputs) does the same, more slowly
                 request.set_tensor(name, ov.Tensor(array, shared_memory=True))
             # Not infer(): with one thread, OpenVINO 2026.4 loses the error of a synchronous request.
             request.start_async()
@@ -86,7 +85,7 @@ class _Requests:
 
 
 class CompiledGraphs:
-    """Compiled graphs by key, each made once when first needed; the least recently used goes beyond `limit`."""
+    """LRU cache of graphs: each is compiled on first use; beyond `limit` the least recently used is evicted."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -94,7 +93,7 @@ class CompiledGraphs:
         self._lock = threading.Lock()
 
     def get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
-        """The graph of `key`; concurrent callers of a new key wait for the one that makes it."""
+        """The graph of `key`; concurrent callers of a new key wait for the first of them, which calls `make`."""
         with gate:  # so that no lock is held at a fork
             return self._get(key, make)
 

@@ -1,14 +1,15 @@
-"""What lets compiled graphs answer after fork(), in the parent and in the child.
+"""Keep compiled graphs usable after fork(), in the parent and in the child.
 
-A child has none of its parent's threads but the one that forked, and OpenVINO waits for its threads for ever. So,
+Of its parent's threads a child has only the one that forked, and OpenVINO would wait for the others for ever. Therefore
 
-- before the fork, requests that run are waited for, and new ones wait (`gate`); executors that dropped graphs left in
-  OpenVINO's pool end, as a graph of the child would be given them; TBB's workers are held where they have no lock;
-- in the child, TBB starts new workers, and each graph is compiled anew when it is first asked. What the parent
-  compiled is never destroyed there: that would join threads that do not exist, and end the process.
+- before the fork, running requests finish and new ones wait (`gate`); the executors that dropped graphs left in
+  OpenVINO's pool are ended, because graphs of the child would be given them; TBB's workers are stopped at a place where
+  they hold no lock;
+- in the child, TBB starts new workers, and each graph is compiled again on first use. The parent's compiled graphs are
+  never destroyed there: that would join threads that do not exist, and end the process.
 
-A signal's handler may raise while a fork is prepared. Python ignores what is raised there, and would leave out the rest
-of the preparation. So that is carried out all the same, and the exception raised when os.fork() has returned.
+A signal handler may raise while a fork is being prepared. Python ignores exceptions there, and would skip the rest of
+the preparation. Therefore every step is carried out all the same, and the exception is raised after os.fork() returned.
 """
 
 from __future__ import annotations
@@ -36,24 +37,24 @@ _PATIENCE = 1.0
 """Seconds to wait for threads that other code may keep busy."""
 
 _MOST_TRIES = 10
-"""How often a step is taken again that a signal's handler ended."""
+"""How often a step is repeated that a signal handler interrupted."""
 
 
 class Forkable(Protocol):
-    """What has threads behind it."""
+    """An object that relies on threads, which a forked process does not have."""
 
     def abandon(self) -> object:
-        """In a child: forget what the parent compiled, and return it to be kept for ever."""
+        """In a forked process: give up what the parent compiled, and return it to be kept for ever."""
 
 
 _graphs: WeakSet[Forkable] = WeakSet()
 _library: ctypes.CDLL | None = None  # once there is a graph, and so there may be threads
 _collects = False  # whether garbage was collected before the fork that is under way
-_put_off: BaseException | None = None  # what a signal's handler raised since it is
+_put_off: BaseException | None = None  # what a signal handler raised during that fork
 
 
 def survive_forks(graph: Forkable) -> None:
-    """Call `abandon` of a graph, as long as it lives, in each child that this process forks; not a second time."""
+    """Call `abandon` of a graph, once and while it lives, in each child that this process forks."""
     global _library
     if _library is None:
         _library = extension_library.library()
@@ -90,7 +91,7 @@ def _after_in_child() -> None:
 
 
 def _open(open_gate: Callable[[], None], caller: FrameType | None) -> None:
-    """The last of a fork; what a handler raised is read before, as another thread may fork right after."""
+    """The last step of a fork. `_put_off` is read before the gate opens, as another thread may fork right after."""
     global _put_off
     put_off, _put_off = _put_off, None
     open_gate()
@@ -99,7 +100,7 @@ def _open(open_gate: Callable[[], None], caller: FrameType | None) -> None:
 
 
 def _take(steps: list[Callable[[], object]]) -> None:
-    """Take all steps to their ends, though a signal's handler may raise; each may be taken several times."""
+    """Complete all steps although a signal handler may raise; a step that was interrupted is repeated."""
     global _put_off
     for step in steps:
         for _ in range(_MOST_TRIES):
@@ -111,7 +112,7 @@ def _take(steps: list[Callable[[], object]]) -> None:
 
 
 def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
-    """Raise an error in the main thread when os.fork() has returned to its caller: earlier, Python would ignore it."""
+    """Raise an error in the main thread once os.fork() has returned to its caller; before, Python would ignore it."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is None or threading.current_thread() is not threading.main_thread():
         raise error  # a handler that is not Python's cannot be put back; in other threads, no handler raised it
@@ -132,7 +133,7 @@ def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
 
 
 def _stop_collecting() -> None:
-    """Garbage of the parent must not be destroyed in the child before it is abandoned."""
+    """Stop garbage collection: the child must not destroy the parent's graphs before they are abandoned."""
     global _collects
     _collects = _collects or gc.isenabled()
     gc.disable()
@@ -151,14 +152,14 @@ def _abandon_graphs() -> None:
 
 
 def _end_idle_executors() -> None:
-    """A CPU plugin that goes ends all executors of the process that no graph has."""
+    """End the executors that no graph uses, by unloading a CPU plugin, which ends all such executors of the process."""
     core = ov.Core()
     core.get_property("CPU", "NUM_STREAMS")  # loads the plugin
     del core
 
 
 def _wait_until_asleep() -> None:
-    """Wait until threads that are not Python's, which finish behind the last requests, have nothing to do."""
+    """Wait until OpenVINO's threads, which still finish work after the last request, are asleep."""
     end = monotonic() + _PATIENCE
     while monotonic() < end and any(map(_is_running, _native_threads())):
         sleep(0.0002)
@@ -180,5 +181,5 @@ def _is_running(task: Path) -> bool:
 
 
 os.register_at_fork(before=_before, after_in_parent=_after_in_parent, after_in_child=_after_in_child)
-# Again, for what a signal during fork() itself ends before its first line.
+# A second time, because a signal during fork() may interrupt the first one before its first line.
 os.register_at_fork(after_in_parent=_after_in_parent, after_in_child=_after_in_child)

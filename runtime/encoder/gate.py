@@ -1,4 +1,4 @@
-"""The gate before OpenVINO: requests pass it side by side, and a fork waits until none is inside."""
+"""A gate around all work in OpenVINO: requests pass it concurrently, and a fork waits until none is inside."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from types import TracebackType
 
 
 class Gate:
-    """Who holds it is at work in OpenVINO; while it is closed, nobody begins. A thread may hold it several times."""
+    """A shared, reentrant lock that threads hold while they work in OpenVINO; while closed, it lets no thread in."""
 
     def __init__(self) -> None:
         self._holds: dict[int, int] = {}  # by thread
@@ -21,7 +21,7 @@ class Gate:
         holds = self._holds.get(thread, 0)
         if not holds:
             with self._changed:
-                # The closer itself asks in a signal's handler only, and would wait for itself.
+                # The thread that closed the gate gets here only from a signal handler, and must not wait for itself.
                 self._changed.wait_for(lambda: self._closer in (None, thread))
                 self._holds[thread] = 1
         else:
@@ -39,13 +39,13 @@ class Gate:
             self._changed.notify_all()
 
     def close(self) -> BaseException | None:
-        """Wait until no other thread is inside, and let nobody in.
+        """Let no other thread in, and wait until none is inside.
 
-        The thread's own holds are no reason to wait, else a signal's handler that forks would wait for ever.
+        The calling thread's own holds do not count: a signal handler that forks would otherwise wait for ever.
 
         Returns:
-            What a signal's handler raised meanwhile, if one did. It ends the wait no earlier: a fork cannot be called
-            off.
+            The exception that a signal handler raised meanwhile, if any. It does not end the wait, because a fork
+            cannot be cancelled.
         """
         thread = threading.get_ident()
         own = 0
@@ -68,11 +68,11 @@ class Gate:
         return not self._holds
 
     def is_closed_here(self) -> bool:
-        """Whether this thread closed it, and has not opened it again."""
+        """Whether the calling thread has closed the gate and not opened it again."""
         return self._closer == threading.get_ident()
 
     def open(self) -> None:
-        """Let the others in again; nothing is changed unless this thread closed."""
+        """Let other threads in again; does nothing unless the calling thread closed the gate."""
         thread = threading.get_ident()
         with self._changed:
             if not self.is_closed_here():
@@ -83,11 +83,11 @@ class Gate:
             self._changed.notify_all()
 
     def open_in_child(self) -> None:
-        """The same in a forked process, where the other threads are gone with the locks and the holds that they had."""
+        """As `open`, in a forked process, where all other threads are gone, and with them their locks and holds."""
         self._changed = threading.Condition()
         self._holds = {}
         self.open()
 
 
 gate = Gate()
-"""Of the process."""
+"""The gate of this process."""

@@ -1,4 +1,4 @@
-"""Check and complete the arrays that a caller gives to a model."""
+"""Check the arrays that a caller gives to a model, and add those that were left out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,13 @@ def checked_inputs(
     attention_mask: npt.ArrayLike | None,
     token_type_ids: npt.ArrayLike | None,
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The three inputs of the graph as int64 [B, L], by name.
+    """The three inputs of the graph, int64 [B, L], by name.
+
+    Args:
+        bundle: Limits the length and the ids.
+        input_ids: Token ids, [B, L].
+        attention_mask: 1 for real tokens, 0 for padding, [B, L]; None for all 1.
+        token_type_ids: Segment of each token, [B, L]; None for all 0.
 
     Raises:
         InvalidInputError: Not integers, shapes that do not match, values out of range, too many tokens, or
@@ -38,7 +44,8 @@ def checked_inputs(
     for name, array, limit in limits:
         if array.shape != ids.shape:
             raise InvalidInputError(f"{name} has shape {array.shape}, but input_ids has {ids.shape}")
-        if array.view(np.uint64).max() >= limit:  # negative ones, too
+        # One pass finds values that are too large and negative ones, which as unsigned numbers are the largest.
+        if array.view(np.uint64).max() >= limit:
             wrong = int(array.min() if array.min() < 0 else array.max())
             raise InvalidInputError(f"{name} holds {wrong}, which is outside 0..{limit - 1}")
     if attention_mask is not None and not mask.any(1).all():

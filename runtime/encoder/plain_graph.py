@@ -1,4 +1,4 @@
-"""A bundle's graph at full length, in the arithmetic that this CPU gets right."""
+"""Read a bundle's graph, without token selection, in an arithmetic that does not saturate on this CPU."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .task_graph import TaskGraph
 
 
 def read_plain_graph(bundle: Bundle, task: TaskGraph) -> ov.Model:
-    """The graph as the exporter wrote it, or with weights as floats where their products would saturate.
+    """The graph as the exporter wrote it, or with float weights where products of INT8 weights would saturate.
 
     Args:
-        bundle: Whose graph.
-        task: The bundle's, which says what the head must look like.
+        bundle: The bundle.
+        task: Its task, which checks the head.
 
     Raises:
         ExtensionError: The C++ extension is missing or was built for another OpenVINO.
         InferenceError: OpenVINO cannot read it.
-        BundleError: It is not the graph that the bundle describes, or of no exporter.
+        BundleError: It is not the graph that the bundle describes, or not one that the exporter writes.
     """
     check_graph_file(bundle.model_xml, bundle.model_xml.with_suffix(".bin"))
     try:
@@ -48,10 +48,10 @@ def read_plain_graph(bundle: Bundle, task: TaskGraph) -> ov.Model:
 
 @contextmanager
 def rewriting(bundle: Bundle) -> Iterator[None]:
-    """Turn what goes wrong in rewriting a bundle's graph, which may be anyone's, into an error that says so.
+    """Turn any error in rewriting a bundle's graph, which may come from anyone, into one of this package's errors.
 
     Raises:
-        BundleFormatError: Nodes are not connected, or constants not shaped, as the exporter writes them.
+        BundleFormatError: The graph's nodes or constants are not as the exporter writes them.
         InferenceError: OpenVINO refused a node.
     """
     try:
@@ -68,23 +68,24 @@ def rewriting(bundle: Bundle) -> Iterator[None]:
 
 
 def computed_in_floats(bundle: Bundle) -> bool:
-    """Whether a bundle's INT8 products are OpenVINO's here, which would saturate, so that floats take their place.
+    """Whether a bundle's INT8 products are computed in floats, because OpenVINO's would saturate on this CPU.
 
-    That is so on CPUs without AVX2 only: on all others the graph is fused, and our own products are exact.
+    This is so only on CPUs without AVX2: on all others the graph is fused, and our own products are exact.
     """
     return products_saturate(bundle) and not extension_library.worth_fusing()
 
 
 def products_saturate(bundle: Bundle) -> bool:
-    """Whether OpenVINO's INT8 products of a bundle's weights may saturate here: those of 8 bits, without VNNI."""
+    """Whether OpenVINO's INT8 products may saturate: with weights of 8 bits, on a CPU without VNNI."""
     return bundle.quantization.get("weight_bits") == 8 and cpu.int8_products_saturate()
 
 
 def give_float_weights(model: ov.Model) -> None:
-    """Put the values of INT8 weights in their place, so that the CPU plugin multiplies floats.
+    """Replace INT8 weights by their values as floats, so that the CPU plugin multiplies floats.
 
-    Activations are still rounded to 256 levels, and f32 holds sums of products of 8 bits exactly enough: the graph
-    computes what integers would. Without VNNI, OpenVINO 2026.4 is no slower so, and its integers saturate.
+    Activations are still rounded to 256 levels, and float32 holds sums of products of 8 bits exactly enough: the graph
+    computes what exact integers would. Without VNNI, OpenVINO 2026.4 is no slower this way, and its integer products
+    saturate.
 
     Args:
         model: A graph as the exporter writes it, changed in place: weights are `Multiply(Convert(int8 [out, in]),

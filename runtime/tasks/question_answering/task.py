@@ -22,7 +22,7 @@ from dynamic_tinybert.runtime.tasks.task import KeptPositions
 
 @dataclass(frozen=True)
 class QuestionAnsweringOutput:
-    """What the model says of a batch.
+    """The model's outputs for a batch.
 
     Attributes:
         start_logits: float32 [B, L].
