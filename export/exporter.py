@@ -34,7 +34,7 @@ from .samples import HeldOut, Samples, sample_reader
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export made and how it compares with its checkpoint.
+    """The result of an export, and how it compares with its checkpoint.
 
     Attributes:
         path: The bundle.
@@ -75,12 +75,12 @@ def export_model(
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
         output: Folder of the bundle; it appears whole or not at all.
         precision: INT8 by Neural Compressor's SmoothQuant and static quantisation, or FP32.
-        calibration_data: Questions in a form that `read_squad` reads, which give the INT8 ranges with their contexts;
-            answers are not used.
-        validation: Likewise, to compare INT8 with FP32 on, by F1, too, if all have answers; without it, questions of
-            other articles of `calibration_data`, not by F1.
+        calibration_data: Questions with their contexts, in a form that `read_squad` reads, to take the INT8 ranges
+            from; answers are not used.
+        validation: Questions to compare INT8 with FP32 on, also by F1 if all have answers. By default, questions of
+            other articles of `calibration_data`, without F1.
         num_samples: Windows of `calibration_data` to calibrate with.
-        tune: Find the INT8 setting that moves least probability on those questions, instead of taking the default.
+        tune: Search for the INT8 setting that moves the least probability on those questions; else use the default.
         length_configs: Length configurations by name; ``full`` is always there.
         weight_bits: 7 for other runtimes on CPUs without VNNI, where sums of 8-bit products can saturate.
         force: Replace a bundle that is there.
@@ -88,7 +88,7 @@ def export_model(
         token: Hub token.
         cache_dir: Where downloads are kept.
         local_files_only: Never touch the network.
-        trust_remote_code: Let a checkpoint build its tokenizer by code of its own.
+        trust_remote_code: Run the code that a checkpoint brings for its tokenizer.
         say: Receives a line for each step.
 
     Raises:

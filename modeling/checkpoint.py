@@ -57,9 +57,9 @@ class Checkpoint:
     scorers: Mapping[int, Scorer] = field(default_factory=dict)
 
     def copy_files(self, output: Path) -> None:
-        """Copy config.json and the tokenizer's files into `output`, their bytes untouched.
+        """Copy config.json and the tokenizer's files into `output`, byte for byte.
 
-        A tokenizer.json that the checkpoint lacks, or that other files of it correct, is written.
+        If the checkpoint has no tokenizer.json, or other files of it correct that one, `tokenizer` is written instead.
 
         Raises:
             StorageError: A file cannot be written.
@@ -91,10 +91,9 @@ def load_checkpoint(
         model_id_or_path: A Hub id or a local folder; a `Path` is never taken for an id.
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; True for the one that is stored on this machine.
-        cache_dir: Where downloads are kept, instead of the Hub's own cache.
-        local_files_only: Use only what was downloaded before.
-        trust_remote_code: Let a checkpoint build its tokenizer by code of its own. Modelling code of its own is
-            never run.
+        cache_dir: Folder for downloads, instead of the Hub's own cache.
+        local_files_only: Use only files that were downloaded before.
+        trust_remote_code: Run the code that a checkpoint brings for its tokenizer. Its modelling code is never run.
 
     Raises:
         CheckpointError: There is no such checkpoint, it cannot be read, or it is not supported.

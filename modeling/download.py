@@ -1,4 +1,4 @@
-"""Get a checkpoint from the Hugging Face Hub, no more of it than is needed."""
+"""Download the needed files of a checkpoint from the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def download(
     revision: str | None,
     patterns: tuple[str, ...],
 ) -> Path:
-    """The folder of a snapshot of a repository that has the files of these patterns.
+    """Download the files of these patterns, and give the folder of the snapshot.
 
     Raises:
-        CheckpointError: The Hub does not give it.
-        StorageError: It could not be stored.
+        CheckpointError: The Hub does not give them.
+        StorageError: They could not be stored.
     """
     try:
         folder = snapshot_download(
@@ -50,7 +50,7 @@ def download(
 def names_on_hub(
     source: str, folder: Path, commit: str | None, token: str | bool | None, local_files_only: bool
 ) -> list[str]:
-    """Names of a repository's files; where the Hub is out of reach, those that were downloaded."""
+    """Names of a repository's files; if the Hub cannot be reached, those of the downloaded files."""
     if not local_files_only:
         with suppress(ValueError, OSError, RuntimeError, httpx.HTTPError):
             return HfApi(endpoint=constants.ENDPOINT).list_repo_files(source, revision=commit, token=token)
@@ -58,7 +58,7 @@ def names_on_hub(
 
 
 def has_tensor(source: str, tensor: str, commit: str | None, token: str | bool | None) -> bool | None:
-    """Whether a repository's weights have a tensor whose name ends so, by their header alone; None: it does not say."""
+    """Whether a repository's weights have a tensor whose name ends like this, from their header; None if unknown."""
     try:
         names = get_safetensors_metadata(source, revision=commit, token=token).weight_map
     except (NotASafetensorsRepoError, SafetensorsParsingError, ValueError, OSError, RuntimeError, httpx.HTTPError):

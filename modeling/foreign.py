@@ -1,4 +1,4 @@
-"""Folders that are no PyTorch checkpoint and files that are not what their names say: what they are, and what to do."""
+"""Recognise folders that are no PyTorch checkpoint and files that are placeholders, and say what to do about them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MERGE_FIRST = (
 )
 
 _CONVERT = "load it where that library is (transformers 4) and save it with save_pretrained as PyTorch weights"
-# The first pattern that a file matches decides.
+# The first pattern that matches a file decides.
 _KINDS = (
     (ADAPTER, f"it is a LoRA or other PEFT adapter, a part of a model; {MERGE_FIRST}"),
     (MANIFEST, "it is a bundle already; use it as it is, or export the checkpoint that it was made from"),
@@ -36,12 +36,12 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def names_in(folder: Path) -> list[str]:
-    """Files of a folder and of the folders in it, by their paths in it."""
+    """Paths, relative to a folder, of its files and of those one folder deeper."""
     return sorted(str(file.relative_to(folder)) for depth in ("*", "*/*") for file in folder.glob(depth))
 
 
 def what_it_is(names: Collection[str]) -> str:
-    """What a folder of such files is, being no checkpoint, and what its owner may do; names are paths in it."""
+    """Say what a folder with these files is, if it is no checkpoint, and what its owner can do."""
     for pattern, kind in _KINDS:
         if any(fnmatch(name.rpartition("/")[2], pattern) for name in names):
             return kind
@@ -58,10 +58,10 @@ def what_it_is(names: Collection[str]) -> str:
 
 
 def refuse_placeholder(source: str, file: Path) -> None:
-    """Refuse a file that only stands for another one: a Git LFS pointer, a web page, nothing.
+    """Refuse a placeholder for a file: a Git LFS pointer, a web page, an empty file.
 
     Raises:
-        CheckpointError: It is one of these.
+        CheckpointError: The file is one of these, or cannot be read.
     """
     try:
         with file.open("rb") as stream:

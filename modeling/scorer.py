@@ -19,14 +19,14 @@ from dynamic_tinybert.runtime.encoder.scorer_file import CONTEXT_RULE, load_scor
 
 
 class Scorer(nn.Module):
-    """Significance of each token of one layer, from its state, the question and its neighbours.
+    """Significance of each token of one layer, from its state, the protected tokens and its neighbours.
 
     Args:
         hidden_size: Width H of the states.
         width: Width W of the scorer.
         kernel_sizes: Odd size, in tokens, of each depthwise convolution.
-        heads: Ways in which a token may be like one of the question's.
-        head_size: Numbers that are compared for each.
+        heads: Number of similarities of a token with the protected tokens that are computed.
+        head_size: Size of the vectors that each of them compares.
 
     Raises:
         InvalidInputError: A kernel size is even.
@@ -50,8 +50,9 @@ class Scorer(nn.Module):
         self.input = nn.Linear(2 * hidden_size, width)
         self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
-        nn.init.orthogonal_(self.match_token.weight)  # the same turn for both: from the first step on, words of the
-        self.match_question.weight.data.copy_(self.match_token.weight)  # question are found in the context
+        # The same rotation for both: from the first step on, words of the question are found in the context.
+        nn.init.orthogonal_(self.match_token.weight)
+        self.match_question.weight.data.copy_(self.match_token.weight)
         self.match = nn.Linear(heads, width, bias=False)
         self.convolution = nn.ModuleList(
             _Neighbourhood(width, width, size, padding=size // 2, groups=width) for size in kernel_sizes
@@ -60,76 +61,77 @@ class Scorer(nn.Module):
         self.pool = nn.Linear(width, width, bias=False) if kernel_sizes else None
         self.output = nn.Linear(width, 1)
 
-    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+    def forward(self, state: Tensor, protected: Tensor, real: Tensor) -> Tensor:
         """Significance `[B, L]`: in [0, 1], plus 1 for protected tokens. `logits` describes the arguments."""
-        return torch.sigmoid(self.logits(state, question, real)) + question
+        return torch.sigmoid(self.logits(state, protected, real)) + protected
 
-    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
+    def logits(self, state: Tensor, protected: Tensor, real: Tensor) -> Tensor:
         """Raw scores `[B, L]`, before the sigmoid and without the 1 of protected tokens.
 
         Args:
             state: `[B, L, H]`, the states after attention's LayerNorm.
-            question: `[B, L]`, 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0.
+            protected: `[B, L]`, 1 for protected tokens, else 0. In question answering these are [CLS], the question and
+                its [SEP].
             real: `[B, L]`, 0 for padding, else 1.
 
         """
-        mean = question[:, None] @ state / question.sum(1).clamp(min=1)[:, None, None]
-        by_state, by_mean = self.input.weight.chunk(2, 1)  # of [state, mean], the latter being the same for all tokens
-        matched = self.match(self._likeness(state, question))
+        mean = protected[:, None] @ state / protected.sum(1).clamp(min=1)[:, None, None]
+        by_state, by_mean = self.input.weight.chunk(2, 1)  # of [state, mean]; the mean is the same for all tokens
+        matched = self.match(self._similarity(state, protected))
         hidden = functional.relu(state @ by_state.T + (mean @ by_mean.T + self.input.bias) + matched)
-        context = (real * (1 - question))[..., None]
+        context = (real * (1 - protected))[..., None]
         for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
             mixed = mix(convolution(hidden * real[..., None]))
-            if self.pool is not None and k == len(self.mix) - 1:  # what competes with a token may be far from it
+            if self.pool is not None and k == len(self.mix) - 1:  # a token competes with distant ones, too
                 mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
             hidden = hidden + functional.relu(mixed)
         logits: Tensor = self.output(hidden)
         return logits[..., 0]
 
-    def _likeness(self, state: Tensor, question: Tensor) -> Tensor:
-        """How like each token is to the question's token that is most like it, `[B, L, heads]`; 0 without any."""
-        columns = question.any(0)  # the question is short, the context long
+    def _similarity(self, state: Tensor, protected: Tensor) -> Tensor:
+        """Similarity of each token to its most similar protected token, `[B, L, heads]`; 0 if none is protected."""
+        columns = protected.any(0)  # few tokens are protected, most are not
         if not columns.any():
-            return state.new_zeros(*question.shape, self.heads)
-        tokens, asked = (
+            return state.new_zeros(*protected.shape, self.heads)
+        tokens, question_keys = (
             layer(rows).unflatten(2, (self.heads, -1)).transpose(1, 2)
             for layer, rows in ((self.match_token, state), (self.match_question, state[:, columns]))
         )
-        there = question[:, None, None, columns] > 0
-        likeness: Tensor = (tokens @ asked.mT / math.sqrt(tokens.shape[3])).masked_fill(~there, -math.inf).amax(3)
-        of_question: Tensor = likeness.masked_fill(~there.any(3), 0.0)
-        return of_question.mT
+        there = protected[:, None, None, columns] > 0
+        similarity: Tensor = tokens @ question_keys.mT / math.sqrt(tokens.shape[3])
+        highest: Tensor = similarity.masked_fill(~there, -math.inf).amax(3).masked_fill(~there.any(3), 0.0)
+        return highest.mT
 
 
 class _Neighbourhood(nn.Conv1d):
     """Depthwise convolution of features `[B, L, W]` over their positions."""
 
     def forward(self, features: Tensor) -> Tensor:
-        image, kernel = features.mT[:, :, None], self.weight[:, :, None]  # CPUs take a fraction of the time for images
+        image, kernel = features.mT[:, :, None], self.weight[:, :, None]  # 2-D convolutions run faster on CPUs
         padding = (0, self.kernel_size[0] // 2)
         return functional.conv2d(image, kernel, self.bias, padding=padding, groups=self.groups)[:, :, 0].mT
 
 
 class ContextRule(nn.Module):
-    """Significance of a layer behind which the question's words have done their work; nothing of it is fitted.
+    """Significance in a layer after which the words of the question are no longer needed; it has no parameters.
 
-    [CLS] and the [SEP] behind the question stay: attention rests on them.
+    [CLS] and the [SEP] behind the question stay: heads put on them the attention that no other token gets.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer(CONTEXT_RULE, torch.ones(1))
 
-    def forward(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
-        """Significance `[B, L]`: 0 for what stands between two protected tokens, if there is a context, else 1."""
-        protected = question * real
+    def forward(self, state: Tensor, protected: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
+        """Significance `[B, L]`: 0 for protected tokens between two protected ones, if there is a context; else 1."""
+        protected = protected * real
         before, after = functional.pad(protected, (1, 1)).unfold(1, 3, 1)[..., ::2].unbind(-1)
         has_context = (real * (1 - protected)).any(1, keepdim=True)
         return 1 - before * protected * after * has_context
 
 
 def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[int, Scorer | ContextRule]:
-    """Scorers, at least one, and behind them the rule in the last layer but one, unless a scorer knows better there."""
+    """Scorers, at least one, and the rule in the last layer but one if it has no scorer and one comes before it."""
     rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
     return {**rules, **scorers}
 
@@ -158,10 +160,10 @@ def save_scorers(scorers: Mapping[int, Scorer | ContextRule], path: Path) -> Non
 
 
 def load_scorers(path: Path) -> dict[int, Scorer]:
-    """Read what `save_scorers` wrote: layer → scorer, but for rules; sizes come from the tensors' shapes.
+    """Read what `save_scorers` wrote: layer → scorer, without rules; sizes come from the tensors' shapes.
 
     Raises:
-        BundleCorruptError: The file is missing, is not safetensors, or its tensors make no scorers.
+        BundleCorruptError: The file is missing, is not safetensors, or its tensors are not those of scorers.
 
     """
     try:

@@ -1,4 +1,4 @@
-"""Compare how the runtime will tokenize with how transformers does, before a bundle is written."""
+"""Compare the runtime's tokens with those of transformers before a bundle is written."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-_WHOLE = 1_000_000  # tokens of a window that nothing fills
+_WHOLE = 1_000_000  # size of a window, in tokens, that holds any text
 _Windows = list[tuple[list[int], list[int], list[tuple[int, int]]]]
 _CUT = {
     "right": "only_second",
@@ -36,16 +36,17 @@ PROBES = (
 def first_difference(
     truth: PreTrainedTokenizerFast, tokenizer: Tokenizer, *, token_types: bool, vocab_size: int
 ) -> str | None:
-    """The first text that the runtime would tokenize otherwise than transformers, with both tokenizations.
+    """Describe the first text that the runtime would tokenize differently from transformers; None if there is none.
 
-    Texts are asked about and asked of, in one window and in several. Compared are the ids, the token types and the
-    places in the text. Texts for which transformers gives ids that the model does not know are left out.
+    Each text is tried as the question and as the context, in one window and in several. The ids, the token types and
+    the offsets in the text are compared. Texts for which transformers gives ids that the model does not know are
+    skipped.
 
     Args:
         truth: A tokenizer of transformers.
-        tokenizer: What the bundle would hold.
-        token_types: Whether the model is fed the types 0 and 1.
-        vocab_size: Ids are below this.
+        tokenizer: The tokenizer that the bundle would hold.
+        token_types: Whether the model gets the types 0 and 1.
+        vocab_size: Token ids of the model are below this.
     """
     tokenize = WindowTokenizer(tokenizer)
     for question, context in _pairs(truth, tokenizer):

@@ -1,4 +1,4 @@
-"""A checkpoint's tokenizer: what gives the tokens that transformers' AutoTokenizer gives."""
+"""Load a checkpoint's tokenizer so that it gives the same tokens as transformers' AutoTokenizer."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .foreign import refuse_placeholder
 from .tokenization import first_difference
 
 _SETTINGS = "tokenizer_config.json"
-# What transformers lets tokenizer_config.json say of BERT's normalizer, and tokenizer.json's words for it.
+# Options of BERT's normalizer: their names in tokenizer_config.json, and those in tokenizer.json.
 _NORMALIZER = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -28,9 +28,9 @@ _NORMALIZER = {
 
 
 class OneTokenType(nn.Embedding):
-    """Token types of a model whose tokenizer gives none: all tokens are of type 0, whatever type is asked for.
+    """Token types of a model whose tokenizer gives none: all tokens get the embedding of type 0.
 
-    The runtime tells the question from its context by the types that it feeds, for such a model as for any other.
+    The runtime feeds such a model the types 0 and 1 like any other, as it tells the question from its context by them.
     """
 
     def __init__(self, types: nn.Embedding) -> None:
@@ -44,13 +44,13 @@ class OneTokenType(nn.Embedding):
 
 @dataclass(frozen=True)
 class LoadedTokenizer:
-    """A tokenizer that was compared with AutoTokenizer's.
+    """A tokenizer whose tokens were compared with those of AutoTokenizer.
 
     Attributes:
-        tokenizer: Gives the same tokens when the runtime reads it.
-        as_filed: Whether it is the checkpoint's tokenizer.json as it is.
-        token_types: Whether the model is fed types 0 and 1; else all are 0.
-        notes: What the checkpoint's owner should know, a line each.
+        tokenizer: The tokenizer, as the runtime will read it.
+        as_filed: Whether it is the checkpoint's tokenizer.json, unchanged.
+        token_types: Whether the tokenizer gives the types 0 and 1; else all are 0.
+        notes: Messages for the checkpoint's owner, a line each.
     """
 
     tokenizer: Tokenizer
@@ -62,21 +62,21 @@ class LoadedTokenizer:
 def load_tokenizer(
     source: str, folder: Path, *, vocab_size: int, max_length: int, trust_remote_code: bool
 ) -> LoadedTokenizer:
-    """The tokenizer of a checkpoint, which gives what transformers' AutoTokenizer gives for the folder.
+    """Load the tokenizer of a checkpoint, with the same tokens as transformers' AutoTokenizer for the folder.
 
-    A tokenizer.json that gives something else is corrected by what tokenizer_config.json says explicitly of case,
-    accents, Chinese characters and added tokens, as AutoTokenizer does.
+    If tokenizer.json gives other tokens, the explicit settings of tokenizer_config.json for case, accents, Chinese
+    characters and added tokens are applied to it, as AutoTokenizer does.
 
     Args:
         source: What the checkpoint is called in errors.
         folder: Holds tokenizer.json, vocab.txt or both.
-        vocab_size: Its model knows token ids below this.
-        max_length: Most tokens that its model reads.
-        trust_remote_code: Let it build its tokenizer by code of its own.
+        vocab_size: Token ids of the model are below this.
+        max_length: Longest input of the model in tokens.
+        trust_remote_code: Run the code that the checkpoint brings for its tokenizer.
 
     Raises:
-        CheckpointError: There is none, it cannot be read or run by the runtime, it contradicts itself, or it gives
-            ids that the model does not know.
+        CheckpointError: There is no tokenizer, it cannot be read, the runtime cannot run it, its files contradict
+            each other, or it gives ids that the model does not know.
     """
     filed = (folder / TOKENIZER).is_file()
     if not filed and not (folder / VOCABULARY).is_file():  # AutoTokenizer would make up an empty vocabulary
@@ -143,7 +143,7 @@ def _auto_tokenizer(source: str, folder: Path, trust_remote_code: bool, settings
 
 
 def _gives_types(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[str, Any]) -> bool:
-    """Whether a model is fed type 1 for the context."""
+    """Whether the tokenizer gives type 1 to the context."""
     templated = any(truth("a", "a", return_token_type_ids=True)["token_type_ids"])
     named = "token_type_ids" in truth.model_input_names
     generic = settings.get("tokenizer_class") == "PreTrainedTokenizerFast" and "model_input_names" not in settings
@@ -164,7 +164,7 @@ def _candidates(
     settings: Mapping[str, Any],
     vocab_size: int,
 ) -> Iterator[Tokenizer]:
-    """The folder's tokenizer.json, and the same with what tokenizer_config.json says explicitly."""
+    """The folder's tokenizer.json, then the same with the explicit settings of tokenizer_config.json."""
     try:
         text = (folder / TOKENIZER).read_text(encoding="utf-8")
         yield Tokenizer.from_str(text)
@@ -190,7 +190,7 @@ def _add(tokenizer: Tokenizer, token: AddedToken) -> None:
 
 
 def _refuse_unclear_case(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[str, Any]) -> None:
-    """Refuse a vocabulary with words in capitals that lower-casing by default would never give."""
+    """Refuse a vocabulary with words in capitals, which the default lower-casing could never produce."""
     if "do_lower_case" in settings or not getattr(truth, "do_lower_case", False):
         return
     vocabulary = truth.get_vocab()

@@ -1,4 +1,4 @@
-"""PyTorch's threads, which know of CPU affinity but not of quotas."""
+"""Limit PyTorch's threads: it respects CPU affinity, but not quotas of cgroups."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 
 
 def stay_within_quota() -> None:
-    """Let PyTorch use no more threads in this process than it may use CPUs; fewer stay as they are."""
+    """Reduce the number of PyTorch's threads in this process to the number of CPUs that it may use."""
     cpus = usable_cpus()
     if torch.get_num_threads() > cpus:
         torch.set_num_threads(cpus)
