@@ -7,8 +7,8 @@ import openvino as ov
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
+from .graph_walk import producers
 from .named_nodes import NamedNodes
-from .patterns import producers
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 _OUTPUTS = ("start_logits", "end_logits")
