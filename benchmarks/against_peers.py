@@ -23,7 +23,8 @@ from pathlib import Path
 import numpy as np
 
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG, TOKENIZER, open_bundle
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.files import CONFIG, TOKENIZER
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from cpu_limits import measure_cpu_limits
@@ -69,7 +70,7 @@ def main() -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from dynamic_tinybert.export.samples import read_samples
+    from dynamic_tinybert.export.question_answering.samples import read_samples
 
     from peers import onnx_runtime, optimum_intel
 

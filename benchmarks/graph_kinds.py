@@ -31,6 +31,7 @@ from dynamic_tinybert.runtime.encoder.compilation import is_fused
 from dynamic_tinybert.runtime.encoder.graph import bounds, with_selection
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
+from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
@@ -59,7 +60,8 @@ def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
-    core, plain = extension_library.core(), read_plain_graph(bundle)
+    core, task = extension_library.core(), task_named(bundle.task)
+    plain = read_plain_graph(bundle, task)
     scorers = load_scorer_tensors(bundle.scorers) if bundle.scorers else None
     properties = {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
@@ -78,6 +80,7 @@ def graphs(
             graph = with_selection(
                 model,
                 None if kind == "elastic" else config,
+                task=task,
                 num_layers=bundle.shape.num_layers,
                 num_heads=bundle.num_attention_heads,
                 scorers=scorers,

@@ -27,6 +27,7 @@ from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 
 from cpu_limits import measure_cpu_limits
@@ -37,9 +38,11 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
+    task = task_named(bundle.task)
     graph = with_selection(
-        read_plain_graph(bundle),
+        read_plain_graph(bundle, task),
         bundle.length_configs[config].config,
+        task=task,
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,
         scorers=load_scorer_tensors(bundle.scorers) if bundle.scorers else None,

@@ -24,8 +24,8 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 RATIOS = {
     "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),
@@ -51,7 +51,7 @@ def main(folder: str, report: str) -> None:
                 chosen_by = scored if model is learnt else range(len(ratios))
                 rows.append((model, kind, name, LengthConfig(of_layers(ratios, chosen_by))))
 
-        windows_of = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
+        windows_of = Windowing.of(bundle)
         chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))]
         windows = [windows_of(example)[0] for example in chosen[:WINDOWS]]
         for model, _, _, config in rows:

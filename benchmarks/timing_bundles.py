@@ -18,13 +18,13 @@ import torch
 
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.search.schedules import Schedule
-from dynamic_tinybert.calibration.significance.fitting import batches_by_length, judge
+from dynamic_tinybert.calibration.significance.fitting import batches_by_length, readable_windows, significance_of
 from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthConfig
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 QUESTIONS = 64
@@ -51,8 +51,9 @@ def main(folder: str, data: str, output: str) -> None:
 def sampled(bundle: Bundle, scorers: Mapping[int, Scorer], data: str) -> SignificanceSample:
     examples = read_squad(data)
     chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[:QUESTIONS]]
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
-    found = [judge(scorers, read(readable_windows(tokenize, batch)))[0] for batch in batches_by_length(chosen)]
+    measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
+    batches = [readable_windows(measure, batch) for batch in batches_by_length(measure, chosen)]
+    found = [significance_of(scorers, read(windows)) for windows in batches]
     values = {layer: np.concatenate([of_batch[layer] for of_batch in found]) for layer in scorers}
     return SignificanceSample(values, bundle.shape.num_layers)
 

@@ -26,9 +26,10 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token, ruled_layers
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import gold_answers
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))
@@ -77,7 +78,7 @@ def chosen(
     rule_layer = next(iter(ruled_layers(load_scorer_tensors(bundle.scorers))), None)
     significance = sample_significance(bundle, sample, load_scorers(bundle.scorers), seed=0)
     thresholds = SignificanceSample(significance, num_layers, rule_layer=rule_layer)
-    choosing = references(model, search, to_choose=True)
+    choosing = gold_answers(model, search, to_choose=True)
     length = round(evaluate(model, search, length_config="full", batch_size=BATCH).mean_length)
     for cost in costs:
         tried = []

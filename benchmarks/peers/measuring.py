@@ -15,7 +15,8 @@ from tqdm import tqdm
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .process import SystemProcess
 from .systems import WINDOW, System
@@ -67,9 +68,8 @@ class Measurement:
 
 
 def windows_of(tokenizer: Path, examples: Sequence[Example]) -> list[list[Window]]:
-    tokenize = WindowTokenizer(tokenizer)
-    size, stride = window_size(WINDOW)
-    return [tokenize(e.question, e.context, max_seq_len=size, doc_stride=stride) for e in examples]
+    windowing = Windowing(tokenizer, WINDOW)
+    return [windowing.cut(example.question, example.context) for example in examples]
 
 
 def measure(

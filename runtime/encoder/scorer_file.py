@@ -69,9 +69,11 @@ def _tensor(path: Path, file: Any, name: str) -> npt.NDArray[np.float32]:  # noq
 
 def _checked(scorer: str, tensors: _Tensors, hidden_size: int | None) -> LayerSignificance:
     """What a layer's tensors stand for; raises BundleCorruptError if some are missing or do not fit each other."""
-    significance: LayerSignificance = ContextRule()
-    expected: dict[str, tuple[int, ...]] = {CONTEXT_RULE: (1,)}
-    if tensors.keys() != {CONTEXT_RULE}:
+    significance: LayerSignificance
+    expected: dict[str, tuple[int, ...]]
+    if tensors.keys() == {CONTEXT_RULE}:
+        significance, expected = ContextRule(), {CONTEXT_RULE: (1,)}
+    else:
         significance = LearntScorer(tensors)
         expected = _shapes(scorer, significance, hidden_size)
     for name, shape in expected.items():

@@ -10,7 +10,9 @@ import torch
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
-from dynamic_tinybert.calibration.report.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
+from dynamic_tinybert.calibration.report.decomposition import Decomposition, decompose
+from dynamic_tinybert.calibration.report.fp32_graph import fp32_graph
+from dynamic_tinybert.calibration.report.length_gain import gain_by_length
 from dynamic_tinybert.calibration.search import latency
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch

@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,14 +17,17 @@ from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
 from dynamic_tinybert.runtime.encoder.graph_walk import producers
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.patterns import Product
 from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.tiny import tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 LAYERS, HEADS, WIDTH = 3, 4, 64
 FULL = LengthConfig.full(LAYERS)

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.export.parity import Batch, random_batch
+from dynamic_tinybert.export.parity import TokenBatch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
@@ -21,6 +22,7 @@ from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
+    BundleFormatError,
     InferenceError,
     InvalidInputError,
     LengthConfigError,
@@ -31,6 +33,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 
+from support.manifests import rewrite_manifest
 from support.tiny import tiny_bert, write_tiny_bundle
 
 Change = Callable[[dict[str, npt.NDArray[Any]]], object]
@@ -53,7 +56,24 @@ def model(bundle: Path) -> LengthAdaptiveModel:
     return LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
 
 
-def answered(reference: ReferenceModel, batch: Batch, config: LengthConfig) -> ReferenceOutput:
+def test_a_bundle_that_names_no_task_answers_the_same(bundle: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(bundle, tmp_path / "older"))
+    rewrite_manifest(older, lambda manifest: manifest.pop("task"))
+    batch = random_batch([45, 30], 100)
+    new, old = (LengthAdaptiveModel.from_pretrained(b)(**batch, length_config="half") for b in (bundle, older))
+    np.testing.assert_array_equal(new.start_logits, old.start_logits)
+    np.testing.assert_array_equal(new.end_logits, old.end_logits)
+    assert new.kept_positions.keys() == old.kept_positions.keys() != set()
+
+
+def test_a_task_that_this_release_does_not_know_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
+    newer = Path(shutil.copytree(bundle, tmp_path / "newer"))
+    rewrite_manifest(newer, lambda manifest: manifest.update(task="reranking", format_version=2))
+    with pytest.raises(BundleFormatError, match=r"task 'reranking' .*\(question_answering\).* pip install --upgrade"):
+        LengthAdaptiveModel.from_pretrained(newer)
+
+
+def answered(reference: ReferenceModel, batch: TokenBatch, config: LengthConfig) -> ReferenceOutput:
     with torch.inference_mode():
         output: ReferenceOutput = reference(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
     return output

@@ -11,7 +11,8 @@ from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 from support.contract import CONTRACT
 from support.torch_model import letter_tokenizer, transformers_tokenizer

@@ -13,7 +13,8 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LengthAdaptiveModel, QuestionAnsweringOutput
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 
 torch.set_num_threads(1)  # more threads only get in each other's way on inputs this small
 
