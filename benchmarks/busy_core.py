@@ -8,7 +8,6 @@ process, pinned to the last of these CPUs, computes for --busy-ms and then sleep
 stopped while it is not their turn.
 
 With N threads and a share s of one core taken away, the lost computing power alone makes N / (N - s) of the quiet time.
-
 A FILE.so needs the extension-build.json of its build beside it.
 """
 
@@ -71,7 +70,7 @@ def measure(
     for i in tqdm(range(arguments.rounds), disable=None):
         for disturbed in (False, True) if i % 2 else (True, False):
             other = occupy(busy_cpu, arguments.share, arguments.busy_ms / 1e3) if disturbed else None
-            for config, name in turns if i // 2 % 2 else reversed(turns):
+            for config, name in reversed(turns) if i // 2 % 2 else turns:
                 taken = workers[name].times(config, seed=i, count=arguments.block)
                 times[config, name, disturbed].append(1e3 * float(np.median(taken)))
             if other:

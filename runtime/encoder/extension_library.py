@@ -1,4 +1,4 @@
-"""The C++ extension as a library: where it lies, whether it fits OpenVINO and the CPU, and what it computes with."""
+"""Find and load the C++ extension, check that it fits OpenVINO and this CPU, and ask which instruction sets it uses."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _VARIABLE = "DYNAMIC_TINYBERT_EXTENSION"
 
 
 def extension_path() -> Path:
-    """Find the extension's library: the one that DYNAMIC_TINYBERT_EXTENSION names, else the installed one.
+    """Find the library of the extension: the one that DYNAMIC_TINYBERT_EXTENSION names, else the installed one.
 
     Raises:
-        ExtensionError: There is none.
+        ExtensionError: The library does not exist.
     """
     named = os.environ.get(_VARIABLE)
-    # In an editable install the library lies in another folder of the package than this file.
+    # In an editable install the package has several folders, and the library is in another one than this file.
     folders = import_module("dynamic_tinybert.runtime").__path__
     candidates = [Path(named)] if named else [Path(folder) / _LIBRARY for folder in folders]
     for path in candidates:
@@ -49,10 +49,10 @@ def extension_path() -> Path:
 
 
 def check_extension() -> Path:
-    """Check that the extension is there, was built for this OpenVINO and can be loaded; returns its path.
+    """Check that the extension exists, was built for this OpenVINO and can be loaded. Returns its path.
 
     Raises:
-        ExtensionError: It is not, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+        ExtensionError: One of these does not hold, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
     """
     path = extension_path()
     isa()
@@ -61,10 +61,10 @@ def check_extension() -> Path:
 
 
 def core() -> ov.Core:
-    """The process's OpenVINO core that knows the ops.
+    """The OpenVINO core of this process, with the ops registered.
 
-    There is one, and it is never destroyed: OpenVINO's CPU plugin gives the thread that creates it a signal stack
-    and unmaps that when it is destroyed, in whichever thread; after that, any signal ends the process.
+    There is only one, and it is never destroyed: OpenVINO's CPU plugin gives the thread that creates a core a signal
+    stack, and unmaps that stack when the core is destroyed, in whichever thread; any later signal ends the process.
 
     Raises:
         ExtensionError: The extension is missing or cannot work with this OpenVINO and CPU.
@@ -74,7 +74,7 @@ def core() -> ov.Core:
 
 
 def node_factory() -> NodeFactory:
-    """What makes nodes of the ops by their names.
+    """The factory that creates nodes of the ops by name.
 
     Raises:
         ExtensionError: As `check_extension`.
@@ -83,7 +83,7 @@ def node_factory() -> NodeFactory:
 
 
 def library() -> ctypes.CDLL:
-    """The extension, for its functions with C linkage.
+    """The extension as a ctypes library, for its C functions.
 
     Raises:
         ExtensionError: It cannot be loaded.
@@ -92,10 +92,10 @@ def library() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """Name the instruction set that ops made now use: the fastest, or what DYNAMIC_TINYBERT_ISA asks for.
+    """Name of the instruction set that ops created now use: the fastest, or the one that DYNAMIC_TINYBERT_ISA names.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
     """
     text = _call("dynamic_tinybert_isa")
     if text.startswith("error: "):
@@ -104,7 +104,7 @@ def isa() -> str:
 
 
 def available_isas() -> tuple[str, ...]:
-    """Name the instruction sets that this CPU can run, fastest first.
+    """Names of the instruction sets that this CPU can run, fastest first.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -113,7 +113,7 @@ def available_isas() -> tuple[str, ...]:
 
 
 def refused_isas() -> tuple[str, ...]:
-    """Name the instruction sets that this CPU has and the operating system does not let this process use.
+    """Names of the instruction sets that this CPU has but the operating system does not let this process use.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -122,10 +122,10 @@ def refused_isas() -> tuple[str, ...]:
 
 
 def worth_fusing() -> bool:
-    """Whether an INT8 graph of our ops is faster than OpenVINO's nodes with the instruction set that is used.
+    """Whether a fused INT8 graph of our ops is faster than OpenVINO's nodes, with the instruction set in use.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
     """
     isa()
     is_faster = library().dynamic_tinybert_is_worth_fusing
@@ -134,7 +134,7 @@ def worth_fusing() -> bool:
 
 
 def distrusted_isas() -> tuple[str, ...]:
-    """Name the instruction sets of this CPU whose kernels failed a first small computation and are passed over.
+    """Names of the instruction sets that are passed over because their kernels gave wrong results on this CPU.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -143,11 +143,11 @@ def distrusted_isas() -> tuple[str, ...]:
 
 
 def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int8]:
-    """The weights of a product of 8 bits, [N, K], K a multiple of 4, as an instruction set of this CPU reads them.
+    """Pack 8-bit weights, [N, K], K a multiple of 4, for the kernels of an instruction set.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or this CPU does not run the instruction set.
-        InvalidInputError: The weights are not of this form.
+        ExtensionError: The extension cannot be loaded, or this CPU cannot run the instruction set.
+        InvalidInputError: The weights have another shape.
     """
     if weight.ndim != 2 or not weight.size or weight.shape[1] % 4:
         raise InvalidInputError(f"weights of shape {weight.shape} cannot be packed; give [N, K], K a multiple of 4")
@@ -165,7 +165,7 @@ def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int
 
 @cache
 def _warn_of_distrusted(path: Path) -> None:
-    """Say once that this CPU computes something wrong, or our kernels do on it."""
+    """Warn once about kernels that give wrong results on this CPU."""
     if distrusted := distrusted_isas():
         warnings.warn(
             f"on this CPU, {cpu.name()}, the kernels for {', '.join(distrusted)} do not compute what they should; "
@@ -183,7 +183,7 @@ def _call(function: str) -> str:
 
 @cache
 def _library(path: Path) -> ctypes.CDLL:
-    """Load the extension, once it is known to be built for this OpenVINO."""
+    """Load the extension after checking that it was built for this OpenVINO."""
     record = path.with_name("extension-build.json")
     try:
         built_for = json.loads(record.read_text())["openvino"]

@@ -1,4 +1,4 @@
-"""By whose significance each layer of a model selects: its own, or that of the nearest layer before it."""
+"""Which layers of a model with learnt significance have a scorer or the context rule, and which of them are needed."""
 
 from __future__ import annotations
 
@@ -10,26 +10,27 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 @dataclass(frozen=True)
 class LearntLayers:
-    """The layers of a model with learnt significance that tell their tokens apart.
+    """The layers of a model with learnt significance that compute a significance of their own.
 
-    A layer without a scorer selects by the significance that the nearest layer before it gave. A rule tells tokens to
-    keep (1) from those to drop (0); ranked, the first go by 1 + the significance that the layer before gave them.
+    A layer without one selects by the significance of the nearest layer before it. The context rule only tells tokens
+    to keep (1) from tokens to drop (0). Where the kept tokens must be ranked as well, they get 1 + the significance
+    that they had in the layer before.
 
     Attributes:
-        scorers: Layers with a scorer, which ranks tokens.
-        rules: Layers with the rule.
+        scorers: Layers with a learnt scorer, which ranks tokens.
+        rules: Layers with the context rule.
     """
 
     scorers: frozenset[int]
     rules: frozenset[int]
 
     def carried_out(self, length_config: LengthConfig) -> LengthConfig:
-        """A length configuration as this model can carry it out: nothing ranks tokens before the first scorer.
+        """A length configuration as this model can carry it out: no layer before the first scorer can rank tokens.
 
-        Layers before it pass on all tokens, whatever their keep ratio; those behind them drop what is too much.
+        Those layers pass on all tokens, whatever their keep ratio; later layers then drop the surplus.
 
         Raises:
-            LengthConfigError: A layer that has neither a scorer nor the rule has a threshold.
+            LengthConfigError: A layer without a scorer or the rule has a threshold.
         """
         thresholds = length_config.thresholds
         of_their_own = self.scorers | self.rules
@@ -43,14 +44,14 @@ class LearntLayers:
         return replace(length_config, keep_ratios=ratios)
 
     def computed(self, length_config: LengthConfig | None, num_layers: int) -> dict[int, bool]:
-        """The layers whose scorer or rule must be computed, and whether what the rule keeps must be ranked as well.
+        """The layers whose scorer or rule must be computed, and whether the tokens that the rule keeps must be ranked.
 
         Args:
-            length_config: As `carried_out`; None for any, as in the elastic graph.
+            length_config: A result of `carried_out`; None for the elastic graph, which takes any configuration.
             num_layers: Layers of the model.
         """
         computed: dict[int, bool] = {}
-        wanted = length_config is None  # by a layer behind
+        wanted = length_config is None  # whether a later layer needs the significance of this one
         for layer in reversed(range(num_layers)):
             selects = length_config is None or layer in length_config.selecting_layers
             if layer in self.rules:
@@ -73,7 +74,7 @@ class LearntLayers:
 
 
 def _applies_rule(length_config: LengthConfig, layer: int) -> bool:
-    """Whether a layer selects by a threshold alone that 1 reaches: then the rule needs no ranking."""
+    """Whether a layer selects by a threshold alone, which a significance of 1 reaches: then no ranking is needed."""
     before = (1.0, *length_config.keep_ratios)[layer]
     threshold = length_config.thresholds[layer]
     return length_config.keep_ratios[layer] == before and threshold is not None and threshold <= 1

@@ -1,4 +1,4 @@
-"""The nodes of a bundle's graph by the names that the runtime finds them by."""
+"""The nodes of a bundle's graph by name."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
 
 class NamedNodes(dict[str, ov.Node]):
-    """All nodes that a graph computes with, by their friendly names.
+    """All nodes of a graph by their friendly names.
 
     Raises:
-        BundleFormatError: A node is asked for that the graph does not have.
+        BundleFormatError: On access to a name that the graph does not have.
     """
 
     def __init__(self, model: ov.Model) -> None:

@@ -1,8 +1,5 @@
 #include "ops/quantized_linears.hpp"
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-#include <tbb/partitioner.h>
 #include <tbb/task_arena.h>
 
 #include <algorithm>
@@ -11,15 +8,16 @@
 #include "ops/dimensions.hpp"
 #include "ops/memory.hpp"
 #include "ops/rows.hpp"
+#include "ops/task_sharing.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
 enum Input : size_t { rows_in, constants_in, residual_in };
 
-constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking one takes longer
-constexpr size_t tasks_for_a_thread = 3;  // so that a thread that comes late has less to do
-constexpr size_t fewest_rows = 24;        // of a task: a panel of the weights is read for it
+constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking a thread takes longer than computing them
+constexpr size_t tasks_for_a_thread = 3;  // at least, so that others can take over from a thread that is late or slow
+constexpr size_t fewest_rows = 24;        // of a task, which reads a whole panel of the weights
 
 /// Number of bytes of all constants: packed weights, which take at least as much as the weights themselves, and floats.
 size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const std::vector<int64_t>& weight_bytes,
@@ -34,7 +32,8 @@ size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const
     return weights + (floats + (normalizes ? 2 * depth : 0)) * sizeof(float);
 }
 
-/// All of rows [rows, depth] * weights: panels side by side, and blocks of rows where there are too few panels.
+/// Computes a layer for all rows. A task is one panel of the weights, or one for a block of the rows where there are
+/// too few panels.
 void multiply(const LinearKernels& kernels, const Linear& linear, const uint8_t* from, size_t rows, float* result,
               uint8_t* quantized) {
     const size_t panels = panels_of(linear.width);
@@ -43,18 +42,16 @@ void multiply(const LinearKernels& kernels, const Linear& linear, const uint8_t*
     const size_t wanted = threads == 1 ? 1 : (tasks_for_a_thread * threads + panels - 1) / panels;
     const size_t blocks = std::max<size_t>(1, std::min(wanted, rows / fewest_rows));
     const size_t block = (rows + blocks - 1) / blocks;
-    const auto compute = [&](const tbb::blocked_range<size_t>& tasks) {
-        for (size_t task = tasks.begin(); task < tasks.end(); ++task) {
-            const size_t first = std::min(rows, task % blocks * block), at = first * linear.width;
-            kernels.multiply_panel(linear, from + first * linear.depth, std::min(block, rows - first), task / blocks,
-                                   result ? result + at : nullptr, quantized ? quantized + at : nullptr);
-        }
+    const auto compute = [&](size_t task) {
+        const size_t first = std::min(rows, task % blocks * block), at = first * linear.width;
+        kernels.multiply_panel(linear, from + first * linear.depth, std::min(block, rows - first), task / blocks,
+                               result ? result + at : nullptr, quantized ? quantized + at : nullptr);
     };
-    const tbb::blocked_range<size_t> all(0, panels * blocks);
     if (threads == 1)
-        compute(all);
+        for (size_t task = 0; task < panels * blocks; ++task)
+            compute(task);
     else
-        tbb::parallel_for(all, compute, tbb::static_partitioner());
+        share_tasks(panels * blocks, compute);
 }
 
 }  // namespace

@@ -1,24 +1,26 @@
 #pragma once
 
-#include <tbb/blocked_range.h>
-#include <tbb/parallel_for.h>
-#include <tbb/partitioner.h>
-
+#include <algorithm>
 #include <cstddef>
+
+#include "ops/task_sharing.hpp"
 
 namespace dynamic_tinybert {
 
-constexpr size_t numbers_worth_a_thread = 4 * 1024;  // with fewer, waking one takes longer
+constexpr size_t numbers_worth_a_thread = 4 * 1024;  // with fewer, waking a thread takes longer than computing them
 
-/// `compute(first, count)` on all rows, by as many threads as they are worth.
+/// Runs compute(first, count) on blocks of all rows, on several threads if there are enough numbers.
 template <typename Compute>
 void for_rows(size_t rows, size_t width, const Compute& compute) {
-    const tbb::blocked_range<size_t> all(0, rows, numbers_worth_a_thread / width + 1);
-    if (rows * width < 2 * numbers_worth_a_thread)
+    if (rows * width < 2 * numbers_worth_a_thread) {
         compute(0, rows);
-    else
-        tbb::parallel_for(all, [&](const tbb::blocked_range<size_t>& r) { compute(r.begin(), r.size()); },
-                          tbb::static_partitioner());
+        return;
+    }
+    const size_t block = numbers_worth_a_thread / width + 1;
+    share_tasks((rows + block - 1) / block, [&](size_t task) {
+        const size_t first = task * block;
+        compute(first, std::min(block, rows - first));
+    });
 }
 
 }  // namespace dynamic_tinybert

@@ -18,7 +18,7 @@ inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_o
 }
 
 constexpr bool splits_weights = false;
-constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 4;
+constexpr size_t strip_rows = 6, strip_vectors = 4;
 
 }  // namespace
 }  // namespace dynamic_tinybert
