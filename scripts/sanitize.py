@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 
 ROOT = Path(__file__).parents[1]
 OP_TESTS = [
-    f"tests/runtime/test_{op}.py"
+    f"tests/runtime/encoder/test_{op}.py"
     for op in (
         "attention_with_significance",
         "context_significance",

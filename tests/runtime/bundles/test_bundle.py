@@ -407,7 +407,7 @@ def test_length_configs_that_do_not_fit_are_refused(configs: dict[str, LengthCon
 
 
 def test_the_documented_manifest_has_the_keys_of_a_written_one(bundle: Path) -> None:
-    document = Path(__file__).parents[2] / "docs/bundle-format.md"
+    document = Path(__file__).parents[3] / "docs/bundle-format.md"
     examples = re.findall(r"```json\n(.*?)```", document.read_text(), re.DOTALL)
     assert len(examples) == 1
     documented, written = json.loads(examples[0]), read_manifest(bundle)

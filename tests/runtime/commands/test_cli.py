@@ -15,7 +15,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 
-CASES = Path(__file__).parents[1] / "data" / "cases"
+CASES = Path(__file__).parents[2] / "data" / "cases"
 CONTEXT = "the fox was in the box and the cat was in the hat"
 
 

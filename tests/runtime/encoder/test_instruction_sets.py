@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-EXTENSION = Path(__file__).parents[2] / "runtime" / "extension"
+EXTENSION = Path(__file__).parents[3] / "runtime" / "extension"
 FLAGS = ("-O3", "-std=c++20", "-march=x86-64-v2", "-ffp-contract=off", "-fPIC", f"-I{EXTENSION}")  # as CMakeLists.txt
 BEYOND_THE_BASELINE = re.compile(r"%[yz]mm|\tv[a-z]")
 

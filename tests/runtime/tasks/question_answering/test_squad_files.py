@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
 
-CASES = Path(__file__).parents[1] / "data" / "cases"
+CASES = Path(__file__).parents[3] / "data" / "cases"
 TEXT = "The harbour bridge in Velmora was opened in 1931 by the engineer Ida Kroll. It cost nine million crowns."
 WHO = Example("a1", "Who opened the bridge?", TEXT, ("Ida Kroll",), "Velmora", (65,))
 WHEN = Example("a2", "When was it opened?", TEXT, ("1931",), "Velmora", (44,))
