@@ -10,9 +10,8 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 def test_op_graphs_give_their_references(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.syspath_prepend(BENCHMARKS)
-    from ops import measure
-
     from op_graphs import variants
+    from ops import measure
 
     table = variants(24, 192, (1.0, 0.5))
     samples = measure(table, threads=1, blocks=1, requests=1)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -12,13 +11,14 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, window_size
 
 from .process import SystemProcess
-from .systems import WINDOW, System
+from .systems import System
 
 WARM_UP = 3
 """Questions before each block, always the first ones; they do not count as a first visit."""
@@ -66,24 +66,18 @@ class Measurement:
     resident_bytes: int = 0
 
 
-def windows_of(tokenizer: Path, examples: Sequence[Example]) -> list[list[Window]]:
-    tokenize = WindowTokenizer(tokenizer)
-    size, stride = window_size(WINDOW)
-    return [tokenize(e.question, e.context, max_seq_len=size, doc_stride=stride) for e in examples]
-
-
 def measure(
     systems: Sequence[System],
-    tokenizer: Path,
+    bundle: Bundle,
     examples: Sequence[Example],
     windows: Sequence[Sequence[Window]],
     protocol: Protocol,
 ) -> dict[str, Measurement]:
-    """Measure systems on examples in random order, given with their windows."""
+    """Measure systems on examples in random order, given with their windows, which the tokenizer of `bundle` cut."""
     questions = [[{"ids": window.encoding.ids, "context": window.context.start} for window in own] for own in windows]
     measured = {system.name: Measurement() for system in systems}
     for system in tqdm(systems, desc="starts", disable=None):
-        _measure_starts(measured[system.name], system, tokenizer, examples[0], windows[0][:1], protocol)
+        _measure_starts(measured[system.name], system, bundle, examples[0], windows[0][:1], protocol)
     processes: dict[str, SystemProcess] = {}
 
     def turns(counts: Mapping[str, int], what: str, *, outputs: bool) -> Iterator[tuple[str, range, dict[str, Any]]]:
@@ -127,13 +121,21 @@ def measure(
 def _measure_starts(
     result: Measurement,
     system: System,
-    tokenizer: Path,
+    bundle: Bundle,
     example: Example,
     windows: Sequence[Window],
     protocol: Protocol,
 ) -> None:
+    size, stride = window_size(bundle.max_length)
+    text = {
+        "tokenizer": str(bundle.tokenizer_json),
+        "question": example.question,
+        "context": example.context,
+        "size": size,
+        "stride": stride,
+    }
+
     def start(cache: str | None = None) -> float:
-        text = {"tokenizer": str(tokenizer), "question": example.question, "context": example.context}
         started = perf_counter()
         process = SystemProcess(system, protocol.threads, cache)
         try:

@@ -1,12 +1,10 @@
 """Whether memory stays flat: random requests of random lengths and configurations, resident memory on the way.
 
-python benchmarks/soak.py BUNDLE [--elastic] [--requests 100000]
+python -m benchmarks.latency.soak BUNDLE [--elastic] [--requests 100000]
 """
 
 from __future__ import annotations
 
-import argparse
-import os
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +12,11 @@ from tqdm import tqdm
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 
-
-def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+from benchmarks.common import argument_parser, resident_mib
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--elastic", action="store_true")
     parser.add_argument("--requests", type=int, default=100_000)
@@ -31,11 +27,12 @@ def main() -> None:
         arguments.bundle, num_threads=arguments.threads, elastic=arguments.elastic
     )
     generator = np.random.default_rng(0)
+    words, longest = model.bundle.vocab_size, min(arguments.longest, model.max_length)
     names = list(model.length_configs)
     marks = {round(share * arguments.requests): 0.0 for share in (0.01, 0.1, 0.3, 0.6, 1)}
     for number in tqdm(range(1, arguments.requests + 1), disable=None):
-        length = int(generator.integers(8, arguments.longest + 1))
-        ids = generator.integers(1000, model.bundle.vocab_size, (1, length))
+        length = int(generator.integers(8, longest + 1))
+        ids = generator.integers(words // 2, words, (1, length))
         types = (np.arange(length) >= 8).astype(np.int64)[None]
         model(ids, token_type_ids=types, length_config=names[generator.integers(len(names))])
         if number in marks:

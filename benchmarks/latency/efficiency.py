@@ -1,6 +1,6 @@
 """Whether a MAC saved is time saved: bundles at their length configurations, beside a stock IR of the same weights.
 
-    python benchmarks/efficiency.py DATA.json BUNDLE [BUNDLE ...] [--lengths 64 128 171 256 384] [--json FILE]
+    python -m benchmarks.latency.efficiency DATA.json BUNDLE [BUNDLE ...] [--lengths 64 128 171 256 384] [--json FILE]
 
 For each bundle, over random questions of DATA and over windows near each of the lengths: time of the model's call and
 multiply-accumulates executed, of the bundle's own graph called through OpenVINO alone (stock), of `full`, and of every
@@ -12,10 +12,8 @@ resampling the blocks.
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
-from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 
@@ -28,16 +26,16 @@ from dynamic_tinybert.runtime.tasks.question_answering.inference import run_wind
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
-from peers.measuring import windows_of
-from peers.process import SystemProcess
-from peers.systems import System, ours
+from benchmarks.common import argument_parser, random_sample, versions, windows_of
+from benchmarks.peers.process import SystemProcess
+from benchmarks.peers.systems import System, ours
 
 BLOCK, WARM_UP = 8, 2
 Seconds = npt.NDArray[np.float64]  # [passes, windows]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--lengths", type=int, nargs="*", default=[64, 128, 171, 256, 384])
@@ -46,8 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="raw seconds of each system and window")
     arguments = parser.parse_args()
-    versions = {name: version(name) for name in ("dynamic-tinybert", "openvino")}
-    print(f"{cpu.name()}, {arguments.threads} threads, {arguments.data.name}, {versions}")
+    print(f"{cpu.name()}, {arguments.threads} threads, {arguments.data.name}, {versions()}")
     print("| Bundle | Windows | System | MACs, x fewer | ms | time / stock | x faster than full | efficiency |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     raw = {}
@@ -61,7 +58,7 @@ def main() -> None:
                 print(f"| {bundle.path.name} | {name} | {' | '.join(row)} |", flush=True)
             raw[f"{folder} {name}"] = {system: own.tolist() for system, own in seconds.items()}
     if arguments.json:
-        arguments.json.write_text(json.dumps({"cpu": cpu.name(), "versions": versions, "seconds": raw}))
+        arguments.json.write_text(json.dumps({"cpu": cpu.name(), "versions": versions(), "seconds": raw}))
 
 
 def stock(bundle: Bundle) -> System:
@@ -71,8 +68,7 @@ def stock(bundle: Bundle) -> System:
 
 def window_sets(bundle: Bundle, data: Path, lengths: Sequence[int], count: int) -> dict[str, list[Window]]:
     """Random windows, and for each length those that come nearest to it."""
-    windows = list(chain.from_iterable(windows_of(bundle.tokenizer_json, read_squad(data))))
-    windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
+    windows = random_sample(list(chain.from_iterable(windows_of(bundle, read_squad(data)))))
     sets = {"real lengths": windows[:count]}
     for length in lengths:
         sets[f"{length} tokens"] = sorted(windows, key=lambda window: abs(len(window) - length))[: count // 4]

@@ -1,6 +1,6 @@
 """What a bundle's 8-bit products cost, in time and in saturated sums, beside the same weights as floats.
 
-    python benchmarks/float_weights.py BUNDLE SQUAD.json [--windows 96] [--threads 2]
+    python -m benchmarks.latency.float_weights BUNDLE SQUAD.json [--windows 96] [--threads 2]
 
 Three graphs at full length, through OpenVINO alone, which take turns: as exported, whose 8-bit products saturate where
 the CPU has no VNNI; with weights as floats, which the runtime takes there for products that it leaves to OpenVINO; and
@@ -9,7 +9,6 @@ in FP32, activations not rounded either. Differences are of the windows' logits 
 
 from __future__ import annotations
 
-import argparse
 from functools import partial
 
 import numpy as np
@@ -26,11 +25,11 @@ from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from peers.measuring import windows_of
+from benchmarks.common import argument_parser, first_windows_of, latency_properties
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle")
     parser.add_argument("data")
     parser.add_argument("--windows", type=int, default=96)
@@ -38,18 +37,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
-    examples = spread(read_squad(arguments.data), arguments.windows)
-    windows = [own[0] for own in windows_of(bundle.tokenizer_json, examples)]
+    windows = first_windows_of(bundle, spread(read_squad(arguments.data), arguments.windows))
     inputs = [stack_windows([window], multiple=LENGTH_MULTIPLE) for window in windows]
 
     exported = extension_library.core().read_model(bundle.model_xml)
     floats = exported.clone()
     give_float_weights(floats)
-    properties = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY",
-        "INFERENCE_NUM_THREADS": arguments.threads,
-    }
+    properties = latency_properties(arguments.threads, "f32")
     graphs = {
         name: CompiledGraph(partial(extension_library.core().compile_model, graph, "CPU", properties))
         for name, graph in {"as exported": exported, "float weights": floats, "FP32": fp32_graph(exported)}.items()

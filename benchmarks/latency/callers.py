@@ -1,6 +1,6 @@
 """Throughput of one model object that 1, 2 and 8 threads call, and of batches for offline work.
 
-    python benchmarks/callers.py BUNDLE DATA.json [--length-config NAME]
+    python -m benchmarks.latency.callers BUNDLE DATA.json [--length-config NAME]
 
 Real windows of DATA, one a call; each number of callers answers all of them, in random order of the numbers, with
 OpenVINO's settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then the
@@ -9,7 +9,6 @@ same windows sorted by length in batches of 8, as `evaluate` runs them.
 
 from __future__ import annotations
 
-import argparse
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
@@ -21,13 +20,13 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows, stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from peers.measuring import windows_of
+from benchmarks.common import argument_parser, first_windows_of, random_sample
 
 CALLERS = (1, 2, 8)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--length-config", default="full")
@@ -45,9 +44,7 @@ def main() -> None:
         model = LengthAdaptiveModel.from_pretrained(
             arguments.bundle, num_threads=arguments.threads, performance_hint=hint
         )
-        examples = read_squad(arguments.data)
-        chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))[: arguments.windows]]
-        windows = [own[0] for own in windows_of(model.tokenizer_file, chosen)]
+        windows = first_windows_of(model.bundle, random_sample(read_squad(arguments.data), arguments.windows))
         inputs = [stack_windows([window]) for window in windows]
 
         def answer(i: int) -> bytes:

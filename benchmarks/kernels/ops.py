@@ -1,6 +1,6 @@
 """Time of the C++ ops, alone and together, beside stock OpenVINO's attention and a copy of the kept rows.
 
-    python benchmarks/ops.py [--quick] [--threads N] [--json FILE] [--plot FILE.svg]
+    python -m benchmarks.kernels.ops [--quick] [--threads N] [--json FILE] [--plot FILE.svg]
 
 The variants of a shape (op_graphs.py) are compiled, checked against their references and warmed up; then they take
 turns in random order, in short blocks. Every request runs twice and the second is timed, so that its own weights are
@@ -10,10 +10,8 @@ selections and copies the time of the same graph with one token ("empty") is tak
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Mapping
-from importlib.metadata import version
 from itertools import product
 from pathlib import Path
 from time import perf_counter
@@ -27,7 +25,8 @@ from openvino import opset13
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.encoder import extension_library
 
-from op_graphs import HEADS, Variant, variants
+from benchmarks.common import argument_parser, latency_properties, versions
+from benchmarks.kernels.op_graphs import HEADS, Variant, variants
 
 SHAPES = [(tokens, width) for width in (384, 768) for tokens in (64, 128, 171, 256, 384)]
 QUICK = [(171, 384), (384, 768)]
@@ -40,12 +39,8 @@ def prepare(variant: Variant, threads: int) -> ov.InferRequest:
     parameters = [opset13.parameter(array.shape, array.dtype) for array in variant.inputs]
     outputs = variant.build(*(parameter.output(0) for parameter in parameters))
     model = ov.Model([opset13.result(output) for output in outputs], parameters)
-    properties = {
-        "INFERENCE_PRECISION_HINT": "f32",
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
-    request = extension_library.core().compile_model(model, "CPU", properties).create_infer_request()
+    compiled = extension_library.core().compile_model(model, "CPU", latency_properties(threads, "f32"))
+    request = compiled.create_infer_request()
     for k, array in enumerate(variant.inputs):
         request.set_input_tensor(k, ov.Tensor(np.ascontiguousarray(array)))
     return request
@@ -126,7 +121,7 @@ def plot(measured: Mapping[tuple[int, int], Samples], file: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=60)
     parser.add_argument("--requests", type=int, default=5, help="of each variant in a block")
@@ -139,7 +134,7 @@ def main() -> None:
         "cpu": cpu.name(),
         "isa": extension_library.isa(),
         "threads": arguments.threads,
-        "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "numpy")},
+        "versions": versions("numpy"),
     }
     print(f"{machine['cpu']}, our ops by {machine['isa']}, {arguments.threads} threads, {machine['versions']}")
     measured: dict[tuple[int, int], Samples] = {}

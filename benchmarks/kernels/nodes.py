@@ -1,6 +1,6 @@
 """Where the time of one request goes: a bundle's nodes by kind, and the whole call over its matrix products'.
 
-    python benchmarks/nodes.py BUNDLE [--length-config NAME] [--length 171] [--threads 2]
+    python -m benchmarks.kernels.nodes BUNDLE [--length-config NAME] [--length 171] [--threads 2]
 
 Batch 1, random tokens behind a question of 16. The call is timed in a graph without profiling, after one of the same
 length and after one of another; its requests take turns with those of a profiled graph, of which OpenVINO gives each
@@ -10,7 +10,6 @@ rate of a loop of INT8 dot products.
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from pathlib import Path
 from time import perf_counter
@@ -22,14 +21,13 @@ import openvino as ov
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, is_fused, kept_multiple
-from dynamic_tinybert.runtime.encoder.graph import with_selection
-from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, kept_multiple
+from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 
-from cpu_limits import measure_cpu_limits
+from benchmarks.common import argument_parser, latency_properties, selecting_graph
+from benchmarks.kernels.cpu_limits import measure_cpu_limits
 
 Ids = npt.NDArray[np.int64]
 WARM_UP, REQUESTS, TURNS, QUESTION = 5, 20, 10, 16
@@ -37,22 +35,9 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
-    graph = with_selection(
-        read_plain_graph(bundle),
-        bundle.length_configs[config].config,
-        num_layers=bundle.shape.num_layers,
-        num_heads=bundle.num_attention_heads,
-        scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
-        multiple=kept_multiple(bundle),
-        fused=is_fused(bundle),
-        float_weights=products_saturate(bundle),
-    )
-    properties = {
-        "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-        "PERF_COUNT": profiled,
-    }
+    config_of_graph = bundle.length_configs[config].config
+    graph = selecting_graph(bundle, read_plain_graph(bundle), config_of_graph, kept_multiple(bundle))
+    properties = {**latency_properties(threads), "PERF_COUNT": profiled}
     return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request()
 
 
@@ -65,7 +50,7 @@ def executed_macs(bundle: Bundle, config: str, ids: Ids, types: Ids) -> int:
 
 
 def random_inputs(bundle: Bundle, length: int) -> dict[str, Ids]:
-    ids = np.random.default_rng(0).integers(1000, bundle.vocab_size, (1, length))
+    ids = np.random.default_rng(0).integers(bundle.vocab_size // 2, bundle.vocab_size, (1, length))
     types = (np.arange(length) >= QUESTION).astype(np.int64)[None]
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
 
@@ -91,7 +76,7 @@ def microseconds(request: ov.InferRequest, before: dict[str, Ids], inputs: dict[
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--length-config", default="full")
     parser.add_argument("--length", type=int, default=171, help="tokens")

@@ -1,30 +1,27 @@
 """The named length configurations of a calibrated bundle beside what others would use, in F1 and measured latency.
 
-    python benchmarks/significance_kinds.py BUNDLE REPORT.json
+    python -m benchmarks.selection.significance_kinds BUNDLE REPORT.json
 
 Attention significance with the published configurations taken as ratios, with equal ratios in all layers and with
 (1, .9, .7, .5, .3, .12); learnt significance with ratios alone. F1 is of all questions of the file; times are of the
-model's call on 48 random windows, all configurations of both kinds taking turns, medians of 5.
+model's call on random windows, all configurations of both kinds taking turns, medians of the repeats.
 """
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-
-import numpy as np
 
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.search.latency import executed_lengths, interleaved_ms, requests_of
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.encoder.scorer import load_scorers, ruled_layers
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+
+from benchmarks.common import argument_parser, first_windows_of, mean_change, random_sample
 
 RATIOS = {
     "315,251,242,159,142,33 of 384": tuple(n / 384 for n in (315, 251, 242, 159, 142, 33)),
@@ -32,12 +29,17 @@ RATIOS = {
     **{f"{ratio} in all layers": (ratio,) * 6 for ratio in (0.9, 0.75, 0.6, 0.5)},
     "1, .9, .7, .5, .3, .12": (1, 0.9, 0.7, 0.5, 0.3, 0.12),
 }
-WINDOWS, REPEATS = 48, 5
 
 
-def main(folder: str, report: str) -> None:
-    examples = read_squad(report, require_answers=True)
-    bundle = open_bundle(folder)
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("report", type=Path)
+    parser.add_argument("--windows", type=int, default=48, help="to measure times on")
+    parser.add_argument("--repeats", type=int, default=5)
+    arguments = parser.parse_args()
+    examples = read_squad(arguments.report, require_answers=True)
+    bundle = open_bundle(arguments.bundle)
     with TemporaryDirectory() as place:
         full = LengthConfig.full(bundle.shape.num_layers)
         attention_bundle = write_recalibrated(bundle, Path(place), None, {"full": NamedLengthConfig(full)})
@@ -50,26 +52,21 @@ def main(folder: str, report: str) -> None:
                 chosen_by = scored if model is learnt else range(len(ratios))
                 rows.append((model, kind, name, LengthConfig(of_layers(ratios, chosen_by))))
 
-        windows_of = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
-        chosen = [examples[i] for i in np.random.default_rng(0).permutation(len(examples))]
-        windows = [windows_of(example)[0] for example in chosen[:WINDOWS]]
+        windows = first_windows_of(bundle, random_sample(examples, arguments.windows))
         for model, _, _, config in rows:
             executed_lengths(model, config, windows)  # compiles, and prepares the kernels of each length
         requests = [requests_of(model, windows)(config) for model, _, _, config in rows]
-        times = interleaved_ms(requests, WINDOWS, repeats=REPEATS).mean(1)
+        times = interleaved_ms(requests, len(windows), repeats=arguments.repeats).mean(1)
         results = [
             evaluate(model, examples, length_config=config, batch_size=8, progress=True) for model, _, _, config in rows
         ]
-    print(f"{len(examples)} questions of {Path(report).name}, {cpu.name()}")
+    print(f"{len(examples)} questions of {arguments.report.name}, {cpu.name()}")
     print("| Significance | Configuration | F1 | against `full` | MACs, x fewer | ms | x faster |")
     print("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for (_, kind, name, _), result, ms in zip(rows, results, times, strict=True):
-        mean, low, high = paired_bootstrap(result.question_f1, results[0].question_f1)
+        change = mean_change(result.question_f1, results[0].question_f1)
         fewer = results[0].mean_macs / result.mean_macs
-        print(
-            f"| {kind} | {name} | {result.f1:.2f} | {mean:+.2f} [{low:+.2f}, {high:+.2f}] | {fewer:.2f} | {ms:.2f} | "
-            f"{times[0] / ms:.2f} |"
-        )
+        print(f"| {kind} | {name} | {result.f1:.2f} | {change} | {fewer:.2f} | {ms:.2f} | {times[0] / ms:.2f} |")
 
 
 def of_layers(ratios: Sequence[float], selecting: Collection[int]) -> tuple[float, ...]:
@@ -79,7 +76,4 @@ def of_layers(ratios: Sequence[float], selecting: Collection[int]) -> tuple[floa
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="BUNDLE")
-    parser.add_argument("report")
-    main(**vars(parser.parse_args()))
+    main()

@@ -1,6 +1,6 @@
 """What llvm-mca predicts for the inner loops of the 8-bit products, on CPUs that are not here.
 
-    python benchmarks/predicted_loops.py
+    python -m benchmarks.kernels.predicted_loops
 
 A prediction of the core alone, with everything in the first-level cache; no measurement. Needs g++, and llvm-mca of
 LLVM 17 or later (Debian: llvm-19).
@@ -8,7 +8,6 @@ LLVM 17 or later (Debian: llvm-19).
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
@@ -16,7 +15,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-EXTENSION = Path(__file__).parents[1] / "runtime" / "extension"
+from benchmarks.common import ROOT, argument_parser
+
+EXTENSION = ROOT / "runtime" / "extension"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def cycles(loop: list[str], cpu: str, mca: str) -> float:
 
 
 def main() -> None:
-    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    argument_parser(__doc__).parse_args()
     names = ["llvm-mca", *(f"llvm-mca-{version}" for version in range(22, 16, -1))]
     mca = next(filter(None, map(shutil.which, reversed(names))), None)
     if not mca:

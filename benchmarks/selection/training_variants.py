@@ -1,6 +1,6 @@
 """What ways to train selection gain: F1 at equal MACs after equal steps, beside fewer layers and shorter windows.
 
-    python benchmarks/training_variants.py CHECKPOINT DATA FOLDER [STEPS [QUESTIONS [VARIANT ...]]]
+    python -m benchmarks.selection.training_variants CHECKPOINT DATA FOLDER [STEPS [QUESTIONS [VARIANT ...]]]
 
 Trains each variant (by default all) for STEPS steps (3000) of 16 windows of DATA/squad-style-train.json, without
 dropout, which takes a fifth of a CPU's time, and measures it on QUESTIONS questions (all) of DATA/squad-search.json.
@@ -10,7 +10,6 @@ measured; a run that was interrupted goes on from there.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 from collections.abc import Sequence
@@ -21,13 +20,14 @@ import numpy as np
 
 from dynamic_tinybert.calibration.search.latency import spread
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
-from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.front_meter import FrontMeter, Point, reference_of
 from dynamic_tinybert.training.plot import plot_fronts
+
+from benchmarks.common import argument_parser, mean_change
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint
 SLOWLY = 2e-5  # a short training does not come back from more
@@ -50,37 +50,43 @@ ONE_COST = ("fine-tune", "distill-answers")  # objectives of variants that are c
 SAMPLE = 256  # questions that thresholds are taken from
 
 
-def main(
-    checkpoint: str, data: str, folder: str, steps: str = "3000", questions: str = "", names: Sequence[str] = ()
-) -> None:
-    Path(folder).mkdir(exist_ok=True)
-    limit = int(questions) if questions else None
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("checkpoint")
+    parser.add_argument("data", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("steps", nargs="?", type=int, default=3000)
+    parser.add_argument("questions", nargs="?", type=int)
+    parser.add_argument("variants", nargs="*", metavar="VARIANT")
+    arguments = parser.parse_args()
+    checkpoint, data, folder, limit = arguments.checkpoint, arguments.data, arguments.folder, arguments.questions
+    folder.mkdir(exist_ok=True)
     measured: dict[str, list[Point]] = {}
     for attention in (True, False):
         name = "before, attention" if attention else "before, scorers"
-        measured[name] = front(checkpoint, Path(data), Path(folder, f"{name}.json"), limit, attention=attention)
-    for name in names or VARIANTS:
+        measured[name] = front(checkpoint, data, folder / f"{name}.json", limit, attention=attention)
+    for name in arguments.variants or VARIANTS:
         variant = VARIANTS[name]
-        output = Path(folder, name.replace(" ", "-"))
-        minutes = trained(checkpoint, Path(data), output, steps, variant)
+        output = folder / name.replace(" ", "-")
+        minutes = trained(checkpoint, data, output, arguments.steps, variant)
         one_cost = variant["objective"] in ONE_COST
         file = output.with_name(f"{output.name}.json")
         size = variant.get("max_seq_len")
-        measured[name] = front(str(output), Path(data), file, limit, max_seq_len=size, only_full=one_cost)
+        measured[name] = front(str(output), data, file, limit, max_seq_len=size, only_full=one_cost)
         print(f"{name}: {minutes:.1f} minutes", file=sys.stderr)
     full = measured["before, attention"][0]
-    print(f"{steps} steps of 16 windows; F1 on {len(full.question_f1)} questions of squad-search.json")
+    print(f"{arguments.steps} steps of 16 windows; F1 on {len(full.question_f1)} questions of squad-search.json")
     print(f"| Variant | `full` | against before | {' | '.join(f'{cost}x' for cost in COSTS)} | own cost |")
     print(f"| --- | ---: | --- | {' | '.join('---:' for _ in COSTS)} | ---: |")
     for name, points in measured.items():
-        change = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(points[0].question_f1, full.question_f1))
+        change = mean_change(points[0].question_f1, full.question_f1)
         at_costs = " | ".join(f1_at(points, full.macs / cost) for cost in COSTS)
         own = f"{full.macs / points[0].macs:.2f}x" if len(points) == 1 else ""
         print(f"| {name} | {points[0].f1:.2f} | {change} | {at_costs} | {own} |")
-    plot_fronts(measured, Path(folder, "variants.svg"))
+    plot_fronts(measured, folder / "variants.svg")
 
 
-def trained(checkpoint: str, data: Path, output: Path, steps: str, variant: dict[str, object]) -> float:
+def trained(checkpoint: str, data: Path, output: Path, steps: int, variant: dict[str, object]) -> float:
     """Train a variant, unless it was trained before; the minutes that it took, 0 where it was."""
     started = perf_counter()
     if not output.exists():
@@ -88,7 +94,7 @@ def trained(checkpoint: str, data: Path, output: Path, steps: str, variant: dict
             checkpoint,
             output,
             data / "squad-style-train.json",
-            options=TrainingOptions(max_steps=int(steps), batch_size=16, dropout=0.0, **variant),
+            options=TrainingOptions(max_steps=steps, batch_size=16, dropout=0.0, **variant),
             teacher=checkpoint if str(variant["objective"]).startswith("distill") else None,
             resume=True,
             say=lambda line: print(line, file=sys.stderr, flush=True),
@@ -134,11 +140,4 @@ def f1_at(points: Sequence[Point], macs: float) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint")
-    parser.add_argument("data")
-    parser.add_argument("folder")
-    parser.add_argument("steps", nargs="?", default="3000")
-    parser.add_argument("questions", nargs="?", default="")
-    parser.add_argument("names", nargs="*", metavar="VARIANT")
-    main(**vars(parser.parse_args()))
+    main()

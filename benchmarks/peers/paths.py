@@ -1,36 +1,34 @@
 """Each path of the kernels that this CPU has, on the questions of a file: answers, times and ratios.
 
-    python benchmarks/paths.py BUNDLE DATA.json [--onnx NAME=MODEL.onnx ...] [--masked FOLDER]
+    python -m benchmarks.peers.paths BUNDLE DATA.json [--onnx NAME=MODEL.onnx ...] [--masked FOLDER]
 
 Every length configuration on every path (`DYNAMIC_TINYBERT_ISA`), each in a process of its own that is stopped while
 another one's turn is (see against_peers.py). `--onnx` adds models for ONNX Runtime, as `against_peers.py prepare`
-writes them. What ONNX Runtime would do on a CPU with AVX2 alone can be seen on any: `masked_cpu/mask.py FOLDER` makes a
+writes them. What ONNX Runtime would do on a CPU with AVX2 alone can be seen on any: `mask.py FOLDER` makes a
 copy of it that finds neither AVX-512 nor VNNI, and `--masked FOLDER` takes that one. Only what the instruction set does
 is seen so: caches, clocks and the number of units stay those of this CPU.
 """
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
-
-import numpy as np
 
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.tasks.question_answering.squad import read_squad
 
-from cpu_limits import measure_cpu_limits
-from peers.measuring import Protocol, measure, windows_of
-from peers.report import table
-from peers.results import figures
-from peers.systems import System, ours
+from benchmarks.common import argument_parser, random_sample, windows_of
+from benchmarks.kernels.cpu_limits import measure_cpu_limits
+from benchmarks.peers.measuring import Protocol, measure
+from benchmarks.peers.report import table
+from benchmarks.peers.results import figures
+from benchmarks.peers.systems import System, ours
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path, help="questions with answers")
     parser.add_argument(
@@ -38,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("--configs", nargs="+", help="length configurations; by default all of the bundle")
     parser.add_argument("--onnx", action="append", default=[], metavar="NAME=MODEL.onnx")
-    parser.add_argument("--masked", type=Path, help="what masked_cpu/mask.py made")
+    parser.add_argument("--masked", type=Path, help="what mask.py made")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--questions", type=int, help="how many of the data, at random; by default all")
     parser.add_argument("--timed", type=int, default=150, help="questions of the later passes")
@@ -65,13 +63,11 @@ def main() -> None:
             System(f"ONNX Runtime {name}", "onnx_runtime", options, bundle.shape, int8=True, environment=environment)
         )
 
-    examples = read_squad(arguments.data, require_answers=True)
-    order = np.random.default_rng(0).permutation(len(examples))[: arguments.questions]
-    examples = [examples[i] for i in order]
-    windows = windows_of(bundle.tokenizer_json, examples)
+    examples = random_sample(read_squad(arguments.data, require_answers=True), arguments.questions)
+    windows = windows_of(bundle, examples)
     protocol = Protocol(arguments.threads, min(arguments.timed, len(examples)), arguments.passes, 25, arguments.starts)
     limits = measure_cpu_limits(arguments.threads)
-    measured = measure(systems, bundle.tokenizer_json, examples, windows, protocol)
+    measured = measure(systems, bundle, examples, windows, protocol)
     found = figures(systems, measured, systems[0].name, examples, windows, limits, protocol.block)
     about = f"{len(examples)} questions of {arguments.data.name}, {cpu.name()}, {arguments.threads} threads"
     print(f"{about}, at best {limits}")

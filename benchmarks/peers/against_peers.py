@@ -1,7 +1,7 @@
 """Our length configurations against PyTorch, optimum-intel and ONNX Runtime, on the questions of a file.
 
-    python benchmarks/against_peers.py prepare CHECKPOINT FOLDER --calibration-data SQUAD.json
-    python benchmarks/against_peers.py measure CHECKPOINT BUNDLE DATA.json --prepared FOLDER --json RESULT.json
+    python -m benchmarks.peers.against_peers prepare CHECKPOINT FOLDER --calibration-data SQUAD.json
+    python -m benchmarks.peers.against_peers measure CHECKPOINT BUNDLE DATA.json --prepared FOLDER --json RESULT.json
 
 `prepare` writes the peers' model files, once. `measure` runs each system in a process of its own that is stopped
 while another one's turn is; all get the same windows, answers are decoded by the same code, and what is timed is
@@ -17,28 +17,27 @@ import platform
 import signal
 import sys
 from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
-
-import numpy as np
 
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import CONFIG, TOKENIZER, open_bundle
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
 
-from cpu_limits import measure_cpu_limits
-from peers.measuring import Measurement, Protocol, measure, windows_of
-from peers.report import decomposition, draw, table
-from peers.results import figures
-from peers.systems import WINDOW, ours, peers
+from benchmarks.common import argument_parser, random_sample, versions, windows_of
+from benchmarks.kernels.cpu_limits import measure_cpu_limits
+from benchmarks.peers.measuring import Measurement, Protocol, measure
+from benchmarks.peers.report import decomposition, draw, table
+from benchmarks.peers.results import figures
+from benchmarks.peers.systems import ours, peers
 
-PACKAGES = ("dynamic-tinybert", "openvino", "torch", "transformers", "optimum-intel", "nncf", "onnxruntime", "onnx")
+PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "onnxruntime", "onnx")
 REFERENCE, FP32, FP32_PADDED = "ours full", "ours full FP32", "ours full FP32, padded"
 RECORD = "prepared.json"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     commands = parser.add_subparsers(required=True)
     command = commands.add_parser("prepare", help="write the peers' model files")
     command.set_defaults(run=prepare)
@@ -71,7 +70,7 @@ def main() -> None:
 def prepare(arguments: argparse.Namespace) -> None:
     from dynamic_tinybert.export.samples import read_samples
 
-    from peers import onnx_runtime, optimum_intel
+    from benchmarks.peers import onnx_runtime, optimum_intel
 
     checkpoint, folder = arguments.checkpoint, arguments.folder
     record = {
@@ -79,7 +78,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "calibration_data": str(arguments.calibration_data.resolve()),
         "validation_data": str(arguments.validation_data and arguments.validation_data.resolve()),
         "num_samples": arguments.num_samples,
-        "versions": versions(),
+        "versions": versions(*PACKAGES),
     }
     if (folder / RECORD).exists() and json.loads((folder / RECORD).read_text()) == record:
         print(f"{folder} is up to date")
@@ -96,6 +95,7 @@ def prepare(arguments: argparse.Namespace) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     bundle = open_bundle(arguments.bundle)
+    window, _ = window_size(bundle.max_length)
     own = [ours(f"ours {name}", bundle, name) for name in bundle.length_configs]
     systems = own.copy()
     for also in arguments.also:
@@ -104,26 +104,30 @@ def run(arguments: argparse.Namespace) -> None:
         systems.append(ours(name, open_bundle(folder), config))
     if arguments.fp32_bundle:
         fp32 = open_bundle(arguments.fp32_bundle)
-        systems += [ours(FP32, fp32, "full"), ours(FP32_PADDED, fp32, "full", pad_to=WINDOW)]
-    systems += peers(arguments.checkpoint, bundle.shape, arguments.prepared)
+        systems += [ours(FP32, fp32, "full"), ours(FP32_PADDED, fp32, "full", pad_to=window)]
+    systems += peers(arguments.checkpoint, bundle.shape, arguments.prepared, window)
 
     examples = read_squad(arguments.data, require_answers=True)
-    generator = np.random.default_rng(arguments.seed)
-    examples = [examples[i] for i in generator.permutation(len(examples))[: arguments.questions]]
+    examples = random_sample(examples, arguments.questions, arguments.seed)
     timed = min(arguments.timed, len(examples))
-    windows = windows_of(bundle.tokenizer_json, examples)
+    windows = windows_of(bundle, examples)
     protocol = Protocol(arguments.threads, timed, arguments.passes, arguments.block, arguments.starts)
     limits = measure_cpu_limits(arguments.threads)
-    measured = measure(systems, bundle.tokenizer_json, examples, windows, protocol)
+    measured = measure(systems, bundle, examples, windows, protocol)
     found = figures(systems, measured, REFERENCE, examples, windows, limits, arguments.block)
 
     title = f"{len(examples)} questions of {arguments.data.name}, {cpu.name()}, {arguments.threads} threads"
-    print(f"{title}, at best {limits}; {arguments.passes} later passes over {timed} questions; {versions()}")
+    print(f"{title}, at best {limits}; {arguments.passes} later passes over {timed} questions; {versions(*PACKAGES)}")
     print(*table(found, REFERENCE), sep="\n")
     if arguments.fp32_bundle:
         print(*(decomposition(found, FP32_PADDED, FP32, REFERENCE, system.name) for system in own), sep="\n")
     result = {
-        "machine": {"cpu": cpu.name(), "system": platform.platform(), "limits": asdict(limits), "versions": versions()},
+        "machine": {
+            "cpu": cpu.name(),
+            "system": platform.platform(),
+            "limits": asdict(limits),
+            "versions": versions(*PACKAGES),
+        },
         "prepared": json.loads((arguments.prepared / RECORD).read_text()),
         "arguments": {name: str(value) for name, value in vars(arguments).items() if name != "run"},
         "questions": [example.id for example in examples],
@@ -147,10 +151,6 @@ def in_microseconds(result: Measurement) -> dict[str, object]:
         "answers": result.answers,
         "resident_bytes": result.resident_bytes,
     }
-
-
-def versions() -> dict[str, str]:
-    return {name: version(name) for name in PACKAGES}
 
 
 if __name__ == "__main__":

@@ -1,15 +1,14 @@
 """Rates of our products of 8 bits by each instruction set of this CPU, one thread, beside the CPU's own limits.
 
-    python benchmarks/kernels.py [--rounds 200]
+    python -m benchmarks.kernels.products [--rounds 200]
 
-A C++ compiler is needed: kernels.cpp and the kernels are compiled on the spot, without OpenVINO. A rate is that of the
+A C++ compiler is needed: products.cpp and the kernels are compiled on the spot, without OpenVINO. A rate is that of the
 fastest of many short runs, in which the instruction sets take turns, so that a busy machine disturbs it little. Beside
 them, AVX2 with numbers widened to 16 bits (widened.hpp), the other exact way without VNNI.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 from pathlib import Path
@@ -17,18 +16,19 @@ from tempfile import TemporaryDirectory
 
 from dynamic_tinybert.runtime import cpu
 
-from cpu_limits import measure_cpu_limits
+from benchmarks.common import ROOT, argument_parser
+from benchmarks.kernels.cpu_limits import measure_cpu_limits
 
-SOURCES = Path(__file__).parents[1] / "runtime" / "extension"
+SOURCES = ROOT / "runtime" / "extension"
 FLAGS = ("-O3", "-std=c++20", "-march=x86-64-v2", "-ffp-contract=off")  # as in CMakeLists.txt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--rounds", type=int, default=200)
     arguments = parser.parse_args()
     with TemporaryDirectory() as folder:
-        program = Path(folder, "kernels")
+        program = Path(folder, "products")
         sources = [Path(__file__).with_suffix(".cpp"), *sorted((SOURCES / "kernels").glob("*.cpp"))]
         subprocess.run(["c++", *FLAGS, f"-I{SOURCES}", *sources, "-o", program], check=True)
         measured = subprocess.run([program, str(arguments.rounds)], check=True, capture_output=True)

@@ -1,6 +1,6 @@
 """Time and memory of the kinds of graph that can serve several length configurations at mixed lengths.
 
-    python benchmarks/graph_kinds.py BUNDLE DATA.json [--length TOKENS] [--json FILE]
+    python -m benchmarks.latency.graph_kinds BUNDLE DATA.json [--length TOKENS] [--json FILE]
 
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
 graph that has the configuration as inputs. With inputs, and what selections keep, padded to a multiple of 16, 8 or 1
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -27,14 +26,19 @@ import openvino as ov
 from dynamic_tinybert.runtime import LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.compilation import is_fused
-from dynamic_tinybert.runtime.encoder.graph import bounds, with_selection
-from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.graph import bounds
+from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from peers.measuring import windows_of
+from benchmarks.common import (
+    argument_parser,
+    first_windows_of,
+    latency_properties,
+    random_sample,
+    resident_mib,
+    selecting_graph,
+)
 
 MULTIPLES = ((8, 1), (16, 16), (8, 8), (1, 1))  # of inputs, of what is kept; the first is the runtime's
 KINDS = [(kind, *multiples) for kind in ("dynamic", "elastic") for multiples in MULTIPLES]
@@ -60,12 +64,7 @@ def graphs(
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
     core, plain = extension_library.core(), read_plain_graph(bundle)
-    scorers = load_scorers(bundle.scorers) if bundle.scorers else None
-    properties = {
-        "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
-        "INFERENCE_NUM_THREADS": threads,
-        "PERFORMANCE_HINT": "LATENCY",
-    }
+    properties = latency_properties(threads)
     made: dict[object, ov.InferRequest] = {}
 
     def request(config: LengthConfig, length: int) -> ov.InferRequest:
@@ -75,16 +74,7 @@ def graphs(
             if kind == "static":
                 model = plain.clone()
                 model.reshape({given.get_any_name(): [1, length] for given in model.inputs})
-            graph = with_selection(
-                model,
-                None if kind == "elastic" else config,
-                num_layers=bundle.shape.num_layers,
-                num_heads=bundle.num_attention_heads,
-                scorers=scorers,
-                multiple=kept_multiple,
-                fused=is_fused(bundle),
-                float_weights=products_saturate(bundle),
-            )
+            graph = selecting_graph(bundle, model, None if kind == "elastic" else config, kept_multiple)
             made[key] = core.compile_model(graph, "CPU", properties).create_infer_request()
         return made[key]
 
@@ -97,16 +87,10 @@ def padded(arrays: Arrays, multiple: int, longest: int) -> Arrays:
     return {name: np.pad(array, ((0, 0), (0, more))) for name, array in arrays.items()}
 
 
-def resident_mib() -> float:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
-
-
 def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
     """Print the seconds of a first pass and the memory after it, then those of one more for each line of input."""
     bundle = open_bundle(arguments.bundle)
-    examples = read_squad(arguments.data)
-    windows = [own[0] for own in windows_of(bundle.tokenizer_json, examples)]
-    windows = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))]
+    windows = first_windows_of(bundle, random_sample(read_squad(arguments.data)))
     if arguments.length:
         windows.sort(key=lambda window: abs(len(window) - arguments.length))
     del windows[arguments.windows :]
@@ -138,7 +122,8 @@ class Kind:
     """A kind of graph at work in a process of its own."""
 
     def __init__(self, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
-        command = [sys.executable, *sys.argv, "--only", kind, *map(str, (multiple, kept_multiple, count))]
+        command = [sys.executable, "-m", "benchmarks.latency.graph_kinds", *sys.argv[1:]]
+        command += ["--only", kind, *map(str, (multiple, kept_multiple, count))]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.configs = count
         self.mib = 0.0
@@ -181,7 +166,7 @@ def rows(found: dict[tuple[str, int, int], tuple[Kind, Kind]]) -> Iterator[str]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--windows", type=int, default=60)

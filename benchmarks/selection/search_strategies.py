@@ -1,6 +1,6 @@
 """How fast are the named length configurations that a search finds, by the way that it searches?
 
-    python benchmarks/search_strategies.py [BUDGET [LANDSCAPES]]
+    python -m benchmarks.selection.search_strategies [BUDGET [LANDSCAPES]]
 
 Each strategy may measure all questions BUDGET times (80) on each of LANDSCAPES (8) synthetic models of six
 layers, with two seeds. A synthetic question is answered until the damage of the layers adds up to more than it
@@ -10,7 +10,6 @@ questions: what was chosen by chance loses more there. They are chosen by what w
 and of all of them together.
 """
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
@@ -33,6 +32,8 @@ from dynamic_tinybert.calibration.search.search import search
 from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.length_config import LengthConfig
+
+from benchmarks.common import argument_parser
 
 CHOOSING, OTHERS = range(1000), range(1000, 9000)
 SPACE = ScheduleSpace(6)
@@ -167,14 +168,18 @@ def as_pooled(measurer: Recorder) -> list[Trial]:
     return pooled(trials, SPACE.features(np.minimum.accumulate(genes, axis=1)), measurer.full)
 
 
-def main(budget: float, landscapes: int) -> None:
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("budget", nargs="?", type=float, default=80.0)
+    parser.add_argument("landscapes", nargs="?", type=int, default=8)
+    arguments = parser.parse_args()
     print(f"{'':30}" + "".join(f"{name:>20}" for name in NAMED_LIMITS))
     for strategy in STRATEGIES:
         found: defaultdict[str, list[list[tuple[float, float]]]] = defaultdict(list)
-        for number, seed in product(range(landscapes), range(2)):
+        for number, seed in product(range(arguments.landscapes), range(2)):
             landscape = Landscape(number)
             with TemporaryDirectory() as folder, Journal(Path(folder) / "journal", {}) as journal:
-                measurer = Recorder(landscape, budget, journal)
+                measurer = Recorder(landscape, arguments.budget, journal)
                 with suppress(OutOfBudgetError):
                     strategy(measurer, seed)
             for candidates in (as_measured, as_pooled):
@@ -195,7 +200,4 @@ def on_others(landscape: Landscape, trial: Trial) -> tuple[float, float]:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("budget", nargs="?", type=float, default=80.0)
-    parser.add_argument("landscapes", nargs="?", type=int, default=8)
-    main(**vars(parser.parse_args()))
+    main()

@@ -1,6 +1,6 @@
 """Whether children of fork() answer: a parent whose threads ask all the time forks, again and again.
 
-python benchmarks/forks.py [--bundle BUNDLE] [--forks 200] [--callers 4] [--elastic] [--threads N]
+    python -m benchmarks.latency.forks [--bundle BUNDLE] [--forks 200] [--callers 4] [--elastic] [--threads N]
 
 Each child asks, compares with what the parent got before it forked, asks from two threads at once, and ends as
 Python does, with all destructors. Prints what children needed, beside a process that loaded the model itself.
@@ -8,7 +8,6 @@ Python does, with all destructors. Prints what children needed, beside a process
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
 import os
@@ -21,6 +20,8 @@ import numpy as np
 from tqdm import tqdm
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
+
+from benchmarks.common import argument_parser
 
 LENGTH = 192
 PATIENCE = 60
@@ -90,7 +91,7 @@ def forked(ask: Asker, expected: dict[str, np.ndarray]) -> tuple[int, dict[str, 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("--bundle")
     parser.add_argument("--forks", type=int, default=200)
     parser.add_argument("--callers", type=int, default=4, help="threads of the parent that ask all the time")

@@ -1,6 +1,6 @@
 """How well does the latency model predict configurations that it was not fitted on?
 
-    python benchmarks/latency_model.py BUNDLE SQUAD.json [--threads N]
+    python -m benchmarks.latency.latency_model BUNDLE SQUAD.json [--threads N]
 
 Fits on a dozen random length configurations, from none to all of the layers selecting, predicts ten others and
 measures these, too. With learnt significance their thresholds are set for random shares of the tokens.
@@ -8,7 +8,6 @@ measures these, too. With learnt significance their thresholds are set for rando
 
 from __future__ import annotations
 
-import argparse
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
@@ -25,6 +24,8 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+
+from benchmarks.common import argument_parser
 
 Shares = tuple[float, ...]
 ToConfig = Callable[[Shares], LengthConfig]
@@ -55,7 +56,7 @@ def by_thresholds(bundle: Bundle, windows: Sequence[Window]) -> tuple[list[int],
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("bundle")
     parser.add_argument("data")
     parser.add_argument("--threads", type=int, default=2)

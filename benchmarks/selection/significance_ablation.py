@@ -1,6 +1,6 @@
 """What the scorers of learnt significance gain by each part of their design: F1 at equal MACs.
 
-    python benchmarks/significance_ablation.py BUNDLE DATA [QUESTIONS]
+    python -m benchmarks.selection.significance_ablation BUNDLE DATA [QUESTIONS]
 
 Fits all variants side by side, on the same states in the same order, on QUESTIONS (by default 6000) of
 DATA/squad-style-train.json, in three layers; evaluates each at two schedules on DATA/squad-search.json.
@@ -8,7 +8,6 @@ DATA/squad-style-train.json, in three layers; evaluates each at two schedules on
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -37,13 +36,13 @@ from dynamic_tinybert.calibration.significance.thresholds import SignificanceSam
 from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-HELD_OUT = 400
+from benchmarks.common import argument_parser, mean_change, random_sample
+
 LAYERS = (0, 1, 3)
 SCHEDULES = (Schedule((0.7, 0.45, 0.45, 0.3, 0.3, 0.3)), Schedule((0.6, 0.35, 0.35, 0.2, 0.2, 0.2)))
 
@@ -83,18 +82,26 @@ VARIANTS = (
 )
 
 
-def main(folder: str, data: str, questions: str = "6000") -> None:
-    bundle = open_bundle(folder)
-    train = read_squad(Path(data, "squad-style-train.json"))
-    chosen = [train[i] for i in np.random.default_rng(0).permutation(len(train))[: int(questions)]]
-    fitted = fit(bundle, chosen[HELD_OUT:])
-    examples = read_squad(Path(data, "squad-search.json"), require_answers=True)
-    full = evaluate(LengthAdaptiveModel.from_pretrained(folder), examples, length_config="full", batch_size=8)
-    print(f"{questions} questions fitted on, {len(examples)} evaluated, full F1 {full.f1:.2f}, {cpu.name()}")
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("questions", nargs="?", type=int, default=6000)
+    parser.add_argument("--held-out", type=int, default=400, help="of the questions, not fitted on")
+    parser.add_argument("--variants", nargs="+", help="names; by default all", metavar="VARIANT")
+    arguments = parser.parse_args()
+    bundle = open_bundle(arguments.bundle)
+    variants = [variant for variant in VARIANTS if variant.name in (arguments.variants or [variant.name])]
+    chosen = random_sample(read_squad(arguments.data / "squad-style-train.json"), arguments.questions)
+    held_out_questions = chosen[: arguments.held_out]
+    fitted = fit(bundle, chosen[arguments.held_out :], variants)
+    examples = read_squad(arguments.data / "squad-search.json", require_answers=True)
+    full = evaluate(LengthAdaptiveModel(bundle), examples, length_config="full", batch_size=8)
+    print(f"{len(chosen)} questions fitted on, {len(examples)} evaluated, full F1 {full.f1:.2f}, {cpu.name()}")
     print("| Variant | milder schedule | harder schedule | losses of the layers |")
     print("| --- | --- | --- | --- |", flush=True)
     for variant, scorers in fitted.items():
-        sample, held_out = judged(bundle, chosen[:HELD_OUT], scorers)
+        sample, held_out = judged(bundle, held_out_questions, scorers)
         results = [at(bundle, scorers, sample.length_config(schedule), examples) for schedule in SCHEDULES]
         found = " | ".join(against(result, full) for result in results)
         print(f"| {variant.name} | {found} | {held_out} |", flush=True)
@@ -114,10 +121,10 @@ def scorer(hidden_size: int, variant: Variant) -> Scorer:
     return made
 
 
-def fit(bundle: Bundle, examples: Sequence[Example]) -> dict[Variant, dict[int, Scorer]]:
+def fit(bundle: Bundle, examples: Sequence[Example], variants: Sequence[Variant]) -> dict[Variant, dict[int, Scorer]]:
     torch.manual_seed(0)
     random = np.random.default_rng(0)
-    fitted = {v: {layer: scorer(bundle.shape.hidden_size, v) for layer in LAYERS} for v in VARIANTS}
+    fitted = {v: {layer: scorer(bundle.shape.hidden_size, v) for layer in LAYERS} for v in variants}
     optimizers = {
         v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
         for v, scorers in fitted.items()
@@ -168,13 +175,8 @@ def at(bundle: Bundle, scorers: Mapping[int, Scorer], config: LengthConfig, exam
 
 
 def against(result: Evaluation, full: Evaluation) -> str:
-    mean, low, high = paired_bootstrap(result.question_f1, full.question_f1)
-    return f"{full.mean_macs / result.mean_macs:.2f}x {mean:+.2f} [{low:+.2f}, {high:+.2f}]"
+    return f"{full.mean_macs / result.mean_macs:.2f}x {mean_change(result.question_f1, full.question_f1)}"
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", metavar="BUNDLE")
-    parser.add_argument("data")
-    parser.add_argument("questions", nargs="?", default="6000")
-    main(**vars(parser.parse_args()))
+    main()

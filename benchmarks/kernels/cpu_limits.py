@@ -1,13 +1,12 @@
 """What this CPU can do at best: INT8 and FP32 multiply-accumulates on N threads.
 
-    python benchmarks/cpu_limits.py [THREADS]
+    python -m benchmarks.kernels.cpu_limits [THREADS]
 
 A C++ compiler is needed: cpu_limits.cpp is compiled on the spot. AMX, whose limit is higher still, is not measured.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 from dataclasses import dataclass
@@ -15,6 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from dynamic_tinybert.runtime import cpu
+
+from benchmarks.common import argument_parser
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ def measure_cpu_limits(threads: int) -> CpuLimits:
     return CpuLimits(**json.loads(measured.stdout))
 
 
-def main(threads: str = "2") -> None:
-    print(f"{cpu.name()}, {threads} threads: {measure_cpu_limits(int(threads))}")
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("threads", nargs="?", type=int, default=2)
+    threads = parser.parse_args().threads
+    print(f"{cpu.name()}, {threads} threads: {measure_cpu_limits(threads)}")
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("threads", nargs="?", default="2")
-    main(**vars(parser.parse_args()))
+    main()

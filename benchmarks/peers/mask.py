@@ -1,6 +1,6 @@
 """A copy of the installed ONNX Runtime that finds neither AVX-512 nor VNNI on any CPU: what it does without them.
 
-    python benchmarks/masked_cpu/mask.py FOLDER
+    python -m benchmarks.peers.mask FOLDER
 
 In the copy each `cpuid` is replaced by `ud2`, an instruction of the same size that raises SIGILL; a library that is
 loaded by LD_PRELOAD answers in its place, without these flags (masked_cpuid.c). Needs objdump, readelf and gcc.
@@ -9,18 +9,19 @@ Use it by LD_PRELOAD=FOLDER/masked_cpuid.so PYTHONPATH=FOLDER.
 
 from __future__ import annotations
 
-import argparse
 import re
 import shutil
 import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
+from benchmarks.common import argument_parser
+
 CPUID, UD2 = b"\x0f\xa2", b"\x0f\x0b"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("folder", type=Path)
     folder = parser.parse_args().folder
     found = find_spec("onnxruntime")

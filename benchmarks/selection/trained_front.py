@@ -1,6 +1,6 @@
 """What training gains: F1 against MACs of bundles, such as that of a checkpoint before and the one after.
 
-    python benchmarks/trained_front.py DATA BUNDLE [BUNDLE ...] [--questions 500] [--costs 1.5 1.8 …]
+    python -m benchmarks.selection.trained_front DATA BUNDLE [BUNDLE ...] [--questions 500] [--costs 1.5 1.8 …]
 
 For each cost, schedules with which a bundle should have it are tried on so many of DATA/squad-search.json, with
 thresholds from 400 questions of DATA/squad-style-train.json; the best by the score that calibrations choose by is
@@ -9,7 +9,6 @@ measured on DATA/squad-report.json. Costs are executed multiply-accumulates, sco
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,7 +21,6 @@ from dynamic_tinybert.calibration.significance.thresholds import SignificanceSam
 from dynamic_tinybert.modeling.scorer import load_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token, ruled_layers
 from dynamic_tinybert.runtime.length_config import executed_macs
@@ -31,13 +29,15 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
+from benchmarks.common import argument_parser, mean_change
+
 SELECTING = ((1, 3), (0, 3), (0, 1, 3))
 LAST_SHARES = (0.19, 0.24, 0.3)
 BATCH = 8
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argument_parser(__doc__)
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", nargs="+")
     parser.add_argument("--questions", type=int, default=500)
@@ -115,10 +115,7 @@ def schedules_of(bundle: Bundle, length: int, cost: float) -> Iterator[Schedule]
 
 
 def print_row(name: str, what: str, result: Evaluation, full: Evaluation, before: Evaluation) -> None:
-    own, old = (
-        "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(result.question_f1, other.question_f1))
-        for other in (full, before)
-    )
+    own, old = (mean_change(result.question_f1, other.question_f1) for other in (full, before))
     fewer = full.mean_macs / result.mean_macs
     print(f"| {name} | {what} | {fewer:.2f} | {result.f1:.2f} | {own} | {old} |", flush=True)
 
