@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from importlib.metadata import version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TypeVar
 
@@ -34,8 +35,12 @@ def argument_parser(documentation: str | None) -> argparse.ArgumentParser:
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The installed versions of packages, and of ours and OpenVINO before them."""
-    return {name: version(name) for name in ("dynamic-tinybert", "openvino", *packages)}
+    """The versions of our package, of OpenVINO, and of those of these packages that are installed."""
+    found = {}
+    for name in ("dynamic-tinybert", "openvino", *packages):
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def random_sample(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:

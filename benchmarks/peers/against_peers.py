@@ -17,6 +17,7 @@ import platform
 import signal
 import sys
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
 
 from dynamic_tinybert.runtime import cpu
@@ -32,6 +33,8 @@ from benchmarks.peers.results import figures
 from benchmarks.peers.systems import ours, peers
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "onnxruntime", "onnx")
+PEERS = ("pytorch", "optimum_intel", "onnx_runtime")
+PREPARED_PEERS = PEERS[1:]  # that have model files of their own
 REFERENCE, FP32, FP32_PADDED = "ours full", "ours full FP32", "ours full FP32, padded"
 RECORD = "prepared.json"
 
@@ -46,6 +49,7 @@ def main() -> None:
     command.add_argument("--calibration-data", type=Path, required=True, help="as was given to `export`")
     command.add_argument("--validation-data", type=Path, help="as was given to `export`")
     command.add_argument("--num-samples", type=int, default=128, help="windows to calibrate with")
+    add_peers(command)
     command = commands.add_parser("measure", help="measure all systems")
     command.set_defaults(run=run)
     command.add_argument("checkpoint", type=Path)
@@ -55,6 +59,7 @@ def main() -> None:
     command.add_argument("--json", type=Path, required=True, help="where to write; the picture goes beside it")
     command.add_argument("--also", action="append", default=[], metavar="NAME=BUNDLE@CONFIG", help="more of ours")
     command.add_argument("--fp32-bundle", type=Path, help="for what INT8, unpadding and dropping gain, each")
+    add_peers(command)
     command.add_argument("--threads", type=int, default=2)
     command.add_argument("--questions", type=int, help="how many of the data, at random; by default all")
     command.add_argument("--timed", type=int, default=300, help="questions of the later passes")
@@ -67,10 +72,12 @@ def main() -> None:
     arguments.run(arguments)
 
 
+def add_peers(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--peers", nargs="+", choices=PEERS, default=PEERS, help="by default all")
+
+
 def prepare(arguments: argparse.Namespace) -> None:
     from dynamic_tinybert.export.samples import read_samples
-
-    from benchmarks.peers import onnx_runtime, optimum_intel
 
     checkpoint, folder = arguments.checkpoint, arguments.folder
     record = {
@@ -78,6 +85,7 @@ def prepare(arguments: argparse.Namespace) -> None:
         "calibration_data": str(arguments.calibration_data.resolve()),
         "validation_data": str(arguments.validation_data and arguments.validation_data.resolve()),
         "num_samples": arguments.num_samples,
+        "peers": list(arguments.peers),
         "versions": versions(*PACKAGES),
     }
     if (folder / RECORD).exists() and json.loads((folder / RECORD).read_text()) == record:
@@ -88,8 +96,9 @@ def prepare(arguments: argparse.Namespace) -> None:
     samples = read_samples(
         checkpoint / TOKENIZER, arguments.calibration_data, arguments.validation_data, arguments.num_samples, max_length
     )
-    for peer in (optimum_intel, onnx_runtime):
-        peer.prepare(checkpoint, list(samples.calibration), folder)
+    for peer in PREPARED_PEERS:
+        if peer in arguments.peers:
+            import_module(f"benchmarks.peers.{peer}").prepare(checkpoint, list(samples.calibration), folder)
     (folder / RECORD).write_text(json.dumps(record, indent=2))
 
 
@@ -105,7 +114,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.fp32_bundle:
         fp32 = open_bundle(arguments.fp32_bundle)
         systems += [ours(FP32, fp32, "full"), ours(FP32_PADDED, fp32, "full", pad_to=window)]
-    systems += peers(arguments.checkpoint, bundle.shape, arguments.prepared, window)
+    of_peers = peers(arguments.checkpoint, bundle.shape, arguments.prepared, window)
+    systems += [system for system in of_peers if system.loader in arguments.peers]
 
     examples = read_squad(arguments.data, require_answers=True)
     examples = random_sample(examples, arguments.questions, arguments.seed)

@@ -11,7 +11,7 @@ import pytest
 
 from dynamic_tinybert.runtime.commands.streams import guard_output
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 PROGRAM = "from dynamic_tinybert.runtime.cli import main; main()"
 QUESTION, CONTEXT = "who was in the box ?", "the fox of Köln 😀 was in the box"
@@ -19,7 +19,7 @@ QUESTION, CONTEXT = "who was in the box ?", "the fox of Köln 😀 was in the bo
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), tiny_bert())
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"))
 
 
 def run(*arguments: object, stdin: bytes = b"", **environment: str) -> subprocess.CompletedProcess[bytes]:

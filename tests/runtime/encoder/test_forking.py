@@ -17,14 +17,13 @@ from time import monotonic
 import numpy as np
 import pytest
 
-from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.encoder.gate import Gate
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 QUESTION, CONTEXT = "what was in the box ?", "the fox was in the box and the cat was in the hat . " * 20
 SECONDS = 60
@@ -35,7 +34,7 @@ fork = multiprocessing.get_context("fork")
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle"), tiny_bert(), {"half": LengthConfig((1, 0.7, 0.3))})
+    return tiny_bundle(tmp_path_factory.mktemp("bundle"), {"half": LengthConfig((1, 0.7, 0.3))})
 
 
 def in_child(check: Callable[[], object]) -> int:
@@ -86,6 +85,9 @@ def test_the_child_of_a_child_answers(bundle: Path) -> None:
 
 
 def test_what_calibration_compiles_survives_a_fork(bundle: Path) -> None:
+    pytest.importorskip("torch", reason="calibration needs it")
+    from dynamic_tinybert.calibration.significance.states import StateReader
+
     opened = open_bundle(bundle)
     reader = StateReader(opened, [1])
     windows = WindowTokenizer(opened.tokenizer_json)(QUESTION, CONTEXT, max_seq_len=128, doc_stride=64)[:2]

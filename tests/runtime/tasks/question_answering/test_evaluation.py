@@ -20,8 +20,8 @@ from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Ki
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from support.tiny import tiny_bert
-from support.torch_model import TorchModel, letter_tokenizer, load_bert, transformers_tokenizer
+from support.tiny import letter_tokenizer, tiny_bert
+from support.torch_model import TorchModel, load_bert, transformers_tokenizer
 
 WORDS = [
     "Ada",

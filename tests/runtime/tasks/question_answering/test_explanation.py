@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import (
     LengthAdaptiveModel,
     LengthConfig,
@@ -21,7 +19,7 @@ from dynamic_tinybert.runtime import (
 )
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
 
-from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_bundle, tiny_tokenizer, write_tiny_bundle
 from support.torch_model import transformers_tokenizer
 
 QUESTION = "what was in the box?"
@@ -37,12 +35,15 @@ CONFIGS = {
 @pytest.fixture(scope="module", params=CONFIGS)
 def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> LengthAdaptiveModel:
     """A tiny model whose configuration `drops` goes by its kind of significance."""
+    folder, configs = tmp_path_factory.mktemp(request.param), {"drops": CONFIGS[request.param]}
+    if request.param == "attention":
+        return LengthAdaptiveModel.from_pretrained(tiny_bundle(folder, configs))
+    torch = pytest.importorskip("torch", reason="random scorers are made by PyTorch")
+    from dynamic_tinybert.modeling import Scorer
+
     torch.manual_seed(1)
-    scorers = {layer: Scorer(32, 4, (3,)) for layer in (1, 2)} if request.param == "learnt" else None
-    folder = tmp_path_factory.mktemp(request.param)
-    return LengthAdaptiveModel.from_pretrained(
-        write_tiny_bundle(folder, tiny_bert(), {"drops": CONFIGS[request.param]}, scorers)
-    )
+    scorers = {layer: Scorer(32, 4, (3,)) for layer in (1, 2)}
+    return LengthAdaptiveModel.from_pretrained(write_tiny_bundle(folder, tiny_bert(), configs, scorers))
 
 
 def windows_of_transformers(model: LengthAdaptiveModel, context: str) -> Any:  # noqa: ANN401 - BatchEncoding

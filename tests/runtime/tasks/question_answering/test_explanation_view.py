@@ -14,7 +14,7 @@ from rich.text import Text
 from dynamic_tinybert.runtime import ExplainedWindow, Explanation, LengthAdaptiveModel, LengthConfig, explain
 from dynamic_tinybert.runtime.tasks.question_answering.explanation_view import show
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 QUESTION = "what was in the box?"
 SHORT = "the fox, and 1 cat, was in the box. the hat was in it."
@@ -24,7 +24,7 @@ LONG = " ".join(f"the {word} was in the {word[::-1]}, and in {k}." for k, word i
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bundle")
-    return write_tiny_bundle(folder, tiny_bert(), {"drops": LengthConfig((0.9, 0.6, 0.3))})
+    return tiny_bundle(folder, {"drops": LengthConfig((0.9, 0.6, 0.3))})
 
 
 @pytest.fixture(scope="module")

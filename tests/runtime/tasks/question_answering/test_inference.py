@@ -7,8 +7,8 @@ import pytest
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from support.tiny import tiny_bert
-from support.torch_model import TorchModel, letter_tokenizer, transformers_tokenizer
+from support.tiny import letter_tokenizer, tiny_bert
+from support.torch_model import TorchModel, transformers_tokenizer
 
 CONTEXTS = ["abc def " * 4, "one two three " * 20, "z", "a b c d e f g " * 9, "q" * 30]
 

@@ -3,11 +3,10 @@ import os
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -15,8 +14,8 @@ from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionA
 from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
 
 from support.contract import CASES, CONTRACT, check_contract
-from support.tiny import tiny_bert, write_tiny_bundle
-from support.torch_model import TorchModel, letter_tokenizer, load_bert
+from support.tiny import letter_tokenizer, tiny_bert, tiny_bundle
+from support.torch_model import TorchModel, load_bert
 
 CONTEXTS = ["Ada was born in London. " * k + "She met Charles in 1833!" for k in (0, 1, 4, 9, 2, 12)]
 QUESTIONS = ["who?", "when was it?", "where?", "who met whom?", "a", "which year?"]
@@ -24,8 +23,9 @@ QUESTIONS = ["who?", "when was it?", "where?", "who met whom?", "a", "which year
 
 @pytest.fixture(scope="module")
 def answerer(tmp_path_factory: pytest.TempPathFactory) -> QuestionAnswerer:
-    file = letter_tokenizer(tmp_path_factory.mktemp("letters"))
-    return QuestionAnswerer(TorchModel(tiny_bert(), file).as_model())
+    folder = tmp_path_factory.mktemp("bundle")
+    letter_tokenizer(folder)
+    return QuestionAnswerer.from_pretrained(tiny_bundle(folder))
 
 
 def test_there_are_cases_enough() -> None:
@@ -61,6 +61,7 @@ def stands_once(answerer: QuestionAnswerer, case: dict[str, Any]) -> bool:
 
 
 def test_contract_check_notices_a_wrong_answer(checkpoint: Path) -> None:
+    torch = pytest.importorskip("torch", reason="the model's weights are changed by PyTorch")
     bert = load_bert(checkpoint)
     torch.nn.init.normal_(bert.qa_outputs.weight, generator=torch.Generator().manual_seed(0))
     answerer = QuestionAnswerer(TorchModel(bert, checkpoint / "tokenizer.json").as_model())
@@ -92,7 +93,7 @@ def test_threads_share_an_answerer(answerer: QuestionAnswerer) -> None:
 
 @pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="OpenVINO runs no two requests at once on one core")
 def test_threads_share_a_model_that_runs_two_requests_at_once(tmp_path: Path) -> None:
-    bundle = write_tiny_bundle(tmp_path, tiny_bert(), {"half": LengthConfig((1, 0.5, 0.3))})
+    bundle = tiny_bundle(tmp_path, {"half": LengthConfig((1, 0.5, 0.3))})
     answerer = QuestionAnswerer.from_pretrained(bundle, num_streams=2)
     model = answerer.model
     assert all(model._graph(model.resolve(name))._current()._idle.qsize() == 2 for name in model.length_configs)
@@ -179,10 +180,10 @@ def test_counts_may_be_numpy_integers(answerer: QuestionAnswerer) -> None:
 def test_windows_run_as_many_at_once_as_asked_for(
     answerer: QuestionAnswerer, batch_size: int | None, most: int
 ) -> None:
-    inputs = cast(TorchModel, answerer.model).inputs
-    inputs.clear()
-    answerer("who?", CONTEXTS[5] * 4, max_seq_len=30, doc_stride=5, batch_size=batch_size)
-    assert max(len(batch["input_ids"]) for batch in inputs) == most
+    model = TorchModel(tiny_bert(), answerer.model.tokenizer_file)  # which records its inputs
+    options = {"max_seq_len": 30, "doc_stride": 5, "batch_size": batch_size}
+    QuestionAnswerer(model.as_model())("who?", CONTEXTS[5] * 4, **options)
+    assert max(len(batch["input_ids"]) for batch in model.inputs) == most
 
 
 def test_merging_is_by_place_unless_by_text_is_asked_for(answerer: QuestionAnswerer) -> None:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +18,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.spans import (
 )
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
-from support.torch_model import letter_tokenizer
+from support.tiny import letter_tokenizer
 
 CONTEXT = "abc de. Fg, hi jkl mn Abc de? " * 3
 
@@ -58,6 +57,7 @@ def probabilities(output: WindowOutput, window: Window) -> tuple[npt.NDArray[np.
     start, end = (np.full(60, -np.inf) for _ in range(2))
     for place in (slice(0, 1), window.context):
         start[place], end[place] = output.start_logits[place], output.end_logits[place]
+    torch = pytest.importorskip("torch", reason="PyTorch's softmax is what is compared with")
     return tuple(torch.from_numpy(logits).softmax(0).numpy() for logits in (start, end))
 
 

@@ -1,20 +1,25 @@
+from __future__ import annotations
+
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
 
 from support.contract import CONTRACT
-from support.torch_model import letter_tokenizer, transformers_tokenizer
+from support.tiny import letter_tokenizer
+from support.torch_model import transformers_tokenizer
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
 
 TEXTS = st.one_of(st.text(max_size=60), st.text("abc dé\u0301ß日本 🙂.,?\n\t\u200d\u05d0", min_size=1, max_size=200))
 
