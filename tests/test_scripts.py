@@ -72,3 +72,10 @@ def test_every_program_says_what_it_does(
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: {program.name}")
     assert program.read_text().partition('"""')[2].partition("\n")[0] in shown
+
+
+def test_the_tests_that_are_run_under_sanitizers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from sanitize import OP_TESTS
+
+    assert [file for file in OP_TESTS if not (ROOT / file).is_file()] == []

@@ -1,11 +1,11 @@
-"""Where the time of one request goes: a bundle's nodes by kind, and the whole call over its matrix products'.
+"""Where the time of one request goes: the nodes of a bundle's graph by kind, and its matrix products.
 
     python -m benchmarks.kernels.nodes BUNDLE [--length-config NAME] [--length 171] [--threads 2]
 
-Batch 1, random tokens behind a question of 16. The call is timed in a graph without profiling, after one of the same
-length and after one of another; its requests take turns with those of a profiled graph, of which OpenVINO gives each
-node's mean. Beside it what the CPU could do at best in the same run: the multiply-accumulates of the request at the
-rate of a loop of INT8 dot products.
+Batch 1, random tokens behind a question of 16. The call is timed in a graph without profiling, after a call of the same
+length and after one of another length; it takes turns with a profiled graph, for which OpenVINO gives the mean time of
+each node. For comparison, the least time that the CPU could need is measured in the same run: the request's
+multiply-accumulates at the rate of a loop of INT8 dot products.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def random_inputs(bundle: Bundle, length: int) -> dict[str, Ids]:
 
 
 def kind_of(node: ov.ProfilingInfo) -> str:
-    """Its type, or for an op of the extension its name; one that stands for a named node keeps that node's name."""
+    """The type of a node; of our ops the name, as OpenVINO calls them all "Reference"."""
     if node.node_type != "Reference":
         return str(node.node_type)
     if node.node_name == "embeddings.output":

@@ -2,8 +2,8 @@
 
     python -m benchmarks.kernels.predicted_loops
 
-A prediction of the core alone, with everything in the first-level cache; no measurement. Needs g++, and llvm-mca of
-LLVM 17 or later (Debian: llvm-19).
+This is a prediction, not a measurement: of the core alone, with all data in the first-level cache. It
+needs g++, and llvm-mca of LLVM 17 or later (Debian: llvm-19).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def innermost_loops(lines: list[str]) -> list[list[str]]:
 
 
 def cycles(loop: list[str], cpu: str, mca: str) -> float:
-    """Predicted cycles of one turn, of many."""
+    """Predicted cycles of one iteration, averaged over many."""
     turns = 1000
     command = [mca, f"-mcpu={cpu}", f"-iterations={turns}", "-instruction-info=false", "-resource-pressure=false"]
     done = subprocess.run(command, input="\n".join(loop), check=True, capture_output=True, text=True)

@@ -2,9 +2,9 @@
 
     python -m benchmarks.latency.callers BUNDLE DATA.json [--length-config NAME]
 
-Real windows of DATA, one a call; each number of callers answers all of them, in random order of the numbers, with
-OpenVINO's settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then the
-same windows sorted by length in batches of 8, as `evaluate` runs them.
+Every call has one window of DATA. All windows are answered by each number of callers, in random order of the numbers,
+with OpenVINO's settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then
+the same windows are sorted by length and run in batches of 8, as `evaluate` does.
 """
 
 from __future__ import annotations

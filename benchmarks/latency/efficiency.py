@@ -1,13 +1,13 @@
-"""Whether a MAC saved is time saved: bundles at their length configurations, beside a stock IR of the same weights.
+"""Whether fewer multiply-accumulates save time: a bundle at its length configurations, and its graph in stock OpenVINO.
 
     python -m benchmarks.latency.efficiency DATA.json BUNDLE [BUNDLE ...] [--lengths 64 128 171 256 384] [--json FILE]
 
-For each bundle, over random questions of DATA and over windows near each of the lengths: time of the model's call and
-multiply-accumulates executed, of the bundle's own graph called through OpenVINO alone (stock), of `full`, and of every
-other length configuration of the bundle. Efficiency is (time of full / time) / (MACs of full / MACs): at 1, a MAC saved
-is time saved. Each system runs in a process of its own; blocks of questions take turns, each begun by some that do not
-count; every length has been seen before anything is timed. Ratios are of sums over all passes, with 95 % intervals from
-resampling the blocks.
+For each bundle, over random questions of DATA and over windows near each of the lengths, it prints the time of the
+model's call and the multiply-accumulates (MACs) that are executed: of the bundle's own graph called through OpenVINO
+alone (stock), of `full`, and of every other length configuration. Efficiency is (time of full / time) / (MACs of full /
+MACs): at 1, time falls as MACs do. Each system runs in a process of its own; systems take turns in blocks of questions,
+each of which begins with questions that are not timed; every length is run once before anything is timed. Ratios
+are of sums over all passes, with 95 % intervals from resampling the blocks.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Whether children of fork() answer: a parent whose threads ask all the time forks, again and again.
+"""Whether children of fork() answer: a parent whose threads keep asking forks again and again.
 
     python -m benchmarks.latency.forks [--bundle BUNDLE] [--forks 200] [--callers 4] [--elastic] [--threads N]
 
-Each child asks, compares with what the parent got before it forked, asks from two threads at once, and ends as
-Python does, with all destructors. Prints what children needed, beside a process that loaded the model itself.
+Each child asks, compares the answers with those that the parent got before it forked, asks from two threads at once,
+and exits as Python does, with all destructors. It prints the times of the children, and of a process that loaded the
+model itself.
 """
 
 from __future__ import annotations

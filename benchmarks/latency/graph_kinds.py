@@ -1,4 +1,4 @@
-"""Time and memory of the kinds of graph that can serve several length configurations at mixed lengths.
+"""Time and memory of static, dynamic and elastic graphs that serve several length configurations at mixed lengths.
 
     python -m benchmarks.latency.graph_kinds BUNDLE DATA.json [--length TOKENS] [--json FILE]
 

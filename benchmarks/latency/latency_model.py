@@ -2,8 +2,8 @@
 
     python -m benchmarks.latency.latency_model BUNDLE SQUAD.json [--threads N]
 
-Fits on a dozen random length configurations, from none to all of the layers selecting, predicts ten others and
-measures these, too. With learnt significance their thresholds are set for random shares of the tokens.
+It is fitted on a dozen random length configurations, in which from none to all of the layers select; ten others are
+predicted and measured. With learnt significance, thresholds are set so that random shares of the tokens are kept.
 """
 
 from __future__ import annotations

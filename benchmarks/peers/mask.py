@@ -1,4 +1,4 @@
-"""A copy of the installed ONNX Runtime that finds neither AVX-512 nor VNNI on any CPU: what it does without them.
+"""Make a copy of the installed ONNX Runtime that finds neither AVX-512 nor VNNI, whatever the CPU has.
 
     python -m benchmarks.peers.mask FOLDER
 

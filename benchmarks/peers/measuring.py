@@ -1,4 +1,4 @@
-"""The protocol: cold starts; a first visit of every question; then later passes. All in blocks that take turns."""
+"""The protocol: cold starts, a first visit of every question, then later passes; systems take turns in blocks."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .process import SystemProcess
 from .systems import System
 
 WARM_UP = 3
-"""Questions before each block, always the first ones; they do not count as a first visit."""
+"""Questions run before each block, always the first of all; they do not count as a first visit."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Protocol:
 
     Attributes:
         threads: Of each system, by its own setting.
-        timed: Questions of the later passes: the first so many of the random order.
+        timed: How many questions, the first in the random order, the later passes have.
         passes: Later passes.
         block: Questions that a system answers before it is the next one's turn.
         starts: Process starts, of each kind.
@@ -81,7 +81,7 @@ def measure(
     processes: dict[str, SystemProcess] = {}
 
     def turns(counts: Mapping[str, int], what: str, *, outputs: bool) -> Iterator[tuple[str, range, dict[str, Any]]]:
-        """Let each system answer its first so many questions, in blocks that take turns, to and fro."""
+        """Let each system answer as many questions as its count says, in blocks; every other round in reverse order."""
         for start in tqdm(range(0, max(counts.values()), protocol.block), desc=what, disable=None):
             forth = start // protocol.block % 2 == 0
             for system in systems if forth else reversed(systems):

@@ -1,4 +1,4 @@
-"""Run a system in a process of its own, which stands still whenever it is not asked."""
+"""Run a system in a process of its own, which is stopped whenever it is not asked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How fast are the named length configurations that a search finds, by the way that it searches?
+"""How fast are the named length configurations that each strategy of search finds?
 
     python -m benchmarks.selection.search_strategies [BUDGET [LANDSCAPES]]
 

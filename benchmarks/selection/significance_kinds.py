@@ -1,4 +1,4 @@
-"""The named length configurations of a calibrated bundle beside what others would use, in F1 and measured latency.
+"""F1 and latency of a calibrated bundle's length configurations, beside published and plain ones.
 
     python -m benchmarks.selection.significance_kinds BUNDLE REPORT.json
 

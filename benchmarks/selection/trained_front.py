@@ -2,9 +2,9 @@
 
     python -m benchmarks.selection.trained_front DATA BUNDLE [BUNDLE ...] [--questions 500] [--costs 1.5 1.8 …]
 
-For each cost, schedules with which a bundle should have it are tried on so many of DATA/squad-search.json, with
-thresholds from 400 questions of DATA/squad-style-train.json; the best by the score that calibrations choose by is
-measured on DATA/squad-report.json. Costs are executed multiply-accumulates, scorers included, of unpadded inputs.
+For each cost, schedules that should have it are tried on questions of DATA/squad-search.json, with thresholds from
+questions of DATA/squad-style-train.json. The best, by the score that calibrations choose by, is measured on
+DATA/squad-report.json. Costs are executed multiply-accumulates, scorers included, of unpadded inputs.
 """
 
 from __future__ import annotations

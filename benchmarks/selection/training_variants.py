@@ -1,4 +1,4 @@
-"""What ways to train selection gain: F1 at equal MACs after equal steps, beside fewer layers and shorter windows.
+"""What each way of training selection gains: F1 at equal MACs after equal steps, beside smaller models and windows.
 
     python -m benchmarks.selection.training_variants CHECKPOINT DATA FOLDER [STEPS [QUESTIONS [VARIANT ...]]]
 
