@@ -20,9 +20,10 @@ from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.encoder.compilation import is_fused
 from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
+from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 ROOT = Path(__file__).parents[1]
@@ -54,10 +55,10 @@ def windows_of(bundle: Bundle, examples: Sequence[Example]) -> list[list[Window]
     Raises:
         DataError: The model cannot read one of the questions.
     """
-    cut = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
-    windows = [cut(example) for example in examples]
-    if cut.unreadable:
-        raise DataError(f"the model cannot read {cut.unreadable[0]}")
+    windowing = Windowing.of(bundle)
+    windows = [windowing(example) for example in examples]
+    if windowing.unreadable:
+        raise DataError(f"the model cannot read {windowing.unreadable[0]}")
     return windows
 
 
@@ -87,9 +88,10 @@ def selecting_graph(bundle: Bundle, plain: ov.Model, config: LengthConfig | None
     return with_selection(
         plain,
         config,
+        task=task_named(bundle.task),
         num_layers=bundle.shape.num_layers,
         num_heads=bundle.num_attention_heads,
-        scorers=load_scorers(bundle.scorers) if bundle.scorers else None,
+        scorers=load_scorer_tensors(bundle.scorers) if bundle.scorers else None,
         multiple=kept_multiple,
         fused=is_fused(bundle),
         float_weights=products_saturate(bundle),

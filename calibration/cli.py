@@ -39,8 +39,8 @@ def calibrate(
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End the search after so many length configurations.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of all that is random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted run left.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     num_threads: ThreadsOption = None,
     strict: Annotated[
@@ -71,12 +71,15 @@ def calibrate(
         print("Measuring where the speed comes from", file=sys.stderr)
         write_calibration_report(result, report, num_threads=num_threads)
     print(f"{result.path}: {len(result.points)} length configurations evaluated, {len(result.front)} on the front")
-    print(f"{'configuration':16}{'F1':>7}{'EM':>7}{'MACs':>8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}   F1 against full")
+    score_key, score_name = next(iter(result.metrics.items()))
+    header = f"{'configuration':16}{''.join(f'{name:>7}' for name in result.metrics.values())}"
+    print(f"{header}{'MACs':>8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}   {score_name} against full")
     for name, named in result.length_configs.items():
         figures = dict(named.measured or {})
         times = "".join(f"{figures[f'latency_{which}_ms']:8.1f}" for which in ("p50", "p95", "max"))
-        line = f"{name:16}{figures['f1']:7.2f}{figures['exact_match']:7.2f}{figures['macs_fewer']:7.2f}x{times}"
+        means = "".join(f"{figures[key]:7.2f}" for key in result.metrics)
+        line = f"{name:16}{means}{figures['macs_fewer']:7.2f}x{times}"
         if name != "full":
-            difference, low, high = figures["f1_against_full"]
+            difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         print(line)

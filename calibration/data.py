@@ -1,115 +1,116 @@
-"""Questions for calibration: what is fitted on, chosen on and reported on, kept apart by article."""
+"""Examples for calibration: what is fitted on, chosen on and reported on, kept apart by group."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 from dynamic_tinybert.runtime.common.errors import DataError
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
-    CheckedQuestions,
-    Finding,
-    Kind,
-    QuestionWindows,
-    check_questions,
-)
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.measure import Finding, Measure, ReadExamples
 
 FEWEST_QUESTIONS = 50
-"""Fewer cannot tell length configurations apart, and fit nothing."""
+"""Fewer cannot tell length configurations apart, and are too few to fit scorers on."""
 
 _FITTING, _CHOOSING = 0.6, 0.25  # shares of one file; the rest is for reporting
 _CHOOSING_OF_VALIDATION = 2 / 3
 
-_TREATMENT = {
-    Kind.UNREADABLE: "skipped",
-    Kind.WITHOUT_ANSWER: "scored by agreement with full",
-    Kind.MISPLACED: "scored by its text if the context holds it, else by agreement with full",
-    Kind.PUT_RIGHT: "put right",
-    Kind.SAME_ID: "taken like any other",
-}
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
-class CalibrationData:
-    """Three sets of questions of which no two share an article.
+class CalibrationData(Generic[E]):
+    """Three sets of examples of which no two share a group, such as an article.
 
     Attributes:
-        fitting: Scorers and thresholds are fitted on these; answers are not looked at.
+        fitting: Scorers and thresholds are fitted on these; labels are not looked at.
         choosing: Length configurations are searched and chosen on these.
         reporting: The figures that are published come from these.
-        findings: What is wrong with questions; those that the model cannot read are in none of the sets.
+        findings: What is wrong with examples; those that the model cannot read are in none of the sets.
         lines: The same, a line for each file and kind.
     """
 
-    fitting: Sequence[Example]
-    choosing: Sequence[Example]
-    reporting: Sequence[Example]
+    fitting: Sequence[E]
+    choosing: Sequence[E]
+    reporting: Sequence[E]
     findings: Sequence[Finding] = ()
     lines: Sequence[str] = ()
 
 
 def read_calibration_data(
+    measure: Measure[E],
     data: str | Path,
     validation: str | Path | None = None,
     test: str | Path | None = None,
     *,
     seed: int = 0,
-    windows: QuestionWindows | None = None,
     strict: bool = False,
-) -> CalibrationData:
-    """Read and split the questions of up to three files.
+) -> CalibrationData[E]:
+    """Read and split the examples of up to three files.
 
     Args:
-        data: Questions to fit on (see `read_squad`); without `validation` a part of its articles is kept for the rest.
-        validation: To choose on; without `test` a third of it is kept for reporting.
-        test: To report on.
-        seed: Decides which articles go where.
-        windows: Tells which questions the model can read; the others are left out.
-        strict: Refuse a file in which something is wrong with a question. Answers may be missing in all of them.
+        measure: Reads the files, and tells which examples belong together.
+        data: Examples to fit on; without `validation`, some of its groups are set aside for the other purposes.
+        validation: Examples to choose on; without `test`, a third of them is set aside for reporting.
+        test: Examples to report on.
+        seed: Decides which groups are set aside.
+        strict: Refuse a file if anything is wrong with one of its examples. All labels may be missing.
 
     Raises:
-        DataError: A file cannot be read, a part has too few questions, or `strict` refuses one.
+        DataError: A file cannot be read, a part has too few examples, or `strict` refuses one.
     """
-    read = [_read(path, windows, strict) for path in (data, validation, test) if path is not None]
-    fitting, *others = [[_with_found_answers(example) for example in file.readable] for file in read]
+    files: list[ReadExamples[E]] = [
+        measure.read(Path(path), strict=strict) for path in (data, validation, test) if path is not None
+    ]
+    fitting, *others = [file.examples for file in files]
+    choosing: Sequence[E]
+    reporting: Sequence[E]
     if validation is None:
         if test is None:
-            fitting, choosing, reporting = split_by_article(fitting, (_FITTING, _FITTING + _CHOOSING), seed)
+            ends = (_FITTING, _FITTING + _CHOOSING)
+            fitting, choosing, reporting = split_by_group(fitting, measure.group_of, ends, seed)
         else:
-            fitting, choosing = split_by_article(fitting, (_FITTING + _CHOOSING,), seed)
+            fitting, choosing = split_by_group(fitting, measure.group_of, (_FITTING + _CHOOSING,), seed)
             (reporting,) = others
     elif test is None:
-        choosing, reporting = split_by_article(others[0], (_CHOOSING_OF_VALIDATION,), seed)
+        choosing, reporting = split_by_group(others[0], measure.group_of, (_CHOOSING_OF_VALIDATION,), seed)
     else:
         choosing, reporting = others
-    parts = {"fitting": fitting, "choosing": choosing, "reporting": reporting}
+    parts: dict[str, Sequence[Any]] = {"fitting": fitting, "choosing": choosing, "reporting": reporting}
     for purpose, part in parts.items():
         if len(part) < FEWEST_QUESTIONS:
-            sizes = ", ".join(f"{len(questions)} for {name}" for name, questions in parts.items())
+            sizes = ", ".join(f"{len(examples)} for {name}" for name, examples in parts.items())
             raise DataError(
                 f"too few questions for {purpose}: {sizes}, and each needs {FEWEST_QUESTIONS}; articles are kept "
-                "whole, so give more articles, or files of their own as validation and test data"
+                "whole, so give more articles, or separate files as validation and test data"
             )
-    findings = [finding for file in read for finding in file.findings]
-    return CalibrationData(fitting, choosing, reporting, findings, [line for file in read for line in file.lines])
+    findings = [finding for file in files for finding in file.findings]
+    return CalibrationData(fitting, choosing, reporting, findings, [line for file in files for line in file.lines])
 
 
-def split_by_article(examples: Sequence[Example], ends: Sequence[float], seed: int) -> list[list[Example]]:
-    """Deal whole articles, in an order drawn by `seed`, to parts that end at these shares of all questions.
+def split_by_group(
+    examples: Sequence[E], group_of: Callable[[E], str], ends: Sequence[float], seed: int
+) -> list[list[E]]:
+    """Deal whole groups of examples to parts, so that no two parts share a group.
 
-    A context without a title is an article. No part is empty if there are as many articles as parts.
+    Args:
+        examples: The examples.
+        group_of: Names the group of an example, such as its article.
+        ends: Where each part but the last ends, as a share of all examples, ascending.
+        seed: Seed for the order in which groups are dealt.
+
+    Returns:
+        One part more than `ends`. No part is empty if there are at least as many groups as parts.
     """
-    articles: defaultdict[str, list[Example]] = defaultdict(list)
+    by_name: defaultdict[str, list[E]] = defaultdict(list)
     for example in examples:
-        articles[example.title or example.context].append(example)
-    groups = list(articles.values())
-    parts: list[list[Example]] = [[] for _ in range(len(ends) + 1)]
+        by_name[group_of(example)].append(example)
+    groups = list(by_name.values())
+    parts: list[list[E]] = [[] for _ in range(len(ends) + 1)]
     dealt = 0
     for left, index in zip(
         range(len(groups), 0, -1), np.random.default_rng(seed).permutation(len(groups)).tolist(), strict=True
@@ -120,20 +121,3 @@ def split_by_article(examples: Sequence[Example], ends: Sequence[float], seed: i
         parts[min(part, len(ends))] += groups[index]
         dealt += len(groups[index])
     return parts
-
-
-def _read(path: str | Path, windows: QuestionWindows | None, strict: bool) -> CheckedQuestions:
-    examples = read_squad(path)
-    treatment = dict(_TREATMENT)
-    if not any(example.answers or example.is_impossible for example in examples):
-        del treatment[Kind.WITHOUT_ANSWER]
-    return check_questions(examples, treatment, windows, name=Path(path).name, strict=strict)
-
-
-def _with_found_answers(example: Example) -> Example:
-    """Without the answers that are nowhere in the context: no model can give them."""
-    there = [i for i, answer in enumerate(example.answers) if answer in example.context]
-    if len(there) == len(example.answers):
-        return example
-    answers, starts = ([column[i] for i in there] for column in (example.answers, example.answer_starts))
-    return replace(example, answers=tuple(map(str, answers)), answer_starts=tuple(starts))

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.measure import Scored
 
-LOSSY = 1.0  # F1
+LOSSY = 1.0
+"""Points that a configuration may lose against `full` without being called lossy."""
 
 
-def measured_figures(result: Evaluation, full: Evaluation) -> dict[str, object]:
-    """Figures of an evaluation of single questions, beside that of `full` on the same ones."""
-    against_full = paired_bootstrap(result.question_f1, full.question_f1)
+def measured_figures(result: Scored, full: Scored, metrics: Iterable[str]) -> dict[str, object]:
+    """Figures of a run of single examples beside that of `full` on the same ones.
+
+    Args:
+        result: The run.
+        full: The run of `full`.
+        metrics: Keys of the measure's `metrics`; the first is that of the scores.
+    """
+    of_scores, *_ = metrics
+    against_full = paired_bootstrap(result.scores, full.scores)
     p50, p95, longest = (round(result.latency_ms(percentile) or 0.0, 2) for percentile in (50, 95, 100))
     return {
-        "f1": round(result.f1, 2),
-        "exact_match": round(result.exact_match, 2),
-        "f1_against_full": [round(value, 2) for value in against_full],  # mean, 95 % interval
+        **{metric: round(mean, 2) for metric, mean in result.means.items()},
+        f"{of_scores}_against_full": [round(value, 2) for value in against_full],  # mean, 95 % interval
         "lossy": against_full[0] < -LOSSY,
         "macs": round(result.mean_macs),
         "macs_fewer": round(full.mean_macs / result.mean_macs, 3),

@@ -1,4 +1,4 @@
-"""Write a bundle anew with other significance and length configurations; its model stays as it is."""
+"""Write a bundle again with other significance and length configurations; its model stays the same."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle, NamedLengthConfig, read_manifest, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.files import SCORERS
+from dynamic_tinybert.runtime.bundles.manifest import read_manifest
 from dynamic_tinybert.runtime.common.publish import writing
 
 CARD = "README.md"
@@ -22,7 +24,7 @@ def write_recalibrated(
     """Fill a folder with the files of `bundle` and a new manifest.
 
     Args:
-        bundle: Where the model, its tokenizer and its card come from.
+        bundle: The bundle that the model, its tokenizer and its card come from.
         folder: An empty folder.
         scorers: The file of learnt significance; None for attention.
         length_configs: All length configurations by name.
@@ -46,4 +48,5 @@ def write_recalibrated(
             versions=dict(bundle.versions),
             source=bundle.source,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
+            task=bundle.task,
         )

@@ -1,16 +1,19 @@
-"""Write a graph and the manifest into a folder that already holds the checkpoint's files."""
+"""Make bundles of a checkpoint and a graph: the one that is exported, and temporary ones to measure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import openvino as ov
 
 from dynamic_tinybert.modeling.checkpoint import Checkpoint
 from dynamic_tinybert.modeling.scorer import save_scorers
-from dynamic_tinybert.runtime.bundles.bundle import MODEL_XML, SCORERS, Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, write_manifest
+from dynamic_tinybert.runtime.bundles.files import MODEL_XML, SCORERS
 from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -24,7 +27,16 @@ def write_bundle(
     configs: Mapping[str, LengthConfig],
     quantization: Mapping[str, object],
 ) -> Bundle:
-    """Make a bundle of a graph, whose significance is learnt if the checkpoint has scorers, else attention.
+    """Write a graph and the manifest into a folder that already holds the checkpoint's files.
+
+    The significance of the bundle is learnt if the checkpoint has scorers, else attention.
+
+    Args:
+        folder: Holds what `Checkpoint.copy_files` wrote.
+        checkpoint: The checkpoint that the graph was made from.
+        graph: FP32 or INT8.
+        configs: Length configurations by name, "full" among them.
+        quantization: For the manifest; holds `precision` and `weight_bits` at least.
 
     Raises:
         StorageError: A file could not be written.
@@ -36,9 +48,33 @@ def write_bundle(
             save_scorers(checkpoint.scorers, folder / SCORERS)
         return write_manifest(
             folder,
+            task=checkpoint.task.name,
             significance="learnt" if checkpoint.scorers else "attention",
             length_configs={name: NamedLengthConfig(config) for name, config in configs.items()},
             quantization=quantization,
             versions={name: version(name) for name in _PACKAGES},
             source={"model": checkpoint.source, "revision": checkpoint.commit},
         )
+
+
+@contextmanager
+def temporary_bundle(
+    parent: Path, checkpoint: Checkpoint, graph: ov.Model, *, weight_bits: int | None
+) -> Iterator[Bundle]:
+    """A bundle with the configuration "full" only, which is deleted at the end.
+
+    Args:
+        parent: An existing folder for it.
+        checkpoint: The checkpoint that the graph was made from.
+        graph: FP32 or INT8.
+        weight_bits: Of an INT8 graph; None for FP32.
+
+    Raises:
+        StorageError: The bundle could not be written.
+
+    """
+    full = {"full": LengthConfig.full(checkpoint.model.config.num_hidden_layers)}
+    quantization = {"precision": "int8" if weight_bits else "fp32", "weight_bits": weight_bits}
+    with TemporaryDirectory(dir=parent) as place:
+        checkpoint.copy_files(Path(place))
+        yield write_bundle(Path(place), checkpoint, graph, full, quantization)

@@ -16,18 +16,20 @@ from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.scorer import scorer_weights
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
-from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER, check_length_configs
+from dynamic_tinybert.runtime.bundles.bundle import check_length_configs
+from dynamic_tinybert.runtime.bundles.files import TOKENIZER
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import publishing
 from dynamic_tinybert.runtime.encoder.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks import task_named
 
 from .bundling import write_bundle
 from .ir import write_ir
 from .parity import Parity, check_parity, graph_runner, random_batch
 from .quantization import MORE_SAMPLES, quantize
-from .samples import Samples, read_samples
+from .samples import HeldOut, Samples, sample_reader
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ def export_model(
     trust_remote_code: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> ExportReport:
-    """Export a question-answering checkpoint to a bundle.
+    """Export a checkpoint to a bundle.
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
@@ -99,15 +101,7 @@ def export_model(
         StorageError: A file could not be written.
     """
     stay_within_quota()
-    if precision not in ("fp32", "int8"):
-        raise InvalidInputError(f"precision is {precision!r}; give 'fp32' or 'int8'")
-    if weight_bits not in (7, 8):
-        raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for other runtimes on CPUs without VNNI")
-    if precision == "int8" and calibration_data is None:
-        raise InvalidInputError(
-            "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
-        )
-    require_int("num_samples", num_samples, 1)
+    _check_arguments(precision, weight_bits, calibration_data, num_samples)
     with publishing(Path(output), force=force) as folder:
         say(f"Loading {model}")
         checkpoint = load_checkpoint(
@@ -120,25 +114,12 @@ def export_model(
         )
         for note in checkpoint.notes:
             say(note)
-        config = checkpoint.model.config
-        configs = {"full": LengthConfig.full(config.num_hidden_layers)} | {
-            name: c if isinstance(c, LengthConfig) else LengthConfig(tuple(c))
-            for name, c in (length_configs or {}).items()
-        }
-        check_length_configs(configs, config.num_hidden_layers)
-        if checkpoint.scorers:
-            for length_config in configs.values():
-                LearntLayers(frozenset(checkpoint.scorers), frozenset()).carried_out(length_config)  # or it raises
+        configs = _checked_configs(checkpoint, length_configs or {})
         checkpoint.copy_files(folder)
-        samples: Samples | None = None  # read before the long steps, so that bad data is refused at once
+        samples: Samples[HeldOut] | None = None  # read before the long steps, so that bad data is refused at once
         if precision == "int8" and calibration_data is not None:
-            samples = read_samples(
-                folder / TOKENIZER,
-                Path(calibration_data),
-                None if validation is None else Path(validation),
-                num_samples * (MORE_SAMPLES if tune else 1),
-                config.max_position_embeddings,
-            )
+            most = num_samples * (MORE_SAMPLES if tune else 1)
+            samples = _read_samples(checkpoint, folder / TOKENIZER, calibration_data, validation, most)
             for line in samples.lines:
                 say(line)
         graph = write_ir(checkpoint.model)
@@ -147,10 +128,9 @@ def export_model(
         steps: Sequence[Step] = ()
         record: Mapping[str, object] = {"precision": "fp32", "weight_bits": None}
         if samples is not None:
-            asked = samples.held_out
             say(
                 f"{'Tuning' if tune else 'Calibrating'} INT8 on windows of {calibration_data}, compared with FP32 on "
-                f"{len(asked.examples)} questions of {asked.name}"
+                f"{len(samples.held_out)} questions of {samples.held_out.name}"
             )
             quantization = quantize(
                 checkpoint,
@@ -169,17 +149,59 @@ def export_model(
     return ExportReport(Path(output), size, parity, steps)
 
 
+def _check_arguments(precision: str, weight_bits: int, calibration_data: object, num_samples: int) -> None:
+    if precision not in ("fp32", "int8"):
+        raise InvalidInputError(f"precision is {precision!r}; give 'fp32' or 'int8'")
+    if weight_bits not in (7, 8):
+        raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for other runtimes on CPUs without VNNI")
+    if precision == "int8" and calibration_data is None:
+        raise InvalidInputError(
+            "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
+        )
+    require_int("num_samples", num_samples, 1)
+
+
+def _checked_configs(
+    checkpoint: Checkpoint, length_configs: Mapping[str, LengthConfig | Sequence[float]]
+) -> dict[str, LengthConfig]:
+    """The length configurations of the bundle, "full" first; raises LengthConfigError if one does not fit."""
+    num_layers = checkpoint.model.config.num_hidden_layers
+    configs = {"full": LengthConfig.full(num_layers)} | {
+        name: config if isinstance(config, LengthConfig) else LengthConfig(tuple(config))
+        for name, config in length_configs.items()
+    }
+    check_length_configs(configs, num_layers)
+    if checkpoint.scorers:
+        for length_config in configs.values():
+            LearntLayers(frozenset(checkpoint.scorers), frozenset()).carried_out(length_config)  # or it raises
+    return configs
+
+
+def _read_samples(
+    checkpoint: Checkpoint, tokenizer_file: Path, data: str | Path, validation: str | Path | None, count: int
+) -> Samples[HeldOut]:
+    read = sample_reader(checkpoint.task.name)
+    max_length = checkpoint.model.config.max_position_embeddings
+    return read(tokenizer_file, Path(data), None if validation is None else Path(validation), count, max_length)
+
+
 def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, LengthConfig]) -> dict[str, Parity]:
     config = checkpoint.model.config
     scorers = checkpoint.scorers
     reference = ReferenceModel(checkpoint.model, "learnt" if scorers else "attention", scorers)
     weights = {layer: scorer_weights(scorer) for layer, scorer in scorers.items()} or None
-    if scorers:  # which `full` does not ask
+    if scorers:  # which `full` does not use
         configs = {**configs, "all scorers": _using_all(scorers, config.num_hidden_layers)}
     longest = min(384, config.max_position_embeddings)
     mixed = [min(length, longest) for length in (171, 64, 17)]
     batches = [random_batch(lengths, config.vocab_size) for lengths in (mixed[2:], [longest], mixed)]
-    compiled = partial(graph_runner, graph, num_heads=config.num_attention_heads, scorers=weights)
+    compiled = partial(
+        graph_runner,
+        graph,
+        task=task_named(checkpoint.task.name),
+        num_heads=config.num_attention_heads,
+        scorers=weights,
+    )
     return {
         name: check_parity(reference, compiled(c), batches, c)
         for name, c in tqdm(configs.items(), desc="Comparing", disable=None)
@@ -187,5 +209,10 @@ def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, Lengt
 
 
 def _using_all(scored: Collection[int], num_layers: int) -> LengthConfig:
-    """A configuration in which every scorer drops some tokens."""
-    return LengthConfig(tuple(0.8 ** sum(scorer <= layer for scorer in scored) for layer in range(num_layers)))
+    """A configuration in which each layer with a scorer drops a fifth of what is left, so that all scorers run."""
+    ratios, ratio = [], 1.0
+    for layer in range(num_layers):
+        if layer in scored:
+            ratio *= 0.8
+        ratios.append(ratio)
+    return LengthConfig(tuple(ratios))

@@ -1,4 +1,4 @@
-"""Write a BERT question-answering encoder down as an OpenVINO model, layer by layer.
+"""Write a BERT encoder and the head of its task as an OpenVINO model, layer by layer.
 
 Written by hand rather than converted: the token-selection pass finds its places by name
 (docs/bundle-format.md), and no reshape is tied to the length of the model's input.
@@ -13,34 +13,37 @@ import numpy.typing as npt
 import openvino as ov
 import torch
 from openvino import opset13 as ops
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
+from dynamic_tinybert.modeling.tasks import task_of
+from dynamic_tinybert.modeling.tasks.task import encoder_of
 
 Array = npt.NDArray[np.float32]
 
 
-def write_ir(model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear] | None = None) -> ov.Model:
-    """The full-length question-answering graph of a checkpoint.
+def write_ir(model: BertPreTrainedModel, quantized: Mapping[str, QuantizedLinear] | None = None) -> ov.Model:
+    """The full-length graph of a checkpoint's model.
 
     Args:
-        model: The checkpoint, in FP32.
+        model: The checkpoint's model, in FP32.
         quantized: INT8 weights and activation ranges by module name; modules that are not in it stay FP32.
             With it the word embeddings become INT8, too, with a scale per row.
 
     Returns:
-        A model with int64 inputs `input_ids`, `attention_mask` and `token_type_ids` [B, L] and float32
-        outputs `start_logits` and `end_logits` [B, L], B and L dynamic.
+        A model with int64 inputs `input_ids`, `attention_mask` and `token_type_ids` [B, L] and the outputs of the
+        task's head, float32, by their names; B and L are dynamic.
     """
     return _Writer(model, quantized or {}).model()
 
 
 class _Writer:
-    def __init__(self, model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]) -> None:
+    def __init__(self, model: BertPreTrainedModel, quantized: Mapping[str, QuantizedLinear]) -> None:
+        self.task = task_of(model)
         self.config = model.config
         self.weights: dict[str, Array] = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
-        types = model.bert.embeddings.token_type_embeddings
-        with torch.inference_mode():  # what they mean to the model: `OneTokenType` has one meaning for all
+        types = encoder_of(model).embeddings.token_type_embeddings
+        with torch.inference_mode():  # run, not read: `OneTokenType` gives the same row for all types
             self.token_types: Array = types(torch.arange(types.num_embeddings)).numpy()
         self.quantized = quantized
         self.quantized_activations: dict[tuple[object, ...], ov.Output] = {}
@@ -57,12 +60,10 @@ class _Writer:
         state = self.embeddings(ids.output(0), types.output(0))
         for i in range(self.config.num_hidden_layers):
             state = self.layer(i, state, broadcast_mask.output(0))
-        logits = _named(self.linear("qa_outputs", state), "logits")
         results = []
-        for k, name in enumerate(("start_logits", "end_logits")):
-            one = ops.gather(logits, k, 2)
-            one.output(0).get_tensor().set_names({name})
-            results.append(ops.result(one, name=name))
+        for name, node in self.task.head_nodes(self.linear, state):
+            node.output(0).get_tensor().set_names({name})
+            results.append(ops.result(node, name=name))
         return ov.Model(results, [ids, mask, types], "dynamic_tinybert")
 
     def embeddings(self, ids: ov.Output, types: ov.Output) -> ov.Output:

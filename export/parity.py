@@ -18,11 +18,13 @@ from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.graph import bounds, kept_positions, with_selection
-from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, carried_out
+from dynamic_tinybert.runtime.encoder.scorer import LayerSignificance, carried_out
+from dynamic_tinybert.runtime.encoder.task_graph import TaskGraph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-Batch = Mapping[str, npt.NDArray[np.int64]]
-Runner = Callable[[Batch], Arrays]
+TokenBatch = Mapping[str, npt.NDArray[np.int64]]
+"""The inputs of a model, int64 [B, L] by name."""
+Runner = Callable[[TokenBatch], Arrays]
 
 LOGIT_TOLERANCE = 1e-4
 SIGNIFICANCE_TOLERANCE = 1e-5  # learnt; times the number of heads for attention
@@ -33,8 +35,8 @@ class Parity:
     """How far a graph is from the reference.
 
     Attributes:
-        max_difference: Largest absolute difference of a real token's logits, with the graph's kept positions
-            forced into the reference.
+        max_difference: Largest absolute difference of an output of the head, padding left out, with the graph's kept
+            positions forced into the reference.
         disputed: Tokens that only one of the two keeps; their significance is at the cut or the threshold
             within rounding.
         chosen_from: Tokens that were chosen from.
@@ -49,8 +51,9 @@ def graph_runner(
     plain: ov.Model,
     length_config: LengthConfig,
     *,
+    task: TaskGraph,
     num_heads: int,
-    scorers: Mapping[int, ScorerWeights] | None = None,
+    scorers: Mapping[int, LayerSignificance] | None = None,
     elastic: bool = False,
 ) -> Runner:
     """Compile a plain graph at a length configuration, as the runtime does, to be called with batches."""
@@ -58,6 +61,7 @@ def graph_runner(
     graph = with_selection(
         plain,
         None if elastic else length_config,
+        task=task,
         num_layers=num_layers,
         num_heads=num_heads,
         scorers=scorers,
@@ -70,23 +74,21 @@ def graph_runner(
 
 
 def check_parity(
-    reference: ReferenceModel, run: Runner, batches: Sequence[Batch], length_config: LengthConfig
+    reference: ReferenceModel, run: Runner, batches: Sequence[TokenBatch], length_config: LengthConfig
 ) -> Parity:
     """Compare a graph with the reference on some batches.
 
-    The logits must agree to 1e-4 when the reference keeps what the graph kept. The graph must keep what the
-    reference would, but for tokens whose significance is within rounding of the cut or of the threshold.
+    The head's outputs must agree to 1e-4 when the reference keeps what the graph kept. The graph must keep what the
+    reference would, except for tokens whose significance is within rounding of the cut or of the threshold.
 
     Raises:
         ParityError: They do not.
     """
-    config, length_config = reference.model.config, reference.carried_out(length_config)
-    tolerance = SIGNIFICANCE_TOLERANCE * (config.num_attention_heads if reference.significance == "attention" else 1)
+    length_config = reference.carried_out(length_config)
     difference, disputed, chosen_from = np.float32(0), 0, 0
     for batch in batches:
         outputs = run(batch)
-        length = batch["input_ids"].shape[1]
-        kept = kept_positions(outputs, length)
+        kept = kept_positions(outputs, batch["input_ids"].shape[1])
         with torch.inference_mode():
             expected: ReferenceOutput = reference(
                 **{name: torch.from_numpy(array) for name, array in batch.items()},
@@ -94,28 +96,47 @@ def check_parity(
                 forced_positions={layer: torch.from_numpy(p).long() for layer, p in kept.items()},
             )
         real = batch["attention_mask"] == 1
-        for name, logits in (("start_logits", expected.start_logits), ("end_logits", expected.end_logits)):
-            difference = np.maximum(difference, np.abs(outputs[name] - logits.numpy())[real].max())  # keeps NaN
+        for name, values in expected.outputs.items():
+            differences = np.abs(outputs[name] - values.numpy())
+            largest = (differences[real] if reference.task.per_token else differences).max()
+            difference = np.maximum(difference, largest)  # keeps NaN
         if not difference <= LOGIT_TOLERANCE:
             raise ParityError(
                 f"logits of the graph and of the reference differ by {difference:.2e} at {length_config}, "
                 f"more than {LOGIT_TOLERANCE:.0e}; this is a defect of the export: please report it"
             )
-        lengths = batch["attention_mask"].sum(1)
         for layer in length_config.selecting_layers:
-            for row, entering in enumerate(expected.entering[layer].numpy()):
-                present = entering < length
-                positions = kept[layer][row]
-                disputed += _disputed(
-                    dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True)),
-                    set(positions[positions < length].tolist()),
-                    length_config.most_kept(int(lengths[row]))[layer],
-                    length_config.thresholds[layer],
-                    tolerance,
-                    f"layer {layer}, row {row} of {length} tokens, {length_config}",
-                )
-                chosen_from += int(present.sum())
+            counts = _compare_selection(reference, batch, expected, kept[layer], length_config, layer)
+            disputed, chosen_from = disputed + counts[0], chosen_from + counts[1]
     return Parity(float(difference), disputed, chosen_from)
+
+
+def _compare_selection(
+    reference: ReferenceModel,
+    batch: TokenBatch,
+    expected: ReferenceOutput,
+    kept: npt.NDArray[np.int32],
+    length_config: LengthConfig,
+    layer: int,
+) -> tuple[int, int]:
+    """Numbers of disputed tokens and of tokens to choose from in a layer; `kept` is what the graph kept, [B, n]."""
+    by_attention = reference.significance == "attention"
+    tolerance = SIGNIFICANCE_TOLERANCE * (reference.model.config.num_attention_heads if by_attention else 1)
+    length, lengths = batch["input_ids"].shape[1], batch["attention_mask"].sum(1)
+    disputed, chosen_from = 0, 0
+    for row, entering in enumerate(expected.entering[layer].numpy()):
+        present = entering < length
+        positions = kept[row]
+        disputed += _disputed(
+            dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True)),
+            set(positions[positions < length].tolist()),
+            length_config.most_kept(int(lengths[row]))[layer],
+            length_config.thresholds[layer],
+            tolerance,
+            f"layer {layer}, row {row} of {length} tokens, {length_config}",
+        )
+        chosen_from += int(present.sum())
+    return disputed, chosen_from
 
 
 def _disputed(
@@ -141,8 +162,8 @@ def _disputed(
     return len(disputed)
 
 
-def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> Batch:
-    """Random token ids of sequences of these lengths, padded to the longest, the first sixth being the question."""
+def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> TokenBatch:
+    """Random token ids: sequences of these lengths, padded to the longest; the first sixth is the first segment."""
     generator = np.random.default_rng(seed)
     columns = np.arange(max(lengths))
     mask = (columns < np.array(lengths)[:, None]).astype(np.int64)

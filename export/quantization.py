@@ -1,11 +1,12 @@
-"""Quantise a checkpoint to INT8, with a given setting or with the best one that tuning finds."""
+"""Quantise a checkpoint to INT8, with the default setting or with the best one that tuning finds."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
+from typing import Any
 
 import openvino as ov
 import torch
@@ -19,15 +20,14 @@ from dynamic_tinybert.calibration.int8.linears import (
 )
 from dynamic_tinybert.calibration.int8.tuning import Int8Change, Int8Setting, Step, chosen, tune
 from dynamic_tinybert.modeling.checkpoint import Checkpoint
+from dynamic_tinybert.runtime import LengthAdaptiveModel
 
-from .comparison import compare, outputs_of
+from .bundling import temporary_bundle
 from .ir import write_ir
-from .samples import Samples
+from .samples import HeldOut, Samples
 
 MORE_SAMPLES = 4
-"""Times as many calibration windows as at first, which tuning tries at the end."""
-
-_HEAD = frozenset({"qa_outputs"})
+"""The last step of tuning tries this many times the calibration windows of the first."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Quantization:
 def quantize(
     checkpoint: Checkpoint,
     plain: ov.Model,
-    samples: Samples,
+    samples: Samples[HeldOut],
     *,
     num_samples: int,
     tuned: bool,
@@ -56,26 +56,31 @@ def quantize(
     scratch: Path,
     say: Callable[[str], None],
 ) -> Quantization:
-    """Quantise, and compare with FP32 on the held-out questions.
+    """Quantise, and compare with FP32 on the held-out examples.
 
     Args:
         checkpoint: The FP32 model.
         plain: Its graph.
-        samples: Windows to calibrate on, and the questions.
-        num_samples: Windows to calibrate with; tuning also tries all that there are.
-        tuned: Whether to look for the best setting, or to take the default one.
+        samples: Inputs to calibrate on, and the examples.
+        num_samples: Inputs to calibrate with; tuning also tries all that there are.
+        tuned: Whether to search for the best setting, or to take the default one.
         weight_bits: 8 or 7.
         scratch: An existing folder for temporary files.
         say: Receives the lines of a table, one for each setting tried.
 
     """
-    model, questions = checkpoint.model, samples.held_out
+    model, head, held_out = checkpoint.model, checkpoint.task.head_linears, samples.held_out
     batches = [{name: torch.from_numpy(array) for name, array in batch.items()} for batch in samples.calibration]
-    before = outputs_of(plain, checkpoint, questions, weight_bits=None, scratch=scratch)
+
+    def outputs(of: ov.Model, examples: HeldOut, bits: int | None) -> Sequence[Any]:
+        with temporary_bundle(scratch, checkpoint, of, weight_bits=bits) as bundle:
+            return examples.run(LengthAdaptiveModel(bundle))
+
+    before = outputs(plain, held_out, None)
 
     @cache
     def extremes(count: int) -> ChannelExtremes:
-        return channel_extremes(model, batches[:count], skip=_HEAD)
+        return channel_extremes(model, batches[:count], skip=head)
 
     @lru_cache(maxsize=1)  # settings that differ in `fp32_linears` alone come one after another
     def layers(setting: Int8Setting) -> dict[str, QuantizedLinear]:
@@ -85,7 +90,7 @@ def quantize(
             smooth_alpha=setting.smooth_alpha,
             ranges=setting.ranges,
             weight_bits=weight_bits,
-            skip=_HEAD,
+            skip=head,
             extremes=extremes(setting.num_samples),
         )
 
@@ -94,9 +99,8 @@ def quantize(
         return write_ir(model, {name: layer for name, layer in quantized.items() if name not in setting.fp32_linears})
 
     def trial(setting: Int8Setting, limit: int | None = None) -> Int8Change:
-        asked = questions.first(limit)
-        after = outputs_of(graph(setting), checkpoint, asked, weight_bits=weight_bits, scratch=scratch)
-        return compare(asked, before[:limit], after)
+        examples = held_out.first(limit)
+        return examples.compare(before[:limit], outputs(graph(setting), examples, weight_bits))
 
     say(_HEADER)
     num_samples = min(num_samples, len(batches))
@@ -106,7 +110,7 @@ def quantize(
             trial,
             num_samples=num_samples,
             more_samples=len(batches),
-            macs={name: model.get_parameter(f"{name}.weight").numel() for name in linears if name not in _HEAD},
+            macs={name: model.get_parameter(f"{name}.weight").numel() for name in linears if name not in head},
             report=lambda step: say(_row(step)),
         )
     else:
@@ -119,7 +123,7 @@ def quantize(
         "weight_bits": weight_bits,
         "method": "Intel Neural Compressor: SmoothQuant, static post-training quantisation",
         **asdict(best.setting),
-        "held_out": questions.name,
+        "held_out": held_out.name,
         "steps": [{**asdict(step), "kept": step.kept} for step in steps],
     }
     return Quantization(graph(best.setting), steps, record)

@@ -1,137 +1,94 @@
-"""Windows of real questions and contexts: those that INT8 is calibrated on, and those on which it is compared."""
+"""What INT8 needs of data: inputs to calibrate on, and other examples to compare it with FP32 on, read by each task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
+from importlib import import_module
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Generic, Protocol, Self, TypeVar, cast
 
-import numpy as np
+from dynamic_tinybert.calibration.int8.tuning import Int8Change
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
-from dynamic_tinybert.calibration.data import split_by_article
-from dynamic_tinybert.runtime.common.errors import DataError
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, summary
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
-
-from .parity import Batch
-
-_HELD_OUT_SHARE = 0.2
-_HELD_OUT_MOST = 500  # questions; enough for a comparison that does not look at F1
-
-TREATMENT = {Kind.UNREADABLE: "skipped"}
-"""What an export does about questions with which something is wrong."""
-
-T = TypeVar("T")
+from .parity import TokenBatch
 
 
-@dataclass(frozen=True)
-class Questions:
-    """Questions to compare INT8 with FP32 on.
+class HeldOut(Protocol):
+    """Examples to compare INT8 with FP32 on."""
 
-    Attributes:
-        name: Where they come from, for people.
-        examples: The questions.
-        windows: The windows of each.
-        scored: Whether F1 is to be taken from their answers.
-    """
+    @property
+    def name(self) -> str:
+        """Where they come from, for people."""
 
-    name: str
-    examples: Sequence[Example]
-    windows: Sequence[Sequence[Window]]
-    scored: bool
+    def __len__(self) -> int:
+        """Number of examples."""
 
-    def first(self, count: int | None) -> Questions:
+    def first(self, count: int | None) -> Self:
         """The first `count` of them, all for None."""
-        return Questions(self.name, self.examples[:count], self.windows[:count], self.scored)
+
+    def run(self, model: LengthAdaptiveModel) -> Sequence[Any]:
+        """What a model gives for each of them at full length."""
+
+    def compare(self, fp32: Sequence[Any], int8: Sequence[Any]) -> Int8Change:
+        """Compare what `run` gave for two models."""
+
+
+H = TypeVar("H", bound=HeldOut, covariant=True)
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Generic[H]):
     """What INT8 needs of data.
 
     Attributes:
-        calibration: Batches of one unpadded window each, in random order.
-        held_out: Other questions.
-        lines: About questions that were passed over, as the model cannot read them, for people.
+        calibration: Batches of one unpadded input each, in random order.
+        held_out: Other examples.
+        lines: Messages about examples that were skipped because the model cannot read them, for people.
     """
 
-    calibration: Sequence[Batch]
-    held_out: Questions
+    calibration: Sequence[TokenBatch]
+    held_out: H
     lines: Sequence[str] = ()
 
 
-def read_samples(tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int) -> Samples:
-    """Draw windows to calibrate on and questions to compare on, always the same for the same arguments.
+class ReadSamples(Protocol):
+    """Reads the samples of a task from files, always the same for the same arguments."""
 
-    Held out are the questions of `validation`; without it, up to 500 questions of other articles of `data` than the
-    calibration windows. Those are not scored by F1: checkpoints are often trained on the data that they are
-    calibrated on. A question that the model cannot read, too long or without a token, is skipped.
+    def __call__(
+        self, tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int
+    ) -> Samples[HeldOut]:
+        """Read samples.
 
-    Args:
-        tokenizer_file: The checkpoint's tokenizer.json.
-        data: Questions in a form that `read_squad` reads; answers are not needed.
-        validation: Likewise; its questions are scored by F1 if all have answers.
-        count: Most calibration windows to take.
-        max_length: Longest input of the model in tokens.
+        Args:
+            tokenizer_file: The checkpoint's tokenizer.json.
+            data: Examples; some of them are held out if there is no `validation`.
+            validation: Examples to compare on.
+            count: Most calibration inputs to take.
+            max_length: Longest input of the model in tokens.
+
+        Raises:
+            DataError: A file cannot be read or holds no usable example, or none can be held out.
+        """
+
+
+SAMPLE_READERS: dict[str, str] = {
+    "question_answering": "dynamic_tinybert.export.question_answering.samples:read_samples",
+}
+"""For each task's name the module and the attribute that hold its `ReadSamples`."""
+
+
+def sample_reader(task: str) -> ReadSamples:
+    """What reads the samples of a task.
 
     Raises:
-        DataError: A file cannot be read or holds no usable question; without `validation`, `data` has one
-            article only.
+        InvalidInputError: The task has none, and can be exported in FP32 only.
     """
-    windows_of = QuestionWindows(tokenizer_file, max_length)
-    examples = read_squad(data)
-    if validation is not None:
-        others = _shuffled(read_squad(validation))
-        held_out = list(_readable(windows_of, others, validation))
-        name, scored = validation.name, all(example.answers for example, _ in held_out)
-    else:
-        examples, others = _hold_out(examples, data)
-        held_out = list(islice(_readable(windows_of, _shuffled(others), data), _HELD_OUT_MOST))
-        name, scored = f"held-out articles of {data.name}", False
-    calibration: list[Batch] = []
-    fitted = 0
-    for _, windows in _readable(windows_of, _shuffled(examples), data):
-        calibration += (stack_windows([window]) for window in windows)
-        fitted += 1
-        if len(calibration) >= count:
-            break
-    looked_at = len(held_out) + fitted + len(windows_of.unreadable)
-    names = " and ".join(dict.fromkeys(file.name for file in (data, validation) if file is not None))
-    return Samples(
-        calibration=calibration[:count],
-        lines=summary(windows_of.unreadable, looked_at, TREATMENT, names),
-        held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
-    )
-
-
-def _shuffled(items: Sequence[T]) -> list[T]:
-    return [items[i] for i in np.random.default_rng(0).permutation(len(items))]
-
-
-def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
-    """Part the examples by article, the second part about a fifth."""
-    fitting, held_out = split_by_article(examples, (1 - _HELD_OUT_SHARE,), seed=0)
-    if not held_out:
-        raise DataError(
-            f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "
-            "give more articles, or other questions as validation"
+    if task not in SAMPLE_READERS:
+        raise InvalidInputError(
+            f"INT8 cannot be calibrated for the task {task!r}, only for {', '.join(sorted(SAMPLE_READERS))}; export to "
+            "fp32"
         )
-    return fitting, held_out
-
-
-def _readable(
-    windows_of: QuestionWindows, examples: Iterable[Example], data: Path
-) -> Iterator[tuple[Example, list[Window]]]:
-    """Each question that the model can read, with its windows."""
-    readable = 0
-    for example in examples:
-        if windows := windows_of(example):
-            readable += 1
-            yield example, windows
-    if not readable:
-        raise windows_of.refuse_all(f"any question of {data}")
+    module, _, attribute = SAMPLE_READERS[task].partition(":")
+    return cast(ReadSamples, getattr(import_module(module), attribute))

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from fnmatch import fnmatch
 from pathlib import Path
 
-from dynamic_tinybert.runtime.bundles.bundle import MANIFEST
+from dynamic_tinybert.runtime.bundles.files import MANIFEST
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 
 ADAPTER = "adapter_config.json"

@@ -1,22 +1,24 @@
-"""The reference in PyTorch: BERT question answering whose layers drop tokens, as the exported graph must."""
+"""The reference in PyTorch: a BERT model whose layers drop tokens, as the exported graph must."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
-from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.encoder.learnt_layers import LearntLayers
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
+from .rows import Rows, gather, restore, select, slots_of, spread, threshold_of_share
 from .scorer import ContextRule, Scorer
+from .tasks import task_of
+from .tasks.task import encoder_of
 
 MASKED = -10000.0
 """Added to the attention scores of padding."""
@@ -26,9 +28,11 @@ MASKED = -10000.0
 class ReferenceOutput:
     """What the reference computed, for a batch of B inputs of L tokens.
 
+    The head's outputs are attributes, too, as those of transformers' models are: `output.start_logits`.
+
     Attributes:
-        start_logits: `[B, L]`, at the tokens' original positions; those at padding mean nothing.
-        end_logits: `[B, L]`, likewise.
+        outputs: The head's outputs by name. Those of a head per token are `[B, L]`, at the tokens' original
+            positions; at padding they mean nothing.
         kept: For each selecting layer the original positions that it passed on, `[B, n]`, ascending; L fills
             up a row that kept fewer than n.
         entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
@@ -37,37 +41,47 @@ class ReferenceOutput:
 
     """
 
-    start_logits: Tensor
-    end_logits: Tensor
-    kept: dict[int, Tensor]
-    entering: dict[int, Tensor]
-    significance: dict[int, Tensor]
+    outputs: Mapping[str, Tensor]
+    kept: Mapping[int, Tensor]
+    entering: Mapping[int, Tensor]
+    significance: Mapping[int, Tensor]
+
+    def __getattr__(self, name: str) -> Tensor:
+        """The head's output of a name."""
+        try:
+            return cast(Tensor, self.__dict__["outputs"][name])
+        except KeyError:
+            raise AttributeError(f"a {type(self).__name__} has no attribute or output {name!r}") from None
 
 
 class ReferenceModel(nn.Module):
-    """Drop-and-restore around a `BertForQuestionAnswering`, whose weights it shares.
+    """Drop-and-restore around a plain model, whose weights it shares.
 
     Args:
-        model: The plain model.
+        model: The plain model, of one of the tasks.
         significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
         scorers: For `learnt`, the scorer or the rule of the layers that have one.
+
+    Raises:
+        InvalidInputError: The model has the head of no task.
 
     """
 
     def __init__(
         self,
-        model: BertForQuestionAnswering,
+        model: BertPreTrainedModel,
         significance: Literal["attention", "learnt"] = "attention",
         scorers: Mapping[int, Scorer | ContextRule] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.task = task_of(model)
         self.significance = significance
         self.scorers = nn.ModuleDict({str(layer): scorer for layer, scorer in (scorers or {}).items()})
 
     @property
     def rule_layer(self) -> int | None:
-        """The layer that has a rule, if one has."""
+        """The layer that has the rule, if there is one."""
         ruled = (int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule))
         return next(ruled, None)
 
@@ -85,7 +99,7 @@ class ReferenceModel(nn.Module):
         Raises:
             LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
         """
-        length_config.check_layers(len(self.model.bert.encoder.layer))
+        length_config.check_layers(len(encoder_of(self.model).encoder.layer))
         learnt = self.learnt_layers
         return length_config if learnt is None else learnt.carried_out(length_config)
 
@@ -101,21 +115,21 @@ class ReferenceModel(nn.Module):
         skipped_layers: Collection[int] = (),
         attention_bias: Mapping[int, Tensor] | None = None,
     ) -> ReferenceOutput:
-        """Answer logits under a length configuration.
+        """The head's outputs under a length configuration.
 
         Args:
             input_ids: `[B, L]` int64.
-            attention_mask: `[B, L]` int64, 0 for padding, else 1. Padding is not there, wherever it stands: what is
-                behind it keeps its position, and is the neighbour of what is before it.
+            attention_mask: `[B, L]` int64, 0 for padding, else 1. Padding is ignored wherever it stands: a token
+                behind it keeps its position, and is the neighbour of the last one before it.
             token_type_ids: `[B, L]` int64, 0 for the first segment.
             length_config: Which tokens each layer passes on.
             forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
                 and filled up with L, instead of the most significant ones.
-            shares: For some selecting layers the share of the batch's tokens to pass on, up to 1; it decides their
-                thresholds.
+            shares: For some selecting layers the share of the batch's tokens to pass on, up to 1, which replaces
+                their thresholds.
             skipped_layers: Layers to leave out, as training with layer dropout does.
             attention_bias: For some layers `[B, R]`, for each of the R tokens that enter it, what is added to the
-                attention scores that it receives; by its gradient training asks what a token is worth.
+                attention scores that it receives. Training reads the importance of tokens off its gradient.
 
         Raises:
             LengthConfigError: The configuration has another number of layers than the model, or a threshold where
@@ -123,68 +137,75 @@ class ReferenceModel(nn.Module):
             InvalidInputError: A forced position did not enter its layer.
 
         """
-        layers = cast("list[BertLayer]", self.model.bert.encoder.layer)
+        layers = cast("list[BertLayer]", encoder_of(self.model).encoder.layer)
         length_config, learnt = self.carried_out(length_config), self.learnt_layers
         computed = {} if learnt is None else learnt.computed(length_config, len(layers))
-        batch, length = input_ids.shape
-        positions = torch.arange(length, device=input_ids.device).expand(batch, length)
-        real = attention_mask.bool()
-        protected = real & (token_type_ids == 0)  # [CLS], the first segment and its [SEP]
-        state = self.model.bert.embeddings(input_ids, token_type_ids)
-        if bool((real[:, 1:] & ~real[:, :-1]).any()):
-            slots = (~real).byte().argsort(dim=1, stable=True)  # padding behind all others
-            state, positions = take(state, slots, 0), take(positions, slots, length)
-            real, protected = take(real, slots, False), take(protected, slots, False)
-        most_kept = torch.tensor([length_config.most_kept(n) for n in real.sum(1).tolist()]).to(real.device)
-        logits = state.new_zeros(batch, length + 1, 2)  # fillers write to the last row
+        length, num_tokens = input_ids.shape[1], int(attention_mask.sum())
+        rows = self._embedded(input_ids, attention_mask, token_type_ids)
+        most_kept = torch.tensor([length_config.most_kept(n) for n in rows.real.sum(1).tolist()]).to(rows.real.device)
+        states = rows.state.new_zeros(len(input_ids), length + 1, rows.state.shape[2])  # fillers write to the last row
         kept, entering, significance = {}, {}, {}
-        carried: Tensor | None = None  # the last significance that was learnt, of the rows that are still there
 
         for i, layer in enumerate(layers):
             if i in skipped_layers:
                 continue
-            rows = gather(state, real)  # thresholds keep more of some inputs than of others
+            real_rows = gather(rows.state, rows.real)  # thresholds keep more of some inputs than of others
             bias = None if attention_bias is None else attention_bias.get(i)
-            context, probabilities = self._attend(cast(BertSelfAttention, layer.attention.self), rows, real, bias)
-            rows = layer.attention.output(context, rows)
+            attention = cast(BertSelfAttention, layer.attention.self)
+            context, probabilities = self._attend(attention, real_rows, rows.real, bias)
+            real_rows = layer.attention.output(context, real_rows)
             selects = i in length_config.selecting_layers
-            attended = spread(rows, real) if selects or i in computed else rows
+            attended = spread(real_rows, rows.real) if selects or i in computed else real_rows
             if i in computed:
-                own = self.scorers[str(i)](attended, protected.to(state), real.to(state))
-                carried = own * (1 + carried) if computed[i] and carried is not None else own
+                rows = replace(rows, significance=self._score(i, attended, rows, accumulated=computed[i]))
             if selects:
-                logits = restore(logits, positions, self.model.qa_outputs(state))
+                states = restore(states, rows.positions, rows.state)
                 if probabilities is not None:
-                    ranking = (probabilities * real[:, None, :, None]).sum((1, 2))
+                    ranking = (probabilities * rows.real[:, None, :, None]).sum((1, 2))
                 else:
-                    assert carried is not None  # no configuration as carried out selects before the first scorer
-                    ranking = carried
-                entering[i], significance[i] = positions.masked_fill(~real, length), ranking
+                    assert rows.significance is not None  # no configuration as carried out selects before a scorer
+                    ranking = rows.significance
+                entering[i], significance[i] = rows.positions.masked_fill(~rows.real, length), ranking
                 if forced_positions and i in forced_positions:
-                    slots = _slots_of(forced_positions[i], entering[i], length, i)
+                    slots = slots_of(forced_positions[i], entering[i], length, i)
                 else:
                     threshold = length_config.thresholds[i]
                     if shares and i in shares:
-                        threshold = _reached_by(ranking[real], shares[i] * int(attention_mask.sum()))
-                    slots = select(ranking, real, most_kept[:, i], threshold)
+                        threshold = threshold_of_share(ranking[rows.real], shares[i] * num_tokens)
+                    slots = select(ranking, rows.real, most_kept[:, i], threshold)
                 # The graph drops before output projection and LayerNorm where it can; both work row by row,
                 # so dropping after them gives the same.
-                state = take(attended, slots, 0)
-                positions, real = take(positions, slots, length), take(real, slots, False)
-                protected = take(protected, slots, False)
-                carried = None if carried is None else take(carried, slots, 0)
-                kept[i] = positions
-                rows = gather(state, real)
-            state = spread(layer.output(layer.intermediate(rows), rows), real)
+                rows = replace(rows, state=attended).take(slots, length)
+                kept[i] = rows.positions
+                real_rows = gather(rows.state, rows.real)
+            rows = replace(rows, state=spread(layer.output(layer.intermediate(real_rows), real_rows), rows.real))
 
-        logits = restore(logits, positions, self.model.qa_outputs(state))
-        start, end = logits[:, :length].unbind(-1)
-        return ReferenceOutput(start, end, kept, entering, significance)
+        states = restore(states, rows.positions, rows.state)[:, :length]
+        outputs = {name: value.to(states) for name, value in self.task.outputs(self.model, states).items()}
+        return ReferenceOutput(outputs, kept, entering, significance)
+
+    def _embedded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Rows:
+        """All tokens of the inputs behind the embeddings, padding last."""
+        batch, length = input_ids.shape
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+        positions = torch.arange(length, device=input_ids.device).expand(batch, length)
+        real = attention_mask.bool()
+        rows = Rows(
+            encoder_of(self.model).embeddings(input_ids, token_type_ids), positions, real, self.task.protected(inputs)
+        )
+        if bool((real[:, 1:] & ~real[:, :-1]).any()):
+            rows = rows.take((~real).byte().argsort(dim=1, stable=True), length)
+        return rows
+
+    def _score(self, layer: int, attended: Tensor, rows: Rows, *, accumulated: bool) -> Tensor:
+        """A layer's learnt significance `[B, R]`; if `accumulated`, it is multiplied with the one before it."""
+        own: Tensor = self.scorers[str(layer)](attended, rows.protected.to(attended), rows.real.to(attended))
+        return own * (1 + rows.significance) if accumulated and rows.significance is not None else own
 
     def _attend(
         self, layer: BertSelfAttention, rows: Tensor, real: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention among the rows of each input; with `attention` its probabilities, too, `[B, heads, R, R]`.
+        """Attention among the rows of each input; where it ranks tokens, also its probabilities, `[B, heads, R, R]`.
 
         Args:
             layer: With the weights.
@@ -207,62 +228,3 @@ class ReferenceModel(nn.Module):
             probabilities = None
             context = functional.scaled_dot_product_attention(query, key, value, mask, dropout)
         return gather(context.transpose(1, 2).flatten(2), real), probabilities
-
-
-def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
-    """Rows to keep, `[B, n]`, ascending, filled up with the number of rows R.
-
-    Args:
-        ranking: `[B, R]`, the higher the sooner kept; of equals the earlier row.
-        real: `[B, R]` bool, rows that may be kept.
-        most: `[B]`, how many to keep at most.
-        threshold: Keep only those that reach it, or the first if none does.
-
-    """
-    ranking = ranking.detach().masked_fill(~real, -torch.inf)
-    count = most.minimum(real.sum(1))
-    if threshold is not None:
-        count = count.minimum((ranking >= threshold).sum(1)).clamp(min=1)
-    order = ranking.argsort(dim=1, descending=True, stable=True)[:, : int(count.max())]
-    surplus = torch.arange(order.shape[1], device=order.device) >= count[:, None]
-    return order.masked_fill(surplus, ranking.shape[1]).sort(1).values
-
-
-def _reached_by(ranking: Tensor, count: float) -> float:
-    """The threshold that so many of these reach, or all if there are fewer; it keeps protected tokens in any case."""
-    sought = min(max(1, int(count)), len(ranking))
-    return min(float(ranking.detach().sort(descending=True).values[sought - 1]), 1.0)
-
-
-def _slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tensor:
-    """Rows `[B, n]` that hold the wanted original positions `[B, n]`, filled up as in `_select`."""
-    asked = wanted < length
-    holds = (wanted[..., None] == entering[:, None]) & asked[..., None]
-    found = holds.any(-1)
-    if (lost := asked & ~found).any():
-        raise InvalidInputError(f"forced positions {wanted[lost].tolist()} did not enter layer {layer}")
-    return torch.where(found, holds.int().argmax(-1), entering.shape[1])
-
-
-def take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
-    """`rows[b, slots[b]]`; a slot one past the last row gives `filler`."""
-    end = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), filler)
-    index = slots.view(*slots.shape, *[1] * (rows.dim() - 2))
-    return torch.cat([rows, end], 1).take_along_dim(index, 1)
-
-
-def gather(state: Tensor, real: Tensor) -> Tensor:
-    """The N rows of `state` `[B, R, hidden]` at `real` `[B, R]`: `[N, hidden]`."""
-    return state.flatten(0, 1).index_select(0, real.flatten().nonzero()[:, 0])
-
-
-def spread(rows: Tensor, real: Tensor) -> Tensor:
-    """`rows` `[N, hidden]` at the N places of `real` `[B, R]`, zeros elsewhere: `[B, R, hidden]`."""
-    zeros = rows.new_zeros(real.numel(), rows.shape[1])
-    return zeros.index_copy(0, real.flatten().nonzero()[:, 0], rows).view(*real.shape, -1)
-
-
-def restore(logits: Tensor, positions: Tensor, values: Tensor) -> Tensor:
-    """`logits` `[B, L + 1, 2]` with `values` `[B, R, 2]` written at their original positions `[B, R]`."""
-    index = positions[..., None].expand_as(values)
-    return logits.scatter(1, index, values.to(logits))  # mixed precision gives values of less

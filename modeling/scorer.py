@@ -13,8 +13,9 @@ from torch.nn import functional
 
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.encoder.scorer import CONTEXT_RULE, ScorerWeights
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
+from dynamic_tinybert.runtime.encoder.scorer import ContextRule as RuntimeContextRule
+from dynamic_tinybert.runtime.encoder.scorer import LayerSignificance, LearntScorer
+from dynamic_tinybert.runtime.encoder.scorer_file import CONTEXT_RULE, load_scorer_tensors
 
 
 class Scorer(nn.Module):
@@ -133,9 +134,11 @@ def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[in
     return {**rules, **scorers}
 
 
-def scorer_weights(scorer: Scorer | ContextRule) -> ScorerWeights:
-    """The tensors of a scorer as the runtime takes them."""
-    return {name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()}
+def scorer_weights(scorer: Scorer | ContextRule) -> LayerSignificance:
+    """A scorer or a rule as the runtime takes it."""
+    if isinstance(scorer, ContextRule):
+        return RuntimeContextRule()
+    return LearntScorer({name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()})
 
 
 def save_scorers(scorers: Mapping[int, Scorer | ContextRule], path: Path) -> None:
@@ -162,14 +165,14 @@ def load_scorers(path: Path) -> dict[int, Scorer]:
 
     """
     try:
-        layers = sorted(load_weights(path).items())
-        return {layer: _scorer_from(weights) for layer, weights in layers if CONTEXT_RULE not in weights}
+        layers = sorted(load_scorer_tensors(path).items())
+        return {layer: _scorer_from(learnt) for layer, learnt in layers if isinstance(learnt, LearntScorer)}
     except (KeyError, RuntimeError, ValueError) as error:
         raise BundleCorruptError(f"{path} does not hold scorers of learnt significance: {error}") from error
 
 
-def _scorer_from(weights: ScorerWeights) -> Scorer:
-    state = {name: torch.from_numpy(tensor) for name, tensor in weights.items()}
+def _scorer_from(learnt: LearntScorer) -> Scorer:
+    state = {name: torch.from_numpy(tensor) for name, tensor in learnt.tensors.items()}
     width, twice_hidden = state["input.weight"].shape
     heads = state["match.weight"].shape[1]
     count = sum(name.startswith("convolution.") for name in state) // 2

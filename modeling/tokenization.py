@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
-from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER
+from dynamic_tinybert.runtime.bundles.files import TOKENIZER
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer

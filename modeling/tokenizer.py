@@ -12,7 +12,7 @@ from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from dynamic_tinybert.runtime.bundles.bundle import TOKENIZER, VOCABULARY
+from dynamic_tinybert.runtime.bundles.files import TOKENIZER, VOCABULARY
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 
 from .foreign import refuse_placeholder

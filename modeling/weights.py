@@ -21,19 +21,19 @@ from .foreign import MERGE_FIRST, refuse_placeholder
 PLACES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 """Where weights may be; the first that is there is read, as transformers does."""
 
-HEAD = "qa_outputs.weight"
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
-def read_weights(source: str, folder: Path) -> dict[str, Tensor]:
-    """The weights by the names that a BertForQuestionAnswering has for them, in the precision that they are stored in.
+def read_weights(source: str, folder: Path, head: str) -> dict[str, Tensor]:
+    """The weights by their names in transformers' class for the task, in the precision in which they are stored.
 
-    Whatever stands before the head's name is taken off all names: `module.` of DataParallel, `_orig_mod.` of
+    Whatever stands before the head's name is removed from all names: `module.` of DataParallel, `_orig_mod.` of
     torch.compile, `model.` of a class around it.
 
     Args:
         source: What the checkpoint is called in errors.
         folder: Holds one of `PLACES`.
+        head: Name of a weight of the head in transformers' class.
 
     Raises:
         CheckpointError: The weights cannot be read or are incomplete, quantised, or an adapter's.
@@ -46,7 +46,7 @@ def read_weights(source: str, folder: Path) -> dict[str, Tensor]:
         raise CheckpointError(
             f"the weights of {source} are those of an adapter and its base apart ({adapted[0]}); {MERGE_FIRST}"
         )
-    heads = sorted(name for name in weights if name == HEAD or name.endswith(f".{HEAD}"))
+    heads = sorted(name for name in weights if name == head or name.endswith(f".{head}"))
     if len(heads) > 1:
         raise CheckpointError(f"{source} holds the weights of several models ({', '.join(heads)}); save one of them")
     for name, tensor in weights.items():
@@ -55,7 +55,7 @@ def read_weights(source: str, folder: Path) -> dict[str, Tensor]:
                 f"{name} of {source} is stored as {tensor.dtype}: the checkpoint is quantised; bring the one in "
                 "float32, float16 or bfloat16 that it was made from"
             )
-    prefix = heads[0].removesuffix(HEAD) if heads else ""
+    prefix = heads[0].removesuffix(head) if heads else ""
     in_order = sorted(weights.items(), key=lambda item: item[0].startswith(prefix))  # names with the prefix win
     return {name.removeprefix(prefix): tensor for name, tensor in in_order}
 

@@ -1,8 +1,9 @@
 """The command line: ``dynamic-tinybert``.
 
-Exit codes: 0 done, 1 an error, explained in one line on standard error (also if standard output is full or closed),
+Exit codes: 0 success, 1 an error, explained in one line on standard error (also if standard output is full or closed),
 2 wrong usage, 130 interrupted, 141 nobody reads standard output any more (`| head`), 143 terminated.
-Commands of other folders are found by the entry points ``dynamic_tinybert.commands``.
+Commands of other folders are found by the entry points ``dynamic_tinybert.commands``. Modules of commands import what
+they run inside their functions: all of them are imported at every start, and ``--help`` is to stay quick.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def main() -> None:
         try:
             app()
         except SystemExit:
-            sys.stdout.flush()  # while an error can still be told
+            sys.stdout.flush()  # while an error can still be reported
             raise
     except DynamicTinyBertError as error:
         print(f"dynamic-tinybert: {error}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""What this CPU can do, as far as it decides how a model runs."""
+"""Features of this CPU that determine how a model runs."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from functools import cache
 from pathlib import Path
 
 _INT8_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI"}
-"""By flag what adds products of 8 bits in 32 bits, the fastest first."""
+"""Instruction sets that accumulate 8-bit products in 32 bits, by CPU flag, the fastest first."""
 
 
 @cache
 def flags() -> frozenset[str]:
-    """Feature flags of the first CPU as Linux names them; empty where there is no /proc/cpuinfo."""
+    """Feature flags of the first CPU as Linux names them; empty if there is no /proc/cpuinfo."""
     return frozenset(_cpuinfo("flags").split())
 
 
 @cache
 def name() -> str:
-    """The CPU's model name, which virtual machines cut short, and what decides how fast INT8 is on it."""
+    """The CPU's model name, which virtual machines may cut short, and its INT8 instruction set."""
     products = next((name for flag, name in _INT8_PRODUCTS.items() if flag in flags()), "no VNNI")
     return f"{_cpuinfo('model name') or 'unknown CPU'}, {products}"
 
@@ -28,12 +28,12 @@ def int8_products_saturate() -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether there are instructions for it, which make large products, as training has them, faster than f32."""
+    """Whether bfloat16 instructions make large matrix products, as in training, faster than f32."""
     return bool(flags() & {"avx512_bf16", "amx_bf16"})
 
 
 def best_float_precision() -> str:
-    """Precision for what is not INT8: bf16 only where AMX multiplies it, elsewhere it is slower than f32."""
+    """Precision of layers that are not INT8: bf16 only with AMX, because it is slower than f32 elsewhere."""
     return "bf16" if "amx_bf16" in flags() else "f32"
 
 

@@ -1,4 +1,4 @@
-"""How many CPUs this process may use: affinity says which ones, a cgroup's quota how much of their time."""
+"""How many CPUs this process may use: limited by its CPU affinity and by the CPU time quota of its cgroup."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """The smaller of the CPUs in the process's affinity and its cgroups' quota, rounded up; at least 1.
+    """The number of CPUs in the process's affinity or its cgroups' quota, rounded up, if that is less; at least 1.
 
     Args:
-        root: Where /proc and the mounted cgroups are looked up.
+        root: Folder that contains /proc and the mounted cgroups.
     """
     affine = len(os.sched_getaffinity(0))
     return max(1, min([affine, *map(math.ceil, quotas(root))]))
 
 
 def default_threads(root: Path = Path("/")) -> int:
-    """Threads of a graph that no number was given for: the smaller of `usable_cpus` and the cores in the affinity.
+    """Default number of threads of a graph: the smaller of `usable_cpus` and the physical cores in the affinity.
 
     Args:
-        root: Where /proc, /sys and the mounted cgroups are looked up.
+        root: Folder that contains /proc, /sys and the mounted cgroups.
     """
     return min(usable_cpus(root), _affine_cores(root))
 
@@ -30,13 +30,13 @@ def default_threads(root: Path = Path("/")) -> int:
 def thread_properties(given: Mapping[str, object] | None = None, root: Path = Path("/")) -> dict[str, object]:
     """OpenVINO properties that keep a graph within the quota, and off CPUs that other processes need.
 
-    Nothing is set where OpenVINO stays within the quota by itself: it takes the affinity's CPUs, and of a core that
-    counts as several only one; whoever names a number is given hyper-threads, too. Fewer threads than CPUs are not
-    pinned: OpenVINO would pin those of all processes to the same first CPUs.
+    Nothing is set if OpenVINO stays within the quota by itself: by default it uses the CPUs in the affinity, with one
+    thread per physical core; an explicit number of threads may use hyper-threads. If there are fewer threads than
+    cores, they are not pinned, because OpenVINO would pin the threads of all processes to the same first CPUs.
 
     Args:
-        given: Properties that a caller gave; INFERENCE_NUM_THREADS among them stays.
-        root: Where /proc, /sys and the mounted cgroups are looked up.
+        given: Properties from the caller, whose INFERENCE_NUM_THREADS takes precedence.
+        root: Folder that contains /proc, /sys and the mounted cgroups.
     """
     properties: dict[str, object] = {}
     threads = (given or {}).get("INFERENCE_NUM_THREADS")
@@ -51,7 +51,7 @@ def thread_properties(given: Mapping[str, object] | None = None, root: Path = Pa
 
 
 def quotas(root: Path = Path("/")) -> list[float]:
-    """The limits that hold for this process, in CPUs: of its cgroup and of those above it, version 1 and 2."""
+    """The quotas that apply to this process, in CPUs: those of its cgroup and its ancestors, version 1 and 2."""
     return [quota for folder in _folders(root) for quota in (_version_1(folder), _version_2(folder)) if quota]
 
 
@@ -78,7 +78,7 @@ def _share(numbers: list[str]) -> float | None:
 
 
 def _folders(root: Path) -> Iterator[Path]:
-    """Folders of the process's cgroups that control CPU time, each with those above it up to its mount."""
+    """Folders of the process's cgroups that control CPU time, each followed by its ancestors up to the mount."""
     mounts = list(_mounts(root))
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
@@ -95,7 +95,7 @@ def _folders(root: Path) -> Iterator[Path]:
 
 
 def _mounts(root: Path) -> Iterator[tuple[str, str, list[str]]]:
-    """Of each mounted cgroup: which cgroup its root is, where it is mounted, and its kind and options."""
+    """For each cgroup mount: the cgroup at its root, the mount point, and its controllers or ["cgroup2"]."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, of = left.split(), right.split()

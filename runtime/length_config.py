@@ -1,4 +1,4 @@
-"""Length configurations: which tokens each layer passes on, and what that costs in MACs."""
+"""Length configurations: which tokens each layer keeps, and the cost in multiply-accumulates (MACs)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from .common.errors import LengthConfigError
 
 @dataclass(frozen=True)
 class LengthConfig:
-    """A rule that says, for each layer, which tokens go on.
+    """A rule that decides, for each layer, which tokens it keeps.
 
     Attributes:
-        keep_ratios: One ratio in (0, 1] per layer, non-increasing. Layer i passes on at most
-            ``max(1, ceil(ratio * length - 1e-4))`` tokens, `length` being the real length of the input; where
-            significance is learnt, layers before the first scorer pass on all (`LengthAdaptiveModel.resolve`).
-        thresholds: One significance per layer, or None for a layer without; empty means no thresholds at
-            all. Only tokens whose significance reaches the threshold go on (at least the most significant one).
+        keep_ratios: One ratio in (0, 1] per layer, non-increasing. Layer i keeps at most
+            ``max(1, ceil(ratio * length - 1e-4))`` tokens, where `length` is the number of real tokens of the input.
+            With learnt significance, layers before the first scorer keep all tokens (`LengthAdaptiveModel.resolve`).
+        thresholds: One significance per layer, or None for a layer without a threshold; empty means no thresholds.
+            Only tokens whose significance reaches the threshold are kept, but at least the most significant one.
 
     Raises:
         LengthConfigError: A ratio is outside (0, 1] or larger than the one before, a threshold is not a
@@ -97,7 +97,7 @@ class LengthConfig:
 
     @property
     def selecting_layers(self) -> tuple[int, ...]:
-        """Layers that may drop a token, in order: with the ratio of the layer before, one keeps what that one kept."""
+        """Layers that may drop a token, in order: those with a threshold or a smaller ratio than the layer before."""
         before = (1.0, *self.keep_ratios)
         return tuple(
             i
@@ -106,13 +106,13 @@ class LengthConfig:
         )
 
     def most_kept(self, length: int) -> tuple[int, ...]:
-        """Most tokens that each layer passes on, of an input with `length` real tokens."""
+        """Maximum number of tokens that each layer keeps of an input with `length` real tokens."""
         return tuple(max(1, math.ceil(ratio * length - 1e-4)) for ratio in self.keep_ratios)
 
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """Sizes of a BERT encoder that decide its cost."""
+    """The sizes of a BERT encoder that determine its cost."""
 
     num_layers: int
     hidden_size: int

@@ -1,9 +1,8 @@
-"""A length-adaptive question-answering model: a bundle, compiled at the length configurations asked for."""
+"""A length-adaptive model: a bundle, compiled at the length configurations asked for."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,43 +10,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from . import cpu
 from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
-from .common.errors import InferenceError, InvalidInputError, LengthConfigError
-from .cpu_quota import thread_properties
+from .common.errors import InferenceError, LengthConfigError
 from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle
 from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
 from .encoder.graph import bounds, kept_positions
 from .encoder.inputs import checked_inputs
 from .encoder.plain_graph import read_plain_graph
-from .encoder.scorer import ScorerWeights, carried_out, learnt_layers, load_scorers, macs_per_token
+from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
+from .encoder.scorer_file import load_scorer_tensors
 from .length_config import LengthConfig, executed_macs
-
-_SHORT_FORMS = {
-    "num_threads": "INFERENCE_NUM_THREADS",
-    "num_streams": "NUM_STREAMS",
-    "performance_hint": "PERFORMANCE_HINT",
-    "precision": "INFERENCE_PRECISION_HINT",
-    "compiled_cache_dir": "CACHE_DIR",
-}
-
-
-@dataclass(frozen=True)
-class QuestionAnsweringOutput:
-    """What the model says of a batch.
-
-    Attributes:
-        start_logits: float32 [B, L].
-        end_logits: float32 [B, L].
-        kept_positions: For each layer that may drop tokens, the positions in the input of those that it
-            passed on, int32 [B, n], in order; rows with fewer end in L.
-    """
-
-    start_logits: npt.NDArray[np.float32]
-    end_logits: npt.NDArray[np.float32]
-    kept_positions: Mapping[int, npt.NDArray[np.int32]]
+from .loading import spelled_out, to_load_again, with_defaults
+from .tasks import task_named
 
 
 class LengthAdaptiveModel:
@@ -69,21 +45,17 @@ class LengthAdaptiveModel:
         """Load an opened bundle; see `from_pretrained` for the arguments."""
         require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
-        self._ov_config = {
-            "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
-            "PERFORMANCE_HINT": "LATENCY",
-            **thread_properties(ov_config),
-            **(ov_config or {}),
-        }
+        self._ov_config = with_defaults(ov_config)
         self._elastic = elastic
-        self._plain = read_plain_graph(bundle)
-        self._scorers: dict[int, ScorerWeights] | None = None
+        self._task = task_named(bundle.task)
+        self._plain = read_plain_graph(bundle, self._task)
+        self._scorers: dict[int, LayerSignificance] | None = None
         if bundle.scorers is not None:
-            self._scorers = load_scorers(bundle.scorers, bundle.shape)
+            self._scorers = load_scorer_tensors(bundle.scorers, bundle.shape)
         self._named: dict[str, LengthConfig] = {}  # as they are carried out
         self._graphs = CompiledGraphs(max_compiled)
-        given = {"ov_config": dict(ov_config or {}), "elastic": elastic, "max_compiled": max_compiled}
-        self._arguments: dict[str, Any] = {"id_or_path": bundle.path.absolute(), **given}
+        given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}
+        self._arguments = to_load_again({"id_or_path": bundle.path, **given}, bundle.path)
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
         return _loaded, (type(self), self._arguments)
@@ -117,7 +89,7 @@ class LengthAdaptiveModel:
             num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
             num_streams: Requests that OpenVINO runs side by side.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
-            precision: ``f32`` or ``bf16`` for what is not INT8; by default what this CPU is faster at.
+            precision: ``f32`` or ``bf16`` for layers that are not INT8; by default the faster one on this CPU.
             compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that has them as inputs: less memory,
@@ -136,15 +108,9 @@ class LengthAdaptiveModel:
             "num_streams": num_streams,
             "performance_hint": performance_hint,
             "precision": precision,
-            "compiled_cache_dir": None if compiled_cache_dir is None else str(compiled_cache_dir),
+            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir),
         }
-        config = dict(ov_config or {})
-        for name, value in short.items():
-            if value is None:
-                continue
-            if _SHORT_FORMS[name] in config:
-                raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
-            config[_SHORT_FORMS[name]] = value
+        properties = spelled_out(short, ov_config)
         path = (
             default_bundle()
             if id_or_path is None
@@ -156,19 +122,18 @@ class LengthAdaptiveModel:
                 local_files_only=local_files_only,
             )
         )
-        model = cls(open_bundle(path), ov_config=config, elastic=elastic, max_compiled=max_compiled)
-        model._arguments = {
-            # as a Path a folder that is gone is missed, and never looked for on the Hub
-            "id_or_path": id_or_path if id_or_path is None or path != Path(id_or_path) else path.absolute(),
+        model = cls(open_bundle(path), ov_config=properties, elastic=elastic, max_compiled=max_compiled)
+        arguments = {
+            "id_or_path": id_or_path,
             "revision": revision,
-            "cache_dir": None if cache_dir is None else Path(cache_dir).absolute(),
+            "cache_dir": cache_dir,
             "local_files_only": local_files_only,
             **short,
-            "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir).absolute(),
-            "ov_config": dict(ov_config or {}),
+            "ov_config": ov_config,
             "elastic": elastic,
             "max_compiled": max_compiled,
         }
+        model._arguments = to_load_again(arguments, path)
         return model
 
     @property
@@ -220,8 +185,8 @@ class LengthAdaptiveModel:
         attention_mask: npt.ArrayLike | None = None,
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
-    ) -> QuestionAnsweringOutput:
-        """Start and end logits of a batch of question-context pairs.
+    ) -> Any:  # noqa: ANN401 - the type is the task's
+        """What the model's task makes of a batch; for question answering, a `QuestionAnsweringOutput`.
 
         Args:
             input_ids: Token ids, int64 [B, L].
@@ -245,12 +210,8 @@ class LengthAdaptiveModel:
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
-        _check_finite(outputs)
-        return QuestionAnsweringOutput(
-            start_logits=outputs["start_logits"][:, :length],
-            end_logits=outputs["end_logits"][:, :length],
-            kept_positions=kept_positions(outputs, length),
-        )
+        _check_finite(outputs, self._task.output_names, padded)
+        return self._task.output(outputs, length, kept_positions(outputs, length))
 
     def warm_up(
         self,
@@ -289,7 +250,9 @@ class LengthAdaptiveModel:
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         of = None if self._elastic else config  # below not `self`: a graph that knew its model would outlive it
-        compile_model = partial(compile_bundle, self.bundle, self._plain, self._scorers, of, self._ov_config)
+        compile_model = partial(
+            compile_bundle, self.bundle, self._task, self._plain, self._scorers, of, self._ov_config
+        )
         return self._graphs.get(of, lambda: CompiledGraph(compile_model))
 
 
@@ -298,14 +261,16 @@ def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> Le
     return kind.from_pretrained(**arguments)
 
 
-def _check_finite(outputs: Arrays) -> None:
-    for name in ("start_logits", "end_logits"):
-        logits = outputs[name]
-        if not np.isfinite(logits).all():
-            row, token = np.argwhere(~np.isfinite(logits))[0]
+def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
+    """Raise InferenceError if a number of these outputs is NaN or infinite; per-token outputs are [B, length, ...]."""
+    for name in names:
+        values = outputs[name]
+        if not np.isfinite(values).all():
+            row, *rest = index = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
+            where = f"token {rest[0]} in row {row}" if values.shape[1:2] == (length,) else f"row {row}"
             raise InferenceError(
-                f"{name} of token {token} in row {row} is {logits[row, token]}: weights of the bundle are not finite, "
-                "or so large that what they give is not; export the checkpoint again, or take another one"
+                f"{name} of {where} is {values[index]}: weights of the bundle are not finite, or so large that what "
+                "they give is not; export the checkpoint again, or take another one"
             )
 
 

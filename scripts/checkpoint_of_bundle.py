@@ -18,14 +18,8 @@ import openvino as ov
 import torch
 from transformers import BertConfig, BertForQuestionAnswering
 
-from dynamic_tinybert.runtime.bundles.bundle import (
-    CONFIG,
-    MODEL_XML,
-    OPTIONAL_TOKENIZER_FILES,
-    SCORERS,
-    TOKENIZER,
-    open_bundle,
-)
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.files import CONFIG, MODEL_XML, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
 from dynamic_tinybert.runtime.common.publish import publishing
 
 Array = npt.NDArray[np.float32]

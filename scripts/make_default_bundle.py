@@ -28,7 +28,8 @@ from dynamic_tinybert.calibration.report import write_calibration_report
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS, NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.publish import publishing
 from dynamic_tinybert.runtime.encoder import extension_library
@@ -162,6 +163,7 @@ def write_about_model(against_fp32: Sequence[float]) -> None:
         versions=bundle.versions,
         source=SOURCE,
         no_answer_threshold=bundle.no_answer_threshold,
+        task=bundle.task,
     )
 
 

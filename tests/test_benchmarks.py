@@ -44,6 +44,9 @@ SMOKE: Mapping[str, Smoke] = {
     "kernels.ops": Smoke("--quick --threads 1 --blocks 1 --requests 1", "attention: stock, fused"),
     "kernels.predicted_loops": Smoke("", "avx2 on skylake", programs=("g++", "llvm-mca")),
     "kernels.products": Smoke("--rounds 1", "| limit |", programs=_COMPILER),
+    "latency.busy_core": Smoke(
+        "{learnt} --length-configs full --threads 1 --rounds 2 --block 4", "| full | installed |"
+    ),
     "latency.callers": Smoke(
         "{learnt} {data}/squad-search.json --windows 4 --passes 1 --threads 1", "| batches of 8 |"
     ),
@@ -186,7 +189,7 @@ def test_every_script_is_in_the_index_and_is_run() -> None:
 
 def test_documents_name_scripts_that_are_there() -> None:
     texts = [file.read_text(encoding="utf-8") for file in [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]]
-    found = {path for text in texts for path in re.findall(r"benchmarks(?:/\w+)+\.py(?!` at [0-9a-f]{7})", text)}
+    found = {path for text in texts for path in re.findall(r"benchmarks(?:/\w+)+\.py(?!`\s+at\s+[0-9a-f]{7})", text)}
     found |= {
         name.replace(".", "/") + ".py" for text in texts for name in re.findall(r"-m (benchmarks(?:\.\w+)+)", text)
     }

@@ -11,7 +11,7 @@ import torch
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS
+from dynamic_tinybert.runtime.bundles.files import SCORERS
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = ROOT / "scripts"

@@ -11,13 +11,9 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
-    Finding,
-    Kind,
-    QuestionWindows,
-    check_questions,
-)
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding, Kind
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import read_questions
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 _TREATMENT = {
@@ -68,7 +64,7 @@ class AnsweredQuestions:
 
 
 def read_answered(
-    path: str | Path, limit: int | None = None, windows: QuestionWindows | None = None, *, strict: bool = False
+    path: str | Path, limit: int | None = None, windows: Windowing | None = None, *, strict: bool = False
 ) -> AnsweredQuestions:
     """Read the questions of a file and find where their answers are.
 
@@ -83,7 +79,7 @@ def read_answered(
         InvalidInputError: `limit` is less than 1.
     """
     name = Path(path).name
-    checked = check_questions(read_squad(path, limit=limit), _TREATMENT, windows, name=name, strict=strict)
+    checked = read_questions(path, _TREATMENT, windows, limit=limit, strict=strict)
     examples = [e for e in checked.readable if e.is_impossible or _characters_of_answer(e) is not None]
     if not examples:
         raise DataError(f"{name} holds no question to train on; {checked.findings[0]}")
@@ -105,7 +101,7 @@ def answered_windows(
         DataError: None of the questions fits.
         InvalidInputError: `max_seq_len` is more than `max_length` or less than 1.
     """
-    windows_of = QuestionWindows(tokenize, max_length, max_seq_len)
+    windows_of = Windowing(tokenize, max_length, max_seq_len)
     found: list[AnsweredWindow] = []
     for example in examples:
         answer = _characters_of_answer(example)

@@ -19,11 +19,11 @@ from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights, with_context_rule
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import score_f1
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_windows, stack_windows
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 ATTENTION_SHARES = (0.8, 0.7, 0.6, 0.5, 0.42, 0.35, 0.27, 0.2, 0.15, 0.11)
@@ -98,7 +98,7 @@ class FrontMeter:
         Raises:
             DataError: None of the scored questions can be read.
         """
-        windows_of = QuestionWindows(tokenize, max_length, max_seq_len)
+        windows_of = Windowing(tokenize, max_length, max_seq_len)
         self._scored = scored
         self._threshold = 0.0 if any(example.is_impossible for example in scored) else None
         self._windows, self._sample = ([windows_of(e) for e in examples] for examples in (scored, sample))

@@ -11,7 +11,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of an objective that proved good, mostly those of the papers (docs/decisions.md)."""
+    """Hyper-parameters of an objective that proved good, mostly those of the papers (docs/training.md)."""
 
     learning_rate: float
     epochs: float

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Finding
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding
 
 from .front_meter import Point
 from .objectives.base import Objective

@@ -7,7 +7,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from dynamic_tinybert.modeling.scorer import save_scorers
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS
+from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.publish import writing
 
 from .objectives.base import Objective

@@ -21,17 +21,13 @@ from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.common.publish import publishing
-from dynamic_tinybert.runtime.common.work_dir import digest, workplace
+from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import (
-    CheckedQuestions,
-    Finding,
-    QuestionWindows,
-    check_questions,
-)
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import CheckedQuestions, read_questions
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 from .batches import plan_batches
@@ -110,7 +106,7 @@ def train(
     objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
     longest = min(own.config.max_position_embeddings for own in models)
     tokenize = WindowTokenizer(checkpoint.tokenizer)
-    windows_of = QuestionWindows(tokenize, longest, options.max_seq_len)
+    windows_of = Windowing(tokenize, longest, options.max_seq_len)
     questions = _read(data, validation, limit, windows_of, strict, say)
     examples, scored = questions.examples, questions.scored
     header: dict[str, Any] = {
@@ -125,7 +121,7 @@ def train(
         f"{place} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
     )
     with (
-        workplace(place, resume=resume, in_the_way=unfinished) as folder,
+        work_dir(place, resume=resume, error_if_exists=unfinished) as folder,
         Journal(folder / "journal.jsonl", header) as journal,
     ):
         if not torch.cuda.is_available():
@@ -187,7 +183,7 @@ def _read(
     data: str | Path,
     validation: str | Path | None,
     limit: int | None,
-    windows_of: QuestionWindows,
+    windows_of: Windowing,
     strict: bool,
     say: Callable[[str], None],
 ) -> _Questions:
@@ -202,10 +198,10 @@ def _read(
     return _Questions(questions.examples, scored, (*questions.findings, *asked.findings))
 
 
-def _read_scored(path: str | Path, limit: int | None, windows_of: QuestionWindows, strict: bool) -> CheckedQuestions:
+def _read_scored(path: str | Path, limit: int | None, windows_of: Windowing, strict: bool) -> CheckedQuestions:
     """Questions to measure F1 on; those without an answer are among them."""
     name = Path(path).name
-    checked = check_questions(read_squad(path, limit=limit), TREATMENT, windows_of, name=name, strict=strict)
+    checked = read_questions(path, TREATMENT, windows_of, limit=limit, strict=strict)
     if not any(example.answers or example.is_impossible for example in checked.examples):
         raise DataError(f"{name} holds no question with an answer, and scoring needs some")
     return checked

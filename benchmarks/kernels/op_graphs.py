@@ -20,7 +20,7 @@ from openvino import opset13 as ops
 
 from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime.encoder import ops as ours
-from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights, macs_per_token, score
+from dynamic_tinybert.runtime.encoder.scorer import LearntScorer, macs_per_token, score
 
 Array = npt.NDArray[Any]
 Outputs = Sequence[ov.Node | ov.Output]
@@ -59,7 +59,7 @@ def variants(tokens: int, width: int, keep_ratios: Sequence[float]) -> dict[str,
     flops = 4 * tokens**2 * width
     torch.manual_seed(0)
     scorer = Scorer(width)
-    weights = {name: tensor.numpy() for name, tensor in scorer.state_dict().items()}
+    weights = LearntScorer({name: tensor.numpy() for name, tensor in scorer.state_dict().items()})
     scored = (state, question, mask)
     with torch.inference_mode():
         learnt = scorer(*map(torch.from_numpy, (state, question, np.ones_like(mask)))).numpy()
@@ -175,7 +175,7 @@ def our_significance(projections: ov.Output, mask: ov.Output, *, int16: bool = F
 
 
 def our_scorer(
-    weights: ScorerWeights, state: ov.Output, question: ov.Output, mask: ov.Output, *, int12: bool = False
+    weights: LearntScorer, state: ov.Output, question: ov.Output, mask: ov.Output, *, int12: bool = False
 ) -> Outputs:
     return [score(state, question, mask, weights, int12=int12)]
 
@@ -214,7 +214,7 @@ def attention_with_selection(
 
 
 def scorer_with_selection(
-    weights: ScorerWeights, ratio: float, state: ov.Output, question: ov.Output, mask: ov.Output, length: ov.Output
+    weights: LearntScorer, ratio: float, state: ov.Output, question: ov.Output, mask: ov.Output, length: ov.Output
 ) -> Outputs:
     significance = score(state, question, mask, weights)
     return selection(our_selection, ratio, significance, mask, length, state)

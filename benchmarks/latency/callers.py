@@ -19,6 +19,7 @@ import openvino as ov
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows, stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 
 from benchmarks.common import argument_parser, first_windows_of, random_sample
 
@@ -48,7 +49,7 @@ def main() -> None:
         inputs = [stack_windows([window]) for window in windows]
 
         def answer(i: int) -> bytes:
-            output = model(**inputs[i], length_config=config)  # noqa: B023 - called before the next model is made
+            output: QuestionAnsweringOutput = model(**inputs[i], length_config=config)  # noqa: B023 - called before the next model is made
             return output.start_logits.tobytes() + output.end_logits.tobytes()
 
         expected = [answer(i) for i in range(len(inputs))]

@@ -15,7 +15,7 @@ from functools import partial
 import numpy as np
 import openvino as ov
 
-from dynamic_tinybert.calibration.report.decomposition import fp32_graph
+from dynamic_tinybert.calibration.report.fp32_graph import fp32_graph
 from dynamic_tinybert.calibration.search.latency import interleaved_ms, spread
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle

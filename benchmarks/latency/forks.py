@@ -40,7 +40,8 @@ class Asker:
         self.names = list(model.length_configs)
 
     def __call__(self, name: str | None = None) -> np.ndarray:
-        return self.model(**self.inputs, length_config=name).start_logits
+        logits: np.ndarray = self.model(**self.inputs, length_config=name).start_logits
+        return logits
 
 
 def report(ask: Asker) -> dict[str, float]:

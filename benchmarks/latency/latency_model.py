@@ -14,15 +14,16 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import torch
 
-from dynamic_tinybert.calibration.search.latency import fit_latency_model, measure_latency, spread_by_length
+from dynamic_tinybert.calibration.search.latency import measure_latency, spread_by_length
+from dynamic_tinybert.calibration.search.latency_fitting import fit_latency_model
 from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling import load_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from benchmarks.common import argument_parser
@@ -68,8 +69,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     model = LengthAdaptiveModel.from_pretrained(arguments.bundle, num_threads=arguments.threads)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
-    windows = spread_by_length(readable_windows(windows_of, read_squad(arguments.data)), arguments.windows)
+    windows = spread_by_length(Windowing.of(model).windows(read_squad(arguments.data)), arguments.windows)
     num_layers = model.bundle.shape.num_layers
     layers: Sequence[int] = range(num_layers)
     to_config: ToConfig = LengthConfig

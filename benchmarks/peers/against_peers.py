@@ -21,9 +21,10 @@ from importlib import import_module
 from pathlib import Path
 
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.bundles.bundle import CONFIG, TOKENIZER, open_bundle
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.files import CONFIG, TOKENIZER
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
 
 from benchmarks.common import argument_parser, random_sample, versions, windows_of
 from benchmarks.kernels.cpu_limits import measure_cpu_limits
@@ -77,7 +78,7 @@ def add_peers(command: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from dynamic_tinybert.export.samples import read_samples
+    from dynamic_tinybert.export.question_answering.samples import read_samples
 
     checkpoint, folder = arguments.checkpoint, arguments.folder
     record = {

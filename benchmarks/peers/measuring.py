@@ -14,8 +14,9 @@ from tqdm import tqdm
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .process import SystemProcess
 from .systems import System

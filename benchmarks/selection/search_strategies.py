@@ -196,7 +196,7 @@ def on_others(landscape: Landscape, trial: Trial) -> tuple[float, float]:
     """Latency as a share of that of `full`, and F1 lost, on questions that nothing was chosen on."""
     full = landscape.measure(LengthConfig.full(6), OTHERS)
     other = landscape.measure(trial.config, OTHERS)
-    return other.latency_ms / full.latency_ms, full.f1 - other.f1
+    return other.latency_ms / full.latency_ms, full.score - other.score
 
 
 if __name__ == "__main__":

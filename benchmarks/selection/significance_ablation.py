@@ -26,19 +26,23 @@ from dynamic_tinybert.calibration.significance.fitting import (
     RECENT,
     REPLAYS,
     WEIGHT_OF_KEPT,
-    WIDENED_BY,
+    Targets,
     batches_by_length,
     judge,
     losses,
+    readable_windows,
 )
 from dynamic_tinybert.calibration.significance.states import StateReader, States
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling import Scorer, save_scorers
+from dynamic_tinybert.modeling.tasks import model_task
+from dynamic_tinybert.modeling.tasks.question_answering import WIDENED_BY, near_answer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.tasks.measure import measure_of
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import argument_parser, mean_change, random_sample
@@ -129,11 +133,11 @@ def fit(bundle: Bundle, examples: Sequence[Example], variants: Sequence[Variant]
         v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
         for v, scorers in fitted.items()
     }
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, LAYERS)
-    batches = batches_by_length(examples)
+    measure, read = measure_of(bundle), StateReader(bundle, LAYERS)
+    batches = batches_by_length(measure, examples)
     recent: deque[States] = deque(maxlen=RECENT)
     for step, index in enumerate(tqdm(random.permutation(len(batches)), disable=None)):
-        recent.append(read(readable_windows(tokenize, batches[index])))
+        recent.append(read(readable_windows(measure, batches[index])))
         again = [recent[i] for i in random.integers(len(recent), size=REPLAYS)]
         for variant, optimizer in optimizers.items():
             done = step / (variant.first_part * len(batches))
@@ -144,19 +148,25 @@ def fit(bundle: Bundle, examples: Sequence[Example], variants: Sequence[Variant]
             for states in (recent[-1], *again[: variant.replays]):
                 optimizer.zero_grad()
                 found = losses(
-                    fitted[variant], states, widened_by=variant.widened_by, weight_of_kept=variant.weight_of_kept
+                    fitted[variant], states, targets(variant.widened_by), weight_of_kept=variant.weight_of_kept
                 )
                 torch.stack(list(found.values())).sum().backward()
                 optimizer.step()
     return fitted
 
 
+def targets(widened_by: int) -> Targets:
+    return lambda outputs, droppable: near_answer(outputs["start_logits"], outputs["end_logits"], droppable, widened_by)
+
+
 def judged(
     bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
 ) -> tuple[SignificanceSample, str]:
     """What thresholds follow from, and the loss of each layer by the target that is shipped."""
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
-    found = [judge(scorers, read(readable_windows(tokenize, batch))) for batch in batches_by_length(examples)]
+    measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
+    shipped = model_task(bundle.task).significance_targets
+    batches = [readable_windows(measure, batch) for batch in batches_by_length(measure, examples)]
+    found = [judge(scorers, read(windows), shipped) for windows in batches]
     values = {layer: np.concatenate([of_batch[layer] for of_batch, _ in found]) for layer in scorers}
     held_out = [f"{np.mean([of_batch[layer] for _, of_batch in found]):.3f}" for layer in scorers]
     return SignificanceSample(values, bundle.shape.num_layers), " ".join(held_out)

@@ -17,7 +17,8 @@ from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.search.latency import executed_lengths, interleaved_ms, requests_of
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers, ruled_layers
+from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
@@ -44,7 +45,7 @@ def main() -> None:
         full = LengthConfig.full(bundle.shape.num_layers)
         attention_bundle = write_recalibrated(bundle, Path(place), None, {"full": NamedLengthConfig(full)})
         learnt, attention = (LengthAdaptiveModel(b, max_compiled=32) for b in (bundle, attention_bundle))
-        scorers = load_scorers(bundle.scorers) if bundle.scorers else {}
+        scorers = load_scorer_tensors(bundle.scorers) if bundle.scorers else {}
         scored = scorers.keys() - ruled_layers(scorers)
         rows = [(learnt, "learnt, thresholds", name, named.config) for name, named in bundle.length_configs.items()]
         for model, kind in ((learnt, "learnt, ratios alone"), (attention, "attention, ratios")):

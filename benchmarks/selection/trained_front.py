@@ -21,12 +21,13 @@ from dynamic_tinybert.calibration.significance.thresholds import SignificanceSam
 from dynamic_tinybert.modeling.scorer import load_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token, ruled_layers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import references
+from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import gold_answers
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import argument_parser, mean_change
@@ -74,10 +75,10 @@ def chosen(
     """For each cost the configuration that does best on the questions to search on, with its description."""
     assert bundle.scorers is not None
     num_layers = bundle.shape.num_layers
-    rule_layer = next(iter(ruled_layers(load_weights(bundle.scorers))), None)
+    rule_layer = next(iter(ruled_layers(load_scorer_tensors(bundle.scorers))), None)
     significance = sample_significance(bundle, sample, load_scorers(bundle.scorers), seed=0)
     thresholds = SignificanceSample(significance, num_layers, rule_layer=rule_layer)
-    choosing = references(model, search, to_choose=True)
+    choosing = gold_answers(model, search, to_choose=True)
     length = round(evaluate(model, search, length_config="full", batch_size=BATCH).mean_length)
     for cost in costs:
         tried = []
@@ -96,7 +97,7 @@ def schedules_of(bundle: Bundle, length: int, cost: float) -> Iterator[Schedule]
     """Schedules whose shares fall evenly, with which an input of this length needs so many times fewer MACs."""
     assert bundle.scorers is not None
     layers = bundle.shape.num_layers
-    scorer_macs = {layer: macs_per_token(weights) for layer, weights in load_weights(bundle.scorers).items()}
+    scorer_macs = {layer: macs_per_token(weights) for layer, weights in load_scorer_tensors(bundle.scorers).items()}
     full = executed_macs(bundle.shape, length, [length] * layers, [None] * layers, {})
     for selecting in SELECTING:
         asked = ["learnt" if layer in selecting else None for layer in range(layers)]

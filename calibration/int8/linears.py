@@ -3,7 +3,7 @@
 import copy
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +12,8 @@ from torch import Tensor, nn
 from torch.fx import GraphModule
 from tqdm import tqdm
 
-from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError
-
+from .input_checks import ActivationRanges, Batch, check_batches, check_finite, check_options, linear_names
 from .smoothing import insert_smoothing, readers_by_tensor
-
-Batch = Mapping[str, Tensor]
-
-ActivationRanges = Literal["moving-average", "extremes", "histogram"]
-"""How the range of an activation follows from the calibration batches."""
 
 _INC_ALGORITHMS = {"moving-average": "minmax", "extremes": "minmax", "histogram": "kl"}
 
@@ -66,12 +60,12 @@ class ChannelExtremes:
 def channel_extremes(
     model: nn.Module, batches: Sequence[Batch], *, skip: Collection[str] = (), progress: bool = True
 ) -> ChannelExtremes:
-    """Run the calibration batches once and note what SmoothQuant needs, for any number of `quantize_linears`.
+    """Run the calibration batches once to find the channel ranges that SmoothQuant needs, for many `quantize_linears`.
 
     Arguments and errors are those of `quantize_linears`.
     """
-    names = _linear_names(model, skip)
-    _check_batches(batches)
+    names = linear_names(model, skip)
+    check_batches(batches)
     from . import inc
 
     model = copy.deepcopy(model).eval()
@@ -81,7 +75,7 @@ def channel_extremes(
             model, q_func=lambda model: _run(lambda batch: model(**batch), batches, "Reading channels", progress)
         )
         low, high = calibration.calibrate(1, [nn.Linear])  # once through q_func
-    _check_finite(model, names, low, high)
+    check_finite(model, names, low, high)
     return ChannelExtremes(low, high, groups)
 
 
@@ -113,7 +107,7 @@ def quantize_linears(
         weight_bits: 8, or 7 for other runtimes on CPUs without VNNI, which add two u8·s8 products in 16 bits and
             saturate: the weights then lie within [-63, 63].
         skip: Names of Linear modules that stay in FP32.
-        extremes: What `channel_extremes` found for the same model, batches and `skip`; found here if None.
+        extremes: Result of `channel_extremes` for the same model, batches and `skip`; computed here if None.
         progress: Whether to show a progress bar, where there is a terminal.
 
     Returns:
@@ -125,7 +119,7 @@ def quantize_linears(
         CheckpointError: Weights or activations are not finite, or a Linear module does not run exactly once.
         MissingExtraError: Neural Compressor is not installed.
     """
-    _check_options(smooth_alpha, ranges, weight_bits)
+    check_options(smooth_alpha, ranges, weight_bits)
     if extremes is None:
         extremes = channel_extremes(model, batches, skip=skip, progress=progress)
     from . import inc
@@ -137,7 +131,7 @@ def quantize_linears(
             for group in extremes.groups:
                 low, high = extremes.low[group[0]], extremes.high[group[0]]
                 smoothing |= dict.fromkeys(group, insert_smoothing(model, group, low, high, smooth_alpha))
-        longest = max(batches, key=_length)  # the graph would fix an example's length of 1; others stay open
+        longest = max(batches, key=_length)  # an example of length 1 would fix the length; any other leaves it dynamic
         example = dict(longest)
         any_length = {key: {1: torch.export.Dim.AUTO} for key in example}
         exported = inc.export(_Positional(model), (example,), dynamic_shapes=(any_length,))
@@ -151,6 +145,8 @@ def quantize_linears(
                 continue
             factor = smoothing.get(name)
             if ranges == "extremes":
+                # INC has no algorithm for the extremes of all batches; its minmax is a moving average. So the range is
+                # written into its observer, which derives scale and zero point as it does for its own algorithms.
                 scaling = 1 if factor is None else factor
                 of_input.min_val = (extremes.low[name] * scaling).min()
                 of_input.max_val = (extremes.high[name] * scaling).max()
@@ -171,7 +167,7 @@ def _run(call: Callable[[dict[str, Tensor]], object], batches: Sequence[Batch], 
 
 
 class _Positional(nn.Module):
-    """Takes the keyword arguments of `model` as one positional dictionary, since INC exports no others."""
+    """Takes the keyword arguments of `model` as one positional dictionary, as INC exports positional arguments only."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -182,7 +178,7 @@ class _Positional(nn.Module):
 
 
 def _observed_linears(observed: GraphModule) -> Iterator[tuple[str, Tensor, Any, Any]]:
-    """Read name, weight, and the observers of weight and input of each Linear in INC's graph."""
+    """Name, weight, observer of the weight and observer of the input of each Linear in INC's graph."""
     observers: dict[str, Any] = dict(observed.named_modules())
     for linear in observed.graph.find_nodes(op="call_function", target=torch.ops.aten.linear.default):
         of_input, of_weight = linear.all_input_nodes[:2]
@@ -200,56 +196,5 @@ def _quantize_weight(weight: Tensor, scale: Tensor, bits: int) -> tuple[NDArray[
     return steps.to(torch.int8).numpy(), scale.numpy()
 
 
-def _linear_names(model: nn.Module, skip: Collection[str]) -> list[str]:
-    linears = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
-    if unknown := sorted(set(skip) - set(linears)):
-        raise InvalidInputError(f"skip names {unknown}, but the model's Linear modules are {linears}")
-    names = [name for name in linears if name not in skip]
-    if not names:
-        raise InvalidInputError(
-            f"nothing to quantise: the model's Linear modules are {linears}, and skip names {sorted(skip)}"
-        )
-    return names
-
-
-def _check_options(smooth_alpha: float | None, ranges: str, weight_bits: int) -> None:
-    if smooth_alpha is not None and not 0 <= smooth_alpha <= 1:
-        raise InvalidInputError(f"smooth_alpha is {smooth_alpha}; give a number from 0 to 1, or None")
-    if ranges not in get_args(ActivationRanges):
-        raise InvalidInputError(f"ranges is {ranges!r}; give one of {get_args(ActivationRanges)}")
-    if weight_bits not in (7, 8):
-        raise InvalidInputError(f"weight_bits is {weight_bits}; give 8, or 7 for other runtimes on CPUs without VNNI")
-
-
 def _length(batch: Batch) -> int:
     return max(tensor.shape[1] for tensor in batch.values())
-
-
-def _check_batches(batches: Sequence[Batch]) -> None:
-    if not batches:
-        raise InvalidInputError("there are no calibration batches; give at least one, better about a hundred")
-    for i, batch in enumerate(batches):
-        if batch.keys() != batches[0].keys():
-            raise InvalidInputError(
-                f"calibration batch {i} holds {sorted(batch)}, but batch 0 holds {sorted(batches[0])}"
-            )
-        for key, tensor in batch.items():
-            if tensor.ndim != 2 or tensor.shape[0] != 1:
-                raise InvalidInputError(
-                    f"{key} of calibration batch {i} has shape {list(tensor.shape)}; give one sequence, [1, length]"
-                )
-        if "attention_mask" in batch and not batch["attention_mask"].all():
-            raise InvalidInputError(
-                f"calibration batch {i} is padded, which would spoil the ranges; give only its real tokens"
-            )
-
-
-def _check_finite(
-    model: nn.Module, names: Sequence[str], low: Mapping[str, Tensor], high: Mapping[str, Tensor]
-) -> None:
-    for name in names:
-        tensors = (model.get_parameter(f"{name}.weight"), low[name], high[name])
-        if not all(tensor.isfinite().all() for tensor in tensors):
-            raise CheckpointError(
-                f"weights or calibration inputs of {name} are NaN or infinite; the checkpoint is damaged"
-            )

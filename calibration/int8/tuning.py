@@ -1,6 +1,7 @@
-"""Find the INT8 setting that changes a model's answers least, on held-out questions.
+"""Find the INT8 setting that changes a model's outputs least, on held-out examples.
 
-A search of its own, not Neural Compressor's `autotune`; docs/decisions.md says why.
+A search of its own, not Neural Compressor's `autotune`; the reason is in
+docs/decisions/0024-int8-settings-by-moved-probability.md.
 """
 
 from __future__ import annotations
@@ -10,18 +11,19 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from .linears import ActivationRanges
+    from .input_checks import ActivationRanges
 
 STRENGTHS = (0.5, 0.6, 0.7, 0.8, 0.9)
 OTHER_RANGES: tuple[ActivationRanges, ...] = ("extremes", "histogram")
 
 LEAST_GAIN = 0.05
-"""Percent of the probability that a step must move less to be kept; four times the windows gained 0.01 on MiniLM."""
+"""Minimum improvement, in points of moved probability, to accept a step. (Four times the windows gained 0.01 on
+MiniLM.)"""
 MOVED_TOLERANCE = 5.0
 F1_TOLERANCE = 0.25
 
 _PROBE = 100
-"""Questions on which single matmuls in FP32 are compared: there are many, and their differences are clear."""
+"""Number of questions on which FP32 for single matmuls is compared: there are many, and differences are clear."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +93,14 @@ class Step:
         return self.gain is None or self.gain > LEAST_GAIN
 
 
-class Trial(Protocol):
+class Int8Trial(Protocol):
     """Quantises with a setting and compares with FP32, on the first `limit` questions if not None."""
 
     def __call__(self, setting: Int8Setting, limit: int | None = None) -> Int8Change: ...  # noqa: D102
 
 
 def tune(
-    trial: Trial,
+    trial: Int8Trial,
     *,
     num_samples: int,
     more_samples: int,
@@ -150,7 +152,7 @@ def chosen(steps: Sequence[Step]) -> Step:
     return next(step for step in reversed(steps) if step.kept)
 
 
-def _by_gain(trial: Trial, setting: Int8Setting, names: Iterable[str]) -> list[str]:
+def _by_gain(trial: Int8Trial, setting: Int8Setting, names: Iterable[str]) -> list[str]:
     """The matmuls, first the one that alone in FP32 leaves the least probability moved."""
     moved = {name: trial(replace(setting, fp32_linears=(name,)), limit=_PROBE).moved for name in names}
     return sorted(moved, key=moved.__getitem__)

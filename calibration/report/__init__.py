@@ -1,4 +1,4 @@
-"""A page that shows what length configurations cost and give."""
+"""HTML reports: cost and accuracy of length configurations."""
 
 from typing import TYPE_CHECKING
 

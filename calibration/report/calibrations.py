@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from dynamic_tinybert.calibration.calibrator import Calibration
+from dynamic_tinybert.calibration.result import Calibration
 from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 
 from .contents import Point
 from .evaluations import evaluation_report
@@ -18,35 +20,41 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
     """Write the page of a calibration; first measure where the speed comes from, about a minute.
 
     Args:
-        calibration: What was found.
+        calibration: A calibration of a question-answering bundle.
         path: The HTML file.
-        num_threads: CPU threads that it was measured with.
+        num_threads: CPU threads that the calibration measured with.
 
     Raises:
         InferenceError: OpenVINO failed.
-        InvalidInputError: There is no folder to write the page to.
+        InvalidInputError: There is no folder to write the page to, or the bundle is of another task.
         StorageError: It could not be written.
     """
     model = LengthAdaptiveModel.from_pretrained(calibration.path, num_threads=num_threads)
+    evaluations = {name: run for name, run in calibration.evaluations.items() if isinstance(run, Evaluation)}
+    if len(evaluations) < len(calibration.evaluations):
+        raise InvalidInputError(
+            f"a report can show question answering only, and {calibration.path} is a bundle for {model.bundle.task}"
+        )
     full = calibration.chosen["full"]
     report = evaluation_report(
         model,
         calibration.reporting,
-        calibration.evaluations,
+        evaluations,
         data=str((calibration.length_configs["full"].measured or {})["data"]),
         num_threads=num_threads,
     )
     note = (
-        "Significance was fitted, configurations were chosen, and the table's figures were taken on three different "
-        "sets of questions. The picture of F1 against cost is of those to choose on: times of faint points are those "
-        "of a model of the latency, times of the front and of named configurations were measured. Half of its F1 is "
-        "the one expected if full believed rightly, or all of it where questions lack answers. F1 of faint points is "
-        "as measured, that of the front and of named configurations as is to be expected after all measurements."
+        "Significance was fitted, configurations were chosen, and the table's figures were measured on three different "
+        "sets of questions. The picture of F1 against cost is of the questions to choose on: the times of faint points "
+        "are predicted by a latency model, those of the front and of named configurations were measured. Its F1 is the "
+        "mean of F1 against the data's answers and the expected F1 under full's own answer distribution; where "
+        "questions lack answers, only the latter. F1 of faint points is as measured, that of the front and of named "
+        "configurations is the expected one given all measurements."
     )
     report = replace(
         report,
         named=tuple(replace(r, point=_point(calibration.chosen[r.name], full)) for r in report.named),
-        plot_data=f"{len(full.question_f1)} questions to choose on",
+        plot_data=f"{len(full.scores)} questions to choose on",
         points=tuple(_point(trial, full) for trial in calibration.points),
         front=tuple(_point(trial, full) for trial in calibration.front),
         notes=(*report.notes, note, *calibration.notes),
@@ -55,4 +63,4 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
 
 
 def _point(trial: Trial, full: Trial) -> Point:
-    return Point(trial.latency_ms, trial.f1, full.macs / trial.macs)
+    return Point(trial.latency_ms, trial.score, full.macs / trial.macs)

@@ -1,4 +1,4 @@
-"""What a report shows, in plain values."""
+"""The contents of a report, as plain values."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from statistics import fmean
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from .decomposition import Decomposition, LengthGain
+from .decomposition import Decomposition
+from .length_gain import LengthGain
 
 
 @dataclass(frozen=True)
 class Point:
-    """A length configuration as a point of the picture of F1 against cost.
+    """A length configuration as a point in the plot of F1 against cost.
 
     Attributes:
         latency_ms: Mean time of a question.
         f1: 0 to 100.
-        macs_fewer: MACs of `full` over those of the configuration.
+        macs_fewer: MACs of `full` divided by those of the configuration.
     """
 
     latency_ms: float
@@ -28,7 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another system, for comparison: its name, mean time of a question, and F1 (0 to 100)."""
+    """Another system for comparison: its name, mean time of a question, and F1 (0 to 100)."""
 
     name: str
     latency_ms: float
@@ -56,19 +57,19 @@ class Spread:
 
 @dataclass(frozen=True)
 class NamedResult:
-    """A named length configuration and what was measured with it.
+    """A named length configuration with its measurements.
 
     Attributes:
         name: Its name.
         config: Its keep ratios and thresholds.
-        point: Its place in the picture of F1 against cost, measured as `Report.front` is.
-        f1: 0 to 100, as all scores.
-        exact_match: Share of exact matches.
-        difference: F1 minus that of `full` on the same questions, lower and upper end of its paired 95 %
-            interval; None for `full`, and where `full` was not evaluated.
-        macs_fewer: MACs of `full` over its own.
+        point: Its point in the plot of F1 against cost, measured like `Report.front`.
+        f1: F1, 0 to 100.
+        exact_match: Exact match, 0 to 100.
+        difference: F1 minus that of `full` on the same questions, and the lower and upper end of its paired 95 %
+            interval; None for `full`, and if `full` was not evaluated.
+        macs_fewer: MACs of `full` divided by its own.
         latency: Times of a question.
-        kept: Tokens that enter the first layer, and that each layer passes on [layers + 1].
+        kept: Tokens that enter the first layer, then those that each layer passes on, [layers + 1].
     """
 
     name: str
@@ -83,25 +84,25 @@ class NamedResult:
 
     @property
     def mean_kept(self) -> float:
-        """Mean tokens that a layer passes on."""
+        """Mean number of tokens that a layer passes on."""
         return fmean(spread.mean for spread in self.kept[1:])
 
 
 @dataclass(frozen=True)
 class Report:
-    """All that a page shows.
+    """Everything that a page shows.
 
     Attributes:
-        title: What was measured; the heading.
-        facts: Under the heading: bundle, data, significance, CPU, threads, versions, date.
+        title: The heading: the model that was measured.
+        facts: The lines under the heading: bundle, data, significance, CPU, threads, versions, date.
         named: Named length configurations in the order to show them, at least one.
-        points: Everything that a search evaluated.
-        front: The best of `points`.
+        points: All configurations that a search evaluated.
+        front: The Pareto front of `points`.
         peers: Other systems on the same questions and machine.
-        plot_data: The questions that `points`, `front` and `NamedResult.point` were scored on.
-        decomposition: Where the speed comes from; None if not measured.
-        by_length: What the configurations gain on inputs of about one length, from short to long.
-        notes: How it was measured, a paragraph each.
+        plot_data: Describes the questions that `points`, `front` and `NamedResult.point` were scored on.
+        decomposition: Where the speedup comes from; None if not measured.
+        by_length: The gain of the configurations at some lengths of the input, from short to long.
+        notes: How everything was measured, a paragraph each.
     """
 
     title: str

@@ -16,16 +16,17 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
-from .decomposition import LengthGain, decompose, gain_by_length
+from .decomposition import decompose
+from .length_gain import LengthGain, gain_by_length
 from .page import write_report
 
-_TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that lengths have their weight in it
+_TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that each length has its natural weight
 _REPEATS = 3
 
 
@@ -43,14 +44,14 @@ def write_evaluation_report(
     """Write the page of an evaluation; first measure where the speed comes from, about a minute.
 
     Args:
-        model: What was evaluated.
+        model: The model that was evaluated.
         examples: The questions.
-        evaluations: Of `examples`, one window at a time, by name of the length configuration.
+        evaluations: Evaluations on `examples`, one window at a time, by name of the length configuration.
         path: The HTML file.
-        data: Where the questions come from and how many there are, for people.
+        data: Describes where the questions come from and how many there are.
         num_threads: CPU threads that the model was given.
-        max_seq_len: Tokens of a window, as in the evaluation.
-        doc_stride: Tokens that two windows share, likewise.
+        max_seq_len: Maximum length of a window in tokens, as in the evaluation.
+        doc_stride: Tokens that neighbouring windows share, as in the evaluation.
 
     Raises:
         InferenceError: OpenVINO failed.
@@ -67,9 +68,10 @@ def write_evaluation_report(
         doc_stride=doc_stride,
     )
     note = (
-        "Graphs were compiled before, but the first window of a length makes OpenVINO prepare kernels: the longest "
-        "time may be such a first one. The configurations were timed one after another: a few per cent between two "
-        "of them may be the machine's. Where configurations were chosen on these questions, their F1 flatters them."
+        "Graphs were compiled before, but the first window of each length makes OpenVINO prepare kernels, and the "
+        "longest time may include that. The configurations were timed one after another, so that differences of a few "
+        "per cent between them may come from the machine. F1 is too optimistic for configurations that were chosen on "
+        "these questions."
     )
     write_report(replace(report, notes=(*report.notes, note)), path)
 
@@ -84,14 +86,14 @@ def evaluation_report(
     max_seq_len: int | None = None,
     doc_stride: int | None = None,
 ) -> Report:
-    """Make the report of evaluations, to be added to; see `write_evaluation_report` for the arguments.
+    """Make the report of evaluations, to which more can be added; see `write_evaluation_report` for the arguments.
 
     Raises:
         InferenceError: OpenVINO failed.
-        InvalidInputError: An evaluation ran in batches, without times.
+        InvalidInputError: An evaluation ran in batches, so that there are no times.
     """
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
-    questions = [windows for example in examples if (windows := windows_of(example))]
+    windows_of = Windowing.of(model, max_seq_len, doc_stride)
+    questions = [windows for _, windows in windows_of.readable(examples)]
     configs = {name: model.resolve(name) for name in evaluations if name != "full"}
     all_compiled = LengthAdaptiveModel.from_pretrained(
         model.bundle.path, num_threads=num_threads, max_compiled=len(configs) + 1
@@ -175,10 +177,10 @@ def _gain_by_length(
 def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
     return (
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
-        "scored by SQuAD's rules. Its time goes from text to answer: tokenising, all its windows, the best span.",
-        f"The parts of the speedup were timed apart, taking turns, on the model's call alone: up to {_TIMED_WINDOWS} "
-        f"random windows, {_REPEATS} times each, the median counts. The gain by length likewise, on windows within "
-        "15 % of each length.",
-        "Intervals hold 95 % of 10,000 paired bootstrap samples of the questions. MACs are those executed for real "
-        "tokens, what choosing them costs included; fewer means fewer than at full length without padding.",
+        "scored by SQuAD's rules. Its time is that from text to answer: tokenisation, all its windows, the best span.",
+        "The parts of the speedup were timed separately, taking turns, on the model's call alone: up to "
+        f"{_TIMED_WINDOWS} random windows, {_REPEATS} times each, of which the median counts. The gain by length was "
+        "timed in the same way, on windows within 15 % of each length.",
+        "Intervals contain 95 % of 10,000 paired bootstrap samples of the questions. MACs are those executed for real "
+        "tokens, including the cost of selecting them; fewer means fewer than at full length without padding.",
     )

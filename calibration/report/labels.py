@@ -1,4 +1,4 @@
-"""Names beside the points of a figure, where they cover the least."""
+"""Place labels beside the points of a figure so that they cover as little as possible."""
 
 from __future__ import annotations
 
@@ -13,8 +13,17 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.transforms import Bbox
 
 _DISTANCES = (9, 22, 38, 56, 76)  # pixels from point to text
-_DIRECTIONS = ((1, 0), (-1, 0), (1, 1), (-1, -1), (1, -1), (-1, 1), (0, 1), (0, -1))  # to the right if all are as good
-_MARKER = 5  # pixels that a point takes to each side
+_DIRECTIONS = (
+    (1, 0),
+    (-1, 0),
+    (1, 1),
+    (-1, -1),
+    (1, -1),
+    (-1, 1),
+    (0, 1),
+    (0, -1),
+)  # ties go to the right
+_MARKER = 5  # radius of a point in pixels
 
 
 @dataclass(frozen=True)
@@ -27,13 +36,13 @@ class Label:
 
 
 def place_labels(axes: Axes, labels: Sequence[Label], obstacles: npt.ArrayLike, colour: str) -> None:
-    """Write each label near its point: off the other labels, inside the axes, over few obstacles.
+    """Write each label near its point: clear of the other labels, inside the axes, over few obstacles.
 
     Args:
-        axes: Where. All else must have been drawn, for its limits and layout are taken as they are.
-        labels: Those that matter most first.
-        obstacles: Further points that would better stay visible [n, 2].
-        colour: Of the line from a point to a label far off.
+        axes: The axes. Everything else must have been drawn before, as limits and layout are taken as they are.
+        labels: The labels, the most important first.
+        obstacles: Further points that should stay visible, [n, 2].
+        colour: Colour of the line from a point to a distant label.
     """
     figure = axes.get_figure(root=True)
     assert figure is not None

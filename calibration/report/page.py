@@ -1,4 +1,4 @@
-"""Write a report as one HTML file that needs no other."""
+"""Write a report as one self-contained HTML file."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ def write_report(report: Report, path: str | Path) -> None:
     """Write the page of a report: the same bytes for the same report.
 
     Args:
-        report: What it shows.
-        path: The HTML file. One that is there stays until the new one is complete.
+        report: The contents.
+        path: The HTML file. An existing file is replaced once the new one is complete.
 
     Raises:
-        InvalidInputError: There is no folder to write it to.
+        InvalidInputError: The folder to write to does not exist.
         StorageError: It could not be written.
     """
     path = Path(path)

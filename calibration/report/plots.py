@@ -1,4 +1,4 @@
-"""The pictures of a report, each an SVG element."""
+"""The plots of a report, each an SVG element."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COST_LABELS: dict[Cost, str] = {
     "macs_fewer": "MACs, x fewer than full",
 }
 _GAIN_LABELS: dict[Gain, str] = {"speedup": "x faster", "macs_fewer": "MACs, x fewer"}
-_F1_SHOWN = 5  # below the best; further down nobody wants to go
+_F1_SHOWN = 5  # points below the best; lower ones are of no interest
 _ROUND = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 3, 5, 7)]
 
 
@@ -36,7 +36,7 @@ def colours(named: Iterable[NamedResult]) -> dict[str, str]:
 
 
 def lowest_shown(report: Report) -> float:
-    """The F1 below which `f1_against_cost` leaves out what was searched."""
+    """The F1 below which `f1_against_cost` leaves out points of the search."""
     always = [result.point.f1 for result in report.named] + [peer.f1 for peer in report.peers]
     best = max(always)
     lowest = min(always + [point.f1 for point in report.front if point.f1 >= best - _F1_SHOWN])
@@ -44,7 +44,7 @@ def lowest_shown(report: Report) -> float:
 
 
 def f1_against_cost(report: Report, cost: Cost, width: int, height: int) -> Markup:
-    """What was searched, its front, the named configurations and, against latency, the peers."""
+    """The points of the search, their front, the named configurations and, against latency, the peers."""
     cost_of = attrgetter(cost)
     lowest = lowest_shown(report)
     searched = [point for point in report.points if point.f1 >= lowest and point not in report.front]
@@ -76,14 +76,14 @@ def f1_against_cost(report: Report, cost: Cost, width: int, height: int) -> Mark
 
 
 def kept_tokens(result: NamedResult, colour: str, most: float, width: int, height: int) -> Markup:
-    """Tokens that enter and leave each layer: mean, and the middle 80 % of the windows as a band.
+    """Tokens that enter and leave each layer: the mean, and the middle 80 % of the windows as a band.
 
     Args:
         result: The configuration.
         colour: A name of `svg.COLOURS`.
-        most: The upper end of the axis, the same in every picture that stands beside this one.
-        width: In pixels.
-        height: In pixels.
+        most: The upper end of the axis, which all plots side by side share.
+        width: Width in pixels.
+        height: Height in pixels.
     """
     places = range(len(result.kept))  # the input, then each layer
     with drawing(width, height) as axes:
@@ -104,7 +104,7 @@ def kept_tokens(result: NamedResult, colour: str, most: float, width: int, heigh
 
 
 def speed_parts(parts: Decomposition, named: Iterable[NamedResult], width: int) -> Markup:
-    """Each factor as a bar that starts where those before it ended."""
+    """Each factor of the speedup as a bar that starts where the previous ones end."""
     common = {"real lengths": parts.unpadding} | ({} if parts.int8 is None else {"INT8": parts.int8})
     starts = list(accumulate(common.values(), mul, initial=1.0))
     colour_of = colours(named)
@@ -127,7 +127,7 @@ def speed_parts(parts: Decomposition, named: Iterable[NamedResult], width: int) 
 
 
 def gain_by_length(report: Report, gain: Gain, width: int, height: int) -> Markup:
-    """What the configurations gain on inputs of growing length, a line for each."""
+    """The gain of each configuration, a line each, against the length of the input."""
     groups = report.by_length
     gains: list[Mapping[str, float]] = [attrgetter(gain)(group) for group in groups]
     with drawing(width, height) as axes:
@@ -162,7 +162,7 @@ def _figures(point: Point) -> str:
 
 
 def _factor_axis(axes: Axes, values: Sequence[float]) -> None:
-    """Let x show `values` so that equal factors are equal distances, with a few round ticks."""
+    """Give x a logarithmic scale that shows `values`, with a few round ticks."""
     margin = (max(values) / min(values)) ** 0.08 * 1.01
     low, high = min(values) / margin, max(values) * margin
     ticks = MaxNLocator(6, steps=(1, 2, 5, 10)).tick_values(low, high) if high < 4 * low else _ROUND

@@ -1,4 +1,4 @@
-"""Matplotlib figures as SVG that stands inside a page: its fonts, its colours, light or dark."""
+"""Matplotlib figures as inline SVG that uses the fonts and the light or dark colours of the page."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COLOURS: Mapping[str, tuple[str, str]] = {  # on light and on dark paper
 
 
 def light(name: str) -> str:
-    """The colour `name` of `COLOURS` as a figure takes it."""
+    """The light variant of a colour of `COLOURS`, which figures are drawn with."""
     return COLOURS[name][0]
 
 
@@ -41,7 +41,7 @@ _STYLE: dict[Any, Any] = {
     "svg.hashsalt": "dynamic-tinybert",
     "text.parse_math": False,
     "font.family": ["sans-serif"],
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, and is wider than the page's font
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib and is wider than the page's font, so that texts fit
     "font.size": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,7 +61,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(width: int, height: int) -> Iterator[Axes]:
-    """Give the axes of a new figure, in pixels, which is laid out when all is drawn."""
+    """Give the axes of a new figure of a size in pixels; its layout is computed once everything is drawn."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         yield figure.add_subplot()
@@ -73,7 +73,7 @@ def hover(artist: Artist, text: str) -> None:
 
 
 def to_svg(axes: Axes, label: str) -> Markup:
-    """The figure of `axes` as an SVG element that says `label` to who cannot see it."""
+    """The figure of `axes` as an SVG element, with `label` for screen readers."""
     buffer = io.StringIO()
     figure = axes.get_figure(root=True)
     assert figure is not None
@@ -83,9 +83,9 @@ def to_svg(axes: Axes, label: str) -> Markup:
     box = re.search(r'viewBox="[^"]*"', drawn)
     assert box is not None
     drawn = f'<svg {box[0]} role="img" aria-label="{escape(label)}">' + drawn[drawn.index(">") + 1 :]
-    drawn = re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)  # it would hold for the whole page
+    drawn = re.sub(r"<style.*?</style>", "", drawn, flags=re.DOTALL)  # styles would apply to the whole page
     drawn = re.sub(r"""<g id=(["'])title (.*?)\1>""", r"<g><title>\2</title>", drawn)
-    drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)  # the same in every figure, and nothing refers to them
+    drawn = re.sub(r'<g id="[^"]*"', "<g", drawn)  # ids would repeat from figure to figure, and nothing refers to them
     for name, (colour, _) in COLOURS.items():
         drawn = drawn.replace(colour, f"var(--{name})")
     return Markup(drawn)

@@ -1,4 +1,4 @@
-"""Measure length configurations: hopeless ones on few questions only, and none twice."""
+"""Measure candidate length configurations: hopeless ones on few examples only, and none twice."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from .trial import Trial, joined
 
 WORST_LOSS = 6.0
-"""Nobody is interested in configurations that lose more F1 against `full`, in percent."""
+"""Configurations that lose more points than this against `full` are rejected early."""
 
-_FIRST_PART = 4  # one question in so many decides whether the others are asked
-_SURE = 1.645  # standard errors: 95 %, one-sided
+_FIRST_PART = 4  # one example in so many decides whether the others are run
+_ONE_SIDED_95 = 1.645  # standard errors
+_SCORES = "question_f1"  # key in the journal
 
-Measure = Callable[[LengthConfig, range], Trial]
-"""Measures a configuration on the questions with these indices."""
+RunCandidate = Callable[[LengthConfig, range], Trial]
+"""Measures a configuration on the examples with these indices."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the measurement of a configuration showed, against `full` on the same questions.
+    """What the measurement of a configuration showed, against `full` on the same examples.
 
     Attributes:
         trial: The measurement.
-        rejected: It was hopeless after the first part of the questions, and `trial` holds only those.
-        loss: Mean F1 lost, in percent.
+        rejected: It was hopeless after the first part of the examples, and `trial` holds only those.
+        loss: Mean score lost, in points.
         loss_error: Standard error of `loss`.
         latency: Mean latency as a share of that of `full`.
     """
@@ -44,30 +45,30 @@ class Outcome:
 
 
 class Measurer:
-    """Measures configurations, on the first quarter of the questions and then, if there is hope, on the rest.
+    """Measures configurations on the first quarter of the examples and then, unless hopeless, on the rest.
 
-    There is none if a configuration surely loses more than `WORST_LOSS` against `full`, or any F1 against one that
-    was measured before and is no slower.
+    A configuration is hopeless if it loses significantly more than `WORST_LOSS` against `full`, or significantly
+    loses anything against a configuration that was measured before and is no slower.
 
     Attributes:
-        full: `full` on all questions.
+        full: `full` on all examples.
     """
 
-    def __init__(self, measure: Measure, journal: Journal, *, num_layers: int, num_questions: int) -> None:
+    def __init__(self, run: RunCandidate, journal: Journal, *, num_layers: int, num_questions: int) -> None:
         """Measure `full`.
 
         Args:
-            measure: Measures a configuration. The same call must always give the same F1.
+            run: Measures a configuration. The same call must always give the same scores.
             journal: Keeps every measurement; what it has is not measured again.
             num_layers: Layers of the encoder.
-            num_questions: Questions to choose on, in random order: the first quarter must be like the rest.
+            num_questions: Examples to choose on, in random order: the first quarter must be like the rest.
 
         Raises:
-            InvalidInputError: There are fewer than 4 questions.
+            InvalidInputError: There are fewer than 4 examples.
             StorageError: The journal cannot be written.
         """
         require_int("num_questions", num_questions, _FIRST_PART)
-        self._measure, self._journal = measure, journal
+        self._run, self._journal = run, journal
         cut = num_questions // _FIRST_PART
         self._first, self._rest = range(cut), range(cut, num_questions)
         self._hopeful: list[Trial] = []  # on the first part
@@ -91,14 +92,13 @@ class Measurer:
             _surely_loses(first, other, 0) for other in self._hopeful if other.latency_ms <= first.latency_ms
         )
 
-    def _part(self, config: LengthConfig, questions: range) -> Trial:
-        key = json.dumps([config.keep_ratios, config.thresholds, questions.start, questions.stop])
+    def _part(self, config: LengthConfig, examples: range) -> Trial:
+        key = json.dumps([config.keep_ratios, config.thresholds, examples.start, examples.stop])
         known = self._journal.get("trial", key)
         if known is not None:
-            return Trial(config, tuple(known["question_f1"]), known["macs"], known["latency_ms"])
-        trial = self._measure(config, questions)
-        value = {"question_f1": trial.question_f1, "macs": trial.macs, "latency_ms": trial.latency_ms}
-        self._journal.add("trial", key, value)
+            return Trial(config, tuple(known[_SCORES]), known["macs"], known["latency_ms"])
+        trial = self._run(config, examples)
+        self._journal.add("trial", key, {_SCORES: trial.scores, "macs": trial.macs, "latency_ms": trial.latency_ms})
         return trial
 
 
@@ -108,11 +108,11 @@ def _outcome(trial: Trial, full: Trial, *, rejected: bool) -> Outcome:
 
 
 def _loss(trial: Trial, reference: Trial) -> tuple[float, float]:
-    """Mean F1 lost against `reference`, and its standard error."""
-    lost = np.subtract(reference.question_f1, trial.question_f1)
+    """Mean score lost against `reference`, and its standard error."""
+    lost = np.subtract(reference.scores, trial.scores)
     return float(lost.mean()), float(lost.std() / len(lost) ** 0.5)
 
 
 def _surely_loses(trial: Trial, reference: Trial, more_than: float) -> bool:
     loss, error = _loss(trial, reference)
-    return loss - _SURE * error > more_than
+    return loss - _ONE_SIDED_95 * error > more_than

@@ -1,4 +1,4 @@
-"""Schedules: how many tokens each layer shall keep on average, as the search varies them."""
+"""Schedules: how many tokens each layer is to keep on average. The search varies these."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import numpy.typing as npt
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 Genes = npt.NDArray[np.float64]
-"""One schedule in each row: logarithms of its shares."""
+"""Logarithms of shares, one schedule in each row."""
 
 _LEAST_SHARE = 0.05
 _GRID = 0.01
-_NOT_WORTH_A_SELECTION = 0.985
+_LEAST_REDUCTION = 0.985
 
-# Of six layers; others take them at the same relative depth. Good ones come first: what they beat is soon given up.
+# For six layers; other models take them at the same relative depth. Good ones come first: what they beat is rejected
+# early.
 _KNOWN = (
-    *(  # of trained scorers; each layer that selects costs time
+    *(  # good with trained scorers; each layer that selects costs time
         (first, first, first, second, third, third)
         for first, second, third in (
             (0.75, 0.32, 0.24),
@@ -59,7 +60,7 @@ class Schedule:
 
     @classmethod
     def of_layers(cls, num_layers: int, share_after: Mapping[int, float]) -> Schedule:
-        """The schedule in which these layers select, by the share that each passes on."""
+        """The schedule in which only some layers select, given the share that each of them passes on."""
         shares, before = [], 1.0
         for layer in range(num_layers):
             before = share_after.get(layer, before)
@@ -88,7 +89,7 @@ class ScheduleSpace:
         self.upper: Genes = np.zeros(num_layers)
 
     def repair(self, genes: Genes) -> Genes:
-        """The nearest schedules that are on the grid, do not grow and select only where that saves something.
+        """The nearest schedules on the grid that never grow and select only where that drops enough tokens.
 
         Args:
             genes: [schedules, num_layers].
@@ -97,8 +98,8 @@ class ScheduleSpace:
         shares = np.round(np.exp(genes) / _GRID) * _GRID
         before = np.ones(len(genes))
         for layer in range(self._num_layers):
-            worth = (shares[:, layer] <= _NOT_WORTH_A_SELECTION * before) & (layer in self._selectable)
-            before = shares[:, layer] = np.where(worth, shares[:, layer], before)
+            selects = (shares[:, layer] <= _LEAST_REDUCTION * before) & (layer in self._selectable)
+            before = shares[:, layer] = np.where(selects, shares[:, layer], before)
         return np.log(shares)
 
     def decode(self, genes: Genes) -> Schedule:
@@ -106,18 +107,18 @@ class ScheduleSpace:
         return Schedule(tuple(round(float(share), 2) for share in np.exp(genes)))
 
     def known(self) -> Genes:
-        """Schedules that others published or that proved good, and constant ones."""
+        """Published schedules, schedules that proved good, and constant ones."""
         depth, depths = np.linspace(0, 1, self._num_layers), np.linspace(0, 1, 6)
         shares = np.array([np.interp(depth, depths, schedule) for schedule in _KNOWN])
         return self.repair(np.log(shares))
 
     def features(self, genes: Genes) -> npt.NDArray[np.float64]:
-        """What cost and loss depend on smoothly, on comparable scales: shares, and which layers select."""
+        """Coordinates that cost and loss depend on smoothly, on comparable scales: shares, and which layers select."""
         selects = np.diff(genes, axis=1, prepend=0) < 0
         return np.column_stack([genes, 0.2 * selects])
 
     def random(self, count: int, generator: np.random.Generator) -> Genes:
-        """Smooth schedules: shares that fall from layer to layer by random parts of a random whole."""
+        """Random smooth schedules: a random total decrease, split at random among the layers."""
         total = generator.uniform(0.6, 2.8, (count, 1))
         parts = generator.dirichlet(np.full(self._num_layers + 1, 2.0), count)[:, :-1]
         return self.repair(-np.cumsum(total * parts, axis=1))

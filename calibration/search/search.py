@@ -1,4 +1,4 @@
-"""Search for the length configurations that trade F1 against latency best."""
+"""Search for the length configurations with the best trade-offs of score against latency."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ from .trial import Trial
 _RANDOM = 10  # schedules at the start, beside the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
 _PATIENCE = 10  # batches without a new configuration until the search gives up
-_AROUND = (0.75, 1.25)  # of the loss that is aimed at
-_NEAREST = 5  # configurations that tell it
-_POPULATION, _GENERATIONS = 64, 15  # of NSGA-II on predictions
+_AROUND = (0.75, 1.25)  # times the loss that is aimed at
+_NEAREST = 5  # configurations that the loss to aim at is estimated from
+_POPULATION, _GENERATIONS = 64, 15  # NSGA-II on predictions
 _LEAST_ERROR, _LATENCY_ERROR = 0.15, 0.002
 
 Predictor = Callable[[Genes], tuple[Values, Values]]
-"""Loss in percent and latency as a share of that of `full`, for each schedule."""
+"""Predicts for each schedule the loss in points and the latency as a share of that of `full`."""
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a search has come.
+    """State of a search that is running.
 
     Attributes:
-        evaluations: Configurations that were measured, rejected ones included.
-        front: The best so far, fastest first, `full` among them.
-        seconds_left: Until the deadline; None without one.
+        evaluations: Configurations measured so far, rejected ones included.
+        front: The front so far, fastest first, `full` included.
+        seconds_left: Time until the deadline; None without a deadline.
     """
 
     evaluations: int
@@ -52,12 +52,12 @@ class Progress:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """What a search measured.
 
     Attributes:
-        outcomes: All that was measured, in that order; `full` is not among it.
-        candidates: The trials of those that were not rejected, `pooled`: what to choose from.
+        outcomes: All measurements in the order in which they were made, without that of `full`.
+        candidates: The trials that were not rejected, with `pooled` scores: configurations are chosen from these.
     """
 
     outcomes: list[Outcome]
@@ -74,22 +74,22 @@ def search(
     deadline: float | None = None,
     limits: Sequence[float] = tuple(NAMED_LIMITS.values()),
     progress: Callable[[Progress], None] = lambda _: None,
-) -> Found:
-    """Measure known and random schedules, then again and again those that should be best after what was measured.
+) -> SearchResult:
+    """Measure known and random schedules, then repeatedly those that are predicted to be the best.
 
     A Gaussian process predicts loss and latency of any schedule, NSGA-II finds the front of the predictions, and a
-    few of its points are measured. Nothing depends on time but the end: with the same seed and a `measurer` that
-    answers the same, a search of `max_evaluations` finds the same, also if it was killed and goes on from its journal.
+    few of its points are measured. Only the end depends on time: with the same seed and a `measurer` that gives the
+    same results, a search of `max_evaluations` finds the same, also if it was killed and continues from its journal.
 
     Args:
         space: The schedules to try.
-        to_config: The length configuration of a schedule; always the same for the same one.
+        to_config: Gives the length configuration of a schedule, always the same one.
         measurer: Measures configurations.
-        seed: Decides everything that is random.
-        max_evaluations: Configurations to measure, those included that the journal has; None for no limit.
-        deadline: Time of `time.monotonic` after which no measurement begins; None for none.
-        limits: Losses of F1, in percent, near which the search looks closest.
-        progress: Is called after each measurement.
+        seed: Seed for every random choice.
+        max_evaluations: Configurations to measure, including those in the journal; None for no limit.
+        deadline: Value of `time.monotonic` after which no measurement begins; None for no deadline.
+        limits: Losses in points near which the search looks closest.
+        progress: Called after each measurement.
 
     Raises:
         InvalidInputError: Neither `max_evaluations` nor `deadline` is given.
@@ -132,10 +132,10 @@ def search(
         if len(outcomes) == count:
             try_all(space.random(_BATCH, generator))
         idle = idle + 1 if len(outcomes) == count else 0
-    places = {o.trial.config: genes for genes, o in tried.values()}
+    genes_of = {o.trial.config: genes for genes, o in tried.values()}
     trials = [outcome.trial for outcome in outcomes.values() if not outcome.rejected]
-    measured = np.array([places[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
-    return Found(list(outcomes.values()), pooled(trials, space.features(measured), measurer.full))
+    measured = np.array([genes_of[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
+    return SearchResult(list(outcomes.values()), pooled(trials, space.features(measured), measurer.full))
 
 
 def _promising(
@@ -145,7 +145,7 @@ def _promising(
     limits: Sequence[float],
     generator: np.random.Generator,
 ) -> Genes:
-    """New schedules that should be the fastest within some losses, after the `outcomes` of those in `genes`."""
+    """New schedules predicted to be the fastest within some losses, from the `outcomes` of those in `genes`."""
     predict = _predictor(space, genes, outcomes)
     candidates = _front_of_predictions(space, predict, genes, seed=int(generator.integers(2**31)))
     candidates = candidates[~(candidates[:, None] == genes).all(-1).any(1)]
@@ -161,9 +161,11 @@ def _promising(
 
 
 def _loss_at(limit: float, outcomes: Sequence[Outcome]) -> float:
-    """The loss of configurations whose upper bound of it lies near a limit: the bound is what must be within it."""
-    sure = [outcome for outcome in outcomes if not outcome.rejected]
-    nearest = sorted(sure, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[:_NEAREST]
+    """The mean loss of configurations whose upper bound is near a limit: it is the bound that must be within it."""
+    full_runs = [outcome for outcome in outcomes if not outcome.rejected]
+    nearest = sorted(full_runs, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[
+        :_NEAREST
+    ]
     return fmean(outcome.loss for outcome in nearest) if nearest else limit / 2
 
 
@@ -185,7 +187,7 @@ def _predictor(space: ScheduleSpace, genes: Genes, outcomes: Sequence[Outcome]) 
 
 
 def _front_of_predictions(space: ScheduleSpace, predict: Predictor, start: Genes, seed: int) -> Genes:
-    """A population on the front of predicted loss against predicted latency, bred by NSGA-II from `start`."""
+    """Schedules on the front of predicted loss against predicted latency, found by NSGA-II from `start`."""
     problem = Problem(n_var=start.shape[1], n_obj=2, n_ieq_constr=1, xl=space.lower, xu=space.upper)
     algorithm = NSGA2(pop_size=_POPULATION, sampling=start)
     algorithm.setup(problem, termination=NoTermination(), seed=seed)

@@ -1,4 +1,4 @@
-"""A Gaussian process: what a measurement would say, from those that were made."""
+"""Gaussian process regression: predicts measurements that were not made from those that were."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Values = npt.NDArray[np.float64]
 
 
 class GaussianProcess:
-    """Regression with a linear and a Matérn 5/2 part; length scale and noise are the likeliest of a few."""
+    """Regression with a linear and a Matérn 5/2 kernel; length scale and noise are the most likely of a few."""
 
     def __init__(
         self,
@@ -25,35 +25,35 @@ class GaussianProcess:
         """Fit.
 
         Args:
-            points: Where it was measured [n, d]. One unit should matter about as much in each dimension.
-            values: What was measured [n].
-            noise: Standard error of each value, above 0 [n].
-            length_scales: To choose among.
-            noise_factors: To choose among, what `noise` is multiplied by: of configurations that answer the same
-                questions, a part of each error is common to all.
+            points: Where measurements were made, [n, d]. One unit should matter about equally in each dimension.
+            values: The measurements, [n].
+            noise: Standard error of each value, above 0, [n].
+            length_scales: Candidates for the length scale of the Matérn kernel.
+            noise_factors: Candidates for a factor on `noise`: where configurations are measured on the same examples,
+                part of each error is common to all of them.
         """
         self._points, self._mean = points, values.mean()
         self._variance = values.var() + 1e-12
-        rest = values - self._mean
+        centred = values - self._mean
 
-        def measured(scale: float, factor: float) -> Values:
+        def noisy_covariance(scale: float, factor: float) -> Values:
             return np.asarray(self._covariance(points, scale) + np.diag((factor * noise) ** 2))
 
-        def unlikelihood(choice: tuple[float, float]) -> float:
-            covariance = measured(*choice)
-            return float(rest @ np.linalg.solve(covariance, rest) + np.linalg.slogdet(covariance).logabsdet)
+        def negative_log_likelihood(choice: tuple[float, float]) -> float:
+            covariance = noisy_covariance(*choice)
+            return float(centred @ np.linalg.solve(covariance, centred) + np.linalg.slogdet(covariance).logabsdet)
 
-        choice = min(product(length_scales, noise_factors), key=unlikelihood)
+        choice = min(product(length_scales, noise_factors), key=negative_log_likelihood)
         self._scale = choice[0]
-        self._inverse = np.linalg.inv(measured(*choice))
-        self._weights = self._inverse @ rest
+        self._inverse = np.linalg.inv(noisy_covariance(*choice))
+        self._weights = self._inverse @ centred
 
     def __call__(self, points: Values) -> Values:
-        """Expected values at `points` [m, d], as [m]."""
+        """Expected values at `points` [m, d]: [m]."""
         return np.asarray(self._mean + self._covariance(points, self._scale) @ self._weights)
 
-    def shares(self, points: Values) -> Values:
-        """What each measurement, less their mean, contributes to the expected values at `points` [m, d], as [m, n]."""
+    def weights(self, points: Values) -> Values:
+        """Weight of each measurement's difference from their mean in the expected values at `points` [m, d]: [m, n]."""
         return np.asarray(self._covariance(points, self._scale) @ self._inverse)
 
     def _covariance(self, points: Values, scale: float) -> Values:

@@ -1,11 +1,12 @@
-"""Fit the scorers of learnt significance on a frozen bundle, from questions and contexts alone."""
+"""Fit the scorers of learnt significance on a frozen bundle, from examples without labels."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,26 +16,29 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, readable_windows
+from dynamic_tinybert.runtime.tasks.measure import Measure, measure_of
+from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 from .states import StateReader, States
 
 BATCH_SIZE = 16
 LEARNING_RATE = 4e-3
 WARM_UP_STEPS = 20
-WIDENED_BY = 2
-"""Tokens on each side of a likely start or end that are worth keeping, too."""
 WEIGHT_OF_KEPT = 5.0
-"""A token that matters weighs so many times one that does not: dropping it costs more than keeping another."""
+"""Loss weight of a token that is worth keeping, against 1 of another: to drop it costs more than to keep another."""
 
 RECENT, REPLAYS = 64, 2
-"""Reading a batch of states takes as long as two steps on it: after it, so many of the recent ones come again."""
+"""To read the states of a batch takes as long as two steps on them. So each new batch is followed by steps on `REPLAYS`
+of the `RECENT` batches read last."""
 
 HELD_OUT = 400
-"""Questions, at most a tenth of all, from which thresholds are taken."""
+"""Examples, at most a tenth of all, that thresholds and held-out losses come from."""
+
+Targets = Callable[[Mapping[str, Tensor], Tensor], Tensor]
+"""What scorers learn, [B, L], from the outputs of a model and which tokens may be dropped; see `ModelTask`."""
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
@@ -45,10 +49,10 @@ class Fit:
 
     Attributes:
         scorers: One per layer asked for.
-        significance: For each of these the significance of every real token of the questions held out, float32
+        significance: For each of these the significance of every real token of the held-out examples, float32
             [tokens].
-        losses: Mean loss of each layer on the questions held out.
-        windows: Windows that were read to fit on, each time counted.
+        losses: Mean held-out loss of each layer.
+        windows: Windows that were read to fit on; a window that was read twice counts twice.
     """
 
     scorers: Mapping[int, Scorer]
@@ -59,7 +63,7 @@ class Fit:
 
 def fit_scorers(
     bundle: Bundle,
-    examples: Sequence[Example],
+    examples: Sequence[Any],
     layers: Sequence[int],
     *,
     seconds: float,
@@ -67,20 +71,20 @@ def fit_scorers(
     seed: int = 0,
     progress: bool = False,
 ) -> Fit:
-    """Fit a scorer for each of some layers to the start and end probabilities of the bundle itself.
+    """Fit a scorer for each of some layers to the outputs of the bundle itself.
 
     Args:
         bundle: A bundle; its graph is run at full length and stays as it is.
-        examples: Questions with their contexts, at least two; those that the model cannot read are skipped.
-            Answers are not looked at.
+        examples: Examples of the bundle's task, at least two; those that the model cannot read are skipped. Labels
+            are not looked at.
         layers: Layers that get a scorer.
-        seconds: Most time to spend.
-        most_passes: Most times to see each question.
-        seed: Decides the order of the questions and the scorers' first weights.
+        seconds: Longest time to spend.
+        most_passes: How many times an example is seen at most.
+        seed: Decides the order of the examples and the scorers' first weights.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        DataError: The model can read none of the questions.
+        DataError: The model can read none of the examples.
         InferenceError: OpenVINO failed.
     """
     stay_within_quota()
@@ -88,8 +92,8 @@ def fit_scorers(
     random = np.random.default_rng(seed)
     shuffled = [examples[i] for i in random.permutation(len(examples))]
     count = min(HELD_OUT, -(-len(examples) // 10))
-    tokenize = QuestionWindows(bundle.tokenizer_json, bundle.max_length)
-    held_out, fitting = batches_by_length(shuffled[:count]), batches_by_length(shuffled[count:])
+    measure, targets = measure_of(bundle), model_task(bundle.task).significance_targets
+    held_out, fitting = (batches_by_length(measure, part) for part in (shuffled[:count], shuffled[count:]))
     read = StateReader(bundle, layers)
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
@@ -102,19 +106,21 @@ def fit_scorers(
             bar.update(done - bar.n)
             if done == 1 and (seen or step >= steps):  # something at least, however short the time
                 break
-            if not (windows := readable_windows(tokenize, batch)):
+            if not (windows := readable_windows(measure, batch)):
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
             recent.append(read(windows))
             for states in (recent[-1], *(recent[i] for i in random.integers(len(recent), size=REPLAYS))):
                 optimizer.zero_grad()
-                torch.stack(list(losses(scorers, states).values())).sum().backward()  # type: ignore[no-untyped-call]
+                torch.stack(list(losses(scorers, states, targets).values())).sum().backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             seen += len(windows)
-    judged = [judge(scorers, read(windows)) for batch in held_out if (windows := readable_windows(tokenize, batch))]
+    judged = [
+        judge(scorers, read(windows), targets) for batch in held_out if (windows := readable_windows(measure, batch))
+    ]
     if not seen or not judged:
-        raise tokenize.refuse_all("the questions to fit on")
+        raise measure.refuse_all("the questions to fit on")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
@@ -124,92 +130,94 @@ def fit_scorers(
 
 
 def sample_significance(
-    bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer], *, seed: int
+    bundle: Bundle, examples: Sequence[Any], scorers: Mapping[int, Scorer], *, seed: int
 ) -> dict[int, npt.NDArray[np.float32]]:
-    """The significance that scorers give to every real token of some of the questions, float32 [tokens] by layer.
+    """The significance that scorers give to every real token of some of the examples, float32 [tokens] by layer.
 
     Args:
         bundle: A bundle; its graph is run at full length.
-        examples: Questions with their contexts; those that the model cannot read are skipped.
+        examples: Examples of the bundle's task; those that the model cannot read are skipped.
         scorers: Scorers by layer.
-        seed: Decides which questions are taken.
+        seed: Decides which examples are taken.
 
     Raises:
-        DataError: The model can read none of the questions.
+        DataError: The model can read none of the examples.
         InferenceError: OpenVINO failed.
     """
     chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
-    tokenize, read = QuestionWindows(bundle.tokenizer_json, bundle.max_length), StateReader(bundle, tuple(scorers))
+    measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
     judged = [
-        judge(scorers, read(windows))[0]
-        for batch in batches_by_length(chosen)
-        if (windows := readable_windows(tokenize, batch))
+        significance_of(scorers, read(windows))
+        for batch in batches_by_length(measure, chosen)
+        if (windows := readable_windows(measure, batch))
     ]
     if not judged:
-        raise tokenize.refuse_all("the questions to take thresholds from")
+        raise measure.refuse_all("the questions to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
 
 
-def batches_by_length(examples: Sequence[Example]) -> list[list[Example]]:
-    """Questions of like lengths together."""
-    ordered = sorted(examples, key=lambda example: len(example.question) + len(example.context))
+def batches_by_length(measure: Measure[Any], examples: Sequence[Any]) -> list[list[Any]]:
+    """Batches of examples of similar length."""
+    ordered = sorted(examples, key=measure.size_of)
     return [ordered[first : first + BATCH_SIZE] for first in range(0, len(ordered), BATCH_SIZE)]
 
 
-def _endless(batches: Sequence[list[Example]], random: np.random.Generator) -> Iterator[list[Example]]:
+def readable_windows(measure: Measure[Any], examples: Sequence[Any]) -> list[TokenSequence]:
+    """All windows of the examples that the model can read."""
+    return [window for example in examples for window in measure.windows_of(example)]
+
+
+def _endless(batches: Sequence[list[Any]], random: np.random.Generator) -> Iterator[list[Any]]:
     while True:
         for index in random.permutation(len(batches)):
             yield batches[index]
 
 
 def _logits(scorers: Mapping[int, Scorer], states: States) -> dict[int, Tensor]:
-    question, real = torch.from_numpy(states.question), torch.from_numpy(states.real)
+    protected, real = torch.from_numpy(states.protected), torch.from_numpy(states.real)
     return {
-        layer: scorer.logits(torch.from_numpy(states.by_layer[layer]), question, real)
+        layer: scorer.logits(torch.from_numpy(states.by_layer[layer]), protected, real)
         for layer, scorer in scorers.items()
     }
 
 
 def losses(
-    scorers: Mapping[int, Scorer],
-    states: States,
-    *,
-    widened_by: int = WIDENED_BY,
-    weight_of_kept: float = WEIGHT_OF_KEPT,
+    scorers: Mapping[int, Scorer], states: States, targets: Targets, *, weight_of_kept: float = WEIGHT_OF_KEPT
 ) -> dict[int, Tensor]:
-    """Binary cross-entropy of each layer over the tokens of the contexts; those of the question are kept anyway."""
-    context = torch.from_numpy(states.real - states.question)
-    logits = torch.from_numpy(states.start_logits), torch.from_numpy(states.end_logits)
-    target = worth_keeping(*logits, context, widened_by)
+    """Binary cross-entropy of each layer's scorer, mean over the tokens that may be dropped.
+
+    Args:
+        scorers: Scorers by layer.
+        states: What they see, and the outputs of the model.
+        targets: Gives what they should say.
+        weight_of_kept: Weight of a token that is worth keeping, against 1 of another.
+    """
+    droppable = torch.from_numpy(states.real - states.protected)
+    outputs = {name: torch.from_numpy(output) for name, output in states.outputs.items()}
+    target = targets(outputs, droppable)
     weight = torch.tensor(weight_of_kept)
     return {
         layer: (
-            functional.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight) * context
+            functional.binary_cross_entropy_with_logits(logits, target, reduction="none", pos_weight=weight) * droppable
         ).sum()
-        / context.sum()
+        / droppable.sum()
         for layer, logits in _logits(scorers, states).items()
     }
 
 
-def worth_keeping(start_logits: Tensor, end_logits: Tensor, context: Tensor, widened_by: int = WIDENED_BY) -> Tensor:
-    """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it.
-
-    Args:
-        start_logits: Of the model, [B, L].
-        end_logits: Likewise.
-        context: 0 for tokens that no answer is made of, [B, L].
-        widened_by: How many tokens away is near.
-    """
-    start, end = (logits.masked_fill(context == 0, -torch.inf).softmax(1) for logits in (start_logits, end_logits))
-    near = start.new_ones(1, 1, 2 * widened_by + 1)
-    return functional.conv1d((start + end)[:, None], near, padding=widened_by)[:, 0].clamp(0, 1)
+@torch.no_grad()
+def judge(
+    scorers: Mapping[int, Scorer], states: States, targets: Targets
+) -> tuple[dict[int, npt.NDArray[np.float32]], dict[int, float]]:
+    """By layer, the significance of the real tokens of a batch, and the mean loss."""
+    mean_losses = {layer: float(loss) for layer, loss in losses(scorers, states, targets).items()}
+    return significance_of(scorers, states), mean_losses
 
 
 @torch.no_grad()
-def judge(scorers: Mapping[int, Scorer], states: States) -> tuple[dict[int, npt.NDArray[np.float32]], dict[int, float]]:
-    """By layer the significance of the real tokens of a batch, and the mean loss."""
+def significance_of(scorers: Mapping[int, Scorer], states: States) -> dict[int, npt.NDArray[np.float32]]:
+    """By layer, the significance of the real tokens of a batch, float32 [tokens]; that of protected ones is above 1."""
     real = states.real > 0
-    significance = {
-        layer: (logits.sigmoid().numpy() + states.question)[real] for layer, logits in _logits(scorers, states).items()
+    return {
+        layer: (logits.sigmoid().numpy() + states.protected)[real] for layer, logits in _logits(scorers, states).items()
     }
-    return significance, {layer: float(loss) for layer, loss in losses(scorers, states).items()}

@@ -1,53 +1,66 @@
-"""Learnt significance of one calibration: fitted once, then read back by a run that goes on."""
+"""Learnt significance of one calibration: fitted once, then read back by a run that was resumed."""
 
 from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from dynamic_tinybert.modeling.scorer import Scorer, load_scorers, save_scorers, with_context_rule
-from dynamic_tinybert.runtime.bundles.bundle import SCORERS, Bundle
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
+from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers as load_weights
 from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 
 from .fitting import fit_scorers, sample_significance
 from .thresholds import SignificanceSample
 
 _SAMPLE = "sample.safetensors"
-_ENOUGH_QUESTIONS = 90_000
+_ENOUGH_EXAMPLES = 90_000
 _MOST_PASSES = 10
 
 
-def learnt_significance(
-    bundle: Bundle, examples: Sequence[Example], folder: Path, seconds: float, seed: int, *, trained: bool = False
-) -> tuple[Path, SignificanceSample, str]:
+@dataclass(frozen=True)
+class LearntSignificance:
+    """Scorers and what follows from them.
+
+    Attributes:
+        scorers: The file of the scorers.
+        sample: The significance that they give to some examples that they were not fitted on.
+        line: What was done, for people.
+    """
+
+    scorers: Path
+    sample: SignificanceSample
+    line: str
+
+
+def fit_or_load_scorers(
+    bundle: Bundle, examples: Sequence[Any], folder: Path, seconds: float, seed: int, *, trained: bool = False
+) -> LearntSignificance:
     """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
 
-    Behind the last ones' selection so little is left to compute that it does not pay for the scorer; but behind the
-    last layer but one the words of the question are no longer needed, which a rule finds.
+    After a selection in the last two layers so little is left to compute that it does not pay for a scorer. After the
+    last layer but one the words of the question are no longer needed, either; a rule finds those.
 
     Args:
         bundle: The bundle.
-        examples: Questions and contexts to fit on.
+        examples: Examples of its task to fit on.
         folder: Where the scorers are kept; it appears whole or not at all.
         seconds: Time to spend on fitting.
-        seed: Of the fit.
+        seed: Seed of the fit.
         trained: Take the scorers of the bundle, which were trained with its model, instead of fitting new ones.
 
     Raises:
         InvalidInputError: `trained`, and the bundle has no scorers.
-
-    Returns:
-        The file of the scorers, the significance that they give to some questions that they were not fitted on,
-        and a line that says what was done.
     """
     num_layers = bundle.shape.num_layers
     layers = range(max(1, num_layers - 2))
@@ -70,7 +83,7 @@ def learnt_significance(
                 examples,
                 layers,
                 seconds=seconds,
-                most_passes=min(_MOST_PASSES, max(1, _ENOUGH_QUESTIONS // len(examples))),
+                most_passes=min(_MOST_PASSES, max(1, _ENOUGH_EXAMPLES // len(examples))),
                 seed=seed,
                 progress=True,
             )
@@ -85,5 +98,5 @@ def learnt_significance(
             save_file({str(layer): values for layer, values in significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}
-    rule_layer = next(iter(ruled_layers(load_weights(folder / SCORERS))), None)
-    return folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done
+    rule_layer = next(iter(ruled_layers(load_scorer_tensors(folder / SCORERS))), None)
+    return LearntSignificance(folder / SCORERS, SignificanceSample(sample, num_layers, rule_layer=rule_layer), done)

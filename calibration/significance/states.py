@@ -1,4 +1,4 @@
-"""The states that scorers see and the logits that they learn from, read off a bundle's own graph at full length."""
+"""Read the states that scorers see, and the outputs that they learn from, from a bundle's own graph at full length."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from openvino import opset13
 
+from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
@@ -20,8 +21,8 @@ from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks import task_named
+from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 
 @dataclass(frozen=True)
@@ -29,17 +30,15 @@ class States:
     """What the graph computes for a batch of windows.
 
     Attributes:
-        by_layer: For each layer asked for its states after attention's LayerNorm, float32 [B, L, H].
-        start_logits: float32 [B, L].
-        end_logits: float32 [B, L].
-        question: 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0, float32 [B, L].
+        by_layer: For each requested layer its states after attention's LayerNorm, float32 [B, L, H].
+        outputs: The outputs of the task's head, and the further tensors that its targets need, float32 by name.
+        protected: 1 for tokens that no layer drops by learnt significance, else 0, float32 [B, L].
         real: 0 for padding, else 1, float32 [B, L].
     """
 
     by_layer: Mapping[int, npt.NDArray[np.float32]]
-    start_logits: npt.NDArray[np.float32]
-    end_logits: npt.NDArray[np.float32]
-    question: npt.NDArray[np.float32]
+    outputs: Mapping[str, npt.NDArray[np.float32]]
+    protected: npt.NDArray[np.float32]
     real: npt.NDArray[np.float32]
 
 
@@ -48,19 +47,26 @@ class StateReader:
 
     def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
         """Compile the graph of a bundle; `layers` are those whose states are wanted."""
-        num_layers = bundle.shape.num_layers
+        num_layers, task = bundle.shape.num_layers, task_named(bundle.task)
         model = with_selection(
-            read_plain_graph(bundle),
+            read_plain_graph(bundle, task),
             LengthConfig.full(num_layers),
+            task=task,
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
             fused=is_fused(bundle),
             float_weights=products_saturate(bundle),
         )
         nodes = NamedNodes(model)
-        for layer in layers:
-            result = opset13.result(nodes[f"layer.{layer}.attention.output"].output(0))
-            result.input_value(0).get_tensor().add_names({f"state.{layer}"})
+        target_nodes = model_task(bundle.task).target_nodes(num_layers)
+        wanted = {
+            _PROTECTED: task.protected(nodes),
+            **{_state(layer): nodes[f"layer.{layer}.attention.output"].output(0) for layer in layers},
+            **{name: nodes[name].output(0) for name in target_nodes},
+        }
+        for name, output in wanted.items():
+            result = opset13.result(output)
+            result.input_value(0).get_tensor().add_names({name})
             model.add_results([result])
         config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
@@ -69,16 +75,22 @@ class StateReader:
         }
         self._graph = CompiledGraph(partial(extension_library.core().compile_model, model, "CPU", config))
         self._layers = layers
+        self._outputs = (*task.output_names, *target_nodes)
 
-    def __call__(self, windows: Sequence[Window]) -> States:
+    def __call__(self, windows: Sequence[TokenSequence]) -> States:
         """Run one batch."""
-        inputs = stack_windows(windows, multiple=LENGTH_MULTIPLE)  # kernels are prepared for each new length
+        inputs = stack(windows, multiple=LENGTH_MULTIPLE)  # kernels are prepared for each new length
         outputs = self._graph.infer(inputs)
-        real = inputs["attention_mask"].astype(np.float32)
         return States(
-            by_layer={layer: outputs[f"state.{layer}"] for layer in self._layers},
-            start_logits=outputs["start_logits"],
-            end_logits=outputs["end_logits"],
-            question=real * (inputs["token_type_ids"] == 0),
-            real=real,
+            by_layer={layer: outputs[_state(layer)] for layer in self._layers},
+            outputs={name: outputs[name] for name in self._outputs},
+            protected=outputs[_PROTECTED],
+            real=inputs["attention_mask"].astype(np.float32),
         )
+
+
+_PROTECTED = "protected"
+
+
+def _state(layer: int) -> str:
+    return f"state.{layer}"

@@ -11,13 +11,13 @@ from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 RULE_THRESHOLD = 0.5
-"""Of a layer with a rule, where significance is 0 or 1."""
+"""Threshold of a layer with a rule, whose significance is 0 or 1."""
 
 
 class SignificanceSample:
     """The significance that scorers give to the tokens of some windows when nothing is dropped.
 
-    Dropping changes what later scorers see, so shares come out near the ones asked for, not equal to them.
+    Dropping changes the input of later scorers, so the resulting shares are near those of a schedule, not equal.
     """
 
     def __init__(
@@ -28,7 +28,8 @@ class SignificanceSample:
         Args:
             significance: For each layer with a scorer the significance of every real token, [tokens].
             num_layers: Layers of the encoder.
-            rule_layer: Behind this one the words of the question go, too, wherever tokens are dropped at all.
+            rule_layer: The layer with a rule, which drops the words of the question wherever tokens are dropped at all;
+                None for no such layer.
         """
         self._significance = significance
         self._num_layers = num_layers
@@ -40,7 +41,7 @@ class SignificanceSample:
         return self._significance.keys()
 
     def length_config(self, schedule: Schedule) -> LengthConfig:
-        """Thresholds with which layers keep the shares of a schedule of all tokens of the sample."""
+        """Thresholds with which each layer keeps the share of the sample's tokens that a schedule gives it."""
         alive: npt.NDArray[np.bool_] | None = None
         thresholds: list[float | None] = [None] * self._num_layers
         before = 1.0

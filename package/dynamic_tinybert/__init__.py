@@ -1,10 +1,9 @@
 """Length-adaptive BERT encoders on Intel CPUs: layers drop the tokens that no longer matter.
 
-The names below are imported when they are first used; none of them needs PyTorch.
+The names below are imported on first use. None of them needs PyTorch.
 """
 
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +16,13 @@ __all__ = ["LengthAdaptiveModel", "LengthConfig", "QuestionAnswerer", "__version
 
 def __getattr__(name: str) -> object:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("dynamic-tinybert")
     if name in __all__:
         return getattr(import_module("dynamic_tinybert.runtime"), name)
     raise AttributeError(f"module 'dynamic_tinybert' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -2,56 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
     BundleFormatError,
-    BundleNotFoundError,
-    InvalidInputError,
     LengthConfigError,
 )
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig
 
+from .files import (
+    CONFIG,
+    LISTED_FILES,
+    MANIFEST,
+    MODEL_XML,
+    REQUIRED_FILES,
+    SCORERS,
+    TOKENIZER,
+    check_file,
+    read_json,
+    size_and_digest,
+)
+from .manifest import (
+    DEFAULT_TASK,
+    NO_ANSWER,
+    as_json,
+    format_version_of,
+    get,
+    no_answer_threshold_of,
+    one_of,
+    read_manifest,
+    seal,
+    task_of,
+)
 from .model_sizes import model_sizes
 
-FORMAT_VERSION = 1
-
-MANIFEST = "dynamic_tinybert.json"
-CONFIG = "config.json"
-MODEL_XML = "openvino_model.xml"
-MODEL_BIN = "openvino_model.bin"
-SCORERS = "significance.safetensors"
-TOKENIZER = "tokenizer.json"
-VOCABULARY = "vocab.txt"
-OPTIONAL_TOKENIZER_FILES = (
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    VOCABULARY,
-)
-
 Significance = Literal["attention", "learnt"]
-
-_REQUIRED_FILES: dict[str, tuple[str, ...]] = {
-    "attention": (CONFIG, TOKENIZER, MODEL_XML, MODEL_BIN),
-    "learnt": (CONFIG, TOKENIZER, MODEL_XML, MODEL_BIN, SCORERS),
-}
-_FILES = (*_REQUIRED_FILES["learnt"], *OPTIONAL_TOKENIZER_FILES)
-
-_LARGEST_JSON = 16 * 2**20  # bytes
-
-_NO_ANSWER = "no_answer_threshold"
-_LARGEST_THRESHOLD = 1_000_000  # logits are far smaller
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -87,6 +78,7 @@ class Bundle:
         type_vocab_size: Token type ids are below this.
         no_answer_threshold: A score of no answer (`no_answer`) above it means that there is none; None if it
             was not measured.
+        task: The name of the task that its head is for.
     """
 
     path: Path
@@ -102,6 +94,7 @@ class Bundle:
     vocab_size: int
     type_vocab_size: int
     no_answer_threshold: float | None = None
+    task: str = DEFAULT_TASK
 
     @property
     def model_xml(self) -> Path:
@@ -130,7 +123,7 @@ def open_bundle(path: str | Path) -> Bundle:
     folder = Path(path)
     manifest = read_manifest(folder)
     for name, expected in manifest["files"].items():
-        _check_file(folder / name, expected)
+        check_file(folder / name, expected)
     return _bundle(folder, manifest)
 
 
@@ -144,6 +137,7 @@ def write_manifest(
     source: Mapping[str, Any],
     default_length_config: str = "full",
     no_answer_threshold: float | None = None,
+    task: str = DEFAULT_TASK,
 ) -> Bundle:
     """Make a bundle of the files in `folder`: write its manifest, once all of them are final.
 
@@ -156,6 +150,7 @@ def write_manifest(
         source: Where the model comes from.
         default_length_config: A name of `length_configs`.
         no_answer_threshold: Left out of the manifest if None.
+        task: Decides the version of the format, as old readers know question answering only.
 
     Raises:
         BundleCorruptError: A file that the bundle needs is not in `folder`.
@@ -163,7 +158,8 @@ def write_manifest(
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
     """
     described: dict[str, object] = {
-        "format_version": FORMAT_VERSION,
+        "format_version": format_version_of(task),
+        "task": task,
         "significance": significance,
         "default_length_config": default_length_config,
         "length_configs": {
@@ -177,54 +173,14 @@ def write_manifest(
         "quantization": quantization,
         "versions": versions,
         "source": source,
-        "files": {name: _size_and_digest(folder / name) for name in _FILES if (folder / name).is_file()},
+        "files": {name: size_and_digest(folder / name) for name in LISTED_FILES if (folder / name).is_file()},
     }
     if no_answer_threshold is not None:
-        described[_NO_ANSWER] = no_answer_threshold
-    try:
-        manifest: dict[str, Any] = json.loads(json.dumps(described, allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{MANIFEST} takes plain JSON values only: {error}") from error
+        described[NO_ANSWER] = no_answer_threshold
+    manifest = as_json(described)
     bundle = _bundle(folder, manifest)
-    manifest["manifest_sha256"] = _digest_of(manifest)
-    (folder / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    seal(folder, manifest)
     return bundle
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """Read the manifest of a bundle and check its format's version, its digest and its list of files.
-
-    Raises:
-        BundleNotFoundError: There is no manifest in `folder`.
-        BundleCorruptError: It is truncated or edited.
-        BundleFormatError: It is of a newer format, or no manifest of ours.
-    """
-    file = folder / MANIFEST
-    if not file.is_file():
-        raise BundleNotFoundError(_why_no_bundle(folder))
-    manifest = _read_json(file)
-    version = _get(manifest, "format_version", int)
-    if version > FORMAT_VERSION:
-        raise BundleFormatError(
-            f"{folder} is a bundle of format {version}, and this release reads up to {FORMAT_VERSION}; "
-            "upgrade with: pip install --upgrade dynamic-tinybert"
-        )
-    if version < 1:
-        raise BundleFormatError(f"{file}: format_version {version} does not exist; export the model again")
-    expected, found = _get(manifest, "manifest_sha256", str), _digest_of(manifest)
-    if found != expected:
-        raise BundleCorruptError(
-            f"{file} was edited: the SHA-256 of its contents is {found}, and {expected} stands in it; "
-            "export or download the bundle again"
-        )
-    files = _get(manifest, "files", dict)
-    for name in files:
-        if name not in _FILES:
-            raise BundleFormatError(f"{file}: {reprlib.repr(name)} in its files is not one of {', '.join(_FILES)}")
-        entry = _get(files, name, dict)
-        _get(entry, "size", int)
-        _get(entry, "sha256", str)
-    return manifest
 
 
 def check_length_configs(length_configs: Mapping[str, LengthConfig], num_layers: int) -> None:
@@ -251,54 +207,44 @@ def check_length_configs(length_configs: Mapping[str, LengthConfig], num_layers:
 
 
 def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
-    significance = _one_of(manifest, "significance", tuple(_REQUIRED_FILES))
-    for name in _REQUIRED_FILES[significance]:
+    significance = one_of(manifest, "significance", tuple(REQUIRED_FILES))
+    for name in REQUIRED_FILES[significance]:
         if name not in manifest["files"]:
             raise BundleCorruptError(
                 f"the bundle {folder} has no {name}, which one with {significance} significance needs; "
                 "export or download it again"
             )
-    quantization = _get(manifest, "quantization", dict)
-    precision = _one_of(quantization, "precision", ("fp32", "int8"))
-    _one_of(quantization, "weight_bits", (8, 7) if precision == "int8" else (None,))
-    sizes = model_sizes(_read_json(folder / CONFIG), folder / CONFIG)
+    quantization = get(manifest, "quantization", dict)
+    precision = one_of(quantization, "precision", ("fp32", "int8"))
+    one_of(quantization, "weight_bits", (8, 7) if precision == "int8" else (None,))
+    sizes = model_sizes(read_json(folder / CONFIG), folder / CONFIG)
     shape = EncoderShape(sizes["num_hidden_layers"], sizes["hidden_size"], sizes["intermediate_size"])
     length_configs = _length_configs(manifest, shape.num_layers)
     return Bundle(
         path=folder,
         significance=significance,
         length_configs=length_configs,
-        default_length_config=_one_of(manifest, "default_length_config", tuple(length_configs)),
+        default_length_config=one_of(manifest, "default_length_config", tuple(length_configs)),
         quantization=quantization,
-        versions=_get(manifest, "versions", dict),
-        source=_get(manifest, "source", dict),
+        versions=get(manifest, "versions", dict),
+        source=get(manifest, "source", dict),
         shape=shape,
         num_attention_heads=sizes["num_attention_heads"],
         max_length=sizes["max_position_embeddings"],
         vocab_size=sizes["vocab_size"],
         type_vocab_size=sizes["type_vocab_size"],
-        no_answer_threshold=_no_answer_threshold(manifest),
+        no_answer_threshold=no_answer_threshold_of(manifest),
+        task=task_of(manifest),
     )
 
 
-def _no_answer_threshold(manifest: Mapping[str, Any]) -> float | None:
-    value = manifest.get(_NO_ANSWER)
-    if value is None:
-        return None
-    if type(value) not in (int, float) or not abs(value) <= _LARGEST_THRESHOLD:
-        raise BundleFormatError(
-            f"{MANIFEST}: {_NO_ANSWER} must be null or a number between -1e6 and 1e6, not {reprlib.repr(value)}"
-        )
-    return float(value)
-
-
 def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, NamedLengthConfig]:
-    entries = _get(manifest, "length_configs", dict)
+    entries = get(manifest, "length_configs", dict)
     configs = {}
     for name in entries:
-        entry = _get(entries, name, dict)
-        ratios, thresholds = _get(entry, "keep_ratios", list), _get(entry, "thresholds", list)
-        measured = None if entry.get("measured") is None else _get(entry, "measured", dict)
+        entry = get(entries, name, dict)
+        ratios, thresholds = get(entry, "keep_ratios", list), get(entry, "thresholds", list)
+        measured = None if entry.get("measured") is None else get(entry, "measured", dict)
         if len(thresholds) != len(ratios):
             raise BundleFormatError(
                 f"{MANIFEST}: length configuration {reprlib.repr(name)} has {len(thresholds)} thresholds for "
@@ -313,77 +259,3 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
     except LengthConfigError as error:
         raise BundleFormatError(f"{MANIFEST}: {error}") from error
     return configs
-
-
-def _why_no_bundle(folder: Path) -> str:
-    if not folder.is_dir():
-        return f"there is no folder {folder}, so no bundle either"
-    missing = f"{folder} is not a bundle, for it has no {MANIFEST}"
-    if (folder / MODEL_XML).exists():
-        return f"{missing}; make one of the checkpoint of this model: dynamic-tinybert export MODEL OUTPUT"
-    if (folder / CONFIG).exists():
-        return f"{missing}; if it is a checkpoint, make one of it: dynamic-tinybert export {folder} OUTPUT"
-    return missing
-
-
-def _size_and_digest(file: Path) -> dict[str, int | str]:
-    with file.open("rb") as stream:
-        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
-
-
-def _check_file(file: Path, expected: Mapping[str, Any]) -> None:
-    try:
-        size = file.stat().st_size
-        if size != expected["size"]:
-            raise BundleCorruptError(
-                f"{file} has {size} bytes instead of {expected['size']}: truncated or edited; "
-                "export or download the bundle again"
-            )
-        digest = _size_and_digest(file)["sha256"]
-    except OSError as error:
-        raise BundleCorruptError(
-            f"{file} is listed in {MANIFEST} and cannot be read: {error.strerror}; export or download the bundle again"
-        ) from error
-    if digest != expected["sha256"]:
-        raise BundleCorruptError(
-            f"{file} was edited: its SHA-256 is {digest} instead of {expected['sha256']}; "
-            "export or download the bundle again"
-        )
-
-
-def _digest_of(manifest: Mapping[str, Any]) -> str:
-    rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def _read_json(file: Path) -> dict[str, Any]:
-    try:
-        if (size := file.stat().st_size) > _LARGEST_JSON:
-            raise BundleFormatError(f"{file} has {size} bytes, and can have at most {_LARGEST_JSON}")
-        data = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
-        raise BundleCorruptError(
-            f"{file} cannot be read as JSON: {error}; export or download the bundle again"
-        ) from error
-    if not isinstance(data, dict):
-        raise BundleFormatError(f"{file} holds {type(data).__name__}, not a JSON object")
-    return data
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def _get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    value = data.get(key)
-    if type(value) is not kind:  # not isinstance: True is no int here
-        raise BundleFormatError(f"{MANIFEST}: {key} must be a {kind.__name__}, not {reprlib.repr(value)}")
-    return value
-
-
-def _one_of(data: Mapping[str, Any], key: str, values: tuple[Any, ...]) -> Any:  # noqa: ANN401
-    if key not in data or data[key] not in values:
-        raise BundleFormatError(
-            f"{MANIFEST}: {key} must be one of {reprlib.repr(values)}, not {reprlib.repr(data.get(key))}"
-        )
-    return data[key]

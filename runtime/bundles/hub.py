@@ -8,7 +8,8 @@ from pathlib import Path
 
 from dynamic_tinybert.runtime.common.errors import BundleNotFoundError, StorageError
 
-from .bundle import MANIFEST, read_manifest
+from .files import MANIFEST
+from .manifest import read_manifest
 
 _PROXIES = ("all_proxy", "https_proxy", "http_proxy")
 

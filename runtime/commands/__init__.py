@@ -1,1 +1,1 @@
-"""The commands of the runtime, one module each; `runtime.cli` puts them together."""
+"""The commands of the runtime, one module each; `runtime.cli` assembles them."""

@@ -9,10 +9,18 @@ from typing import Annotated, Any
 
 import typer
 
-from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
-from dynamic_tinybert.runtime.tasks.question_answering.spans import Answer
+from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 
-from .options import BundleOption, ContextArgument, ContextFileOption, QuestionArgument, ThreadsOption, read_context
+from .options import (
+    BundleOption,
+    ContextArgument,
+    ContextFileOption,
+    QuestionArgument,
+    SequenceLengthOption,
+    StrideOption,
+    ThreadsOption,
+    read_context,
+)
 
 
 def ask(
@@ -20,22 +28,26 @@ def ask(
     context: ContextArgument = None,
     context_file: ContextFileOption = None,
     bundle: BundleOption = None,
-    length_config: Annotated[str | None, typer.Option(help="Name in the bundle; by default its own default.")] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Answers to give, best first.")] = 1,
-    max_answer_len: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = 15,
-    max_seq_len: Annotated[
-        int | None, typer.Option(min=1, help="Most tokens of a window over a long text; by default 384.")
+    length_config: Annotated[
+        str | None, typer.Option(help="Name of a length configuration in the bundle; by default the bundle's default.")
     ] = None,
-    doc_stride: Annotated[
-        int | None, typer.Option(min=0, help="Tokens that neighbouring windows share; by default 128.")
-    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Maximum number of answers, best first.")] = PIPELINE.top_k,
+    max_answer_len: Annotated[
+        int, typer.Option(min=1, help="Maximum length of an answer in tokens.")
+    ] = PIPELINE.max_answer_len,
+    max_seq_len: SequenceLengthOption = None,
+    doc_stride: StrideOption = None,
     handle_impossible_answer: Annotated[
-        bool, typer.Option("--handle-impossible-answer", help="Let the empty answer take part.")
-    ] = False,
+        bool, typer.Option("--handle-impossible-answer", help="Let the empty answer compete with the others.")
+    ] = PIPELINE.handle_impossible_answer,
     num_threads: ThreadsOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object; with --top-k above 1, a list.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print a JSON object, or a list if --top-k is above 1.")
+    ] = False,
 ) -> None:
-    """Answer a question from a text. Answers go to standard output, one a line, all else to standard error."""
+    """Answer a question from a text. Answers go to standard output, one per line, all else to standard error."""
+    from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
+
     text = read_context(context, context_file)
     options: dict[str, Any] = {
         "length_config": length_config,
@@ -46,11 +58,10 @@ def ask(
         "handle_impossible_answer": handle_impossible_answer,
     }
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
-    answerer(question, text, **options)  # compiles the graph, so that the time below is an answer's
+    answerer.answer_batch(question, text, **options)  # compiles the graph, which is not part of the time below
     start = perf_counter()
-    found: Answer | list[Answer] = answerer(question, text, **options)
+    (answers,) = answerer.answer_batch(question, text, **options)
     milliseconds = 1000 * (perf_counter() - start)
-    answers = found if isinstance(found, list) else [found]
     config = length_config or answerer.model.bundle.default_length_config
     if as_json:
         facts = {"length_config": config, "milliseconds": round(milliseconds, 2)}
@@ -59,7 +70,7 @@ def ask(
         return
     cost = f"length configuration {config}, {milliseconds:.1f} ms"
     for answer in answers:
-        print(" ".join(answer["answer"].split()), flush=True)  # before what is said of it
+        print(" ".join(answer["answer"].split()), flush=True)  # before the line about it
         about = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"
         if not answer["answer"]:
             about = f"no answer in the text: score {answer['score']:.3f}"

@@ -7,19 +7,17 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
-from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import MAX_ANSWER_LEN, TREATMENT, evaluate
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows, check_questions
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.options import SQUAD
 
-from .options import BundleOption, ThreadsOption
+from .options import BundleOption, SequenceLengthOption, StrideOption, ThreadsOption
+
+if TYPE_CHECKING:
+    from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 
 _HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
 
@@ -28,35 +26,45 @@ def evaluate_command(
     data: Annotated[Path, typer.Option(help="Questions with answers: SQuAD v1.1 or v2 JSON, or rows of questions.")],
     bundle: BundleOption = None,
     length_config: Annotated[
-        str | None, typer.Option(help="Name in the bundle, or all; by default its default.")
+        str | None,
+        typer.Option(help="Name of a length configuration, or all; by default the bundle's default."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Windows at once; above 1 no latencies are measured.")] = 1,
-    max_answer_len: Annotated[int, typer.Option(min=1, help="Most tokens of an answer.")] = MAX_ANSWER_LEN,
-    max_seq_len: Annotated[int | None, typer.Option(min=1, help="Most tokens of a window; 384 by default.")] = None,
-    doc_stride: Annotated[int | None, typer.Option(min=0, help="Tokens two windows share; 128 by default.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only this many questions.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Number of windows to run at once; above 1 no latencies are measured.")
+    ] = SQUAD.batch_size,
+    max_answer_len: Annotated[
+        int, typer.Option(min=1, help="Maximum length of an answer in tokens.")
+    ] = SQUAD.max_answer_len,
+    max_seq_len: SequenceLengthOption = None,
+    doc_stride: StrideOption = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Refuse data with a question that is too long or otherwise wrong.")
     ] = False,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with pictures.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")] = None,
 ) -> None:
     """Measure F1, exact match, cost and latency on questions with answers."""
+    from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+    from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT, evaluate
+    from dynamic_tinybert.runtime.tasks.question_answering.question_checks import check_questions
+    from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+    from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
+
     for file in (json_file, report):  # found out now, not after the evaluation
         if file is not None and not file.parent.is_dir():
             raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
     write_report = None if report is None else _report_writer(batch_size)
     examples = read_squad(data, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
-    for line in check_questions(examples, TREATMENT, windows_of, name=data.name, strict=strict).lines:
+    windowing = Windowing.of(model, max_seq_len, doc_stride)
+    for line in check_questions(examples, TREATMENT, windowing, name=data.name, strict=strict).lines:
         print(line, file=sys.stderr)
     default = length_config or model.bundle.default_length_config
-    names = list(model.length_configs) if default == "all" else [default]
-    results = {}
-    for name in names:
-        result = results[name] = evaluate(
+    results: dict[str, Evaluation] = {}
+    for name in list(model.length_configs) if default == "all" else [default]:
+        results[name] = evaluate(
             model,
             examples,
             length_config=name,
@@ -67,39 +75,36 @@ def evaluate_command(
             progress=True,
         )
         if len(results) == 1:
-            print(f"{len(result.ids)} questions of {data}, bundle {model.bundle.path}")
+            print(f"{len(results[name].ids)} questions of {data}, bundle {model.bundle.path}")
             print(_HEADER)
-        mean_kept = sum(result.mean_kept) / len(result.mean_kept)
-        latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
-        scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
-        line = f"{name:16}{scores}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
-        if name != "full" and "full" in results:
-            difference, low, high = paired_bootstrap(result.question_f1, results["full"].question_f1)
-            line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
-        print(line)
-        if (figures := result.squad_v2) is not None:
-            print(_about_no_answer(figures, result.no_answer_threshold))
+        _print_row(name, results[name], results.get("full"))
     if json_file is not None:
-        written = {name: result.to_dict() for name, result in results.items()}
-        with writing(json_file):
-            json_file.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
+        _write_json(json_file, results)
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
-        about = f"{data.name}, {len(result.ids)} questions"
-        write_report(
-            model,
-            examples,
-            results,
-            report,
-            data=about,
-            num_threads=num_threads,
-            max_seq_len=max_seq_len,
-            doc_stride=doc_stride,
-        )
+        about = f"{data.name}, {len(results[name].ids)} questions"
+        sizes = {"max_seq_len": max_seq_len, "doc_stride": doc_stride}
+        write_report(model, examples, results, report, data=about, num_threads=num_threads, **sizes)
+
+
+def _print_row(name: str, result: Evaluation, full: Evaluation | None) -> None:
+    """Print the row of a length configuration, compared with `full` if that was measured before it."""
+    from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+
+    mean_kept = sum(result.mean_kept) / len(result.mean_kept)
+    latencies = "".join(f"{'-' if ms is None else f'{ms:.1f}':>8}" for ms in map(result.latency_ms, (50, 95)))
+    scores = f"{result.f1:7.2f}{result.exact_match:7.2f}"
+    line = f"{name:16}{scores}{mean_kept:8.1f}{result.mean_macs / 1e6:8.0f}{latencies}"
+    if name != "full" and full is not None:
+        difference, low, high = paired_bootstrap(result.question_f1, full.question_f1)
+        line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+    print(line)
+    if (figures := result.squad_v2) is not None:
+        print(_about_no_answer(figures, result.no_answer_threshold))
 
 
 def _about_no_answer(figures: Mapping[str, float], threshold: float | None) -> str:
-    """SQuAD v2's figures in a line."""
+    """The figures of SQuAD v2's evaluation in one line."""
     groups = [
         f"{figures[f'{prefix}total']:.0f} {what}: F1 {figures[f'{prefix}f1']:.2f}, EM {figures[f'{prefix}exact']:.2f}"
         for prefix, what in (("HasAns_", "with an answer"), ("NoAns_", "without"))
@@ -107,6 +112,14 @@ def _about_no_answer(figures: Mapping[str, float], threshold: float | None) -> s
     ]
     best = f"best F1 {figures['best_f1']:.2f} at {figures['best_f1_thresh']:.3f}"
     return f"  {'; '.join(groups)}; threshold of no answer {threshold:.3f}, {best}"
+
+
+def _write_json(file: Path, results: Mapping[str, Evaluation]) -> None:
+    from dynamic_tinybert.runtime.common.publish import writing
+
+    written = {name: result.to_dict() for name, result in results.items()}
+    with writing(file):
+        file.write_text(json.dumps(written, indent=1) + "\n", encoding="utf-8")
 
 
 def _report_writer(batch_size: int) -> Callable[..., None]:

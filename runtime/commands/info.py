@@ -4,23 +4,48 @@ from __future__ import annotations
 
 import json
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.bundles.hub import default_bundle, resolve_bundle
-from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.compilation import is_fused
 
 from .options import BundleOption, JsonOption
+
+if TYPE_CHECKING:
+    from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig
 
 
 def info(
     bundle: BundleOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show versions, what runs on this CPU, and what a bundle holds."""
+    """Show versions, the kernels that run on this CPU, and the contents of a bundle."""
+    from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+    from dynamic_tinybert.runtime.bundles.hub import default_bundle, resolve_bundle
+
     opened = open_bundle(default_bundle() if bundle is None else resolve_bundle(bundle))
-    facts = {
+    facts = _facts(opened)
+    if as_json:
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+        return
+    for section, values in facts.items():
+        if not isinstance(values, dict):
+            print(f"{section}: {values}")
+            continue
+        print(f"{section}:")
+        for key, value in values.items():
+            if key == "length_configs":
+                print("  length configurations:")
+                for name, named in opened.length_configs.items():
+                    print(f"    {name:16} {_described(named)}")
+            else:
+                print(f"  {key.replace('_', ' ')}: {_plain(value)}")
+
+
+def _facts(opened: Bundle) -> dict[str, object]:
+    from dynamic_tinybert.runtime.encoder import extension_library
+    from dynamic_tinybert.runtime.encoder.compilation import is_fused
+
+    return {
         "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino", "tokenizers", "numpy")},
         "cpu": {
             "name": cpu.name(),
@@ -50,21 +75,6 @@ def info(
             },
         },
     }
-    if as_json:
-        print(json.dumps(facts, indent=2, ensure_ascii=False))
-        return
-    for section, values in facts.items():
-        if not isinstance(values, dict):
-            print(f"{section}: {values}")
-            continue
-        print(f"{section}:")
-        for key, value in values.items():
-            if key == "length_configs":
-                print("  length configurations:")
-                for name, named in opened.length_configs.items():
-                    print(f"    {name:16} {_described(named)}")
-            else:
-                print(f"  {key.replace('_', ' ')}: {_plain(value)}")
 
 
 def _plain(value: object) -> str:
@@ -74,7 +84,7 @@ def _plain(value: object) -> str:
 
 
 def _described(named: NamedLengthConfig) -> str:
-    """What was measured of a length configuration and, if that was not here, where."""
+    """What was measured for a length configuration and, if on another machine, on which CPU."""
     figures = named.measured or {}
     if "f1" not in figures:
         return f"not measured, keep ratios {', '.join(f'{ratio:g}' for ratio in named.config.keep_ratios)}"

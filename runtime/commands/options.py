@@ -1,4 +1,4 @@
-"""Arguments and options that several commands take, and the text that they say where to find."""
+"""Arguments and options that several commands share."""
 
 from __future__ import annotations
 
@@ -8,27 +8,42 @@ from typing import Annotated
 import typer
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 
 from .streams import read_input
 
 BundleOption = Annotated[
     str | None,
-    typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one in the package."),
+    typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one that comes with the package."),
 ]
-QuestionArgument = Annotated[str, typer.Argument(help="What to ask.")]
-ContextArgument = Annotated[str | None, typer.Argument(help="Text that holds the answer.")]
-ContextFileOption = Annotated[Path | None, typer.Option(help="File with the text instead; - reads standard input.")]
+QuestionArgument = Annotated[str, typer.Argument(help="The question.")]
+ContextArgument = Annotated[str | None, typer.Argument(help="The text to answer from.")]
+ContextFileOption = Annotated[Path | None, typer.Option(help="Read the text from this file; - reads standard input.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 ThreadsOption = Annotated[
     int | None,
-    typer.Option("--num-threads", min=1, help="CPU threads; by default as many as this process may use."),
+    typer.Option("--num-threads", min=1, help="Number of CPU threads; by default as many as this process may use."),
+]
+SequenceLengthOption = Annotated[
+    int | None,
+    typer.Option(
+        "--max-seq-len", min=1, help=f"Maximum length of a window in tokens; by default {PIPELINE.max_seq_len}."
+    ),
+]
+StrideOption = Annotated[
+    int | None,
+    typer.Option(
+        "--doc-stride",
+        min=0,
+        help=f"Number of tokens that neighbouring windows share; by default {PIPELINE.doc_stride}.",
+    ),
 ]
 
 
 def read_context(context: str | None, file: Path | None) -> str:
-    """The text given as an argument or in a file; - is standard input.
+    """The text that is given as an argument or in a file; - is standard input.
 
-    Every character of the file counts, line ends as they are; only a byte-order mark at its start is no part of it.
+    All characters of the file are kept, including line ends, except a byte-order mark at its start.
 
     Raises:
         InvalidInputError: Neither or both are given, or the file cannot be read or is not UTF-8 text.

@@ -11,13 +11,13 @@ import sys
 from dynamic_tinybert.runtime.common.errors import StorageError
 
 CLOSED_PIPE = 141
-"""Exit code when nobody reads standard output any more, as of a process that SIGPIPE ended."""
+"""Exit code if nobody reads standard output any more, the same as of a process that SIGPIPE ended."""
 
 
 def read_input() -> str:
-    """All of standard input, which is UTF-8 whatever the locale says.
+    """Read all of standard input as UTF-8, whatever the locale is.
 
-    Line ends stay as they are; a byte-order mark at its start is no part of it.
+    Line ends are kept; a byte-order mark at the start is removed.
 
     Raises:
         OSError: It is closed or cannot be read.
@@ -29,9 +29,9 @@ def read_input() -> str:
 
 
 def guard_output() -> None:
-    r"""Replace `sys.stdout` by one that writes what its encoding lacks as \uXXXX, and that fails in few words.
+    r"""Replace `sys.stdout`: characters that its encoding lacks are written as \uXXXX, and errors have clear types.
 
-    Who writes to it can meet `StorageError` if it is full or closed, and SystemExit if it is a pipe that nobody reads.
+    Writing raises `StorageError` if the output is full or closed, and SystemExit if it is a pipe that nobody reads.
     """
     codecs.register_error("dynamic_tinybert.escape", _escape)
     stdout = sys.stdout
@@ -45,14 +45,14 @@ def guard_output() -> None:
 
 
 def _escape(error: UnicodeError) -> tuple[str, int]:
-    """Escapes that JSON reads, too: it has characters that are not ASCII in strings only."""
+    """Escapes that are also valid JSON, in which only strings contain characters other than ASCII."""
     assert isinstance(error, UnicodeEncodeError)
     units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
     return "".join(rf"\u{units[i : i + 4]}" for i in range(0, len(units), 4)), error.end
 
 
 class _Output(io.RawIOBase):
-    """A file descriptor that fails once at most: at exit Python writes what is left again."""
+    """A file descriptor that fails at most once, because Python writes the rest again at exit."""
 
     def __init__(self, target: int | None) -> None:
         self._target = target

@@ -1,4 +1,4 @@
-"""How sure a difference between two systems is."""
+"""Confidence interval of the difference between two systems."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from .errors import InvalidInputError
 def paired_bootstrap(
     a: npt.ArrayLike, b: npt.ArrayLike, *, samples: int = 10_000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float, float]:
-    """Mean of `a` - `b` over the same questions, with a bootstrap percentile interval.
+    """Mean of `a` - `b` over the same examples, with its bootstrap percentile interval.
 
     Args:
-        a: A score for each question [n].
-        b: The other system's scores for the same questions in the same order [n].
-        samples: Resamples of the questions, with replacement.
-        seed: Makes the interval repeatable.
-        level: Share of the resampled means that the interval holds.
+        a: A score for each example, [n].
+        b: The other system's scores for the same examples in the same order, [n].
+        samples: Number of resamples of the examples, with replacement.
+        seed: Seed of the resampling, so that the interval is reproducible.
+        level: Share of the resampled means that lie within the interval.
 
     Returns:
         Mean difference, lower and upper end of the interval.
 
     Raises:
-        InvalidInputError: The scores are not two equally long, non-empty rows, or an option is out of range.
+        InvalidInputError: The scores are not two non-empty vectors of the same length, or an option is out of range.
     """
     first, second = np.asarray(a, np.float64), np.asarray(b, np.float64)
     if first.ndim != 1 or first.shape != second.shape or not len(first):

@@ -1,4 +1,4 @@
-"""What was measured, kept on disk so that a run that was killed goes on without measuring anything twice."""
+"""Results on disk, so that a run that was killed can be resumed without computing anything twice."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from .publish import writing
 class Journal:
     """An append-only file of JSON lines: a header that identifies the run, then an entry for each result.
 
-    Whatever ends the process, the file stays readable: an entry is on the disk when `add` returns, and a line
-    that was cut off is dropped when the journal is opened again. A lock keeps a second process out.
+    The file stays readable however the process ends: an entry is on disk when `add` returns, and a line that was cut
+    off is dropped when the journal is opened again. A lock keeps other processes out.
     """
 
     def __init__(self, path: str | Path, header: Mapping[str, Any]) -> None:
-        """Open the journal at `path`, or begin one.
+        """Open the journal at `path`, or create it.
 
         Args:
             path: The file; its folder must exist.
-            header: Plain JSON values that tell this run from others: digests of its data, options, seed.
+            header: JSON values that identify this run: digests of its data, options, seed.
 
         Raises:
-            InvalidInputError: The journal is of a run with another header, is damaged or is in use, or the file
-                is no journal.
+            InvalidInputError: The journal belongs to a run with another header, is damaged or is in use, or the file
+                is not a journal.
             StorageError: The file cannot be read or written.
         """
         self.path = Path(path)
@@ -48,7 +48,7 @@ class Journal:
                 self._check_header(first, header)
                 for number, line in enumerate(lines, 2):
                     self._read_entry(number, line)
-            elif not _line({"journal": header}).startswith(content):  # nor a header that was cut off
+            elif not _line({"journal": header}).startswith(content):  # nor a truncated header
                 raise self._no_journal()
             with writing(self.path):
                 self._file.truncate(self._end)
@@ -59,22 +59,22 @@ class Journal:
             raise
 
     def get(self, kind: str, key: str) -> Any | None:  # noqa: ANN401 - JSON
-        """The value that was added last under `kind` and `key`, floats to the bit; None if there is none."""
+        """The value that was last added under `kind` and `key`, with exact floats; None if there is none."""
         return self.all(kind).get(key)
 
     def all(self, kind: str) -> Mapping[str, Any]:
-        """All values of a kind by key, in the order in which their keys were first added."""
+        """All values of a kind by key, ordered by when each key was first added."""
         return self._entries.get(kind, {})
 
     def add(self, kind: str, key: str, value: Any) -> None:  # noqa: ANN401 - JSON
-        """Write a plain JSON value to the disk.
+        """Write a JSON value to disk.
 
         Raises:
-            StorageError: It could not be written. The journal is as it was before.
+            StorageError: The value could not be written. The journal is unchanged.
         """
         line = _line({"kind": kind, "key": key, "value": value})
         self._append(line)
-        self._entries.setdefault(kind, {})[key] = json.loads(line)["value"]  # what a resumed run would get
+        self._entries.setdefault(kind, {})[key] = json.loads(line)["value"]  # as a resumed run will read it
 
     def close(self) -> None:
         """Close the file and release its lock."""
@@ -93,7 +93,7 @@ class Journal:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InvalidInputError(
-                f"{self.path} is in use by another process; wait for it to end, or name another journal"
+                f"{self.path} is in use by another process; wait until it ends, or name another journal"
             ) from error
         except OSError:  # a file system without locks
             pass
@@ -104,7 +104,7 @@ class Journal:
                 pass
             case _:
                 raise self._no_journal()
-        wanted = json.loads(_line(header))  # as it comes back from a file: tuples are lists
+        wanted = json.loads(_line(header))  # as it is read from a file: tuples become lists
         for name in wanted | found:
             if name not in found or name not in wanted or found[name] != wanted[name]:
                 raise InvalidInputError(

@@ -18,9 +18,10 @@ from typing import Never
 
 from safetensors import SafetensorError
 
-from dynamic_tinybert.runtime.bundles.bundle import MANIFEST
-
 from .errors import BundleExistsError, StorageError
+
+BUNDLE_MARK = "dynamic_tinybert.json"
+"""The file that makes a folder a bundle: its manifest, which is written last."""
 
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -104,9 +105,9 @@ def _refuse_taken(target: Path, force: bool) -> None:
         raise StorageError(f"{target} is a mount point, which cannot be replaced; name a folder inside it")
     if not force:
         raise BundleExistsError(f"{target} exists already; name another place, or replace it with --force")
-    if not (target / MANIFEST).exists() and any(target.iterdir()):
+    if not (target / BUNDLE_MARK).exists() and any(target.iterdir()):
         raise BundleExistsError(
-            f"{target} has files but no {MANIFEST}: it is not a bundle, so not replaced; name another place"
+            f"{target} has files but no {BUNDLE_MARK}: it is not a bundle, so not replaced; name another place"
         )
 
 

@@ -1,4 +1,4 @@
-"""Where a long run keeps what it did, so that it can go on after it was stopped."""
+"""The work folder of a long run: it keeps intermediate results, so that a run that was stopped can be resumed."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from .publish import writing
 
 
 @contextmanager
-def workplace(folder: Path, *, resume: bool, in_the_way: DynamicTinyBertError) -> Iterator[Path]:
-    """The folder itself, made if it is not there; it goes when all is done, and stays after an error.
+def work_dir(folder: Path, *, resume: bool, error_if_exists: DynamicTinyBertError) -> Iterator[Path]:
+    """Create the folder or, with `resume`, use the one that is there; delete it at the end, but not after an error.
 
     Raises:
-        DynamicTinyBertError: `in_the_way`, if the folder is there and `resume` is not set.
-        StorageError: It cannot be made.
+        DynamicTinyBertError: `error_if_exists`, if the folder exists and `resume` is not set.
+        StorageError: The folder cannot be created.
     """
     if folder.exists() and not resume:
-        raise in_the_way
+        raise error_if_exists
     with writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
     yield folder
@@ -29,6 +29,6 @@ def workplace(folder: Path, *, resume: bool, in_the_way: DynamicTinyBertError) -
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, which tells runs on other data apart."""
+    """SHA-256 of a file, to recognise a run on the same data."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

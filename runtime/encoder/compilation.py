@@ -13,7 +13,8 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from . import extension_library
 from .graph import with_selection
 from .plain_graph import products_saturate, rewriting
-from .scorer import ScorerWeights
+from .scorer import LayerSignificance
+from .task_graph import TaskGraph
 
 LENGTH_MULTIPLE = 8
 """Lengths are padded up to a multiple of this: OpenVINO prepares kernels anew for each length it meets."""
@@ -21,8 +22,9 @@ LENGTH_MULTIPLE = 8
 
 def compile_bundle(
     bundle: Bundle,
+    task: TaskGraph,
     plain: ov.Model,
-    scorers: Mapping[int, ScorerWeights] | None,
+    scorers: Mapping[int, LayerSignificance] | None,
     config: LengthConfig | None,
     properties: Mapping[str, object],
 ) -> ov.CompiledModel:
@@ -30,6 +32,7 @@ def compile_bundle(
 
     Args:
         bundle: Where `plain` is from.
+        task: The bundle's.
         plain: What `read_plain_graph` gives; it stays as it is.
         scorers: Of its layers; None for attention significance.
         config: None makes the configuration an input of the graph.
@@ -43,6 +46,7 @@ def compile_bundle(
         graph = with_selection(
             plain,
             config,
+            task=task,
             num_layers=bundle.shape.num_layers,
             num_heads=bundle.num_attention_heads,
             scorers=scorers,

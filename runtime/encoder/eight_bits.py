@@ -1,58 +1,89 @@
-"""The constants of matrix products of 8 bits, as the extension reads them on this CPU."""
+"""Pack the constants of 8-bit linear layers as the extension's kernels read them on this CPU."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 
-from . import extension_library, ops
+from . import extension_library
 
 DEPTH_STEP = 4
-"""Numbers of one column that the extension multiplies at once: K must be a multiple."""
+"""The extension multiplies this many numbers of a column at once: K must be a multiple."""
 
 
 @dataclass(frozen=True)
 class EightBitProduct:
-    """y = (level(x) - zero_point) * weight, transposed, * scale + bias, where level(x) = x * units + zero_point.
+    """A linear layer on 8-bit rows: y = (q - zero_point) * weight^T * scale + bias, with integers q of 0 ... 255.
 
     Attributes:
         weight: int8 [N, K].
-        scale: Of each column's sums, the scale of the rows' levels included, float32 [N].
+        scale: Scale of each column of the product, float32 [N]: scale of the weight times scale of q.
         bias: float32 [N].
-        units: Levels in 1 for each number of a row, float32 [K]; None for rows that are quantised already.
-        zero_point: The level of 0.
+        inv_scale: For rows x that must be quantised first, q = x * inv_scale + zero_point: 1 / scale of each column of
+            x, float32 [K]. None for rows that are quantised already.
+        zero_point: The q that stands for 0.
     """
 
     weight: npt.NDArray[np.int8]
     scale: npt.NDArray[np.float32]
     bias: npt.NDArray[np.float32]
-    units: npt.NDArray[np.float32] | None
+    inv_scale: npt.NDArray[np.float32] | None
     zero_point: float
 
 
-def pack(
-    products: Sequence[EightBitProduct], normalization: Sequence[npt.NDArray[np.float32]] = ()
-) -> ops.PackedLinears:
-    """All constants in one vector, which `quantized_linears.hpp` describes; a tensor more costs a call microseconds.
+@dataclass(frozen=True)
+class PackedLinears:
+    """Constants of consecutive linear layers, for `ops.quantized_linears`.
+
+    Attributes:
+        constants: int8 vector, as `quantized_linears.hpp` describes it; equal ones share their memory.
+        isa: The instruction set whose kernels read it.
+        weight_bytes: Size of each layer's packed weights.
+    """
+
+    constants: npt.NDArray[np.int8]
+    isa: str
+    weight_bytes: tuple[int, ...]
+
+
+def pack(products: Sequence[EightBitProduct], normalization: Sequence[npt.NDArray[np.float32]] = ()) -> PackedLinears:
+    """Put all constants into one vector: each further input of an op would cost microseconds per call.
 
     Args:
-        products: One after the other.
-        normalization: Gamma and beta, float32 [N] each, if what comes out is normalised.
+        products: Consecutive layers, at least one.
+        normalization: Gamma and beta of the LayerNorm behind the last layer, float32 [N] each; empty without one.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA is none that this CPU runs.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
     """
     isa = extension_library.isa()
     weights = [extension_library.packed_weights(product.weight, isa) for product in products]
-    numbers = [] if products[0].units is None else [products[0].units]
+    numbers = [] if products[0].inv_scale is None else [products[0].inv_scale]
     for product, following in zip(products, [*products[1:], None], strict=True):
-        of_zero = product.zero_point * product.weight.sum(1, dtype=np.float64) * product.scale
-        numbers += [product.scale, product.bias - of_zero]
-        if following is not None and following.units is not None:
-            numbers.append(following.units)
+        of_zero_point = product.zero_point * product.weight.sum(1, dtype=np.float64) * product.scale
+        numbers += [product.scale, product.bias - of_zero_point]
+        if following is not None and following.inv_scale is not None:
+            numbers.append(following.inv_scale)
     floats = np.concatenate([*numbers, *normalization]).astype(np.float32)
     constants = np.concatenate([*weights, floats.view(np.int8)])
-    return ops.PackedLinears(constants, isa, tuple(len(packed) for packed in weights))
+    return PackedLinears(_shared(constants), isa, tuple(len(packed) for packed in weights))
+
+
+_known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()  # by digest
+
+
+def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
+    """One cache-aligned array for all equal constants, so that the graphs of a model share their weights."""
+    key = hashlib.sha256(constants.data).digest()
+    shared = _known.get(key)
+    if shared is None:
+        memory = np.empty(constants.size + 63, np.int8)
+        shared = memory[-memory.ctypes.data % 64 :][: constants.size]
+        shared[:] = constants
+        shared = _known.setdefault(key, shared)
+    return shared

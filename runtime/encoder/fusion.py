@@ -1,4 +1,7 @@
-"""An INT8 graph as few nodes that take any number of tokens; OpenVINO's look up a kernel for each new length."""
+"""Fuse an INT8 graph into few ops of the extension.
+
+OpenVINO's own nodes look up a kernel for each new number of tokens; these ops do not.
+"""
 
 from __future__ import annotations
 
@@ -7,25 +10,27 @@ import openvino as ov
 from openvino import opset13 as ops
 
 from .eight_bits import DEPTH_STEP, EightBitProduct, pack
+from .graph_walk import producers, replace_output
 from .named_nodes import NamedNodes
 from .ops import attention, quantized_embeddings, quantized_linears
-from .patterns import Array, Embeddings, Levels, Normalization, Product, Quantizer, producers, replace_output
+from .patterns import Array, Embeddings, Normalization, Product
 from .plain_graph import give_float_weights
+from .quantized_patterns import QuantizedRows, Quantizer
 
 
 def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = None) -> ov.Output:
-    """Query, key and value of a layer side by side, float32 [B, L, 3 H], from one matrix product if that can be.
+    """Query, key and value of a layer side by side, float32 [B, L, 3 H], from one matrix product if possible.
 
     Args:
         nodes: Nodes by name.
-        layer: Its number.
-        value_factors: What the columns of the values are multiplied by, [H].
+        layer: Index of the layer.
+        value_factors: Factors that the columns of the values are multiplied by, [H].
     """
     biased = [nodes[f"layer.{layer}.{part}"] for part in ("query", "key", "value")]
     factors = np.ones(1, np.float32) if value_factors is None else value_factors
     products = [Product.of(node) for node in biased]
-    alike = {None if product is None else product.likeness for product in products}
-    if None in alike or len(alike) > 1:
+    keys = {None if product is None else product.join_key for product in products}
+    if None in keys or len(keys) > 1:
         *others, value = (node.output(0) for node in biased)
         return ops.concat([*others, ops.multiply(value, factors).output(0)], 2).output(0)
     query, key, value = (product for product in products if product is not None)
@@ -33,17 +38,17 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
 
 
 def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: bool = False) -> None:
-    """Rewrite an INT8 graph in place: one op makes the embeddings, four make a layer.
+    """Rewrite an INT8 graph in place: one op computes the embeddings, and four compute a layer.
 
-    Query, key and value come from one product, attention multiplies integers and gives its context in 8 bits; its
-    output projection, and the two products of the feed-forward part, come with the residual and the normalisation.
-    What is not as the exporter writes it stays as it is, but for weights of INT8 products, which may become floats.
+    One product computes query, key and value; attention multiplies integers and quantises its context to 8 bits; the
+    output projection and the feed-forward part each include their residual and LayerNorm. Nodes that are not as the
+    exporter writes them stay as they are, except that weights of INT8 products may become floats.
 
     Args:
-        model: A bundle's graph, tokens being selected in it or not.
+        model: A bundle's graph, with or without token selection.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
-        float_weights: Give `give_float_weights` the products that stay OpenVINO's, as they would saturate.
+        float_weights: Apply `give_float_weights` to the products that are not fused, whose sums would saturate.
 
     Raises:
         BundleFormatError: A node is not in the graph.
@@ -51,7 +56,7 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: boo
     nodes = NamedNodes(model)
     _fuse_embeddings(nodes["embeddings.output"])
     for layer in range(num_layers):
-        if f"layer.{layer}.attention" in nodes:  # a layer that selects by attention has an op already
+        if f"layer.{layer}.attention" in nodes:  # a layer that selects by attention has our op already
             _fuse_attention(nodes, layer, num_heads)
         for name in (f"layer.{layer}.attention.output", f"layer.{layer}.output"):
             _fuse_residual(nodes[name])
@@ -59,7 +64,7 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: boo
     for node in model.get_ordered_ops():
         _fuse_product(node)
     if float_weights:
-        give_float_weights(model)  # to products that stayed OpenVINO's
+        give_float_weights(model)
     model.validate_nodes_and_infer_types()
 
 
@@ -76,14 +81,14 @@ def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
         mask,
         num_heads,
         int16=True,
-        units=1 / quantizer.scale,
+        inv_scale=1 / quantizer.scale,
         zero_point=quantizer.zero_point,
     )
-    quantizer.give(quantized)
+    quantizer.replace_by(quantized)
 
 
 def _fuse_embeddings(output: ov.Node) -> None:
-    """Word rows in 8 bits, their scales, segments, positions and the normalisation."""
+    """Fuse the sum of word, segment and position embeddings with its LayerNorm."""
     normalization = Normalization.of(output)
     found = None if normalization is None else Embeddings.of(normalization.total)
     if normalization is None or found is None:
@@ -106,7 +111,7 @@ def _fuse_embeddings(output: ov.Node) -> None:
 
 
 def _fuse_residual(output: ov.Node) -> None:
-    """A product or, with GELU between them, two, the addition of a residual and its normalisation."""
+    """Fuse one product, or two with GELU between them, with the addition of the residual and LayerNorm."""
     normalization = Normalization.of(output)
     if normalization is None:
         return
@@ -144,16 +149,16 @@ def _fuse_product(biased: ov.Node) -> None:
 
 
 def _eight_bits(biased: ov.Node) -> tuple[ov.Output, EightBitProduct] | None:
-    """The rows and the rest of a product that an extension's op can take over."""
+    """Rows and constants of a linear layer that `quantized_linears` can compute; None for any other node."""
     product = Product.of(biased)
     if product is None or product.scale is None or product.weight.shape[1] % DEPTH_STEP:
         return None
-    levels = Levels.of(product.source)
-    if levels is None:
+    quantized = QuantizedRows.of(product.source)
+    if quantized is None:
         return None
-    scale = product.scale.ravel() * np.float32(levels.scale)
+    scale = product.scale.ravel() * np.float32(quantized.scale)
     bias = product.bias.ravel()
-    return levels.rows, EightBitProduct(product.weight, scale, bias, levels.units, levels.zero_point)
+    return quantized.rows, EightBitProduct(product.weight, scale, bias, quantized.inv_scale, quantized.zero_point)
 
 
 def _is_gelu(node: ov.Node) -> bool:

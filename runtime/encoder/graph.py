@@ -1,4 +1,4 @@
-"""Put token selection into a plain full-length question-answering graph (drop-and-restore)."""
+"""Put token selection into a plain full-length graph, so that its layers drop tokens."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ import numpy.typing as npt
 import openvino as ov
 from openvino import opset13 as ops
 
-from dynamic_tinybert.runtime.common.errors import BundleFormatError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .compiled import Arrays
 from .fusion import fuse, projections
 from .named_nodes import NamedNodes
-from .ops import attention_with_significance, restore_logits, select_tokens
-from .patterns import Product
-from .scorer import ScorerWeights, carried_out, learnt_layers, score
+from .ops import attention_with_significance, select_tokens
+from .scorer import LayerSignificance, carried_out, learnt_layers, score
+from .task_graph import Rows, TaskGraph
 
 _KEPT = "kept_tokens."
 
@@ -26,9 +25,10 @@ def with_selection(
     model: ov.Model,
     length_config: LengthConfig | None,
     *,
+    task: TaskGraph,
     num_layers: int,
     num_heads: int,
-    scorers: Mapping[int, ScorerWeights] | None = None,
+    scorers: Mapping[int, LayerSignificance] | None = None,
     multiple: int = 1,
     fused: bool = False,
     float_weights: bool = False,
@@ -41,6 +41,7 @@ def with_selection(
         length_config: Its numbers, as `carried_out`, become constants and layers that keep everything stay untouched
             (a specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
             (-inf: no threshold), and every layer that can select does (the elastic graph).
+        task: Which tokens are protected where significance is learnt, and where the head gets its states from.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
@@ -65,7 +66,9 @@ def with_selection(
         selecting = learnt_layers(scorers).selecting(num_layers)
     model = model.clone()
     if selecting:
-        _Selection(model, length_config, num_layers, num_heads, scorers, multiple, fused).apply(selecting)
+        nodes = NamedNodes(model)
+        limits = _Limits(model, nodes, length_config, num_layers, multiple)
+        _Selection(model, nodes, task, limits, num_layers, num_heads, scorers, fused).apply(selecting)
     if fused:
         fuse(model, num_layers=num_layers, num_heads=num_heads, float_weights=float_weights)
     return model
@@ -88,60 +91,86 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
         length: Tokens of the input before it was padded; stands for a filler.
     """
     return {
-        # A filler, 0, becomes the largest unsigned number.
+        # Outputs hold 1 + the position, and 0 for a filler: as an unsigned number, 0 - 1 is larger than any length,
+        # so the minimum makes it `length`. np.where says it plainly and takes a fifth longer, in every call.
         int(name.removeprefix(_KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
         for name, tokens in outputs.items()
         if name.startswith(_KEPT)
     }
 
 
-class _Selection:
-    """One graph being rewritten; `mask`, `origins`, `question` and `significance` follow the rows still there."""
+class _Limits:
+    """How many tokens each layer may pass on: keep ratios and thresholds as constants, or as inputs of the graph."""
 
     def __init__(
         self,
         model: ov.Model,
+        nodes: NamedNodes,
         length_config: LengthConfig | None,
         num_layers: int,
-        num_heads: int,
-        scorers: Mapping[int, ScorerWeights] | None,
         multiple: int,
-        integers: bool,
+    ) -> None:
+        self.length_config = length_config
+        self.multiple = multiple
+        self.num_real_tokens = ops.convert(ops.reduce_sum(nodes["attention_mask"], [1]), np.int32).output(0)
+        shape = nodes["input_ids"].get_output_partial_shape(0)
+        by_ratios = length_config is not None and not any(t is not None for t in length_config.thresholds)
+        self.static_length: int | None = shape[1].get_length() if shape.is_static and by_ratios else None
+        self._elastic_inputs: list[ov.Output] = []
+        if length_config is None:
+            self._elastic_inputs = [_new_input(model, name, num_layers) for name in ("keep_ratios", "thresholds")]
+
+    def of_layer(self, layer: int) -> tuple[ov.Output, ov.Output]:
+        """Keep ratio and threshold of a layer, float32 scalars."""
+        if self.length_config is None:
+            ratio, threshold = (ops.gather(values, layer, 0).output(0) for values in self._elastic_inputs)
+        else:
+            ratio, threshold = (ops.constant(b[layer]).output(0) for b in bounds(self.length_config).values())
+        return ratio, threshold
+
+
+def _new_input(model: ov.Model, name: str, num_layers: int) -> ov.Output:
+    parameter = ops.parameter([num_layers], np.float32, name=name)
+    parameter.output(0).get_tensor().set_names({name})
+    model.add_parameters([parameter])
+    return parameter.output(0)
+
+
+class _Selection:
+    """One graph being rewritten.
+
+    `mask`, `origins`, `protected` and `significance` always belong to the tokens that are still there.
+    """
+
+    def __init__(
+        self,
+        model: ov.Model,
+        nodes: NamedNodes,
+        task: TaskGraph,
+        limits: _Limits,
+        num_layers: int,
+        num_heads: int,
+        scorers: Mapping[int, LayerSignificance] | None,
+        fused: bool,
     ) -> None:
         self.model = model
-        self.nodes = NamedNodes(model)
-        self.length_config = length_config
+        self.nodes = nodes
+        self.task = task
+        self.limits = limits
         self.num_layers = num_layers
         self.num_heads = num_heads
         self.scorers = scorers
-        self.multiple = multiple
-        self.integers = integers
-        self.results: list[ov.op.Result] = []
-        self.mask: ov.Output
+        self.fused = fused
+        self.computed = {} if scorers is None else learnt_layers(scorers).computed(limits.length_config, num_layers)
+        self.mask: ov.Output = nodes["mask"].output(0)
         self.origins: ov.Output | None = None
-        self.all_states: ov.Output
-        self.fewer: list[tuple[ov.Output, ov.Output]] = []
-        self.question: ov.Output
+        self.protected: ov.Output | None = None if scorers is None else task.protected(nodes)
         self.significance: ov.Output | None = None  # the last that was learnt
-        self.computed = {} if scorers is None else learnt_layers(scorers).computed(length_config, num_layers)
+        self.results: list[ov.op.Result] = []
+        self.all_states: ov.Output | None = None
+        self.fewer: list[tuple[ov.Output, ov.Output]] = []
 
     def apply(self, selecting: tuple[int, ...]) -> None:
-        ids, attention_mask, types = (self.nodes[n] for n in ("input_ids", "attention_mask", "token_type_ids"))
-        self.mask = self.nodes["mask"].output(0)
-        self.length = ops.convert(ops.reduce_sum(attention_mask, [1]), np.int32)
-        if self.scorers is not None:
-            first_segment = ops.convert(ops.equal(types, 0), np.float32)
-            real = ops.convert(attention_mask, np.float32)
-            self.question = ops.multiply(first_segment, real).output(0)
-        head = Product.of(self.nodes["logits"])
-        if head is None:
-            raise BundleFormatError("the node 'logits' is no matrix product with a bias; export the checkpoint again")
-        self.head = np.concatenate([head.weight, head.bias.reshape(-1, 1)], axis=1).astype(np.float32)
-        if self.length_config is None:
-            self.bounds = [self.input(name) for name in ("keep_ratios", "thresholds")]
-        shape = ids.get_output_partial_shape(0)
-        by_ratios = self.length_config is not None and not any(t is not None for t in self.length_config.thresholds)
-        self.window = shape[1].get_length() if shape.is_static and by_ratios else None
         for layer in range(self.num_layers):
             selects = layer in selecting
             if selects:
@@ -154,63 +183,45 @@ class _Selection:
                 self.mask_later_attention(layer)
                 self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
         self.note_states(self.num_layers)
-        self.finish()
-
-    def input(self, name: str) -> ov.Output:
-        parameter = ops.parameter([self.num_layers], np.float32, name=name)
-        parameter.output(0).get_tensor().set_names({name})
-        self.model.add_parameters([parameter])
-        return parameter.output(0)
+        assert self.all_states is not None  # one layer selects
+        self.task.put_head(self.nodes, Rows(self.all_states, self.fewer))
+        self.model.add_results(self.results)
+        self.model.validate_nodes_and_infer_types()
 
     @staticmethod
     def input_name(layer: int) -> str:
         return f"layer.{layer - 1}.output" if layer else "embeddings.output"
 
-    def bound(self, layer: int) -> tuple[ov.Output, ov.Output]:
-        """Keep ratio and threshold of a layer, as constants or from the inputs."""
-        if self.length_config is None:
-            ratio, threshold = (ops.gather(b, layer, 0).output(0) for b in self.bounds)
-            return ratio, threshold
-        ratio, threshold = (ops.constant(b[layer]).output(0) for b in bounds(self.length_config).values())
-        return ratio, threshold
-
     def select(self, layer: int, significance: ov.Output, *rows: ov.Output) -> list[ov.Output]:
+        static_length = self.limits.static_length
         positions, mask, origins = select_tokens(
             significance,
             self.mask,
-            self.length.output(0),
-            *self.bound(layer),
-            multiple=self.multiple,
-            static=self.window is not None,
-            window=self.window or 0,
+            self.limits.num_real_tokens,
+            *self.limits.of_layer(layer),
+            multiple=self.limits.multiple,
+            static=static_length is not None,
+            window=static_length or 0,
             origins=self.origins,
         )
         self.mask, self.origins = mask, origins
         result = ops.result(origins, name=f"{_KEPT}{layer}")
         result.input_value(0).get_tensor().add_names({f"{_KEPT}{layer}"})
         self.results.append(result)
-        if self.scorers is not None:
-            self.question = self.follow(self.question, positions)
-            self.significance = self.follow(significance, positions)
-        return [self.follow(row, positions) for row in rows]
-
-    @staticmethod
-    def follow(what: ov.Output, positions: ov.Output) -> ov.Output:
-        """`what` [B, L, ...] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
-        return ops.gather(what, positions, 1, batch_dims=1).output(0)
+        if self.protected is not None:
+            self.protected = _at(self.protected, positions)
+            self.significance = _at(significance, positions)
+        return [_at(row, positions) for row in rows]
 
     def select_by_attention(self, layer: int) -> None:
         context, significance = attention_with_significance(
-            projections(self.nodes, layer), self.mask, self.num_heads, int16=self.integers
+            projections(self.nodes, layer), self.mask, self.num_heads, int16=self.fused
         )
         residual = self.nodes[f"layer.{layer}.attention.residual"].input(1)
         kept_context, kept_state = self.select(layer, significance, context, residual.get_source_output())
-        self.replace_context(layer, kept_context)
-        residual.replace_source_output(kept_state)
-
-    def replace_context(self, layer: int, context: ov.Output) -> None:
         for target in self.nodes[f"layer.{layer}.context"].output(0).get_target_inputs():
-            target.replace_source_output(context)
+            target.replace_source_output(kept_context)
+        residual.replace_source_output(kept_state)
 
     def select_by_scorer(self, layer: int, *, selects: bool) -> None:
         state = self.nodes[f"layer.{layer}.attention.output"].output(0)
@@ -225,7 +236,8 @@ class _Selection:
 
     def score(self, layer: int, state: ov.Output) -> ov.Output:
         assert self.scorers is not None
-        own = score(state, self.question, self.mask, self.scorers[layer], int12=self.integers)
+        assert self.protected is not None
+        own = score(state, self.protected, self.mask, self.scorers[layer], int12=self.fused)
         if not self.computed[layer] or self.significance is None:
             return own
         return ops.multiply(own, ops.add(self.significance, np.float32(1))).output(0)  # what the rule keeps, ranked
@@ -236,16 +248,14 @@ class _Selection:
             self.nodes[f"layer.{later}.attention"].input(3).replace_source_output(over_heads_and_queries)
 
     def note_states(self, layer: int) -> None:
-        """Rows that enter a layer, some of which do not leave it."""
+        """Remember the states that enter a layer, some of which do not leave it."""
         state = self.nodes[self.input_name(layer)].output(0)
         if self.origins is None:
             self.all_states = state
         else:
             self.fewer.append((state, self.origins))
 
-    def finish(self) -> None:
-        logits = restore_logits(self.head, self.all_states, self.fewer)
-        for target in self.nodes["logits"].output(0).get_target_inputs():
-            target.replace_source_output(logits)
-        self.model.add_results(self.results)
-        self.model.validate_nodes_and_infer_types()
+
+def _at(values: ov.Output, positions: ov.Output) -> ov.Output:
+    """`values` [B, L, ...] at `positions` [B, n]; Gather gives 0 for a filler, whose position is L."""
+    return ops.gather(values, positions, 1, batch_dims=1).output(0)

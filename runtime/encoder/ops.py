@@ -2,33 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import chain
-from weakref import WeakValueDictionary
 
 import numpy as np
 import numpy.typing as npt
 import openvino as ov
 from openvino import opset13
 
+from .eight_bits import PackedLinears
 from .extension_library import node_factory
-
-
-@dataclass(frozen=True)
-class PackedLinears:
-    """What `quantized_linears` multiplies by; `eight_bits.pack` makes it.
-
-    Attributes:
-        constants: int8 vector, as `quantized_linears.hpp` describes it.
-        isa: The instruction set that it is packed for.
-        weight_bytes: Of each product's weights.
-    """
-
-    constants: npt.NDArray[np.int8]
-    isa: str
-    weight_bytes: tuple[int, ...]
 
 
 def select_tokens(
@@ -42,27 +25,27 @@ def select_tokens(
     window: int = 0,
     origins: ov.Output | None = None,
 ) -> tuple[ov.Output, ov.Output, ov.Output]:
-    """Which tokens of each sequence go on: the most significant ones, in their order.
+    """Choose the tokens of each sequence that go on to the next layer: the most significant ones, in their order.
 
     Args:
         significance: float32 [B, L].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
-        length: int32 [B], real tokens of each sequence before any layer dropped one.
+        length: int32 [B], number of real tokens of each sequence before any layer dropped one.
         keep_ratio: float32 scalar in (0, 1].
         threshold: float32 scalar, -inf for none.
-        multiple: The number of slots n is rounded up to a multiple of it.
+        multiple: The number of slots n is rounded up to a multiple of this.
         static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
-        origins: Of the layer that selected before, if one did, int32 [B, L].
+        origins: The third output of the last layer that selected before, int32 [B, L]; None if none did.
 
     Returns:
-        The positions in this input of the tokens kept, int32 [B, n], their mask, float32 [B, n], and their origins,
-        int32 [B, n]: 1 + the position in the input of the first layer that selected. Slots that a sequence leaves
-        empty hold position L, for which Gather gives zeros, mask -10000 and origin 0.
+        Positions of the kept tokens in this input, int32 [B, n]; their mask, float32 [B, n]; and their origins,
+        int32 [B, n], which are 1 + the position in the input of the first layer that selected. Unused slots of a
+        sequence hold position L, for which Gather gives zeros, mask -10000 and origin 0.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input or attribute is not as above.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     inputs = [significance, mask, length, keep_ratio, threshold, *([] if origins is None else [origins])]
     attributes = {"multiple": multiple, "static": static, "window": window}
@@ -76,17 +59,17 @@ def restore_logits(
     """Start and end logits of all tokens, each from the last layer that had it.
 
     Args:
-        head: float32 [2, H + 1], for each logit its weights and, last, its bias.
-        state: float32 [B, L, H], of all tokens.
-        fewer: For each layer that had fewer tokens its state, float32 [B, n, H], and their origins, int32 [B, n]: 1 +
-            where each token stood in the original input; 0 for one that stands nowhere.
+        head: float32 [2, H + 1], the weights of each logit followed by its bias.
+        state: States of all tokens, float32 [B, L, H].
+        fewer: For each layer with fewer tokens, in order, their states, float32 [B, n, H], and their origins,
+            int32 [B, n]: 1 + the position of each token in the original input; 0 for an unused slot.
 
     Returns:
         float32 [B, L, 2].
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input is not as above.
+        RuntimeError: OpenVINO refused an input that is not as above.
     """
     inputs = [opset13.constant(head).output(0), state, *chain.from_iterable(fewer)]
     return node_factory().create("RestoreLogits", inputs, {}).output(0)
@@ -95,7 +78,7 @@ def restore_logits(
 def attention_with_significance(
     projections: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
 ) -> tuple[ov.Output, ov.Output]:
-    """Self-attention that also gives each token's significance.
+    """Self-attention that also gives the significance of each token.
 
     Args:
         projections: Query, key and value side by side, float32 [B, L, 3 D].
@@ -105,14 +88,14 @@ def attention_with_significance(
             float32.
 
     Returns:
-        The context, float32 [B, L, D], and the significance, float32 [B, L]: attention probability that each
-        token receives, summed over heads and real tokens. Both are 0 at padding.
+        The context, float32 [B, L, D], and the significance, float32 [B, L]: the attention probability that a token
+        receives, summed over heads and real query tokens. Both are 0 at padding.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input or `heads` is not as above.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
-    attributes = {"heads": heads, "int16": int16, "significance": True}
+    attributes = {"heads": heads, "int16": int16}
     node = node_factory().create("AttentionWithSignificance", [projections, mask], attributes)
     return node.output(0), node.output(1)
 
@@ -123,15 +106,22 @@ def attention(
     heads: int,
     *,
     int16: bool = False,
-    units: float = 0.0,
+    inv_scale: float = 0.0,
     zero_point: float = 0.0,
 ) -> ov.Output:
-    """The context alone of `attention_with_significance`.
+    """Self-attention; gives the context alone.
 
-    With `units` above 0 it is uint8: context * units + zero_point, rounded to even and held within 0 ... 255.
+    Args:
+        projections: As in `attention_with_significance`.
+        mask: Likewise.
+        heads: Likewise.
+        int16: Likewise.
+        inv_scale: Above 0, the context is quantised to uint8, context * inv_scale + zero_point, rounded to even and
+            clamped to 0 ... 255. At 0 it is float32.
+        zero_point: What 0 is quantised to.
     """
-    attributes = {"heads": heads, "int16": int16, "significance": False, "units": units, "zero_point": zero_point}
-    return node_factory().create("AttentionWithSignificance", [projections, mask], attributes).output(0)
+    attributes = {"heads": heads, "int16": int16, "inv_scale": inv_scale, "zero_point": zero_point}
+    return node_factory().create("Attention", [projections, mask], attributes).output(0)
 
 
 def quantized_linears(
@@ -143,27 +133,26 @@ def quantized_linears(
     epsilon: float | None = None,
     residual: ov.Output | None = None,
 ) -> ov.Node:
-    """Matrix products of 8 bits one after the other, GELU between them, quick at any number of rows.
+    """Consecutive 8-bit linear layers with GELU between them; a new number of rows costs no preparation.
 
     Args:
-        rows: uint8 [B, L, K]; or float32, which the op quantises.
-        packed: What `eight_bits.pack` makes of the products.
-        widths: N of each product.
-        zero_points: What 0 in the rows of each product is quantised to.
-        epsilon: With it a residual is added to the last product, and the sum normalised over its last axis; added to
-            the variance.
-        residual: float32 [B, L, N]; the rows themselves if not given.
+        rows: uint8 [B, L, K]; or float32 [B, L, K], which the op quantises.
+        packed: The layers' constants, from `eight_bits.pack`.
+        widths: Number of outputs N of each layer.
+        zero_points: What 0 in the input rows of each layer is quantised to.
+        epsilon: If given, a residual is added to the last layer's result, and LayerNorm with this epsilon follows.
+        residual: float32 [B, L, N]; by default the rows themselves.
 
     Returns:
         A node with one output, float32 [B, L, N].
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input or attribute is not as above.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     inputs = [
         rows,
-        opset13.constant(_shared(packed.constants), shared_memory=True).output(0),
+        opset13.constant(packed.constants, shared_memory=True).output(0),
         *([] if residual is None else [residual]),
     ]
     attributes = {
@@ -189,15 +178,15 @@ def quantized_embeddings(
     beta: npt.NDArray[np.float32],
     epsilon: float,
 ) -> ov.Node:
-    """What enters the first layer: each token's word times its scale, its segment and its position, normalised.
+    """BERT's embeddings: the sum of each token's quantised word, segment and position embedding, then LayerNorm.
 
     Args:
-        ids: Of words, int32 [B, L].
-        types: Of segments, int32 [B, L].
-        words: int8 [V, H], a constant, which is not copied.
-        scales: Of each word, V numbers.
-        segments: [T, H].
-        positions: [P, H], P being the longest L.
+        ids: Word ids, int32 [B, L].
+        types: Segment of each token, int32 [B, L].
+        words: Word embeddings, a constant int8 [V, H], which is not copied.
+        scales: Scale of each word, V numbers.
+        segments: Segment embeddings, [T, H].
+        positions: Position embeddings, [P, H], P being the largest L.
         gamma: H numbers.
         beta: H numbers.
         epsilon: Added to the variance.
@@ -207,7 +196,7 @@ def quantized_embeddings(
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input or attribute is not as above.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     tables = (scales, gamma, beta, segments, positions)
     numbers = opset13.constant(np.concatenate([table.ravel() for table in tables]).astype(np.float32))
@@ -218,7 +207,7 @@ def quantized_embeddings(
 
 def learnt_significance(
     state: ov.Output,
-    question: ov.Output,
+    protected: ov.Output,
     mask: ov.Output,
     scorer: ov.Output,
     *,
@@ -228,22 +217,22 @@ def learnt_significance(
     kernel_sizes: Sequence[int],
     int12: bool = False,
 ) -> ov.Output:
-    """How much each token matters, by a layer's scorer, float32 [B, L]: in [0, 1], plus `question`.
+    """Significance of each token by a layer's learnt scorer, float32 [B, L]: in [0, 1], plus `protected`.
 
     Args:
         state: float32 [B, L, H].
-        question: float32 [B, L], 1 for protected tokens, else 0.
+        protected: float32 [B, L], 1 for protected tokens, which the scorer takes for the question, else 0.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
-        scorer: float32 vector of its tensors, as `learnt_significance.hpp` lists them.
-        width: Of the scorer, a multiple of 16.
-        heads: Ways in which a token may be like one of the question's.
-        head_size: Numbers that are compared for each.
-        kernel_sizes: Tokens that each neighbourhood's convolution sees, odd.
+        scorer: The scorer's tensors as one float32 vector, in the order that `learnt_significance.hpp` lists.
+        width: Number of features, a multiple of 16.
+        heads: Number of similarities between a token and the question.
+        head_size: Numbers that are compared for each similarity.
+        kernel_sizes: Tokens that each convolution sees, odd numbers.
         int12: Project states with integers of 12 bits, which is faster than float32.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input or attribute is not as above.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     attributes = {
         "width": width,
@@ -252,38 +241,23 @@ def learnt_significance(
         "kernel_sizes": list(kernel_sizes),
         "int12": int12,
     }
-    node = node_factory().create("LearntSignificance", [state, question, mask, scorer], attributes)
+    node = node_factory().create("LearntSignificance", [state, protected, mask, scorer], attributes)
     return node.output(0)
 
 
-def context_significance(question: ov.Output, mask: ov.Output) -> ov.Output:
-    """Which tokens a layer needs behind which the question's words have done their work, float32 [B, L].
+def context_significance(protected: ov.Output, mask: ov.Output) -> ov.Output:
+    """The context rule: significance that is 0 for the words of the question and 1 for all other tokens.
 
     Args:
-        question: float32 [B, L], 1 for protected tokens ([CLS], the first segment and its [SEP]), else 0.
+        protected: float32 [B, L], 1 for [CLS], the first segment and its [SEP], else 0.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
 
     Returns:
-        0 for the words of the question, which stand between two protected tokens, and 1 for all others; 1 for all
-        tokens of a sequence that has no context.
+        float32 [B, L]: 0 for a protected token between two protected ones, which is a word of the question, else 1; 1
+        for all tokens of a sequence without context.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
-        RuntimeError: From OpenVINO, an input is not as above.
+        RuntimeError: OpenVINO refused an input that is not as above.
     """
-    return node_factory().create("ContextSignificance", [question, mask]).output(0)
-
-
-_known: WeakValueDictionary[bytes, npt.NDArray[np.int8]] = WeakValueDictionary()  # by digest
-
-
-def _shared(constants: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """Of all equal constants one array, which begins with a line of the cache: graphs of the same products share it."""
-    key = hashlib.sha256(constants.data).digest()
-    shared = _known.get(key)
-    if shared is None:
-        memory = np.empty(constants.size + 63, np.int8)
-        shared = memory[-memory.ctypes.data % 64 :][: constants.size]
-        shared[:] = constants
-        shared = _known.setdefault(key, shared)
-    return shared
+    return node_factory().create("ContextSignificance", [protected, mask]).output(0)

@@ -16,11 +16,17 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError, DynamicTin
 from . import extension_library
 from .gate import gate
 from .graph_sizes import check_graph_sizes
-from .patterns import Product, producers
+from .graph_walk import producers
+from .patterns import Product
+from .task_graph import TaskGraph
 
 
-def read_plain_graph(bundle: Bundle) -> ov.Model:
+def read_plain_graph(bundle: Bundle, task: TaskGraph) -> ov.Model:
     """The graph as the exporter wrote it, or with weights as floats where their products would saturate.
+
+    Args:
+        bundle: Whose graph.
+        task: The bundle's, which says what the head must look like.
 
     Raises:
         ExtensionError: The C++ extension is missing or was built for another OpenVINO.
@@ -33,7 +39,7 @@ def read_plain_graph(bundle: Bundle) -> ov.Model:
             model = extension_library.core().read_model(bundle.model_xml)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO {ov.__version__} cannot read {bundle.model_xml}: {error}") from error
-    check_graph_sizes(model, bundle)
+    check_graph_sizes(model, bundle, task)
     if computed_in_floats(bundle):
         with rewriting(bundle):
             give_float_weights(model)

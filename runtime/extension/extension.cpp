@@ -1,4 +1,4 @@
-// What the library exports: the opset to OpenVINO, and to ctypes which instruction set it uses.
+// The exports of the library: the ops for OpenVINO, and C functions about instruction sets for ctypes.
 
 #include <exception>
 #include <openvino/core/extension.hpp>
@@ -6,7 +6,7 @@
 #include <string>
 
 #include "kernels/tiles.hpp"
-#include "ops/attention_with_significance.hpp"
+#include "ops/attention.hpp"
 #include "ops/context_significance.hpp"
 #include "ops/isa.hpp"
 #include "ops/learnt_significance.hpp"
@@ -17,6 +17,7 @@
 
 OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::SelectTokens>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::Attention>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::ContextSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
@@ -25,8 +26,8 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::RestoreLogits>>(),
 }));
 
-/// The instruction set that an op made now would use, or "error: " and why there is none.
-/// The text is valid until the thread's next call.
+/// The instruction set that an op created now would use, or "error: " followed by the reason why there is none.
+/// The text is valid until the next call of the same thread.
 extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_isa() {
     thread_local std::string text;
     try {
@@ -43,18 +44,18 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_i
     return names.c_str();
 }
 
-/// Those that this CPU has and the operating system does not let this process use, separated by commas.
+/// The instruction sets that this CPU has but the operating system does not let this process use, separated by commas.
 extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_refused_isas() {
     return dynamic_tinybert::cpu_has_tiles() && !dynamic_tinybert::may_use_tiles() ? "amx" : "";
 }
 
-/// Those that were passed over, as they compute something else than the scalar kernels, separated by commas.
+/// The instruction sets that were passed over because their kernels give wrong results here, separated by commas.
 extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_distrusted_isas() {
     static const std::string names = dynamic_tinybert::distrusted_isas();
     return names.c_str();
 }
 
-/// Whether a graph of these ops is faster than OpenVINO's nodes, with the instruction set of an op made now.
+/// Whether a graph of these ops is faster than one of OpenVINO's nodes, with the instruction set of an op created now.
 extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_is_worth_fusing() {
     try {
         return dynamic_tinybert::choose_kernels().worth_fusing;
@@ -63,8 +64,8 @@ extern "C" __attribute__((visibility("default"))) bool dynamic_tinybert_is_worth
     }
 }
 
-/// Without `packed`, the bytes that a product's weights, i8 [width, depth], take when they are packed for an instruction
-/// set that this CPU runs; with it, packs them there and returns 0.
+/// Packs weights, i8 [width, depth], for an instruction set that this CPU can run. If `packed` is null, only returns
+/// the number of bytes that they will take; else writes them there and returns 0.
 extern "C" __attribute__((visibility("default"))) size_t dynamic_tinybert_pack(const char* isa, const int8_t* weights,
                                                                                size_t width, size_t depth,
                                                                                int8_t* packed) {

@@ -1,9 +1,10 @@
-// What fork() would take from the child: TBB's worker threads, which its scheduler would wait for in vain.
+// Keeps TBB usable in a forked child. fork() does not copy worker threads, and TBB's scheduler in the child would wait
+// for them for ever.
 //
-// The workers are held in a task while the process forks. The scheduler's books then say the same in both processes:
-// so many workers are busy, in an arena that has work for exactly so many, and none is about to take or to leave a
-// lock. In the parent they go on. In the child they are busy for ever; the limit of workers is raised by their
-// number, and TBB starts new ones when there is work.
+// Therefore all workers are held in a task while the process forks. The state of the scheduler is then consistent in
+// both processes: every worker is busy in an arena that has work for exactly that number, and none holds a lock. In the
+// parent the workers go on. In the child they count as busy for ever; the limit of workers is raised by their number,
+// and TBB starts new ones when there is work.
 
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/task_arena.h>
@@ -31,17 +32,17 @@ struct Hold {
     Semaphore arrivals, releases;
 };
 
-// All is guarded by the caller, for whom a process forks once at a time. In a child nothing of its parent is
-// destroyed: destructors would wait for threads that are not there.
+// The caller guards these variables: only one thread forks at a time. A child never destroys what its parent created:
+// destructors would wait for threads that do not exist.
 std::shared_ptr<Hold>* hold = nullptr;
 tbb::task_arena* arena = nullptr;
 Limit* limit = nullptr;
-size_t held = 0;  // workers of the hold that is on
-size_t lost = 0;  // workers that are busy for ever in this process
+size_t held = 0;  // workers that are held now
+size_t lost = 0;  // workers that count as busy for ever in this process
 
 }  // namespace
 
-/// Hold TBB's workers in a task, and wait until all are there or `seconds` have passed; nothing if they are held.
+/// Hold TBB's workers in a task; wait until all have arrived or `seconds` have passed. Does nothing if they are held.
 extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_hold_workers(double seconds) {
     if (held != 0) {
         return;
@@ -59,7 +60,7 @@ extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_hold_wor
                 return;
             }
             sem_post(&on->arrivals.of);
-            while (sem_wait(&on->releases.of) != 0) {  // a signal ended it
+            while (sem_wait(&on->releases.of) != 0) {  // interrupted by a signal
             }
         });
     }
@@ -96,9 +97,9 @@ extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_replace_
     if (held == 0) {
         return;
     }
-    (*hold)->over = true;  // for tasks that no worker took: they must not hold one of this process
+    (*hold)->over = true;  // tasks that no worker has taken yet must not hold a worker of this process
     const size_t threads = Limit::active_value(Limit::max_allowed_parallelism) + held;
-    delete limit;  // of all limits the least counts, and the new one is higher
+    delete limit;  // the smallest limit counts, and the new one is higher
     limit = new Limit(Limit::max_allowed_parallelism, threads);
     lost += held;
     held = 0;

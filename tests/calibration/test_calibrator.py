@@ -14,21 +14,21 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from dynamic_tinybert.calibration import calibrate, calibrator, cli
+from dynamic_tinybert.calibration import calibrate, cli, stages
+from dynamic_tinybert.calibration.measurements import FRONT, MeasuredFront, measured_front
 from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.calibration.search.trial import Trial
-from dynamic_tinybert.calibration.significance.learnt import learnt_significance
-from dynamic_tinybert.calibration.steps import FRONT, MeasuredFront, measured_front
+from dynamic_tinybert.calibration.significance.learnt import fit_or_load_scorers
 from dynamic_tinybert.calibration.time_needed import Measurement, seconds_to_report
 from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_bert, write_tiny_bundle
 
@@ -140,7 +140,7 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
     """Texts of several windows: what is kept free at the end was as many times too much."""
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=256))
     data = write_data(tmp_path / "data.json", answers=False)
-    windows_of = QuestionWindows(bundle / "tokenizer.json", 256)
+    windows_of = Windowing(bundle / "tokenizer.json", 256)
     counts = {len(windows_of(example)) for example in read_squad(data)}
     assert min(counts) > 1
     estimated: list[tuple[float, float]] = []
@@ -154,8 +154,8 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
         timed.append(len(arguments[-1]))
         return measured_front(*arguments)
 
-    monkeypatch.setattr(calibrator, "seconds_to_report", to_report)
-    monkeypatch.setattr(calibrator, "measured_front", measured)
+    monkeypatch.setattr(stages, "seconds_to_report", to_report)
+    monkeypatch.setattr(stages, "measured_front", measured)
     with pytest.raises(CalibrationError, match="were too short"):
         calibrate(bundle, data, budget_minutes=1e-6)
     ((ms_per_question, ms_per_window),) = estimated
@@ -193,14 +193,14 @@ from typing import Any
 from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.runtime.tasks.question_answering import gold_answers
 bundle, data, log = sys.argv[1:]
-evaluate = gold_answers.References.evaluate
+evaluate = gold_answers.GoldAnswers.evaluate
 def logged(self, model, config, *, batch_size, span=slice(None)):
     with open(log, "a") as file:
         file.write(json.dumps([config.keep_ratios, config.thresholds, span.start, span.stop]) + "\\n")
     return evaluate(self, model, config, batch_size=batch_size, span=span)
-gold_answers.References.evaluate = logged
+gold_answers.GoldAnswers.evaluate = logged
 result = calibrate(bundle, data, evaluations=20, resume=True, num_threads=2, say=lambda line: None)
-print(json.dumps([[t.config.keep_ratios, t.config.thresholds, t.question_f1, t.latency_ms] for t in result.points]))
+print(json.dumps([[t.config.keep_ratios, t.config.thresholds, t.scores, t.latency_ms] for t in result.points]))
 """
 
 
@@ -267,7 +267,7 @@ def test_trials_are_joined_by_their_numbers_of_questions() -> None:
 
     config = LengthConfig.full(2)
     both = joined(Trial(config, (100.0,), 10, 1), Trial(config, (0.0, 50.0, 50.0), 30, 3))
-    assert (both.f1, both.macs, both.latency_ms) == (50, 25, 2.5)
+    assert (both.score, both.macs, both.latency_ms) == (50, 25, 2.5)
 
 
 def test_the_rule_comes_behind_the_last_layer_but_one(tmp_path: Path) -> None:
@@ -278,11 +278,11 @@ def test_the_rule_comes_behind_the_last_layer_but_one(tmp_path: Path) -> None:
         scorers = {layer: Scorer(32) for layer in layers}
         source = open_bundle(write_tiny_bundle(tmp_path / name, bert, scorers=scorers))
         for _ in range(2):  # made, and taken from the folder
-            file, sample, _ = learnt_significance(source, questions, tmp_path / f"fit {name}", 60.0, 0, trained=True)
-            config = sample.length_config(Schedule((1, 0.5, 0.5, 0.5)))
+            learnt = fit_or_load_scorers(source, questions, tmp_path / f"fit {name}", 60.0, 0, trained=True)
+            config = learnt.sample.length_config(Schedule((1, 0.5, 0.5, 0.5)))
             assert config.selecting_layers == selecting
-            assert list(sample.layers) == list(layers)
-            assert sorted(load_scorers(file)) == [1, 2]  # rules among them
+            assert list(learnt.sample.layers) == list(layers)
+            assert sorted(load_scorer_tensors(learnt.scorers)) == [1, 2]  # rules among them
 
 
 def test_trained_scorers_are_taken_as_they_are(tmp_path: Path) -> None:
@@ -290,16 +290,16 @@ def test_trained_scorers_are_taken_as_they_are(tmp_path: Path) -> None:
     scorers = {layer: Scorer(32) for layer in (0, 1)}
     source = open_bundle(write_tiny_bundle(tmp_path / "bundle", tiny_bert(), scorers=scorers))
     questions = read_squad(write_data(tmp_path / "data.json", articles=3))
-    file, sample, done = learnt_significance(source, questions, tmp_path / "fit", 60.0, 0, trained=True)
+    learnt = fit_or_load_scorers(source, questions, tmp_path / "fit", 60.0, 0, trained=True)
     assert source.scorers is not None
-    assert file.read_bytes() == source.scorers.read_bytes()
-    assert list(sample.layers) == [0, 1]
-    assert done == "Took the trained scorers of layers 0, 1"
-    config = sample.length_config(Schedule((0.5, 0.25, 0.25)))
+    assert learnt.scorers.read_bytes() == source.scorers.read_bytes()
+    assert list(learnt.sample.layers) == [0, 1]
+    assert learnt.line == "Took the trained scorers of layers 0, 1"
+    config = learnt.sample.length_config(Schedule((0.5, 0.25, 0.25)))
     model = LengthAdaptiveModel(source)
     result = evaluate(model, questions, length_config=config, batch_size=8)
     assert result.mean_kept[0] / result.mean_length == pytest.approx(0.5, abs=0.02)
     plain = open_bundle(write_tiny_bundle(tmp_path / "plain", tiny_bert()))
     with pytest.raises(InvalidInputError, match="has no scorers that were trained with its model"):
-        learnt_significance(plain, questions, tmp_path / "none", 60.0, 0, trained=True)
+        fit_or_load_scorers(plain, questions, tmp_path / "none", 60.0, 0, trained=True)
     assert not (tmp_path / "none").exists()

@@ -1,16 +1,25 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, read_calibration_data, split_by_article
+from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, CalibrationData, split_by_group
+from dynamic_tinybert.calibration.data import read_calibration_data as read_data
 from dynamic_tinybert.runtime.common.errors import DataError
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import QuestionWindows
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
+from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_tokenizer
+
+
+def read_calibration_data(*files: Path, **options: Any) -> CalibrationData[Example]:  # noqa: ANN401
+    """Read with a tiny tokenizer and windows of 64 tokens."""
+    measure = QuestionAnsweringMeasure(Windowing(tiny_tokenizer()._tokenizer, 64))
+    return read_data(measure, *files, **options)
 
 
 def write(path: Path, articles: list[int], *, answers: bool = True, prefix: str = "") -> Path:
@@ -102,22 +111,20 @@ def test_an_answer_that_is_not_in_its_context_is_no_answer_or_refused(tmp_path: 
 
 
 def test_questions_that_the_model_cannot_read_are_left_out_and_said(tmp_path: Path) -> None:
-    tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
     file = write(tmp_path / "data.json", [60] * 6)
     file.write_text(file.read_text().replace('"question": "Where?"', f'"question": "{"who " * 99}"', 1))
-    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
-    data = read_calibration_data(file, windows=windows)
+    data = read_calibration_data(file)
     assert sum(map(len, (data.fitting, data.choosing, data.reporting))) == 359
     assert data.lines[0].startswith("data.json: 1 of 360 questions cannot be read by the model (skipped); ")
     assert "'0-0': the question is too long" in data.lines[0]
     with pytest.raises(DataError, match="'0-0': the question is too long"):
-        read_calibration_data(file, windows=windows, strict=True)
+        read_calibration_data(file, strict=True)
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 3), st.integers(0, 9))
 def test_articles_are_dealt_whole_and_to_every_part(sizes: list[int], ends: int, seed: int) -> None:
     examples = [Example(f"{k}-{i}", "q", "c", (), str(k)) for k, size in enumerate(sizes) for i in range(size)]
-    parts = split_by_article(examples, [(i + 1) / (ends + 1) for i in range(ends)], seed)
+    parts = split_by_group(examples, article_of, [(i + 1) / (ends + 1) for i in range(ends)], seed)
     assert sorted(e.id for part in parts for e in part) == sorted(e.id for e in examples)
     titles = [{e.title for e in part} for part in parts]
     assert sum(map(len, titles)) == len(sizes)

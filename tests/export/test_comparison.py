@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamic_tinybert.export.comparison import compare
-from dynamic_tinybert.export.samples import Questions
+from dynamic_tinybert.export.question_answering.questions import Questions
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
@@ -63,7 +62,7 @@ def test_figures_are_those_of_torch(questions: Questions) -> None:
                 p, q = torch.tensor(x[inside]), torch.tensor(y[inside])
                 moved.append((p.softmax(0) - q.softmax(0)).clamp(min=0).sum().item())
                 errors += (p - q).abs().tolist()
-    change = compare(questions, fp32, int8)
+    change = questions.compare(fp32, int8)
     assert change.moved == pytest.approx(100 * np.mean(moved), rel=1e-5)
     assert change.logit_error == pytest.approx(np.mean(errors), rel=1e-5)
     assert change.questions == 3
@@ -71,7 +70,7 @@ def test_figures_are_those_of_torch(questions: Questions) -> None:
 
 def test_equal_outputs_change_nothing(questions: Questions) -> None:
     outputs = random_outputs(questions, 0)
-    change = compare(questions, outputs, outputs)
+    change = questions.compare(outputs, outputs)
     assert (change.moved, change.logit_error, change.same_answers) == (0, 0, 100)
     assert change.f1 == (0, 0, 0)
 
@@ -79,8 +78,8 @@ def test_equal_outputs_change_nothing(questions: Questions) -> None:
 def test_answers_are_compared_with_each_other_and_with_the_right_ones(questions: Questions) -> None:
     fp32 = pointing_at(questions, ["the", "and", "was"])
     int8 = pointing_at(questions, ["the", "and", "in"])
-    change = compare(questions, fp32, int8)
+    change = questions.compare(fp32, int8)
     assert change.same_answers == pytest.approx(200 / 3)
     assert change.f1 == (0, 0, 0)  # none of these words is in the right answer but for its article
     unscored = Questions("test", questions.examples, questions.windows, scored=False)
-    assert compare(unscored, fp32, int8).f1 is None
+    assert unscored.compare(fp32, int8).f1 is None

@@ -30,6 +30,7 @@ from dynamic_tinybert.runtime.common.errors import (
 )
 from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.tiny import tiny_bert, tiny_tokenizer
 
@@ -114,7 +115,9 @@ def test_bundle_says_what_it_is(int8_bundle: Path, tiny_checkpoint: Path) -> Non
 
 def logits(bundle: Path, questions: list[str]) -> list[np.ndarray]:
     """Start and end logits over the context, by OpenVINO alone; float32 [2, tokens] for each question."""
-    model = ov.Core().compile_model(read_plain_graph(open_bundle(bundle)), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    model = ov.Core().compile_model(
+        read_plain_graph(open_bundle(bundle), QUESTION_ANSWERING), "CPU", {"INFERENCE_PRECISION_HINT": "f32"}
+    )
     found = []
     for question in questions:
         encoding = tiny_tokenizer().encode(question, CONTEXT)

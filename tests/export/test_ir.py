@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import openvino as ov
@@ -10,17 +11,20 @@ from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_linears
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
-from dynamic_tinybert.export.parity import Batch, random_batch
-from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.export.parity import TokenBatch, random_batch
+from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
 from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
-from dynamic_tinybert.runtime.encoder.scorer import ScorerWeights
+from dynamic_tinybert.runtime.encoder.scorer import LayerSignificance
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.fake_quantized import fake_quantized
-from support.tiny import arrays, tiny_bert
+from support.tiny import tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 Quantized = Mapping[str, QuantizedLinear]
 
@@ -30,11 +34,11 @@ def compiled(graph: ov.Model) -> ov.CompiledModel:
     return core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
 
 
-def tensors(batch: Batch) -> dict[str, Tensor]:
+def tensors(batch: TokenBatch) -> dict[str, Tensor]:
     return {name: torch.from_numpy(array) for name, array in batch.items()}
 
 
-def differences(model: BertForQuestionAnswering, graph: ov.CompiledModel, batch: Batch) -> np.ndarray:
+def differences(model: BertForQuestionAnswering, graph: ov.CompiledModel, batch: TokenBatch) -> np.ndarray:
     """Absolute differences of the logits of all real tokens."""
     with torch.inference_mode():
         expected = model(**tensors(batch))
@@ -141,7 +145,7 @@ def test_each_linear_has_its_own_range_smoothing_and_int8_weights(
     assert len(quantizers) == 12  # in each layer query, key and value share one
 
 
-LEARNT = {layer: arrays(Scorer(64, 16, (3, 5))) for layer in (1, 2)}
+LEARNT = {layer: scorer_weights(Scorer(64, 16, (3, 5))) for layer in (1, 2)}
 
 
 @pytest.mark.parametrize("scorers", [None, LEARNT], ids=["attention", "learnt"])
@@ -159,7 +163,7 @@ def test_every_encoder_linear_runs_in_int8_around_selection(
     model: BertForQuestionAnswering,
     quantized: Quantized,
     length_config: LengthConfig | None,
-    scorers: Mapping[int, ScorerWeights] | None,
+    scorers: Mapping[int, LayerSignificance] | None,
 ) -> None:
     plain = write_ir(model, quantized)
     graph = with_selection(plain, length_config, num_layers=3, num_heads=2, scorers=scorers, multiple=16)

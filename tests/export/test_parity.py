@@ -13,16 +13,17 @@ from transformers import BertForQuestionAnswering
 from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.export.ir import write_ir
-from dynamic_tinybert.export.parity import Batch, Parity, Runner, check_parity, graph_runner, random_batch
+from dynamic_tinybert.export.parity import Parity, Runner, TokenBatch, check_parity, graph_runner, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel
-from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime.common.errors import ParityError
 from dynamic_tinybert.runtime.encoder.compiled import CompiledGraph
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
-from support.tiny import arrays, random_bert, tiny_bert
+from support.tiny import random_bert, tiny_bert
 
 LENGTHS = ([17], [64], [171], [384], [384, 17, 171, 64])
 NONE: dict[int, float] = {}
@@ -46,7 +47,7 @@ def random_scorers(hidden_size: int, significance: str) -> dict[int, Scorer | Co
     return {**scorers, 4: ContextRule()} if significance == "rule" else scorers
 
 
-def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], *, elastic: bool) -> Parity:
+def parity_of(model: BertForQuestionAnswering, name: str, batches: list[TokenBatch], *, elastic: bool) -> Parity:
     significance, ratios, shares = CONFIGS[name]
     config = LengthConfig(ratios)
     scorers = None
@@ -54,12 +55,13 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
     if significance != "attention":
         modules = random_scorers(model.config.hidden_size, significance)
         reference = ReferenceModel(model, "learnt", modules)
-        scorers = {i: arrays(scorer) for i, scorer in modules.items()}
+        scorers = {i: scorer_weights(scorer) for i, scorer in modules.items()}
         if shares:
             config = LengthConfig(ratios, thresholds_that_keep(shares, reference, batches[-1]))
     run = graph_runner(
         write_ir(model),
         config,
+        task=QUESTION_ANSWERING,
         num_heads=model.config.num_attention_heads,
         scorers=scorers,
         elastic=elastic,
@@ -67,7 +69,9 @@ def parity_of(model: BertForQuestionAnswering, name: str, batches: list[Batch], 
     return check_parity(reference, run, batches, config)
 
 
-def thresholds_that_keep(shares: dict[int, float], reference: ReferenceModel, batch: Batch) -> tuple[float | None, ...]:
+def thresholds_that_keep(
+    shares: dict[int, float], reference: ReferenceModel, batch: TokenBatch
+) -> tuple[float | None, ...]:
     inputs = {name: torch.from_numpy(array) for name, array in batch.items()}
     asked = LengthConfig((1,) * 6, tuple(-1.0 if i in shares else None for i in range(6)))  # and none drops
     with torch.inference_mode():
@@ -119,22 +123,24 @@ def test_batch_with_padding_inside_a_row() -> None:
     batch["attention_mask"] = batch["attention_mask"].copy()
     batch["attention_mask"][:, 20:27] = 0
     config = LengthConfig((0.9, 0.6, 0.3))
-    run = graph_runner(write_ir(model), config, num_heads=4)
+    run = graph_runner(write_ir(model), config, task=QUESTION_ANSWERING, num_heads=4)
     assert check_parity(ReferenceModel(model), run, [batch], config).chosen_from > 0
 
 
 @pytest.fixture(scope="module")
-def tiny_case() -> tuple[ReferenceModel, Runner, Batch, LengthConfig]:
+def tiny_case() -> tuple[ReferenceModel, Runner, TokenBatch, LengthConfig]:
     model, config = tiny_bert(), LengthConfig((1, 0.6, 0.3))
-    run = graph_runner(write_ir(model), config, num_heads=4)
+    run = graph_runner(write_ir(model), config, task=QUESTION_ANSWERING, num_heads=4)
     return ReferenceModel(model), run, random_batch([50], 100), config
 
 
 @pytest.mark.parametrize("wrong_by", [0.001, float("nan")])
-def test_wrong_logits_are_found(tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig], wrong_by: float) -> None:
+def test_wrong_logits_are_found(
+    tiny_case: tuple[ReferenceModel, Runner, TokenBatch, LengthConfig], wrong_by: float
+) -> None:
     reference, run, batch, config = tiny_case
 
-    def wrong(batch: Batch) -> dict[str, np.ndarray]:
+    def wrong(batch: TokenBatch) -> dict[str, np.ndarray]:
         outputs = dict(run(batch))
         outputs["end_logits"] = outputs["end_logits"] + np.float32(wrong_by)
         return outputs
@@ -144,11 +150,11 @@ def test_wrong_logits_are_found(tiny_case: tuple[ReferenceModel, Runner, Batch, 
 
 
 def test_a_wrong_choice_of_tokens_is_found(
-    tiny_case: tuple[ReferenceModel, Runner, Batch, LengthConfig],
+    tiny_case: tuple[ReferenceModel, Runner, TokenBatch, LengthConfig],
 ) -> None:
     reference, _, batch, config = tiny_case
     # A graph that drops by other keep ratios chooses other tokens, though its logits are right for them.
-    other = graph_runner(write_ir(reference.model), LengthConfig((1, 0.5, 0.3)), num_heads=4)
+    other = graph_runner(write_ir(reference.model), LengthConfig((1, 0.5, 0.3)), task=QUESTION_ANSWERING, num_heads=4)
     with pytest.raises(ParityError, match="drops the token"):
         check_parity(reference, other, [batch], config)
 
@@ -164,6 +170,6 @@ def test_the_graph_stays_within_the_quota(monkeypatch: pytest.MonkeyPatch) -> No
 
     monkeypatch.setattr("dynamic_tinybert.runtime.cpu_quota.usable_cpus", lambda root: 1)
     monkeypatch.setattr("dynamic_tinybert.export.parity.CompiledGraph", Recorded)
-    run = graph_runner(write_ir(tiny_bert()), LengthConfig.full(3), num_heads=4)
+    run = graph_runner(write_ir(tiny_bert()), LengthConfig.full(3), task=QUESTION_ANSWERING, num_heads=4)
     assert compiled[0].get_property("INFERENCE_NUM_THREADS") == 1
     assert run(random_batch([17], 100))["start_logits"].shape == (1, 17)

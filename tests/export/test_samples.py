@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dynamic_tinybert.export.samples import Samples, read_samples
+from dynamic_tinybert.export.question_answering.questions import Questions
+from dynamic_tinybert.export.question_answering.samples import read_samples
+from dynamic_tinybert.export.samples import Samples
 from dynamic_tinybert.runtime.common.errors import DataError
 
 from support.tiny import tiny_tokenizer
@@ -36,7 +38,7 @@ def write(folder: Path, *articles: tuple[str, ...], name: str = "squad.json", an
     return file
 
 
-def asked(samples: Samples) -> set[str]:
+def asked(samples: Samples[Questions]) -> set[str]:
     return {example.question for example in samples.held_out.examples}
 
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 
 from . import mutations
 from .requests import Request, random_request
@@ -70,4 +70,5 @@ def _alone(model: LengthAdaptiveModel, asked: Request, row: int) -> QuestionAnsw
         name: None if value is None else np.asarray(value)[row : row + 1, :length]
         for name, value in asked.arrays().items()
     }
-    return model(**arrays, length_config=asked.length_config)
+    output: QuestionAnsweringOutput = model(**arrays, length_config=asked.length_config)
+    return output

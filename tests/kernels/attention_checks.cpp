@@ -1,5 +1,5 @@
 // Attention. In integers the scalar kernels are compared with those in floats, on numbers that already are whole multiples
-// of the units that they take: so what is left of the difference is the rounding of the probabilities.
+// of the scales that they have: so what is left of the difference is the rounding of the probabilities.
 
 #include <algorithm>
 #include <cmath>
@@ -90,7 +90,7 @@ void attend(const AttentionKernels& kernels, const Problem& problem, Result& res
             head.context = quantizes ? nullptr : result.context.data() + h * problem.dim;
             head.quantized = quantizes ? result.quantized.data() + h * problem.dim : nullptr;
             head.context_stride = problem.width;
-            head.units = 50.0f;
+            head.inv_scale = 50.0f;
             head.zero_point = 120.0f;
             head.dim = problem.dim;
             head.tokens = tokens.data();

@@ -47,12 +47,12 @@ struct Problem {
     size_t rows, depth, width;
     Guarded<uint8_t> levels;
     std::vector<int8_t> weights;  // [width, depth]
-    Guarded<float> scale, bias, per_unit;
+    Guarded<float> scale, bias, inv_scale;
     float zero_point = 0.0f;
 
     Problem(size_t rows_, size_t depth_, size_t width_, Draw draw, Random& random)
         : rows(rows_), depth(depth_), width(width_), levels(rows * depth),
-          weights(width * depth), scale(width, 1.0f), bias(width, 0.0f), per_unit(width, 0.0f) {
+          weights(width * depth), scale(width, 1.0f), bias(width, 0.0f), inv_scale(width, 0.0f) {
         for (size_t k = 0; k < levels.size(); ++k)
             levels[k] = static_cast<uint8_t>(draw_level(draw, random));
         for (size_t column = 0; column < width; ++column)
@@ -64,7 +64,7 @@ struct Problem {
     void multiply(const LinearKernels& kernels, Guarded<float>* result, Guarded<uint8_t>* quantized) const {
         Guarded<int8_t> packed(kernels.packed_size(weights.data(), width, depth));
         kernels.pack(weights.data(), width, depth, packed.data());
-        const Linear linear{packed.data(), scale.data(), bias.data(), quantized ? per_unit.data() : nullptr,
+        const Linear linear{packed.data(), scale.data(), bias.data(), quantized ? inv_scale.data() : nullptr,
                             zero_point, depth, width};
         for (size_t panel = panels_of(width); panel-- > 0;)
             kernels.multiply_panel(linear, levels.data(), rows, panel, result ? result->data() : nullptr,
@@ -102,11 +102,11 @@ void check_sums(const LinearKernels& kernels, size_t rows, size_t depth, size_t 
 void check_results(const LinearKernels& kernels, const LinearKernels* alike, size_t rows, size_t depth, size_t width, Checks& checks) {
     Random random(static_cast<uint32_t>(rows * 7919 + depth * 31 + width));
     Problem problem(rows, depth, width, Draw::any, random);
-    const float unit = 0.02f / std::sqrt(static_cast<float>(depth));
+    const float step = 0.02f / std::sqrt(static_cast<float>(depth));
     for (size_t j = 0; j < width; ++j) {
-        problem.scale[j] = random.uniform(0.3f, 1.0f) * unit;
+        problem.scale[j] = random.uniform(0.3f, 1.0f) * step;
         problem.bias[j] = random.uniform(-2.0f, 2.0f);
-        problem.per_unit[j] = random.uniform(8.0f, 40.0f);
+        problem.inv_scale[j] = random.uniform(8.0f, 40.0f);
     }
     problem.zero_point = static_cast<float>(random.whole(0, 30));
     Guarded<float> got(rows * width), expected(rows * width);
@@ -132,7 +132,7 @@ void check_results(const LinearKernels& kernels, const LinearKernels* alike, siz
     }
 }
 
-/// GELU alone, through a sum of 0: wrong by less than 1e-4, in units of 1/600.
+/// GELU alone, through a sum of 0: wrong by less than 1e-4, in steps of 1/600.
 void check_gelu(const LinearKernels& kernels, const LinearKernels* alike, Checks& checks) {
     constexpr size_t width = 1000;
     Random random(5);
@@ -141,7 +141,7 @@ void check_gelu(const LinearKernels& kernels, const LinearKernels* alike, Checks
         const float x = static_cast<float>(j) / width * 24.0f - 12.0f;
         problem.scale[j] = 0.0f;
         problem.bias[j] = x;
-        problem.per_unit[j] = x < 0.3f ? 600.0f : 20.0f;
+        problem.inv_scale[j] = x < 0.3f ? 600.0f : 20.0f;
     }
     problem.zero_point = 120.0f;
     Guarded<uint8_t> got(width), expected(width);
@@ -160,30 +160,30 @@ void check_quantizing(const LinearKernels& kernels, const LinearKernels* alike, 
     constexpr float infinity = std::numeric_limits<float>::infinity(), nan = std::numeric_limits<float>::quiet_NaN();
     constexpr float special[] = {nan, infinity, -infinity, 1e30f, -1e30f, 0.0f, -0.0f, 1e-40f};
     // Halves, which every path rounds to the even number.
-    Guarded<float> from(rows * depth), per_unit(depth);
+    Guarded<float> from(rows * depth), inv_scale(depth);
     Guarded<uint8_t> got(rows * depth), expected(rows * depth);
     for (size_t k = 0; k < from.size(); ++k)
         from[k] = random.whole(0, 9) ? static_cast<float>(random.whole(-160, 400)) : special[random.whole(0, 7)];
     for (size_t k = 0; k < depth; ++k)
-        per_unit[k] = random.whole(0, 1) ? 0.5f : 1.0f;
+        inv_scale[k] = random.whole(0, 1) ? 0.5f : 1.0f;
     checks.begin("quantised halves and extremes, %zu rows, depth %zu", rows, depth);
-    kernels.quantize_rows(from.data(), per_unit.data(), 3.0f, rows, depth, got.data());
+    kernels.quantize_rows(from.data(), inv_scale.data(), 3.0f, rows, depth, got.data());
     if (&kernels == &linear_int8_scalar)
         for (size_t k = 0; k < from.size(); ++k) {
-            const double units = static_cast<double>(from[k]) * per_unit[k % depth] + 3.0;
-            expected[k] = units > 0.0 ? static_cast<uint8_t>(std::nearbyint(std::min(units, 255.0))) : 0;
+            const double scaled = static_cast<double>(from[k]) * inv_scale[k % depth] + 3.0;
+            expected[k] = scaled > 0.0 ? static_cast<uint8_t>(std::nearbyint(std::min(scaled, 255.0))) : 0;
         }
     else
-        linear_int8_scalar.quantize_rows(from.data(), per_unit.data(), 3.0f, rows, depth, expected.data());
+        linear_int8_scalar.quantize_rows(from.data(), inv_scale.data(), 3.0f, rows, depth, expected.data());
     checks.equal(got, expected);
 
-    const Guarded<float> any = random.normals(rows * depth, 3.0f), units = random.uniforms(depth, 5.0f, 40.0f);
+    const Guarded<float> any = random.normals(rows * depth, 3.0f), factors = random.uniforms(depth, 5.0f, 40.0f);
     checks.begin("quantised rows, %zu rows, depth %zu", rows, depth);
-    kernels.quantize_rows(any.data(), units.data(), 117.0f, rows, depth, got.data());
-    linear_int8_scalar.quantize_rows(any.data(), units.data(), 117.0f, rows, depth, expected.data());
+    kernels.quantize_rows(any.data(), factors.data(), 117.0f, rows, depth, got.data());
+    linear_int8_scalar.quantize_rows(any.data(), factors.data(), 117.0f, rows, depth, expected.data());
     checks.rounded_alike(got, expected, 0.005);
     if (alike) {
-        alike->quantize_rows(any.data(), units.data(), 117.0f, rows, depth, expected.data());
+        alike->quantize_rows(any.data(), factors.data(), 117.0f, rows, depth, expected.data());
         checks.alike(got, expected);
     }
 }

@@ -17,7 +17,7 @@ inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_o
 }
 
 constexpr bool splits_weights = false;
-constexpr size_t rows_of_8_bits = 1, vectors_of_8_bits = panel_columns / lanes;
+constexpr size_t strip_rows = 1, strip_vectors = panel_columns / lanes;
 
 }  // namespace
 }  // namespace dynamic_tinybert

@@ -1,5 +1,5 @@
 // Scorers. In integers the scalar projections are compared with those in floats, of numbers that already are whole
-// multiples of the units of their row or column.
+// multiples of the scales of their row or column.
 
 #include <algorithm>
 #include <cmath>
@@ -67,14 +67,14 @@ void check_projecting(const ScorerKernels& kernels, const ScorerKernels* alike, 
 }
 
 void check_features(const ScorerKernels& kernels, size_t rows, size_t width, size_t heads, size_t head_size,
-                    size_t num_asked, Checks& checks) {
-    Random random(static_cast<uint32_t>(rows * 1013 + width + heads + num_asked));
+                    size_t num_keys, Checks& checks) {
+    Random random(static_cast<uint32_t>(rows * 1013 + width + heads + num_keys));
     const size_t stride = width + heads * head_size;
     const Guarded<float> projected = random.normals(rows * stride), bias = random.normals(width);
-    const Guarded<float> asked = random.normals(heads * num_asked * head_size), mix = random.normals(heads * width);
-    const FirstLayer first{bias.data(), asked.data(), mix.data(), num_asked, heads, head_size, stride};
+    const Guarded<float> question_keys = random.normals(heads * num_keys * head_size), mix = random.normals(heads * width);
+    const FirstLayer first{bias.data(), question_keys.data(), mix.data(), num_keys, heads, head_size, stride};
     Guarded<float> got(rows * width), expected(rows * width);
-    checks.begin("features of %zu rows of %zu, %zu heads of %zu, %zu asked", rows, width, heads, head_size, num_asked);
+    checks.begin("features of %zu rows of %zu, %zu heads of %zu, %zu question tokens", rows, width, heads, head_size, num_keys);
     kernels.features(first, projected.data(), rows, width, got.data());
     scorer_f32_scalar.features(first, projected.data(), rows, width, expected.data());
     checks.close(got, expected, 5e-5f, 5e-6f);
@@ -89,8 +89,8 @@ void check_neighbours(const ScorerKernels& kernels, size_t length, size_t width,
     const Neighbourhood neighbourhood{kernel.data(), bias.data(), mix.data(), mix_bias.data(), size};
     Guarded<float> got(length * width, -1.0f), expected(length * width, -1.0f);
     checks.begin("neighbours %zu to %zu of %zu, width %zu, %zu seen", first, last, length, width, size);
-    kernels.look_around(neighbourhood, features.data(), length, width, first, last, got.data());
-    scorer_f32_scalar.look_around(neighbourhood, features.data(), length, width, first, last, expected.data());
+    kernels.convolve_mix(neighbourhood, features.data(), length, width, first, last, got.data());
+    scorer_f32_scalar.convolve_mix(neighbourhood, features.data(), length, width, first, last, expected.data());
     checks.close(got, expected, 5e-5f, 5e-6f);
 }
 
@@ -106,9 +106,9 @@ void check_scorer(const ScorerKernels& kernels, const ScorerKernels* alike, bool
         check_projecting(kernels, alike, in_integers, 7, 768, 2, extremes, checks);
     for (size_t rows : {1, 5, 6, 13})
         for (size_t width : {16, 32, 48})
-            for (size_t num_asked : {0, 16, 32}) {
+            for (size_t num_keys : {0, 16, 32}) {
                 ++turn;
-                check_features(kernels, rows, width, 1 + turn % 4, 1 + turn % 17, num_asked, checks);
+                check_features(kernels, rows, width, 1 + turn % 4, 1 + turn % 17, num_keys, checks);
             }
     for (size_t size : {1, 3, 9})
         for (size_t length : {1, 2, 5, 12}) {

@@ -103,7 +103,7 @@ def test_is_differentiable(scorer: Scorer) -> None:
 def test_counts_the_macs_of_its_matmuls_and_convolutions() -> None:
     # input 384·64, convolutions of 9, 17, 65 and 65 taps, four mixes 64·64, output 64;
     # 4 heads of 32 numbers to compare with 16 tokens of a question
-    weights = {name: tensor.numpy() for name, tensor in Scorer(384).state_dict().items()}
+    weights = scorer_weights(Scorer(384))
     assert macs_per_token(weights) == 384 * 64 + (9 + 17 + 65 + 65) * 64 + 4 * 64 * 64 + 64 + (384 + 16) * 128 + 4 * 64
 
 

@@ -1,3 +1,4 @@
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,14 +14,15 @@ import torch
 from safetensors.numpy import load_file, save_file
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.export.parity import Batch, random_batch
+from dynamic_tinybert.export.parity import TokenBatch, random_batch
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
-from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
+    BundleFormatError,
     InferenceError,
     InvalidInputError,
     LengthConfigError,
@@ -31,7 +33,8 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 
-from support.tiny import arrays, tiny_bert, write_tiny_bundle
+from support.manifests import rewrite_manifest
+from support.tiny import tiny_bert, write_tiny_bundle
 
 Change = Callable[[dict[str, npt.NDArray[Any]]], object]
 
@@ -53,7 +56,24 @@ def model(bundle: Path) -> LengthAdaptiveModel:
     return LengthAdaptiveModel.from_pretrained(bundle, num_threads=2)
 
 
-def answered(reference: ReferenceModel, batch: Batch, config: LengthConfig) -> ReferenceOutput:
+def test_a_bundle_that_names_no_task_answers_the_same(bundle: Path, tmp_path: Path) -> None:
+    older = Path(shutil.copytree(bundle, tmp_path / "older"))
+    rewrite_manifest(older, lambda manifest: manifest.pop("task"))
+    batch = random_batch([45, 30], 100)
+    new, old = (LengthAdaptiveModel.from_pretrained(b)(**batch, length_config="half") for b in (bundle, older))
+    np.testing.assert_array_equal(new.start_logits, old.start_logits)
+    np.testing.assert_array_equal(new.end_logits, old.end_logits)
+    assert new.kept_positions.keys() == old.kept_positions.keys() != set()
+
+
+def test_a_task_that_this_release_does_not_know_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
+    newer = Path(shutil.copytree(bundle, tmp_path / "newer"))
+    rewrite_manifest(newer, lambda manifest: manifest.update(task="reranking", format_version=2))
+    with pytest.raises(BundleFormatError, match=r"task 'reranking' .*\(question_answering\).* pip install --upgrade"):
+        LengthAdaptiveModel.from_pretrained(newer)
+
+
+def answered(reference: ReferenceModel, batch: TokenBatch, config: LengthConfig) -> ReferenceOutput:
     with torch.inference_mode():
         output: ReferenceOutput = reference(**{n: torch.from_numpy(a) for n, a in batch.items()}, length_config=config)
     return output
@@ -91,7 +111,7 @@ def test_learnt_significance(tmp_path: Path, tiny: BertForQuestionAnswering) -> 
     np.testing.assert_allclose(output.start_logits[real], expected.start_logits.numpy()[real], atol=1e-4)
     assert len(output.kept_positions) == 2
     kept = [int(positions.shape[1]) for positions in output.kept_positions.values()]
-    per_token = macs_per_token(arrays(scorers[1]))
+    per_token = macs_per_token(scorer_weights(scorers[1]))
     plain = 2 * (4 * 64 * 32 * 32 + 2 * 64 * 64 * 32 + 2 * 64 * 32 * 64)
     first = model.executed_macs(config, 64, [64, 64, 64])
     assert first == 3 * plain // 2 + 2 * 64 * per_token
@@ -129,7 +149,7 @@ def test_any_ratios_run_where_few_layers_have_a_scorer(
         assert [p for p in output.kept_positions[layer][0].tolist() if p < 64] == [
             p for p in positions[0].tolist() if p < 64
         ]
-    h, f, macs = 32, 64, 64 * macs_per_token(arrays(scorers[1]))  # one scorer; others go by what it said
+    h, f, macs = 32, 64, 64 * macs_per_token(scorer_weights(scorers[1]))  # one scorer; others go by what it said
     for before, after in pairwise(kept):
         macs += 4 * before * h * h + 2 * before * before * h + 2 * after * h * f
     assert model.executed_macs(ratios, 64, kept[1:]) == macs

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
-from dynamic_tinybert.runtime.tasks.question_answering.spans import Merge
+from dynamic_tinybert.runtime.tasks.question_answering.options import Merge
 
 CONTRACT = json.loads(Path(__file__).with_name("pipeline_contract.json").read_text(encoding="utf-8"))
 CASES: list[dict[str, Any]] = CONTRACT["cases"]

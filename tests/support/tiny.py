@@ -20,9 +20,6 @@ from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, write_man
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 if TYPE_CHECKING:
-    import numpy as np
-    import numpy.typing as npt
-    import torch
     from transformers import BertForQuestionAnswering
 
     from dynamic_tinybert.modeling import Scorer
@@ -57,11 +54,6 @@ def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionA
             torch.nn.init.normal_(parameter, mean=float(name.endswith("LayerNorm.weight")), std=0.1)
     model.eval()
     return model
-
-
-def arrays(model: torch.nn.Module) -> Mapping[str, npt.NDArray[np.float32]]:
-    """The state dict of a module as numpy arrays."""
-    return {name: tensor.detach().numpy() for name, tensor in model.state_dict().items()}
 
 
 def tiny_tokenizer() -> Tokenizer:

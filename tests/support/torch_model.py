@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pytest
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import LengthAdaptiveModel, QuestionAnsweringOutput
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 
 if TYPE_CHECKING:
     from transformers import BertForQuestionAnswering, PreTrainedTokenizerFast

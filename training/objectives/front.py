@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from transformers import BertForQuestionAnswering
 
-from dynamic_tinybert.calibration.significance.fitting import worth_keeping
 from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD
 from dynamic_tinybert.modeling.reference import ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.tasks.question_answering import near_answer as worth_keeping
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.training.batches import Batch, belief_of, inputs_of
 from dynamic_tinybert.training.front_meter import keeping_all

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer
 
-from dynamic_tinybert.modeling.reference import MASKED, restore, select, take
+from dynamic_tinybert.modeling.reference import MASKED
+from dynamic_tinybert.modeling.rows import restore, select, take
 from dynamic_tinybert.modeling.scorer import ContextRule, Scorer
 from dynamic_tinybert.training.batches import Batch, inputs_of
 

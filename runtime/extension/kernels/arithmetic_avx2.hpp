@@ -1,6 +1,6 @@
 #pragma once
-// Arithmetic in f32 that the AVX2 kernels share. Matrix multiplication takes its right side in panels of 16 columns:
-// 6 rows of the left side times one panel are held in 12 registers.
+// Arithmetic in f32 that the hand-written AVX2 kernels share. Matrix multiplication reads its right side in panels of
+// 16 columns; the sums of 6 rows of the left side by one panel are held in 12 registers.
 
 #include <immintrin.h>
 
@@ -10,13 +10,14 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 
 namespace dynamic_tinybert {
-namespace {  // compiled anew in each file that includes it: nothing of it must be linked into another
+namespace {  // each file that includes this compiles a copy of its own: no file may be linked to AVX2 code of another
 
-constexpr size_t panel = 16;  // columns
-constexpr size_t strip = 6;   // rows
+constexpr size_t panel_width = 16;  // columns of a panel
+constexpr size_t strip = 6;         // rows whose sums are held in registers
 
+/// Number of panels that hold these columns.
 constexpr size_t panels(size_t columns) {
-    return (columns + panel - 1) / panel;
+    return (columns + panel_width - 1) / panel_width;
 }
 
 /// The right side of a matrix multiplication.
@@ -26,9 +27,9 @@ struct Panels {
     size_t stride;      ///< Floats from one row to the next.
 };
 
-/// One panel [depth, 16] after the other.
+/// Panels [depth, 16] that lie one behind the other.
 inline Panels packed_panels(const float* data, size_t depth) {
-    return {data, depth * panel, panel};
+    return {data, depth * panel_width, panel_width};
 }
 
 /// c[rows, 16] = a[rows, depth] * one panel
@@ -63,10 +64,10 @@ constexpr MultiplyStrip multiply_strips[strip + 1] = {nullptr,           multipl
 /// c[rows, columns] = a[rows, depth] * b
 inline void multiply(size_t rows, size_t columns, size_t depth, const float* a, size_t a_stride, const Panels& b,
                      float* c, size_t c_stride) {
-    for (size_t column = 0; column < columns; column += panel)
+    for (size_t column = 0; column < columns; column += panel_width)
         for (size_t row = 0; row < rows; row += strip)
             multiply_strips[std::min(strip, rows - row)](depth, a + row * a_stride, a_stride,
-                                                         b.data + column / panel * b.step, b.stride,
+                                                         b.data + column / panel_width * b.step, b.stride,
                                                          c + row * c_stride + column, c_stride);
 }
 
@@ -82,7 +83,7 @@ AVX2 inline float max_of(__m256 v) {
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
 
-/// 2^x for x <= 0, to a relative 1e-7; exactly 0 below 2^-126.5. NaN stays NaN.
+/// 2^x for x <= 0, with a relative error of 1e-7; exactly 0 below 2^-126.5. NaN stays NaN.
 AVX2 inline __m256 exp2_of_nonpositive(__m256 x) {
     x = _mm256_max_ps(_mm256_set1_ps(-127.0f), x);
     const __m256 whole = _mm256_round_ps(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);

@@ -1,4 +1,4 @@
-// In f32 by AVX2 with FMA. Keys and values are packed in panels of 16 columns, as `multiply` wants them.
+// Attention in f32 by AVX2 and FMA. Keys and values are packed in panels of 16 columns, as `multiply` reads them.
 
 #include <algorithm>
 #include <cmath>
@@ -13,14 +13,14 @@
 namespace dynamic_tinybert {
 namespace {
 
-static_assert(query_block % strip == 0 && column_padding >= panel - 1);
+static_assert(query_block % strip == 0 && column_padding >= panel_width - 1);
 
 /// Keys in panels of 16 tokens, [dim, 16] each; then values in panels of 16 columns, [num_tokens, 16] each.
 size_t packed_size(size_t num_tokens, size_t dim) {
-    return (panels(num_tokens) * dim + panels(dim) * num_tokens) * panel;
+    return (panels(num_tokens) * dim + panels(dim) * num_tokens) * panel_width;
 }
 
-/// Transposes 8 columns of 8 rows into 8 rows that lie `panel` apart.
+/// Transposes 8 columns of 8 rows into 8 rows that lie `panel_width` apart.
 AVX2 void transpose_8x8(const float* const rows[8], float* to) {
     __m256 a[8], b[8];
     for (int i = 0; i < 8; i += 2) {
@@ -34,8 +34,8 @@ AVX2 void transpose_8x8(const float* const rows[8], float* to) {
             b[i + 2 * j + 1] = _mm256_shuffle_ps(a[i + j], a[i + j + 2], 0xEE);
         }
     for (int i = 0; i < 4; ++i) {
-        _mm256_storeu_ps(to + i * panel, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
-        _mm256_storeu_ps(to + (i + 4) * panel, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
+        _mm256_storeu_ps(to + i * panel_width, _mm256_permute2f128_ps(b[i], b[i + 4], 0x20));
+        _mm256_storeu_ps(to + (i + 4) * panel_width, _mm256_permute2f128_ps(b[i], b[i + 4], 0x31));
     }
 }
 
@@ -48,44 +48,44 @@ AVX2 void pack_keys(const Head& head, size_t first, float* to) {
     size_t k = 0;
     if (count == 8)
         for (; k + 8 <= head.dim; k += 8) {
-            transpose_8x8(rows, to + k * panel);
+            transpose_8x8(rows, to + k * panel_width);
             for (const float*& row : rows)
                 row += 8;
         }
     for (size_t done = k; k < head.dim; ++k)
         for (size_t j = 0; j < 8; ++j)
-            to[k * panel + j] = j < count ? rows[j][k - done] : 0.0f;
+            to[k * panel_width + j] = j < count ? rows[j][k - done] : 0.0f;
 }
 
 void pack(const Head& head, float* packed) {
     const size_t n = head.num_tokens, dim = head.dim;
-    for (size_t first = 0; first < n; first += panel, packed += dim * panel) {
+    for (size_t first = 0; first < n; first += panel_width, packed += dim * panel_width) {
         pack_keys(head, first, packed);
         if (first + 8 < n)
             pack_keys(head, first + 8, packed + 8);
         else
             for (size_t k = 0; k < dim; ++k)
-                std::memset(packed + k * panel + 8, 0, 8 * sizeof(float));
+                std::memset(packed + k * panel_width + 8, 0, 8 * sizeof(float));
     }
-    for (size_t column = 0; column < dim; column += panel) {
-        const size_t count = std::min(panel, dim - column);
-        for (size_t i = 0; i < n; ++i, packed += panel) {
+    for (size_t column = 0; column < dim; column += panel_width) {
+        const size_t count = std::min(panel_width, dim - column);
+        for (size_t i = 0; i < n; ++i, packed += panel_width) {
             std::memcpy(packed, head.value + head.tokens[i] * head.stride + column, count * sizeof(float));
-            std::memset(packed + count, 0, (panel - count) * sizeof(float));
+            std::memset(packed + count, 0, (panel_width - count) * sizeof(float));
         }
     }
 }
 
-/// Turns a row of base-2 scores, a multiple of 16 long, into 2^(score - largest); returns one over their sum.
+/// Replaces a row of base-2 scores, whose length is a multiple of 16, by 2^(score - largest); returns 1 / their sum.
 AVX2 float exponentiate(float* row, size_t columns) {
     __m256 largest[2] = {_mm256_loadu_ps(row), _mm256_loadu_ps(row + 8)};
-    for (size_t j = panel; j < columns; j += panel) {
+    for (size_t j = panel_width; j < columns; j += panel_width) {
         largest[0] = _mm256_max_ps(largest[0], _mm256_loadu_ps(row + j));
         largest[1] = _mm256_max_ps(largest[1], _mm256_loadu_ps(row + j + 8));
     }
     const __m256 shift = _mm256_set1_ps(max_of(_mm256_max_ps(largest[0], largest[1])));
     __m256 sum[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (size_t j = 0; j < columns; j += panel) {
+    for (size_t j = 0; j < columns; j += panel_width) {
         const __m256 left = exp2_of_nonpositive(_mm256_sub_ps(_mm256_loadu_ps(row + j), shift));
         const __m256 right = exp2_of_nonpositive(_mm256_sub_ps(_mm256_loadu_ps(row + j + 8), shift));
         _mm256_storeu_ps(row + j, left);
@@ -99,7 +99,7 @@ AVX2 float exponentiate(float* row, size_t columns) {
 /// sums[j] = sum over rows of factors[row] * values[row, j]
 AVX2 void add_columns(const float* values, size_t rows, size_t columns, size_t stride, const float* factors,
                       float* sums) {
-    for (size_t j = 0; j < columns; j += panel) {
+    for (size_t j = 0; j < columns; j += panel_width) {
         __m256 left = _mm256_setzero_ps(), right = _mm256_setzero_ps();
         for (size_t i = 0; i < rows; ++i) {
             const __m256 factor = _mm256_broadcast_ss(factors + i);
@@ -118,8 +118,8 @@ void scale(const float* from, size_t count, float factor, float* to) {
 
 void attend(const Head& head, const float* packed, size_t first, size_t last, float* column_sums) {
     const size_t rows = last - first, n = head.num_tokens, dim = head.dim;
-    const size_t columns = panels(n) * panel, context_stride = panels(dim) * panel;
-    const size_t stride = (panels(n) | 1) * panel;  // an odd number of cache lines: rows spread over all sets
+    const size_t columns = panels(n) * panel_width, context_stride = panels(dim) * panel_width;
+    const size_t stride = (panels(n) | 1) * panel_width;  // an odd number of cache lines: rows spread over all sets
     const float* keys = packed;
     const float* values = packed + dim * columns;
 

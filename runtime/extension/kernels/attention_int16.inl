@@ -1,16 +1,17 @@
-// Attention by dot products of integers of 16 bits, two of them in the time of one in f32. Queries and keys are held to 12
-// bits, with a scale for each token and head, so that their products fit into 32; probabilities and values fill 16, with
-// a scale for each column of the values.
+// Attention by dot products of 16-bit integers, which take half the time of those in f32. Queries and keys are
+// quantised to 12 bits with a scale for each token and head, so that sums of their products fit into 32 bits;
+// probabilities and values take 16 bits, with a scale for each column of the values.
 
 namespace dynamic_tinybert {
 namespace {
 
-constexpr float most_16_bits = 32767.0f;  // of a signed number
+constexpr float most_16_bits = 32767.0f;  // largest signed integer
 
 static_assert(query_block % strip == 0 && column_padding >= 15);
 
-/// What `pack` writes: keys in panels of a vector of tokens, [dim / 2, lanes, 2] each; a scale for each token; values in
-/// pairs of tokens, [pairs, dim, 2]; a scale for each column. Tokens are filled up to 16, columns to 16, a key's to 2.
+/// What `pack` writes: keys in panels of one vector of tokens, [dim / 2, lanes, 2] each; a scale for each token; values
+/// in pairs of tokens, [pairs, dim, 2]; a scale for each column. The keys' tokens and the values' columns are padded to
+/// a multiple of 16, the keys' columns to a multiple of 2.
 struct Packed {
     int16_t* keys;
     float* key_scales;
@@ -18,7 +19,7 @@ struct Packed {
     float* value_scales;
 };
 
-/// Floats of keys, their scales, values, their scales.
+/// The size of each part of `Packed`, in floats.
 struct Sizes {
     size_t keys, key_scales, values, value_scales;
 };
@@ -39,22 +40,22 @@ Packed parts(float* packed, size_t num_tokens, size_t dim) {
     return {reinterpret_cast<int16_t*>(packed), key_scales, reinterpret_cast<int16_t*>(values), values + size.values};
 }
 
-/// Four tokens of a panel, from `first` on; those that are not there get scale 0.
+/// Packs the keys of four tokens from `first` on; tokens beyond the last one get scale 0.
 void pack_keys(const Head& head, size_t first, int16_t* to, float* scales) {
     const float* rows[4];
-    float per_unit[4];
+    float inv_scale[4];
     for (size_t i = 0; i < 4; ++i) {
         const bool there = first + i < head.num_tokens;
         rows[i] = head.key + head.tokens[there ? first + i : first] * head.stride;
-        scales[i] = unit_of(rows[i], head.dim, per_unit[i]);
+        scales[i] = scale_of(rows[i], head.dim, inv_scale[i]);
         if (!there)
-            scales[i] = per_unit[i] = 0.0f;
+            scales[i] = inv_scale[i] = 0.0f;
     }
     const size_t pairs = round_up(head.dim, 2) / 2;
     for (size_t k = 0; k < pairs; k += 8) {
         __m256i row[4];  // eight pairs
         for (size_t i = 0; i < 4; ++i)
-            row[i] = in_12_bits(rows[i], head.dim, 2 * k, per_unit[i]);
+            row[i] = in_12_bits(rows[i], head.dim, 2 * k, inv_scale[i]);
         const __m256i low[2] = {_mm256_unpacklo_epi32(row[0], row[1]), _mm256_unpacklo_epi32(row[2], row[3])};
         const __m256i high[2] = {_mm256_unpackhi_epi32(row[0], row[1]), _mm256_unpackhi_epi32(row[2], row[3])};
         const __m256i column[4] = {
@@ -68,7 +69,7 @@ void pack_keys(const Head& head, size_t first, int16_t* to, float* scales) {
     }
 }
 
-/// A vector of columns of the values.
+/// Packs one vector of columns of the values.
 void pack_values(const Head& head, size_t column, int16_t* to, float* scales) {
     const size_t columns = round_up(head.dim, 16), real = left_of(head.dim, column);
     const auto row = [&](size_t i) {
@@ -79,11 +80,11 @@ void pack_values(const Head& head, size_t column, int16_t* to, float* scales) {
         const Floats x = absolute(row(i));
         largest = choose(is_nan(x), x, larger(x, largest));
     }
-    Floats per_unit;
-    store(scales + column, units_of(largest, most_16_bits, per_unit));
+    Floats inv_scale;
+    store(scales + column, scales_of(largest, most_16_bits, inv_scale));
     for (size_t i = 0; i < head.num_tokens; i += 2) {
-        const Ints odd = i + 1 < head.num_tokens ? to_nearest(mul(row(i + 1), per_unit)) : no_ints();
-        store_ints(to + (i / 2 * columns + column) * 2, pair_up(to_nearest(mul(row(i), per_unit)), odd));
+        const Ints odd = i + 1 < head.num_tokens ? to_nearest(mul(row(i + 1), inv_scale)) : no_ints();
+        store_ints(to + (i / 2 * columns + column) * 2, pair_up(to_nearest(mul(row(i), inv_scale)), odd));
     }
 }
 
@@ -99,7 +100,7 @@ void pack_head(const Head& head, float* to) {
         pack_values(head, column, packed.values, packed.value_scales);
 }
 
-/// 2^x for x <= 0, to a relative 3e-6; NaN stays NaN.
+/// 2^x for x <= 0, with a relative error of 3e-6. NaN stays NaN.
 inline Floats exp2_of_nonpositive(Floats x) {
     const Floats whole = rounded(x), f = sub(x, whole);
     // Minimax polynomial of 2^f on [-0.5, 0.5], exact at 0.
@@ -111,14 +112,14 @@ inline Floats exp2_of_nonpositive(Floats x) {
     return times_power(p, whole);
 }
 
-/// The softmax of scores [n] times `scale`, a base-2 one: in 16 bits to `probabilities`, filled up with zeros to 16,
-/// and as 2^(score - largest) in place of the scores. Returns one over the sum of these.
+/// Base-2 softmax of scores [n] times `scale`. Writes the probabilities in 16 bits, padded with zeros to a multiple of
+/// 16; replaces the scores by 2^(score - largest), and returns 1 / the sum of these.
 float softmax(float* scores, size_t n, float scale, int16_t* probabilities) {
-    const Floats unit = all(scale), none = all(-std::numeric_limits<float>::infinity());
+    const Floats factor = all(scale), none = all(-std::numeric_limits<float>::infinity());
     Floats largest = none;
     for (size_t j = 0; j < n; j += lanes)
         largest = larger(largest, first_of(n - j, load(scores + j), none));
-    const Floats shift = mul(all(largest_of(largest)), unit);
+    const Floats shift = mul(all(largest_of(largest)), factor);
     const Floats zero = all(0.0f);
     Floats sum[sixteen];
     for (size_t v = 0; v < sixteen; ++v)
@@ -126,18 +127,18 @@ float softmax(float* scores, size_t n, float scale, int16_t* probabilities) {
     for (size_t j = 0; j < n; j += 16)
         for (size_t v = 0; v < sixteen; ++v) {
             float* at = scores + j + v * lanes;
-            const Floats score = mul_sub(load(at), unit, shift);
+            const Floats score = mul_sub(load(at), factor, shift);
             const Floats power = first_of(left_of(n, j + v * lanes), exp2_of_nonpositive(score), zero);
             store(at, power);
             sum[v] = add(sum[v], power);
         }
     const float one_over_sum = 1.0f / sum_of(sum);
-    const Floats per_unit = all(one_over_sum * most_16_bits);
+    const Floats inv_scale = all(one_over_sum * most_16_bits);
     for (size_t j = 0; j < n; j += 16) {
-        Ints units[sixteen];
+        Ints quantized[sixteen];
         for (size_t v = 0; v < sixteen; ++v)
-            units[v] = to_nearest(mul(load(scores + j + v * lanes), per_unit));
-        _mm256_storeu_si256(reinterpret_cast<__m256i*>(probabilities + j), to_16_bits(units));
+            quantized[v] = to_nearest(mul(load(scores + j + v * lanes), inv_scale));
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(probabilities + j), to_16_bits(quantized));
     }
     return one_over_sum;
 }
@@ -152,15 +153,15 @@ void add_columns(const float* values, size_t rows, size_t columns, size_t stride
     }
 }
 
-/// `store_context` in 8 bits.
+/// Does what `store_context` does for a quantised context.
 void quantize_context(const Head& head, size_t token, const float* context) {
     uint8_t* to = head.quantized + head.tokens[token] * head.context_stride;
-    const Floats units = all(head.units), zero_point = all(head.zero_point);
+    const Floats inv_scale = all(head.inv_scale), zero_point = all(head.zero_point);
     for (size_t k = 0; k < head.dim; k += lanes)
-        store_in_8_bits(to + k, mul_add(load(context + k), units, zero_point), head.dim - k);
+        store_in_8_bits(to + k, mul_add(load(context + k), inv_scale, zero_point), head.dim - k);
 }
 
-/// Memory of one thread.
+/// Buffers of one thread.
 struct Buffers {
     Aligned<int16_t> queries;        // [query_block, dim], and room for 16 more
     Aligned<float> scores;           // [query_block, tokens]
@@ -192,7 +193,7 @@ void attend(const Head& head, const float* from, size_t first, size_t last, floa
     const float score_scale = log2_e / std::sqrt(static_cast<float>(dim));
     for (size_t i = 0; i < rows; ++i) {
         one_over_sum[i] = softmax(scores + i * stride, n, scales[i] * score_scale, probabilities + i * stride);
-        // NaN among the scores has no integer, and must not be hidden.
+        // NaN has no integer: one among the scores must still show in the context.
         factors[i] = std::isnan(one_over_sum[i]) ? one_over_sum[i] : 1.0f / most_16_bits;
     }
     if (column_sums)

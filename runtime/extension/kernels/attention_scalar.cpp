@@ -1,4 +1,4 @@
-// The readable path: what the faster ones are compared with, and what runs on a CPU that has none of them.
+// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
 
 #include <algorithm>
 #include <cmath>
@@ -11,7 +11,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-constexpr float most_16_bits = 32767.0f;  // of a signed number
+constexpr float most_16_bits = 32767.0f;  // largest signed integer
 
 size_t packed_size(size_t num_tokens, size_t dim) {
     return 2 * num_tokens * dim;
@@ -63,44 +63,45 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
     }
 }
 
-/// Keys and values as integers, [num_tokens, dim] each, then the units of the keys' tokens and of the values' columns.
+/// Keys and values as integers, [num_tokens, dim] each, then the scales of the keys by token and of the values by
+/// column.
 struct Integers {
     int32_t *keys, *values;
-    float *key_units, *value_units;
+    float *key_scales, *value_scales;
 
     Integers(float* packed, size_t n, size_t dim)
         : keys(reinterpret_cast<int32_t*>(packed)),
           values(keys + n * dim),
-          key_units(packed + 2 * n * dim),
-          value_units(key_units + n) {}
+          key_scales(packed + 2 * n * dim),
+          value_scales(key_scales + n) {}
 };
 
 size_t packed_int16_size(size_t num_tokens, size_t dim) {
     return 2 * num_tokens * dim + num_tokens + dim;
 }
 
-/// Keys in 12 bits by token, values in 16 by column.
+/// Quantises keys to 12 bits with a scale for each token, and values to 16 bits with a scale for each column.
 void pack_int16(const Head& head, float* packed) {
     const size_t n = head.num_tokens, dim = head.dim;
     const Integers to(packed, n, dim);
     for (size_t i = 0; i < n; ++i)
-        to.key_units[i] = row_in_12_bits(head.key + head.tokens[i] * head.stride, dim, to.keys + i * dim);
+        to.key_scales[i] = row_in_12_bits(head.key + head.tokens[i] * head.stride, dim, to.keys + i * dim);
     for (size_t k = 0; k < dim; ++k) {
         const auto value = [&](size_t i) { return head.value[head.tokens[i] * head.stride + k]; };
         float largest = 0.0f;
         for (size_t i = 0; i < n; ++i)
             largest = larger_or_nan(largest, std::fabs(value(i)));
-        const float per_unit = largest == 0.0f ? 0.0f : most_16_bits / largest;
+        const float inv_scale = largest == 0.0f ? 0.0f : most_16_bits / largest;
         for (size_t i = 0; i < n; ++i)
-            to.values[i * dim + k] = in_units(value(i), per_unit, 32767);
-        to.value_units[k] = largest / most_16_bits;
+            to.values[i * dim + k] = quantized_to(value(i), inv_scale, 32767);
+        to.value_scales[k] = largest / most_16_bits;
     }
 }
 
-/// Probabilities become integers of 16 bits before they are multiplied.
+/// Probabilities are quantised to 16 bits before they are multiplied.
 void attend_int16(const Head& head, const float* packed, size_t first, size_t last, float* column_sums) {
     const size_t n = head.num_tokens, dim = head.dim;
-    const Integers of(const_cast<float*>(packed), n, dim);
+    const Integers integers(const_cast<float*>(packed), n, dim);
     const float scale = 1.0f / std::sqrt(static_cast<float>(dim));
     std::vector<int32_t> query(dim);
     std::vector<float> scores(n), context(dim);
@@ -108,13 +109,13 @@ void attend_int16(const Head& head, const float* packed, size_t first, size_t la
         std::fill_n(column_sums, n, 0.0f);
 
     for (size_t i = first; i < last; ++i) {
-        const float unit = row_in_12_bits(head.query + head.tokens[i] * head.stride, dim, query.data());
+        const float query_scale = row_in_12_bits(head.query + head.tokens[i] * head.stride, dim, query.data());
         float largest = -std::numeric_limits<float>::infinity();
         for (size_t j = 0; j < n; ++j) {
             int32_t sum = 0;
             for (size_t k = 0; k < dim; ++k)
-                sum += query[k] * of.keys[j * dim + k];
-            scores[j] = static_cast<float>(sum) * of.key_units[j] * (unit * scale);
+                sum += query[k] * integers.keys[j * dim + k];
+            scores[j] = static_cast<float>(sum) * integers.key_scales[j] * (query_scale * scale);
             largest = std::max(largest, scores[j]);
         }
 
@@ -127,12 +128,13 @@ void attend_int16(const Head& head, const float* packed, size_t first, size_t la
             const float probability = scores[j] / total;
             if (column_sums)
                 column_sums[j] += probability;
-            const int32_t units = in_units(probability, most_16_bits, 32767);
+            const int32_t quantized = quantized_to(probability, most_16_bits, 32767);
             for (size_t k = 0; k < dim; ++k)
-                sums[k] += units * of.values[j * dim + k];
+                sums[k] += quantized * integers.values[j * dim + k];
         }
-        for (size_t k = 0; k < dim; ++k)  // NaN among the scores has no integer, and must not be hidden
-            context[k] = std::isnan(total) ? total : static_cast<float>(sums[k]) * (of.value_units[k] / most_16_bits);
+        for (size_t k = 0; k < dim; ++k)  // NaN has no integer: one among the scores must still show in the context
+            context[k] =
+                std::isnan(total) ? total : static_cast<float>(sums[k]) * (integers.value_scales[k] / most_16_bits);
         store_context(head, i, context.data(), 1.0f);
     }
 }

@@ -10,21 +10,22 @@
 namespace dynamic_tinybert {
 namespace {
 
-/// Adds to each sum four products of an unsigned number of 8 bits and a signed one. Two of them are added in 16 bits.
+/// Adds to each 32-bit sum four products of an unsigned and a signed 8-bit number. Pairs of products are added in 16
+/// bits, which saturates unless the weights were split (packing.hpp).
 inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
     const Ints pairs = _mm256_maddubs_epi16(unsigned_ones, signed_ones);
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-/// Adds to each sum two products of signed numbers of 16 bits. As assembly, because GCC 12 else multiplies all of a strip
-/// first, and spills.
+/// Adds to each 32-bit sum two products of signed 16-bit numbers. Written in assembly, because GCC 12 otherwise
+/// computes all products of a strip first and spills registers.
 inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
     Ints products;
     __asm__("vpmaddwd %3, %2, %1\n\tvpaddd %1, %0, %0" : "+x"(sums), "=&x"(products) : "x"(a), "x"(b));
 }
 
 constexpr bool splits_weights = true;
-constexpr size_t rows_of_8_bits = 4, vectors_of_8_bits = 2;  // of sums that stay in registers
+constexpr size_t strip_rows = 4, strip_vectors = 2;  // whose sums stay in registers
 
 }  // namespace
 }  // namespace dynamic_tinybert

@@ -1,4 +1,4 @@
-// AVX-512 with VNNI; and AMX, where tiles take the products of 8 bits.
+// AVX-512 with VNNI; and AMX, whose tiles compute the 8-bit linear layers.
 
 #include "kernels/vector_kernels.hpp"
 #include "kernels/tiles.hpp"
@@ -11,20 +11,20 @@
 namespace dynamic_tinybert {
 namespace {
 
-// As assembly, because GCC 12 copies each sum between registers, or to the stack, around the intrinsics.
+// Written in assembly, because GCC 12 copies sums between registers or to the stack around the intrinsics.
 
-/// Adds to each sum four products of an unsigned number of 8 bits and a signed one.
+/// Adds to each 32-bit sum four products of an unsigned and a signed 8-bit number.
 inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(sums) : "v"(unsigned_ones), "v"(signed_ones));
 }
 
-/// Adds to each sum two products of signed numbers of 16 bits.
+/// Adds to each 32-bit sum two products of signed 16-bit numbers.
 inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
     __asm__("vpdpwssd %2, %1, %0" : "+v"(sums) : "v"(a), "v"(b));
 }
 
 constexpr bool splits_weights = false;
-constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 4;  // of sums that stay in registers
+constexpr size_t strip_rows = 6, strip_vectors = 4;  // whose sums stay in registers
 
 }  // namespace
 }  // namespace dynamic_tinybert

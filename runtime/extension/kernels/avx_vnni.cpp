@@ -1,4 +1,4 @@
-// AVX-VNNI: the dot products of AVX-512 VNNI on 256 bits, in the encoding of AVX2.
+// AVX-VNNI: the dot products of AVX-512 VNNI on 256 bits, VEX-encoded.
 
 #include "kernels/vector_kernels.hpp"
 
@@ -10,20 +10,20 @@
 namespace dynamic_tinybert {
 namespace {
 
-// As assembly, which needs no compiler that knows the instructions as those of AVX2.
+// Written in assembly, for compilers that do not know the VEX-encoded instructions.
 
-/// Adds to each sum four products of an unsigned number of 8 bits and a signed one.
+/// Adds to each 32-bit sum four products of an unsigned and a signed 8-bit number.
 inline void add_products_of_8_bits(Ints& sums, Ints unsigned_ones, Ints signed_ones) {
     __asm__("%{vex%} vpdpbusd %2, %1, %0" : "+x"(sums) : "x"(unsigned_ones), "x"(signed_ones));
 }
 
-/// Adds to each sum two products of signed numbers of 16 bits.
+/// Adds to each 32-bit sum two products of signed 16-bit numbers.
 inline void add_products_of_16_bits(Ints& sums, Ints a, Ints b) {
     __asm__("%{vex%} vpdpwssd %2, %1, %0" : "+x"(sums) : "x"(a), "x"(b));
 }
 
 constexpr bool splits_weights = false;
-constexpr size_t rows_of_8_bits = 6, vectors_of_8_bits = 2;  // of sums that stay in registers
+constexpr size_t strip_rows = 6, strip_vectors = 2;  // whose sums stay in registers
 
 }  // namespace
 }  // namespace dynamic_tinybert

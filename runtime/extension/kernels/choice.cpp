@@ -1,4 +1,4 @@
-// Which instruction sets this CPU has. Adding one takes a line here, one in kernels.hpp and one in CMakeLists.txt.
+// Chooses among the instruction sets. Adding one takes a line here, one in kernels.hpp and one in CMakeLists.txt.
 
 #include "kernels/kernels.hpp"
 

@@ -1,4 +1,4 @@
-// AVX2 with FMA.
+// Embeddings by AVX2 and FMA.
 
 #include "kernels/arithmetic_avx2.hpp"
 #include "kernels/f32_avx2.hpp"

@@ -1,4 +1,4 @@
-// The readable path: what the faster one is compared with, and what runs on a CPU that has none.
+// The readable kernel: the faster one is compared with it, and CPUs without AVX2 run it.
 
 #include "kernels/scalar.hpp"
 

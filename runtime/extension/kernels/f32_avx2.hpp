@@ -1,5 +1,5 @@
 #pragma once
-// Kernels in f32 by AVX2 and FMA, which all instruction sets beyond it use, too.
+// Kernels in f32 by AVX2 and FMA, which the faster instruction sets use as well.
 
 #include "kernels/attention_kernels.hpp"
 #include "kernels/embedding_kernels.hpp"

@@ -1,5 +1,5 @@
 #pragma once
-// All that the ops compute with, and which of it this CPU runs. Nothing here knows of OpenVINO or of threads.
+// The kernels of each instruction set, and which of them this CPU can run. They depend on neither OpenVINO nor threads.
 
 #include <string>
 #include <vector>
@@ -13,10 +13,11 @@
 
 namespace dynamic_tinybert {
 
-/// One instruction set. All give the same integers; floats may differ in their last bits from `scalar` only.
+/// The kernels of one instruction set. All sets compute the same integers; in the last bits of floats only `scalar`
+/// differs.
 struct Kernels {
     const char* isa;
-    bool (*runs_here)();
+    bool (*runs_here)();  ///< Whether this CPU has the instructions.
     bool worth_fusing;  ///< Whether a graph of these ops is faster than OpenVINO's own nodes.
     const AttentionKernels* attention_f32;
     const AttentionKernels* attention_int16;
@@ -30,16 +31,16 @@ struct Kernels {
 
 extern const Kernels kernels_amx, kernels_avx512_vnni, kernels_avx_vnni, kernels_avx512, kernels_avx2, kernels_scalar;
 
-/// All that there are, the fastest first; the last one, scalar, runs everywhere.
+/// The kernels of all instruction sets, fastest first. The last one, scalar, runs everywhere.
 const std::vector<const Kernels*>& all_kernels();
 
-/// Those that this CPU has the instructions for, in the same order.
+/// The kernels that this CPU can run, fastest first.
 const std::vector<const Kernels*>& runnable_kernels();
 
-/// Those of a name, or null if there are none that this CPU has the instructions for.
+/// The kernels of an instruction set by its name; null if this CPU cannot run any of that name.
 const Kernels* runnable_kernels(const std::string& isa);
 
-/// Whether a small product of each kernel is what the scalar ones make of it. Computed once for each in a process.
+/// Whether each kernel gives the scalar kernel's result for a small input. Computed once per process.
 bool computes_right(const Kernels& kernels);
 
 }  // namespace dynamic_tinybert

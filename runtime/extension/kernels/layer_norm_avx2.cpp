@@ -1,4 +1,4 @@
-// AVX2 with FMA.
+// LayerNorm by AVX2 and FMA.
 
 #include <cmath>
 
@@ -6,6 +6,7 @@
 #include "kernels/f32_avx2.hpp"
 
 namespace dynamic_tinybert {
+
 AVX2 void add_and_normalize_avx2(const Normalization& to, const float* a, const float* b, size_t rows, float* state) {
     const size_t width = to.width, whole = width / 8 * 8;
     const float per_width = 1.0f / static_cast<float>(width);
@@ -27,14 +28,14 @@ AVX2 void add_and_normalize_avx2(const Normalization& to, const float* a, const 
         }
         for (size_t k = whole; k < width; ++k)
             square += (state[k] - mean) * (state[k] - mean);
-        const float per_deviation = 1.0f / std::sqrt((square + sum_of(squares)) * per_width + to.epsilon);
-        const __m256 factor = _mm256_set1_ps(per_deviation);
+        const float inv_deviation = 1.0f / std::sqrt((square + sum_of(squares)) * per_width + to.epsilon);
+        const __m256 factor = _mm256_set1_ps(inv_deviation);
         for (size_t k = 0; k < whole; k += 8) {
             const __m256 x = _mm256_mul_ps(_mm256_sub_ps(_mm256_loadu_ps(state + k), means), factor);
             _mm256_storeu_ps(state + k, _mm256_fmadd_ps(x, _mm256_loadu_ps(to.gamma + k), _mm256_loadu_ps(to.beta + k)));
         }
         for (size_t k = whole; k < width; ++k)
-            state[k] = (state[k] - mean) * per_deviation * to.gamma[k] + to.beta[k];
+            state[k] = (state[k] - mean) * inv_deviation * to.gamma[k] + to.beta[k];
     }
 }
 

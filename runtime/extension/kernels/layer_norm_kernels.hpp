@@ -4,7 +4,7 @@
 
 namespace dynamic_tinybert {
 
-/// What turns a sum into a normalised state; rows of `width` floats.
+/// Parameters of LayerNorm over rows of `width` floats.
 struct Normalization {
     const float* gamma;
     const float* beta;
@@ -12,7 +12,7 @@ struct Normalization {
     size_t width;
 };
 
-/// Rows of state = (x - mean) / sqrt(variance + epsilon) * gamma + beta, where x = a + b; the state may lie where a does.
+/// state[rows, width] = (x - mean) / sqrt(variance + epsilon) * gamma + beta, where x = a + b. `state` may be `a`.
 using AddAndNormalize = void (*)(const Normalization& normalization, const float* a, const float* b, size_t rows,
                                  float* state);
 

@@ -1,4 +1,4 @@
-// The readable path: what the faster one is compared with, and what runs on a CPU that has none.
+// The readable kernel: the faster one is compared with it, and CPUs without AVX2 run it.
 
 #include <cmath>
 
@@ -18,9 +18,9 @@ void add_and_normalize_scalar(const Normalization& to, const float* a, const flo
         const float mean = sum / static_cast<float>(width);
         for (size_t k = 0; k < width; ++k)
             squares += (state[k] - mean) * (state[k] - mean);
-        const float per_deviation = 1.0f / std::sqrt(squares / static_cast<float>(width) + to.epsilon);
+        const float inv_deviation = 1.0f / std::sqrt(squares / static_cast<float>(width) + to.epsilon);
         for (size_t k = 0; k < width; ++k)
-            state[k] = (state[k] - mean) * per_deviation * to.gamma[k] + to.beta[k];
+            state[k] = (state[k] - mean) * inv_deviation * to.gamma[k] + to.beta[k];
     }
 }
 

@@ -1,19 +1,19 @@
-// Matrix products of 8 bits by tiles: up to 32 rows by 32 columns of sums stay in tiles 4 to 7, tiles 0 and 1 hold 64 rows
-// of the weights, tiles 2 and 3 as many numbers of each row. What becomes of the sums is as in `multiply_panel`. The tiles
-// read panels that lie in one part as they are: four numbers each of 16 columns are one row of a tile.
+// Matrix products of 8-bit integers in tiles. The sums of up to 32 rows by 32 columns stay in tiles 4 to 7; tiles 0 and
+// 1 hold 64 numbers of each of 16 columns of the weights, tiles 2 and 3 64 numbers of each of 16 rows. Panels that are
+// a single part already have the layout of tiles: four numbers each of 16 columns are one row of a tile.
 
 namespace dynamic_tinybert {
 namespace {
 
 static_assert(part_columns == panel_columns);
 
-/// With fewer rows the vectors take the product. Not measured: no CPU with tiles has been met.
+/// Fewer rows are multiplied by vectors. This number is a guess: no CPU with tiles was available to measure it.
 constexpr size_t rows_worth_tiles = 16;
 
 constexpr size_t tile_columns = tile_bytes / sizeof(int32_t);  // of sums
 constexpr size_t rows_at_once = 2 * tile_rows, columns_at_once = 2 * tile_columns;
 
-/// For so many rows, and a step of so many numbers of each.
+/// Sizes for at most 32 rows and a step of `step` numbers of each row.
 TileSizes tile_sizes(size_t rows, size_t step) {
     TileSizes sizes;
     const size_t of_rows[2] = {std::min(rows, tile_rows), rows - std::min(rows, tile_rows)};
@@ -28,7 +28,7 @@ TileSizes tile_sizes(size_t rows, size_t step) {
     return sizes;
 }
 
-/// The sizes for some rows: in whole steps of the depth, and in what is left of it.
+/// Sizes for whole steps of the depth, and for the rest of the depth.
 struct SizesOfRows {
     TileSizes whole, rest;
 
@@ -36,17 +36,17 @@ struct SizesOfRows {
         : whole(tile_sizes(rows, tile_bytes)), rest(tile_sizes(rows, depth % tile_bytes)) {}
 };
 
-/// Products of at most 32 rows by 32 columns. `both`: there are more than 16 rows.
+/// Products of at most 32 rows by 32 columns; `both` tells that there are more than 16 rows.
 template <typename Tiles, bool both>
 struct TileProducts {
     static constexpr size_t stride = panel_columns * depth_step;  // bytes from one row of the weights to the next
 
-    /// sums [32, 64], of which two tiles' columns are written. Leaves the tiles in the sizes of whole steps, if there are
-    /// any; `configured` says whether they have them already.
+    /// Writes the sums of 32 columns into rows of 64. If the depth has whole steps, the tiles are left configured for
+    /// them; `configured` tells whether they already are.
     static void multiply(const uint8_t* from, size_t depth, const int8_t* weights, const SizesOfRows& sizes,
                          bool configured, int32_t* sums) {
         const size_t rest = depth % tile_bytes;
-        if (rest) {  // first, because new sizes clear the sums
+        if (rest) {  // first, because a new configuration clears the sums
             Tiles::configure(sizes.rest);
             zero();
             add(from + depth - rest, depth, weights + (depth - rest) * panel_columns);
@@ -111,7 +111,7 @@ private:
     }
 };
 
-/// The results of rows whose sums [rows, 64] are there.
+/// Turns sums [rows, 64] of the columns from `first` on into results.
 void finish_panel(const Linear& linear, const int32_t* sums, size_t rows, size_t first, float* result,
                   uint8_t* quantized) {
     for (size_t column = first; column < std::min(first + panel_columns, linear.width); column += lanes) {
@@ -141,7 +141,7 @@ void multiply_panel_by_tiles(const Linear& linear, const uint8_t* from, size_t r
         }
         finish_panel(linear, sums, now, first, result, quantized);
         from += now * depth;
-        if (linear.per_unit)
+        if (linear.inv_scale)
             quantized += now * linear.width;
         else
             result += now * linear.width;

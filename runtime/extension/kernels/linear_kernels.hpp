@@ -5,34 +5,37 @@
 
 namespace dynamic_tinybert {
 
-constexpr size_t panel_columns = 64;  ///< Columns of the weights that lie together; the last ones may be filling.
-constexpr size_t depth_step = 4;      ///< Numbers of one column that lie side by side.
+constexpr size_t panel_columns = 64;  ///< Columns of the weights in one panel; the last panel may be padded with zeros.
+constexpr size_t depth_step = 4;      ///< Numbers of one column that lie side by side in a panel.
 
-/// Panels of a product's columns.
+/// Number of panels that hold a product's columns.
 constexpr size_t panels_of(size_t width) {
     return (width + panel_columns - 1) / panel_columns;
 }
 
-/// A matrix product of 8 bits, and what becomes of its sums.
+/// A linear layer on 8-bit rows: y = sums * scale + bias, where sums are dot products of 8-bit integers. With
+/// `inv_scale`, the result is quantised: gelu(y) * inv_scale + zero_point, rounded to even and clamped to 0 ... 255.
 struct Linear {
-    const int8_t* weights;  ///< As `pack` of the same kernels leaves them, at a multiple of 64 bytes.
-    const float* scale;     ///< Of a column's sums.
-    const float* bias;      ///< Added to them then.
-    const float* per_unit;  ///< Of gelu of the result, to be quantised, units in 1, by column; null leaves it as it is.
-    float zero_point;       ///< Of the quantised result.
-    size_t depth;           ///< Of the sums, a multiple of 4.
-    size_t width;           ///< Columns of the result.
+    const int8_t* weights;   ///< Packed by the same kernels, 64-byte aligned.
+    const float* scale;      ///< Of each column.
+    const float* bias;       ///< Of each column.
+    const float* inv_scale;  ///< Of each column of the quantised result; null for a result y in f32, without GELU.
+    float zero_point;        ///< Of the quantised result.
+    size_t depth;            ///< Numbers of a row, a multiple of 4.
+    size_t width;            ///< Columns of the result.
 };
 
+/// Kernels of linear layers for one instruction set.
 struct LinearKernels {
-    /// Bytes that `pack` writes, a multiple of 64: at least those of all panels, 64 * depth each.
+    /// Number of bytes that `pack` writes: a multiple of 64, and at least 64 * depth for each panel.
     size_t (*packed_size)(const int8_t* weights, size_t width, size_t depth);
-    /// Lays out weights [width, depth] as `multiply_panel` reads them.
+    /// Writes weights [width, depth] in the layout that `multiply_panel` reads.
     void (*pack)(const int8_t* weights, size_t width, size_t depth, int8_t* packed);
-    /// Rows of to = from * per_unit + zero_point, rounded to even and held within 0 ... 255.
-    void (*quantize_rows)(const float* from, const float* per_unit, float zero_point, size_t rows, size_t depth,
+    /// to[rows, depth] = from[rows, depth] * inv_scale[depth] + zero_point, rounded to even and clamped to 0 ... 255.
+    void (*quantize_rows)(const float* from, const float* inv_scale, float zero_point, size_t rows, size_t depth,
                           uint8_t* to);
-    /// One panel's columns of rows [rows, depth] * weights, to rows of `width` in one of the two outputs.
+    /// Computes one panel's columns of the layer for from [rows, depth]. Writes them to `result` [rows, width], or to
+    /// `quantized` [rows, width] if the layer has an `inv_scale`; the other one is not used.
     void (*multiply_panel)(const Linear& linear, const uint8_t* from, size_t rows, size_t panel, float* result,
                            uint8_t* quantized);
 };

@@ -1,4 +1,4 @@
-// The readable path: what the faster one is compared with, and what runs on a CPU that has none.
+// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
 
 #include <algorithm>
 #include <cmath>
@@ -18,11 +18,11 @@ void pack(const int8_t* weights, size_t width, size_t depth, int8_t* packed) {
     pack_panels(weights, width, depth, panel_columns, packed);
 }
 
-void quantize_rows(const float* from, const float* per_unit, float zero_point, size_t rows, size_t depth,
+void quantize_rows(const float* from, const float* inv_scale, float zero_point, size_t rows, size_t depth,
                    uint8_t* to) {
     for (size_t row = 0; row < rows; ++row)
         for (size_t k = 0; k < depth; ++k, ++from, ++to)
-            *to = quantize(*from * per_unit[k] + zero_point);
+            *to = quantize(*from * inv_scale[k] + zero_point);
 }
 
 float gelu(float x) {
@@ -40,8 +40,8 @@ void multiply_panel(const Linear& linear, const uint8_t* from, size_t rows, size
                 sum += from[k] * weights[(k / depth_step * panel_columns + j) * depth_step + k % depth_step];
             const size_t column = first + j, at = row * linear.width + column;
             const float y = static_cast<float>(sum) * linear.scale[column] + linear.bias[column];
-            if (linear.per_unit)
-                quantized[at] = quantize(gelu(y) * linear.per_unit[column] + linear.zero_point);
+            if (linear.inv_scale)
+                quantized[at] = quantize(gelu(y) * linear.inv_scale[column] + linear.zero_point);
             else
                 result[at] = y;
         }

@@ -1,4 +1,5 @@
-// Matrix products in f32, whose right side lies in panels of 16 columns: 6 rows by two vectors of sums stay in registers.
+// Matrix products in f32 whose right side lies in panels of 16 columns. The sums of 6 rows by two vectors stay in
+// registers.
 
 namespace dynamic_tinybert {
 namespace {
@@ -12,12 +13,12 @@ struct Panels {
     size_t stride;  ///< Floats from one row of a panel to the next.
 };
 
-/// One panel [depth, 16] after the other.
+/// Panels [depth, 16] that lie one behind the other.
 inline Panels packed_panels(const float* first, size_t depth) {
     return {first, depth * panel_columns_of_f32, panel_columns_of_f32};
 }
 
-/// to[rows, vectors] = left[rows, depth] * right; vectors of the right side lie `next` apart.
+/// to[rows, vectors] = left[rows, depth] * right, whose vectors lie `next` floats apart.
 template <int rows, int vectors>
 inline void multiply_f32(const float* left, size_t left_stride, size_t depth, const float* right, size_t right_stride,
                          size_t next, float* to, size_t stride) {
@@ -49,13 +50,13 @@ inline void multiply_f32(const float* left, size_t left_stride, size_t depth, co
 
 using MultiplyF32 = void (*)(const float*, size_t, size_t, const float*, size_t, size_t, float*, size_t);
 
-/// By rows of the strip and vectors, one less.
+/// Indexed by the rows of the strip and the vectors, each less one.
 constexpr MultiplyF32 multiply_strips_f32[strip][2] = {
     {multiply_f32<1, 1>, multiply_f32<1, 2>}, {multiply_f32<2, 1>, multiply_f32<2, 2>},
     {multiply_f32<3, 1>, multiply_f32<3, 2>}, {multiply_f32<4, 1>, multiply_f32<4, 2>},
     {multiply_f32<5, 1>, multiply_f32<5, 2>}, {multiply_f32<6, 1>, multiply_f32<6, 2>}};
 
-/// The same for any number of rows, and of columns, a multiple of 16.
+/// The same for any number of rows and any multiple of 16 columns.
 inline void multiply_f32(const float* left, size_t left_stride, size_t rows, size_t depth, const Panels& right,
                          size_t columns, float* to, size_t stride) {
     const size_t next = lanes == panel_columns_of_f32 ? right.step : lanes;

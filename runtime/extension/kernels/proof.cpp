@@ -1,4 +1,4 @@
-// Before a path is used, it proves on this CPU that it computes what the scalar kernels do.
+// Before a set of kernels is used, it is compared with the scalar kernels on this CPU.
 
 #include <algorithm>
 #include <cmath>
@@ -17,7 +17,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-/// Numbers without a pattern, the same each time.
+/// Pseudo-random numbers, the same in every process.
 struct Numbers {
     uint32_t state = 1;
 
@@ -41,39 +41,39 @@ bool is_close(const Aligned<float>& a, const Aligned<float>& b, float tolerance)
     return true;
 }
 
-/// Sums of one product as floats, which hold them exactly, and levels after GELU.
+/// Results of one product: its sums as floats, which hold them exactly, and 8-bit numbers after GELU.
 struct Products {
     Aligned<float> sums;
-    Aligned<uint8_t> levels;
+    Aligned<uint8_t> quantized;
 };
 
 Products products_by(const LinearKernels& kernels) {
-    constexpr size_t rows = 23, width = 37, depth = 76;  // enough for tiles, and uneven in all of them
+    constexpr size_t rows = 23, width = 37, depth = 76;  // enough for tiles, and no multiple of their sizes
     Numbers numbers;
     const auto weights = made<int8_t>(width * depth, [&] { return numbers.weight(); });
     const auto from = made<float>(rows * depth, [&] { return numbers.one(); });
-    const Aligned<float> ones(std::max(width, depth), 1.0f), zeros(width, 0.0f), per_unit(depth, 127.0f);
-    Aligned<uint8_t> levels(rows * depth);
-    kernels.quantize_rows(from.data(), per_unit.data(), 128.0f, rows, depth, levels.data());
-    std::fill_n(levels.data(), depth, uint8_t{255});  // the most that there can be: nothing may saturate
+    const Aligned<float> ones(std::max(width, depth), 1.0f), zeros(width, 0.0f), inv_scale(depth, 127.0f);
+    Aligned<uint8_t> input(rows * depth);
+    kernels.quantize_rows(from.data(), inv_scale.data(), 128.0f, rows, depth, input.data());
+    std::fill_n(input.data(), depth, uint8_t{255});  // the largest input, with which nothing may saturate
     Aligned<int8_t> packed(kernels.packed_size(weights.data(), width, depth));
     kernels.pack(weights.data(), width, depth, packed.data());
 
     Linear linear{packed.data(), ones.data(), zeros.data(), nullptr, 0.0f, depth, width};
     Products found{Aligned<float>(rows * width), Aligned<uint8_t>(rows * width)};
-    kernels.multiply_panel(linear, levels.data(), rows, 0, found.sums.data(), nullptr);
-    const Aligned<float> scale(width, 1e-5f), units(width, 30.0f);
+    kernels.multiply_panel(linear, input.data(), rows, 0, found.sums.data(), nullptr);
+    const Aligned<float> scale(width, 1e-5f), inner_inv_scale(width, 30.0f);
     linear.scale = scale.data();
-    linear.per_unit = units.data();
+    linear.inv_scale = inner_inv_scale.data();
     linear.zero_point = 6.0f;
-    kernels.multiply_panel(linear, levels.data(), rows, 0, nullptr, found.levels.data());
+    kernels.multiply_panel(linear, input.data(), rows, 0, nullptr, found.quantized.data());
     return found;
 }
 
 bool multiplies_right(const LinearKernels& kernels) {
     const Products found = products_by(kernels), expected = products_by(linear_int8_scalar);
-    for (size_t i = 0; i < found.levels.size(); ++i)
-        if (std::abs(found.levels[i] - expected.levels[i]) > 1)  // GELU is a polynomial
+    for (size_t i = 0; i < found.quantized.size(); ++i)
+        if (std::abs(found.quantized[i] - expected.quantized[i]) > 1)  // GELU is a polynomial that rounds differently
             return false;
     return found.sums == expected.sums;
 }
@@ -102,9 +102,9 @@ Aligned<float> attention_by(const AttentionKernels& kernels) {
     return found;
 }
 
-/// What a scorer makes of states, up to its last neighbourhood.
+/// Features of a scorer after one neighbourhood.
 Aligned<float> scores_by(const ScorerKernels& kernels) {
-    constexpr size_t tokens = 9, depth = 21, width = 16, heads = 2, head_size = 8, asked = 16, size = 3;
+    constexpr size_t tokens = 9, depth = 21, width = 16, heads = 2, head_size = 8, keys = 16, size = 3;
     Numbers numbers;
     const auto one = [&] { return numbers.one(); };
     const auto columns = made<float>(2 * depth * scorer_columns, one), state = made<float>(tokens * depth, one);
@@ -115,13 +115,13 @@ Aligned<float> scores_by(const ScorerKernels& kernels) {
     Aligned<float> projected(tokens * 2 * width), features(tokens * width), found(tokens * width);
     kernels.project(panels, 0, 2, state.data(), tokens, projected.data(), 2 * width);
 
-    const auto bias = made<float>(width, one), of_question = made<float>(heads * asked * head_size, one);
+    const auto bias = made<float>(width, one), question_keys = made<float>(heads * keys * head_size, one);
     const auto mix = made<float>(heads * width, one), kernel = made<float>(size * width, one);
     const auto square = made<float>(width * width, one);
-    const FirstLayer first{bias.data(), of_question.data(), mix.data(), asked, heads, head_size, 2 * width};
+    const FirstLayer first{bias.data(), question_keys.data(), mix.data(), keys, heads, head_size, 2 * width};
     kernels.features(first, projected.data(), tokens, width, features.data());
     const Neighbourhood around{kernel.data(), bias.data(), square.data(), bias.data(), size};
-    kernels.look_around(around, features.data(), tokens, width, 0, tokens, found.data());
+    kernels.convolve_mix(around, features.data(), tokens, width, 0, tokens, found.data());
     return found;
 }
 
@@ -139,7 +139,7 @@ Aligned<float> rest_by(const Kernels& kernels) {
     return found;
 }
 
-/// For tests: paths that are taken for wrong, by name.
+/// For tests: whether the environment names this instruction set as one whose comparison must fail.
 bool is_to_fail(const char* isa) {
     const char* names = std::getenv("DYNAMIC_TINYBERT_TEST_WRONG_ISAS");
     std::istringstream separate(names ? names : "");
@@ -150,7 +150,7 @@ bool is_to_fail(const char* isa) {
 }
 
 bool compare(const Kernels& kernels) {
-    constexpr float tolerance = 1e-3f;  // of numbers near 1; integers next to a half are rounded to either side
+    constexpr float tolerance = 1e-3f;  // for numbers near 1, of which those halfway between integers go either way
     return !is_to_fail(kernels.isa) && multiplies_right(*kernels.linear_int8) &&
            is_close(attention_by(*kernels.attention_f32), attention_by(attention_f32_scalar), tolerance) &&
            is_close(attention_by(*kernels.attention_int16), attention_by(attention_int16_scalar), tolerance) &&

@@ -1,4 +1,4 @@
-// For any CPU.
+// The kernels that run on any CPU.
 
 #include "kernels/scalar.hpp"
 

@@ -1,5 +1,5 @@
 #pragma once
-// The readable kernels: what the faster ones are compared with, and what runs on a CPU that has none of them.
+// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
 
 #include "kernels/attention_kernels.hpp"
 #include "kernels/embedding_kernels.hpp"

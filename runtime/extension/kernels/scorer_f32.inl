@@ -1,4 +1,4 @@
-// Scorers in f32; what follows the projection of the states is so in integers, too.
+// Scorers in f32. What follows the projection of the states is in f32 also where that is computed in integers.
 
 namespace dynamic_tinybert {
 namespace {
@@ -10,7 +10,7 @@ inline Floats relu(Floats x) {
     return larger(all(0.0f), x);
 }
 
-/// Nothing is packed: panels are read as they lie.
+/// Nothing is packed: `project_f32` reads the panels as they are.
 size_t packed_f32_size(size_t, size_t) {
     return 0;
 }
@@ -24,22 +24,22 @@ void project_f32(const ScorerPanels& panels, size_t first, size_t count, const f
                  stride);
 }
 
-/// to[rows, heads]: how like each token is to the question
-void liken(const FirstLayer& first, const float* tokens, size_t rows, float* to) {
-    if (first.num_asked == 0) {
+/// to[rows, heads]: similarity of each token to the question
+void compare_with_question(const FirstLayer& first, const float* tokens, size_t rows, float* to) {
+    if (first.num_keys == 0) {
         std::fill_n(to, rows * first.heads, 0.0f);
         return;
     }
     thread_local Aligned<float> products;
-    products.resize(rows * first.num_asked);
+    products.resize(rows * first.num_keys);
     for (size_t head = 0; head < first.heads; ++head) {
-        const float* asked = first.asked + head * first.num_asked * first.head_size;
+        const float* question_keys = first.question_keys + head * first.num_keys * first.head_size;
         multiply_f32(tokens + head * first.head_size, first.stride, rows, first.head_size,
-                     packed_panels(asked, first.head_size), first.num_asked, products.data(), first.num_asked);
+                     packed_panels(question_keys, first.head_size), first.num_keys, products.data(), first.num_keys);
         for (size_t i = 0; i < rows; ++i) {
-            const float* of_token = products.data() + i * first.num_asked;
+            const float* of_token = products.data() + i * first.num_keys;
             Floats most = load(of_token);
-            for (size_t j = lanes; j < first.num_asked; j += lanes)
+            for (size_t j = lanes; j < first.num_keys; j += lanes)
                 most = larger(load(of_token + j), most);
             to[i * first.heads + head] = largest_of(most);
         }
@@ -47,10 +47,10 @@ void liken(const FirstLayer& first, const float* tokens, size_t rows, float* to)
 }
 
 void features(const FirstLayer& first, const float* projected, size_t rows, size_t width, float* to) {
-    thread_local Aligned<float> likeness;
-    likeness.resize(rows * first.heads);
-    liken(first, projected + width, rows, likeness.data());
-    multiply_f32(likeness.data(), first.heads, rows, first.heads, {first.mix, scorer_columns, width}, width, to, width);
+    thread_local Aligned<float> similarity;
+    similarity.resize(rows * first.heads);
+    compare_with_question(first, projected + width, rows, similarity.data());
+    multiply_f32(similarity.data(), first.heads, rows, first.heads, {first.mix, scorer_columns, width}, width, to, width);
     for (size_t i = 0; i < rows; ++i)
         for (size_t w = 0; w < width; w += lanes) {
             const Floats sum = add(load(projected + i * first.stride + w), load(first.bias + w));
@@ -59,15 +59,15 @@ void features(const FirstLayer& first, const float* projected, size_t rows, size
         }
 }
 
-/// Vectors of columns from `w` on of the convolution at positions i, i + 1 ...; together, as one alone would wait for its
-/// sums.
+/// The convolution at positions i, i + 1 ..., for the vectors of columns from `w` on. Several positions at once hide
+/// the latency of their sums.
 template <int positions, int vectors>
 inline void convolve(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width, size_t i,
                      size_t w, float* to) {
     const size_t half = neighbourhood.size / 2;
     const auto begin_at = [&](size_t at) { return half > at ? half - at : 0; };
     const auto end_at = [&](size_t at) { return std::min(neighbourhood.size, length + half - at); };
-    // What all of these positions see of the kernel; at the ends of the sequence some see a little more.
+    // The part of the kernel that all of these positions use; at the ends of the sequence some use a little more.
     const size_t begin = begin_at(i), end = end_at(i + positions - 1);
     const float* kernel = neighbourhood.kernel + w;
     const auto row = [&](size_t at, size_t k) { return features + (at + k - half) * width + w; };
@@ -109,7 +109,7 @@ void convolve(const Neighbourhood& neighbourhood, const float* features, size_t 
             convolve<positions, 1>(neighbourhood, features, length, width, i, w, to);
 }
 
-void look_around(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width, size_t first,
+void convolve_mix(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width, size_t first,
                  size_t last, float* to) {
     thread_local Aligned<float> around;
     around.resize((last - first) * width);
@@ -131,7 +131,7 @@ const ScorerKernels scorer_f32{.packed_size = packed_f32_size,
                                .pack = pack_f32,
                                .project = project_f32,
                                .features = features,
-                               .look_around = look_around};
+                               .convolve_mix = convolve_mix};
 
 }  // namespace
 }  // namespace dynamic_tinybert

@@ -1,4 +1,4 @@
-// The readable path: what the faster ones are compared with, and what runs on a CPU that has none of them.
+// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
 
 #include <algorithm>
 #include <cmath>
@@ -21,7 +21,7 @@ size_t packed_size(size_t, size_t) {
     return 0;
 }
 
-/// Nothing: panels are read as they lie.
+/// Packs nothing: `project` reads the panels as they are.
 void pack(const ScorerPanels&, size_t, float*) {}
 
 void project(const ScorerPanels& panels, size_t first, size_t count, const float* state, size_t rows, float* to,
@@ -37,7 +37,7 @@ void project(const ScorerPanels& panels, size_t first, size_t count, const float
             }
 }
 
-/// As many floats as numbers, which the integers are stored as, and the units of the columns behind them.
+/// The integers, stored as floats, followed by the scales of the columns.
 size_t packed_int12_size(size_t depth, size_t count) {
     return count * (depth + 1) * scorer_columns;
 }
@@ -49,10 +49,10 @@ void pack_int12(const ScorerPanels& panels, size_t panel, float* packed) {
         float largest = 0.0f;
         for (size_t k = 0; k < panels.depth; ++k)
             largest = std::max(largest, std::fabs(column[k * scorer_columns]));
-        const float per_unit = largest == 0.0f ? 0.0f : most / largest;
+        const float inv_scale = largest == 0.0f ? 0.0f : most / largest;
         float* to = packed + panel * panels.depth * scorer_columns + w;
         for (size_t k = 0; k < panels.depth; ++k)
-            to[k * scorer_columns] = std::nearbyint(column[k * scorer_columns] * per_unit);
+            to[k * scorer_columns] = std::nearbyint(column[k * scorer_columns] * inv_scale);
         packed[(panels.count * panels.depth + panel) * scorer_columns + w] = largest / most;
     }
 }
@@ -62,24 +62,24 @@ void project_int12(const ScorerPanels& panels, size_t first, size_t count, const
     const size_t depth = panels.depth;
     std::vector<int32_t> row(depth);
     for (size_t i = 0; i < rows; ++i, state += depth, to += stride) {
-        const float unit = row_in_12_bits(state, depth, row.data());
+        const float row_scale = row_in_12_bits(state, depth, row.data());
         for (size_t p = first; p < first + count; ++p)
             for (size_t w = 0; w < scorer_columns; ++w) {
                 int32_t sum = 0;
                 for (size_t k = 0; k < depth; ++k)
                     sum += row[k] * static_cast<int32_t>(panels.packed[(p * depth + k) * scorer_columns + w]);
-                const float units = panels.packed[(panels.count * depth + p) * scorer_columns + w];
-                to[(p - first) * scorer_columns + w] = static_cast<float>(sum) * units * unit;
+                const float column_scale = panels.packed[(panels.count * depth + p) * scorer_columns + w];
+                to[(p - first) * scorer_columns + w] = static_cast<float>(sum) * column_scale * row_scale;
             }
     }
 }
 
-/// How like a token is to the question in one head.
-float likeness(const float* token, size_t head, const FirstLayer& first) {
-    float most = first.num_asked ? -std::numeric_limits<float>::infinity() : 0.0f;
+/// Similarity of a token to the question in one head.
+float similarity(const float* token, size_t head, const FirstLayer& first) {
+    float most = first.num_keys ? -std::numeric_limits<float>::infinity() : 0.0f;
     const size_t panel_size = first.head_size * scorer_columns;
-    const float* panel = first.asked + head * first.num_asked * first.head_size;
-    for (size_t j = 0; j < first.num_asked; j += scorer_columns, panel += panel_size)
+    const float* panel = first.question_keys + head * first.num_keys * first.head_size;
+    for (size_t j = 0; j < first.num_keys; j += scorer_columns, panel += panel_size)
         for (size_t lane = 0; lane < scorer_columns; ++lane) {
             float sum = 0.0f;
             for (size_t c = 0; c < first.head_size; ++c)
@@ -94,16 +94,16 @@ void features(const FirstLayer& first, const float* projected, size_t rows, size
         for (size_t w = 0; w < width; ++w)
             features[w] = projected[w] + first.bias[w];
         for (size_t head = 0; head < first.heads; ++head) {
-            const float like = likeness(projected + width, head, first);
+            const float similar = similarity(projected + width, head, first);
             for (size_t w = 0; w < width; ++w)
-                features[w] += like * first.mix[head * width + w];
+                features[w] += similar * first.mix[head * width + w];
         }
         for (size_t w = 0; w < width; ++w)
             features[w] = relu(features[w]);
     }
 }
 
-void look_around(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width,
+void convolve_mix(const Neighbourhood& neighbourhood, const float* features, size_t length, size_t width,
                  size_t first, size_t last, float* to) {
     const size_t half = neighbourhood.size / 2;
     thread_local std::vector<float> around;
@@ -126,12 +126,12 @@ void look_around(const Neighbourhood& neighbourhood, const float* features, size
 }  // namespace
 
 const ScorerKernels scorer_f32_scalar{
-    .packed_size = packed_size, .pack = pack, .project = project, .features = features, .look_around = look_around};
+    .packed_size = packed_size, .pack = pack, .project = project, .features = features, .convolve_mix = convolve_mix};
 
 const ScorerKernels scorer_int12_scalar{.packed_size = packed_int12_size,
                                         .pack = pack_int12,
                                         .project = project_int12,
                                         .features = features,
-                                        .look_around = look_around};
+                                        .convolve_mix = convolve_mix};
 
 }  // namespace dynamic_tinybert

@@ -33,7 +33,8 @@ bool cpu_has_tiles() {
 }
 
 bool may_use_tiles() {
-    // Linux gives a process the 8 KiB that each thread's tiles need only if it asks; all later threads have it, too.
+    // Linux grants the 8 KiB that each thread's tiles need only to a process that asks; the grant holds for all its
+    // threads.
     static const bool may =
         cpu_has_tiles() && os_saves_tiles() && syscall(SYS_arch_prctl, ask_for_state, state_of_tiles) == 0;
     return may;

@@ -1,6 +1,6 @@
 #pragma once
-// The tiles of AMX: eight registers of 16 rows of 64 bytes. A kernel takes them as a type, so that it can be tested where
-// there are none: PlainTiles in tests/kernels/plain_tiles.hpp has the same functions.
+// The tiles of AMX: eight registers of 16 rows of 64 bytes. Kernels take them as a template parameter, so that they can
+// be tested on CPUs without tiles: PlainTiles in tests/kernels/plain_tiles.hpp has the same functions.
 
 #include <cstddef>
 #include <cstdint>
@@ -9,7 +9,7 @@ namespace dynamic_tinybert {
 
 constexpr size_t tile_rows = 16, tile_bytes = 64, num_tiles = 8;
 
-/// The size of each tile, as the CPU reads it. A tile of no rows must not be used.
+/// The sizes of all tiles, in the layout that the CPU reads. A tile without rows must not be used.
 struct alignas(64) TileSizes {
     uint8_t palette = 1;
     uint8_t unused[15] = {};
@@ -23,13 +23,13 @@ struct alignas(64) TileSizes {
 };
 static_assert(sizeof(TileSizes) == 64);
 
-/// Those of the CPU. As assembly: these instructions need no more of the compiler, and GCC 12's intrinsics say that only
-/// 8 bytes of the sizes are read.
+/// The tiles of the CPU. Written in assembly, because GCC 12's intrinsics declare that only 8 bytes of the sizes are
+/// read.
 struct AmxTiles {
-    /// Gives all tiles their sizes, and makes them zero.
+    /// Sets the sizes of all tiles and clears them.
     static void configure(const TileSizes& sizes) { __asm__ volatile("ldtilecfg %0" : : "m"(sizes)); }
 
-    /// Forgets sizes and contents: the thread then has nothing to save, and others configure tiles as they like.
+    /// Releases the tiles, so that the operating system need not save them for this thread.
     static void release() { __asm__ volatile("tilerelease"); }
 
     template <int tile>
@@ -47,17 +47,17 @@ struct AmxTiles {
         __asm__ volatile("tilestored %%tmm%c0, (%1,%2,1)" : : "i"(tile), "r"(to), "r"(stride) : "memory");
     }
 
-    /// sums[i, j] += over k, four at once: unsigned_ones[i, k] * signed_ones[k / 4, 4 j + k % 4].
+    /// sums[i, j] += the sum over k of unsigned_ones[i, k] * signed_ones[k / 4, 4 j + k % 4].
     template <int sums, int unsigned_ones, int signed_ones>
     static void dot() {
         __asm__ volatile("tdpbusd %%tmm%c2, %%tmm%c1, %%tmm%c0" : : "i"(sums), "i"(unsigned_ones), "i"(signed_ones));
     }
 };
 
-/// Whether this CPU has tiles for products of 8 bits.
+/// Whether this CPU has tiles and multiplies 8-bit integers in them.
 bool cpu_has_tiles();
 
-/// Whether it has, and the operating system lets this process use them, which is asked once.
+/// Whether it also is allowed to use them: the operating system is asked once for this process.
 bool may_use_tiles();
 
 }  // namespace dynamic_tinybert

@@ -1,8 +1,9 @@
 #pragma once
-// What a file of one instruction set needs before its target pragma: whatever is compiled behind it may run only where
-// the instruction set is there, so no inline function that other files share may stand behind it.
+// All headers that a file of one instruction set needs, to be included before its target pragma. Code after the pragma
+// may only run where the CPU has the instruction set, so no inline function that other files share may be compiled
+// there.
 
-#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns of its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"  // GCC 12 warns about its own header
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
 #include <immintrin.h>
 

@@ -1,4 +1,4 @@
-// All kernels that are written once, in the vectors and dot products of the file that includes this.
+// All kernels that are written once, on the vectors and dot products that the including file defines.
 
 #include "kernels/products_int16.inl"
 #include "kernels/products_f32.inl"
@@ -11,8 +11,8 @@
 namespace dynamic_tinybert {
 namespace {
 
-/// All of them, under the name of an instruction set; where something else multiplies 8 bits, that.
-consteval Kernels vector_kernels(const char* isa, bool (*runs_here)(), const LinearKernels* products = &linear_int8) {
+/// The kernels under the name of an instruction set, which may have 8-bit linear layers of its own.
+consteval Kernels vector_kernels(const char* isa, bool (*runs_here)(), const LinearKernels* linears = &linear_int8) {
     return {.isa = isa,
             .runs_here = runs_here,
             .worth_fusing = true,
@@ -20,7 +20,7 @@ consteval Kernels vector_kernels(const char* isa, bool (*runs_here)(), const Lin
             .attention_int16 = &attention_int16,
             .scorer_f32 = &scorer_f32,
             .scorer_int12 = &scorer_int12,
-            .linear_int8 = products,
+            .linear_int8 = linears,
             .add_and_normalize = add_and_normalize_avx2,
             .compute_logits = compute_logits_avx2,
             .add_word = add_word_avx2};

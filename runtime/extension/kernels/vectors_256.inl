@@ -1,4 +1,4 @@
-// Vectors of 256 bits: AVX2 and FMA. For a file of one instruction set, which includes it behind its target pragma.
+// Vectors of 256 bits, by AVX2 and FMA. A file of one instruction set includes this after its target pragma.
 
 namespace dynamic_tinybert {
 namespace {
@@ -6,7 +6,7 @@ namespace {
 constexpr size_t lanes = 8;  // numbers of 32 bits in a vector
 using Floats = __m256;
 using Ints = __m256i;
-using Flags = __m256;  // of each lane all bits or none
+using Flags = __m256;  // all bits of a lane are set, or none
 
 inline Flags first_lanes(size_t count) {
     alignas(32) static constexpr int32_t flags[2 * lanes] = {-1, -1, -1, -1, -1, -1, -1, -1};
@@ -31,7 +31,7 @@ inline Floats mul(Floats a, Floats b) { return _mm256_mul_ps(a, b); }
 inline Floats div(Floats a, Floats b) { return _mm256_div_ps(a, b); }
 inline Floats mul_add(Floats a, Floats b, Floats c) { return _mm256_fmadd_ps(a, b, c); }
 inline Floats mul_sub(Floats a, Floats b, Floats c) { return _mm256_fmsub_ps(a, b, c); }
-/// Of a NaN and b, b.
+/// If a is NaN, the result is b.
 inline Floats larger(Floats a, Floats b) { return _mm256_max_ps(a, b); }
 inline Floats smaller(Floats a, Floats b) { return _mm256_min_ps(a, b); }
 inline Floats absolute(Floats x) { return _mm256_andnot_ps(all(-0.0f), x); }
@@ -49,7 +49,7 @@ inline Flags either(Flags a, Flags b) { return _mm256_or_ps(a, b); }
 inline bool any(Flags flags) { return _mm256_movemask_ps(flags) != 0; }
 inline Floats where(Flags flags, Floats x) { return _mm256_and_ps(flags, x); }
 inline Floats choose(Flags flags, Floats yes, Floats no) { return _mm256_blendv_ps(no, yes, flags); }
-/// The first lanes of x, and those of others.
+/// The first `count` lanes of x, the remaining ones of `others`.
 inline Floats first_of(size_t count, Floats x, Floats others) {
     return count >= lanes ? x : choose(first_lanes(count), x, others);
 }
@@ -59,7 +59,7 @@ inline float largest_of(Floats x) {
     half = _mm_max_ps(half, _mm_movehl_ps(half, half));
     return _mm_cvtss_f32(_mm_max_ss(half, _mm_movehdup_ps(half)));
 }
-/// Of 16 numbers, in the same order for any width of vectors.
+/// Sum of 16 numbers, added in the same order for every width of vectors.
 inline float sum_of(const Floats (&x)[2]) {
     const Floats eight = add(x[0], x[1]);
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
@@ -73,15 +73,15 @@ inline void store_ints(void* to, Ints x) { _mm256_storeu_si256(static_cast<__m25
 inline Ints all_ints(int32_t x) { return _mm256_set1_epi32(x); }
 inline Ints to_nearest(Floats x) { return _mm256_cvtps_epi32(x); }
 inline Floats to_floats(Ints x) { return _mm256_cvtepi32_ps(x); }
-/// Two numbers of 16 bits in each lane, the even one in the low half.
+/// Packs two numbers of 16 bits into each lane, the even one into the low half.
 inline Ints pair_up(Ints even, Ints odd) { return _mm256_blend_epi16(even, _mm256_slli_epi32(odd, 16), 0xAA); }
-/// 16 numbers, held within 16 bits.
+/// 16 numbers, saturated to 16 bits.
 inline __m256i to_16_bits(const Ints (&x)[2]) {
     return _mm256_permute4x64_epi64(_mm256_packs_epi32(x[0], x[1]), 0xD8);
 }
-/// Rounded to even, held within 0 ... 255; NaN becomes 0.
-inline void store_in_8_bits(uint8_t* to, Floats units, size_t count) {
-    const Ints whole = to_nearest(smaller(larger(units, all(0.0f)), all(255.0f)));
+/// Stores x rounded to even and clamped to 0 ... 255; NaN becomes 0.
+inline void store_in_8_bits(uint8_t* to, Floats x, size_t count) {
+    const Ints whole = to_nearest(smaller(larger(x, all(0.0f)), all(255.0f)));
     const __m128i words = _mm_packs_epi32(_mm256_castsi256_si128(whole), _mm256_extracti128_si256(whole, 1));
     const __m128i bytes = _mm_packus_epi16(words, words);
     if (count >= lanes) {

@@ -7,22 +7,23 @@
 namespace dynamic_tinybert {
 namespace {
 
-enum Input : size_t { question_in, mask_in, num_inputs };
+enum Input : size_t { protected_in, mask_in, num_inputs };
 
-/// For one sequence.
-void find_context(const float* question, const float* mask, size_t length, float* significance) {
+/// Writes the significance of one sequence.
+void find_context(const float* is_protected, const float* mask, size_t length, float* significance) {
     std::fill_n(significance, length, 1.0f);
     bool has_context = false;
     for (size_t i = 0; i < length; ++i)
-        has_context |= mask[i] == 0.0f && question[i] == 0.0f;
-    size_t token = 0, protected_before = 0;  // the last real one, and how many in a row are protected up to it
+        has_context |= mask[i] == 0.0f && is_protected[i] == 0.0f;
+    size_t last_real = 0;
+    size_t run = 0;  // of protected tokens, up to the last real one
     for (size_t i = 0; has_context && i < length; ++i)
         if (mask[i] == 0.0f) {
-            const bool is_protected = question[i] != 0.0f;
-            if (is_protected && protected_before >= 2)
-                significance[token] = 0.0f;
-            protected_before = is_protected ? protected_before + 1 : 0;
-            token = i;
+            const bool continues = is_protected[i] != 0.0f;
+            if (continues && run >= 2)
+                significance[last_real] = 0.0f;
+            run = continues ? run + 1 : 0;
+            last_real = i;
         }
 }
 
@@ -37,26 +38,26 @@ std::shared_ptr<ov::Node> ContextSignificance::clone_with_new_inputs(const ov::O
 
 void ContextSignificance::validate_and_infer_types() {
     OPENVINO_ASSERT(get_input_size() == num_inputs, "ContextSignificance: ", get_input_size(),
-                    " inputs; give question and mask");
+                    " inputs; give protected and mask");
     ov::Dimension batch, length;
-    for (size_t input : {question_in, mask_in}) {
+    for (size_t input : {protected_in, mask_in}) {
         OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32, "ContextSignificance: input ", input,
                         " is of type ", get_input_element_type(input), "; convert it to f32");
         OPENVINO_ASSERT(merge_dimensions(get_input_partial_shape(input), {&batch, &length}),
-                        "ContextSignificance: the inputs have shapes ", get_input_partial_shape(question_in), " and ",
-                        get_input_partial_shape(mask_in), "; give question and mask [B, L]");
+                        "ContextSignificance: the inputs have shapes ", get_input_partial_shape(protected_in), " and ",
+                        get_input_partial_shape(mask_in), "; give protected and mask [B, L]");
     }
     set_output_type(0, ov::element::f32, {batch, length});
 }
 
 bool ContextSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
-    const ov::Shape shape = inputs[question_in].get_shape();
-    const float *question = inputs[question_in].data<const float>(), *mask = inputs[mask_in].data<const float>();
+    const ov::Shape shape = inputs[protected_in].get_shape();
+    const float *is_protected = inputs[protected_in].data<const float>(), *mask = inputs[mask_in].data<const float>();
     check_shape("ContextSignificance", "the mask", inputs[mask_in], shape);
     outputs[0].set_shape(shape);
     float* significance = outputs[0].data<float>();
     for (size_t first = 0; first < shape[0] * shape[1]; first += shape[1])
-        find_context(question + first, mask + first, shape[1], significance + first);
+        find_context(is_protected + first, mask + first, shape[1], significance + first);
     return true;
 }
 

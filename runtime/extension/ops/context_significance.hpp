@@ -4,15 +4,15 @@
 
 namespace dynamic_tinybert {
 
-/// Which tokens are still needed when the question's words have done their work: those of the context, and the special
-/// tokens before and behind the question, on which attention rests.
+/// The context rule: significance that drops the words of the question, for layers behind which they are no longer
+/// needed. The context stays, and so do the special tokens around the question, to which much attention goes.
 ///
 /// Inputs:
-/// - question: f32 [B, L], 1 for a protected token, that is a word of the question, [CLS] or the first [SEP]; else 0.
+/// - protected: f32 [B, L], 1 for [CLS], a word of the question and the first [SEP]; else 0.
 /// - mask: f32 [B, L], 0 for a real token and -10000 for padding.
 ///
-/// Output: f32 [B, L], 0 for a token between two that are protected, as it is itself, 1 for every other one. All are 1
-/// in a sequence that has no context. Padding is no neighbour, wherever it stands.
+/// Output: f32 [B, L], 0 for a protected token between two protected ones, 1 for every other token. In a sequence
+/// without context all are 1. Padding is skipped when neighbours are looked for.
 class ContextSignificance : public ov::op::Op {
 public:
     OPENVINO_OP("ContextSignificance", "dynamic_tinybert");

@@ -9,14 +9,14 @@
 
 namespace dynamic_tinybert {
 
-/// Of widths, heads and the like. Products of three of them fit into 64 bits with room to spare, and sums of so many
-/// products of 8 bits into 32.
+/// Largest width, number of heads and the like. Products of three of them fit into 64 bits with room to spare, and sums
+/// of this many 8-bit products into 32.
 constexpr int64_t largest_size = 64 * 1024;
 
-/// Of tables and sequences, whose positions are of 32 bits.
+/// Largest number of rows of a table and tokens of a sequence, whose positions have 32 bits.
 constexpr int64_t longest = std::numeric_limits<int32_t>::max() - 1;
 
-/// A size that comes with a graph, which may be anyone's, must not make later arithmetic wrap.
+/// Refuses a size with which later arithmetic would overflow. Graphs are not trusted: they may come from anyone.
 inline void check_size(const char* op, const char* name, int64_t size, int64_t most) {
     OPENVINO_ASSERT(size <= most, op, ": ", name, " is ", size, "; at most ", most, " can be");
 }
@@ -26,13 +26,13 @@ inline void check_size(const char* op, const char* name, const ov::Dimension& si
         check_size(op, name, size.get_length(), most);
 }
 
-/// Shapes that were unknown when a graph was made must agree before anything is read or written.
+/// Checks a shape that was unknown when the graph was built, before anything is read or written.
 inline void check_shape(const char* op, const char* name, const ov::Tensor& tensor, const ov::Shape& shape) {
     OPENVINO_ASSERT(tensor.get_shape() == shape, op, ": ", name, " has shape ", tensor.get_shape(), " where ", shape,
                     " is needed");
 }
 
-/// Whether a shape may have these dimensions, that many of them; what it says of each is merged into it.
+/// Whether a shape can have these dimensions. Merges each dimension of the shape into the given one.
 inline bool merge_dimensions(const ov::PartialShape& shape, std::initializer_list<ov::Dimension*> dimensions) {
     if (shape.rank().is_dynamic())
         return true;

@@ -5,7 +5,8 @@
 
 namespace dynamic_tinybert {
 
-/// Memory that grows to what the longest input needs, and stays: a vector that shrank would be filled again.
+/// A buffer of at least `size` numbers. It grows to what the longest input needs and never shrinks, because a vector
+/// that shrank would be initialised again.
 template <typename Number, typename Allocator>
 Number* at_least(std::vector<Number, Allocator>& memory, size_t size) {
     if (memory.size() < size)

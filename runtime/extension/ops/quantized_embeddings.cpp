@@ -10,10 +10,10 @@ namespace {
 
 enum Input : size_t { ids_in, types_in, words_in, numbers_in, num_inputs };
 
-constexpr size_t rows_ahead = 8;  // whose words are fetched meanwhile; no CPU guesses where they lie
+constexpr size_t rows_ahead = 8;  // how far ahead words are prefetched: no CPU can guess where they lie
 constexpr size_t cache_line = 64;
 
-/// Nothing outside a table of `rows` must be read.
+/// Refuses indices outside a table of `rows`.
 void check_rows(const char* name, const int32_t* indices, size_t count, size_t rows) {
     for (size_t i = 0; i < count; ++i)
         OPENVINO_ASSERT(indices[i] >= 0 && static_cast<size_t>(indices[i]) < rows, "QuantizedEmbeddings: ", name,
@@ -103,7 +103,7 @@ bool QuantizedEmbeddings::evaluate(ov::TensorVector& outputs, const ov::TensorVe
             for (size_t k = 0; k < width; k += cache_line)
                 __builtin_prefetch(words + later * width + k);
             __builtin_prefetch(scales + later);
-            float* sum = result + row * width;  // normalised while it is in the first-level cache
+            float* sum = result + row * width;  // normalised while it is still in the first-level cache
             m_kernels->add_word(words + word * width, scales[word], segments + segment * width, width, sum);
             m_kernels->add_and_normalize(normalization, sum, positions + row % length * width, 1, sum);
         }

@@ -6,14 +6,15 @@
 
 namespace dynamic_tinybert {
 
-/// What enters the first layer: each token's word, of a table of 8 bits, its segment and its position, normalised.
+/// BERT's embeddings: the sum of each token's word, segment and position embedding, then LayerNorm. Word embeddings are
+/// quantised to 8 bits.
 ///
 /// Inputs:
-/// - ids: i32 [B, L], of words, in 0 ... V - 1.
-/// - types: i32 [B, L], of segments, in 0 ... T - 1.
+/// - ids: i32 [B, L], indices of words, 0 ... V - 1.
+/// - types: i32 [B, L], indices of segments, 0 ... T - 1.
 /// - words: i8 [V, H].
-/// - numbers: f32 vector, one behind the other: the scale of each word, [V]; gamma and beta, [2, H]; the segments,
-///   [T, H]; the positions, [P, H]; L is at most P.
+/// - numbers: f32 vector that concatenates the scale of each word, [V]; gamma and beta, [2, H]; the segment embeddings,
+///   [T, H]; and the position embeddings, [P, H], where P is at least L.
 ///
 /// Output: f32 [B, L, H], (x - mean) / sqrt(variance + epsilon) * gamma + beta, where
 /// x[b, i] = words[ids[b, i]] * scale[ids[b, i]] + segments[types[b, i]] + positions[i].

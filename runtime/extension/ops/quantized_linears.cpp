@@ -21,7 +21,7 @@ constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking on
 constexpr size_t tasks_for_a_thread = 3;  // so that a thread that comes late has less to do
 constexpr size_t fewest_rows = 24;        // of a task: a panel of the weights is read for it
 
-/// Bytes of all constants: packed weights, which take at least as much as the weights themselves, and floats.
+/// Number of bytes of all constants: packed weights, which take at least as much as the weights themselves, and floats.
 size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const std::vector<int64_t>& weight_bytes,
                          bool quantizes_rows, bool normalizes) {
     size_t weights = 0, floats = quantizes_rows ? depth : 0;
@@ -148,7 +148,7 @@ bool QuantizedLinears::has_evaluate() const {
 }
 
 bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
-    static thread_local std::vector<uint8_t> levels_memory, inner_memory;
+    static thread_local std::vector<uint8_t> first_memory, second_memory;
     const ov::Shape shape = inputs[rows_in].get_shape();
     const size_t rows = shape[0] * shape[1], last = m_widths.size() - 1, width = m_widths[last];
     const LinearKernels& kernels = *m_kernels->linear_int8;
@@ -170,13 +170,13 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     const auto compute = [&] {
         const uint8_t* from;
         if (quantizes) {
-            const float *states = inputs[rows_in].data<const float>(), *per_unit = next(shape[2]);
-            uint8_t* levels = at_least(levels_memory, rows * shape[2]);
+            const float *states = inputs[rows_in].data<const float>(), *inv_scale = next(shape[2]);
+            uint8_t* quantized = at_least(first_memory, rows * shape[2]);
             for_rows(rows, shape[2], [&](size_t first, size_t count) {
-                kernels.quantize_rows(states + first * shape[2], per_unit, m_zero_points[0], count, shape[2],
-                                      levels + first * shape[2]);
+                kernels.quantize_rows(states + first * shape[2], inv_scale, m_zero_points[0], count, shape[2],
+                                      quantized + first * shape[2]);
             });
-            from = levels;
+            from = quantized;
         } else {
             from = inputs[rows_in].data<const uint8_t>();
         }
@@ -185,13 +185,13 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
             const size_t columns = m_widths[product];
             const float *scale = next(columns), *bias = next(columns);
             const bool inner = product < last;
-            const float* per_unit = inner ? next(columns) : nullptr;
+            const float* inv_scale = inner ? next(columns) : nullptr;
             const float zero_point = inner ? m_zero_points[product + 1] : 0.0f;
-            const Linear linear{weights, scale, bias, per_unit, zero_point, depth, columns};
-            // Two inner results take turns: a product reads the one while it writes the other.
+            const Linear linear{weights, scale, bias, inv_scale, zero_point, depth, columns};
+            // Inner results alternate between two buffers: a product reads one while it writes the other.
             uint8_t* quantized = nullptr;
             if (inner) {
-                std::vector<uint8_t>& memory = from == inner_memory.data() ? levels_memory : inner_memory;
+                std::vector<uint8_t>& memory = from == second_memory.data() ? first_memory : second_memory;
                 quantized = at_least(memory, rows * columns);
             }
             multiply(kernels, linear, from, rows, inner ? nullptr : result, quantized);
@@ -210,7 +210,7 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
             });
         }
     };
-    // A thread that waits in here must not pick up another request, which would use the same memory.
+    // A thread that waits in here must not pick up another request, which would use the same buffers.
     tbb::this_task_arena::isolate(compute);
     return true;
 }

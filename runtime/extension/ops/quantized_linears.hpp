@@ -8,29 +8,29 @@
 
 namespace dynamic_tinybert {
 
-/// Matrix products of 8 bits one after the other, GELU between them; and what is added to the last one and normalised.
-/// The rows may be as many as they like from one call to the next: OpenVINO's own products look up and set up a kernel
-/// whenever their number changes, which token dropping does in every layer.
+/// Consecutive 8-bit linear layers with GELU between them; optionally a residual and LayerNorm behind the last one. The
+/// number of rows may change from call to call at no cost. OpenVINO's own products look up and set up a kernel whenever
+/// it changes, which token dropping does in every layer.
 ///
 /// Inputs:
-/// - rows: u8 [B, L, K], or f32 [B, L, K], to be quantised by the op.
-/// - constants: i8 vector. First the weights of each product, i8 [N, K], K a multiple of 4, as the kernels of `isa` have
-///   packed them (LinearKernels). Then the bytes of f32 numbers: how
-///   many units of the quantised rows are in 1, [K], unless rows are u8; of each product the scale of each column's sums
-///   and what is added to them then (bias, less what the zero point of its rows has put into the sums), [2, N], and,
-///   unless it is the last, the units of its quantised result, [N]; gamma and beta, [2, N], if there is a normalisation.
-/// - residual, only if `normalizes`: f32 [B, L, N]; without it the rows themselves, f32, are added.
+/// - rows: u8 [B, L, K]; or f32 [B, L, K], which the op quantises.
+/// - constants: i8 vector. It begins with the weights of each layer, i8 [N, K], K a multiple of 4, packed by the
+///   kernels of `isa` (LinearKernels). The bytes of f32 numbers follow: unless the rows are u8, their inv_scale, [K];
+///   then for each layer its scale and bias, [2, N], and, unless it is the last layer, the inv_scale of its quantised
+///   result, [N]; and, if `normalizes`, gamma and beta, [2, N]. The bias compensates for the zero point of the layer's
+///   rows.
+/// - residual, only if `normalizes`: f32 [B, L, N]; by default the rows themselves, which must then be f32.
 ///
-/// Output: f32 [B, L, N] of the last product, y = (rows * weights) * scale + bias; if `normalizes`,
-/// (x - mean) / sqrt(variance + epsilon) * gamma + beta, where x = y + residual.
+/// Output: f32 [B, L, N], y = (rows * weights) * scale + bias of the last layer; or, if `normalizes`, (x - mean) /
+/// sqrt(variance + epsilon) * gamma + beta, where x = y + residual.
 ///
 /// Attributes:
-/// - widths: N of each product. Between two, y becomes gelu(y) = y * (1 + erf(y / sqrt(2))) / 2, and is quantised.
-/// - zero_points: of the rows of each product: what 0 is quantised to.
-/// - normalizes: see above.
+/// - widths: N of each layer. Between two layers y becomes gelu(y) = y * (1 + erf(y / sqrt(2))) / 2, and is quantised.
+/// - zero_points: what 0 is quantised to in the rows of each layer.
+/// - normalizes: whether a residual is added and LayerNorm follows.
 /// - epsilon: added to the variance.
-/// - isa: instruction set that the weights are packed for, and that multiplies them.
-/// - weight_bytes: of each product's packed weights.
+/// - isa: instruction set that the weights are packed for, and whose kernels multiply them.
+/// - weight_bytes: size of each layer's packed weights.
 class QuantizedLinears : public ov::op::Op {
 public:
     OPENVINO_OP("QuantizedLinears", "dynamic_tinybert");

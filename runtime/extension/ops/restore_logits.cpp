@@ -9,7 +9,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-enum Input : size_t { head_in, all_states_in, states_in };  // then origins and states take turns
+enum Input : size_t { head_in, all_states_in, states_in };  // followed by their origins, and further such pairs
 
 }  // namespace
 

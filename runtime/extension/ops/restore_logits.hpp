@@ -6,14 +6,15 @@
 
 namespace dynamic_tinybert {
 
-/// Drop-and-restore: start and end logits of all tokens, each from the last layer that had it.
+/// Drop-and-restore: start and end logits of all tokens, each from the state of the last layer that still had the
+/// token.
 ///
 /// Inputs:
-/// - head: f32 [2, H + 1], for each logit its weights and, last, its bias.
-/// - state: f32 [B, L, H] of the original input's tokens.
-/// - for each layer that had fewer tokens, in order:
+/// - head: f32 [2, H + 1], the weights of each logit followed by its bias.
+/// - state: f32 [B, L, H], the states of all tokens of the original input.
+/// - for each layer with fewer tokens, in order:
 ///   - state: f32 [B, n, H].
-///   - origins: i32 [B, n], 1 + where each token stood in the original input; 0 for one that stands nowhere.
+///   - origins: i32 [B, n], 1 + the position of each token in the original input; 0 for an unused slot.
 ///
 /// Output: f32 [B, L, 2].
 class RestoreLogits : public ov::op::Op {

@@ -19,7 +19,8 @@ enum Input : size_t { significance_in, mask_in, length_in, keep_ratio_in, thresh
 constexpr float padding_mask = -10000.0f;
 constexpr size_t tokens_worth_threads = 64 * 1024;  // below, waking a thread costs more than selecting
 
-/// In double: a float32 ceil is wrong for pairs like 0.09 * 300.
+/// The largest number of tokens that a sequence may keep. In double, as ceil in float32 is wrong for pairs like 0.09 *
+/// 300.
 size_t most_kept(float keep_ratio, size_t length) {
     const double most = std::ceil(static_cast<double>(keep_ratio) * static_cast<double>(length) - 1e-4);
     return most < 1.0 ? 1 : static_cast<size_t>(most);
@@ -39,7 +40,7 @@ void check_threshold(float threshold) {
                     " is not a significance; give a finite number, or -inf for no threshold");
 }
 
-/// Positions of a sequence's real tokens.
+/// Positions of the real tokens of a sequence.
 std::vector<int32_t> real_tokens(const float* mask, size_t length) {
     std::vector<int32_t> tokens;
     tokens.reserve(length);
@@ -49,7 +50,7 @@ std::vector<int32_t> real_tokens(const float* mask, size_t length) {
     return tokens;
 }
 
-/// Of `tokens`, ascending, those to keep, ascending.
+/// The tokens to keep, ascending, out of `tokens`, ascending.
 std::vector<int32_t> select(const std::vector<int32_t>& tokens, const float* significance, size_t most,
                             float threshold) {
     const auto before = [significance](int32_t a, int32_t b) {
@@ -61,7 +62,7 @@ std::vector<int32_t> select(const std::vector<int32_t>& tokens, const float* sig
                  [=](int32_t token) { return significance[token] >= threshold; });
     if (kept.size() > most) {
         std::vector<int32_t> order = kept;
-        const auto last = order.begin() + (most - 1);  // of those within the keep ratio
+        const auto last = order.begin() + (most - 1);  // the last token within the keep ratio
         std::nth_element(order.begin(), last, order.end(), before);
         kept.erase(std::remove_if(kept.begin(), kept.end(), [&](int32_t token) { return before(*last, token); }),
                    kept.end());

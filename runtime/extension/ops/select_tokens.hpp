@@ -4,29 +4,29 @@
 
 namespace dynamic_tinybert {
 
-/// Says which tokens of each sequence go on: the most significant ones, in their order. (Gather copies their rows:
-/// OpenVINO copies twice what an op writes whose shape depends on data.)
+/// Chooses the tokens of each sequence that go on to the next layer: the most significant ones, in their order. Gather
+/// then copies their rows, because OpenVINO would copy the output of an op whose shape depends on data a second time.
 ///
-/// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens
-/// of the sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf
-/// for none; where layers before dropped tokens, their third output i32 [B, L].
+/// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens of the
+/// sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf for none; where
+/// an earlier layer dropped tokens, the third output of the last one, i32 [B, L].
 ///
 /// Outputs: the positions of the kept tokens in this input i32 [B, n]; their mask f32 [B, n]; their origins i32 [B, n],
 /// 1 + the position in the input of the first layer that selects.
 ///
 /// A sequence keeps at most max(1, ceil(keep ratio * length - 1e-4)) of its real tokens, those of the largest
-/// significance (the lower position first among equals), and of these only those that reach the threshold, or
-/// the most significant one if none does. Slots that a sequence leaves empty are fillers: position L,
-/// mask -10000, origin 0. What a sequence keeps depends on nothing but itself.
+/// significance (the lower position first among equals), and of these only those that reach the threshold, or the most
+/// significant one if none does. Unused slots of a sequence have position L, mask -10000 and origin 0. Which tokens a
+/// sequence keeps does not depend on the rest of the batch.
 ///
 /// Attributes:
-/// - multiple: n, the most that any sequence keeps, is rounded up to a multiple of it.
-/// - static: n is ceil(keep ratio * window - 1e-4) rounded up instead, known from shapes alone. Keep ratio
-///   and threshold must then be constants, the threshold -inf, and no length may exceed the window.
-/// - window: tokens, with padding, of the graph's input before any layer dropped one; 0 means L.
+/// - multiple: n, the largest number of tokens that a sequence keeps, is rounded up to a multiple of this.
+/// - static: n is ceil(keep ratio * window - 1e-4) rounded up instead, known from shapes alone. Keep ratio and
+///   threshold must then be constants, the threshold -inf, and no length may exceed the window.
+/// - window: length of the graph's input, with padding, before any layer dropped a token; 0 means L.
 ///
-/// Refused with ov::AssertFailure: a ratio outside (0, 1], a threshold that is NaN or +inf, a real token's
-/// significance that is not finite, a length below the number of real tokens.
+/// Refused with ov::AssertFailure: a ratio outside (0, 1], a threshold that is NaN or +inf, a real token's significance
+/// that is not finite, a length below the number of real tokens.
 class SelectTokens : public ov::op::Op {
 public:
     OPENVINO_OP("SelectTokens", "dynamic_tinybert");

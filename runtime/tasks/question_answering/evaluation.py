@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
 from functools import partial
 from itertools import chain
-from math import inf
 from statistics import fmean
 from time import perf_counter
 
-import numpy as np
 from tqdm import tqdm
 
 from dynamic_tinybert.runtime.common.checks import require_int
@@ -18,16 +15,20 @@ from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
+from .answer_places import answer_lacking
+from .evaluation_result import Evaluation
 from .example import Example
+from .findings import Finding, Kind, refused
 from .inference import WindowOutput, run_windows
 from .no_answer import answer_and_no_answer_score
-from .question_checks import Finding, Kind, QuestionWindows, answer_lacking, refused
+from .options import SQUAD
 from .squad import exact_match, f1
-from .squad_v2 import Scored, figures, score_answer
+from .squad_v2 import ScoredAnswer, score_answer
+from .windowing import Windowing
 from .windows import Window
 
-MAX_ANSWER_LEN = 30
-"""Tokens of an answer in SQuAD's evaluation."""
+MAX_ANSWER_LEN = SQUAD.max_answer_len
+"""Maximum number of tokens of an answer in SQuAD's evaluation."""
 
 TREATMENT = {
     Kind.UNREADABLE: "scored 0",
@@ -36,93 +37,7 @@ TREATMENT = {
     Kind.PUT_RIGHT: "scored by its text",
     Kind.SAME_ID: "scored like any other",
 }
-"""What an evaluation does about questions with which something is wrong."""
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What a run over examples measured.
-
-    Attributes:
-        f1: Mean F1 in percent.
-        exact_match: Mean exact match in percent.
-        ids: Of the questions that were scored, in the order of the examples, as everything by question below.
-        predictions: Answer to each question.
-        question_f1: F1 of each question in percent.
-        question_exact_match: 100 or 0 for each question.
-        question_windows: How many windows each question has.
-        question_ms: Time of each question with all its windows, from text to answer, in milliseconds, without those
-            that the model cannot read; empty for a run in batches, where a question has no time of its own.
-        window_lengths: Real tokens of each window, question by question.
-        window_kept: For each window, the tokens that each layer passed on.
-        mean_macs: Mean executed multiply-accumulates of a window.
-        no_answer_threshold: A score of no answer above it made an answer empty; None if none was to be empty.
-        if_answered: How each question scores by SQuAD v2's rules if the best answer that is not empty is given.
-        skipped: Questions that the model cannot read, which score 0, and those without an answer, which are not among
-            the questions above.
-    """
-
-    f1: float
-    exact_match: float
-    ids: tuple[str, ...]
-    predictions: tuple[str, ...]
-    question_f1: tuple[float, ...]
-    question_exact_match: tuple[float, ...]
-    question_windows: tuple[int, ...]
-    question_ms: tuple[float, ...]
-    window_lengths: tuple[int, ...]
-    window_kept: tuple[tuple[int, ...], ...]
-    mean_macs: float
-    no_answer_threshold: float | None
-    if_answered: tuple[Scored, ...]
-    skipped: tuple[Finding, ...]
-
-    @property
-    def squad_v2(self) -> dict[str, float] | None:
-        """The figures of SQuAD v2's evaluation by its names; None where every question has an answer."""
-        if all(question.has_answer for question in self.if_answered):
-            return None
-        return figures(self.if_answered, inf if self.no_answer_threshold is None else self.no_answer_threshold)
-
-    @property
-    def mean_length(self) -> float:
-        """Mean real tokens of a window."""
-        return fmean(self.window_lengths)
-
-    @property
-    def mean_kept(self) -> tuple[float, ...]:
-        """For each layer, mean tokens of a window that it passed on."""
-        return tuple(map(fmean, zip(*self.window_kept, strict=True)))
-
-    def latency_ms(self, percentile: float) -> float | None:
-        """A percentile (0 to 100) of the questions' times; None for a run in batches."""
-        return float(np.percentile(self.question_ms, percentile)) if self.question_ms else None
-
-    def to_dict(self) -> dict[str, object]:
-        """Plain values for JSON, means and the usual percentiles among them."""
-        return asdict(self) | {
-            "mean_length": self.mean_length,
-            "mean_kept": self.mean_kept,
-            "latency_p50_ms": self.latency_ms(50),
-            "latency_p95_ms": self.latency_ms(95),
-            "squad_v2": self.squad_v2,
-        }
-
-
-def joined(parts: Sequence[Evaluation]) -> Evaluation:
-    """One evaluation of the examples of several, at least one, that ran with the same options."""
-    rows = {
-        field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
-        for field in fields(Evaluation)
-        if field.name not in ("f1", "exact_match", "mean_macs", "no_answer_threshold")
-    }
-    return Evaluation(
-        f1=fmean(rows["question_f1"]),
-        exact_match=fmean(rows["question_exact_match"]),
-        mean_macs=fmean([part.mean_macs for part in parts], [len(part.window_lengths) for part in parts]),
-        no_answer_threshold=parts[0].no_answer_threshold,
-        **rows,
-    )
+"""What an evaluation does about each kind of problem with a question."""
 
 
 def evaluate(
@@ -130,7 +45,7 @@ def evaluate(
     examples: Sequence[Example],
     *,
     length_config: str | LengthConfig | Sequence[float] | None = None,
-    batch_size: int = 1,
+    batch_size: int = SQUAD.batch_size,
     max_answer_len: int = MAX_ANSWER_LEN,
     max_seq_len: int | None = None,
     doc_stride: int | None = None,
@@ -140,43 +55,43 @@ def evaluate(
 ) -> Evaluation:
     """Answer examples by SQuAD's rules, in windows, and score the answers.
 
-    Where some of the examples are unanswerable, an answer is empty if the score of no answer is above a threshold, and
-    v2's rules hold; else v1.1's do.
+    If any of the examples is unanswerable, SQuAD v2's rules apply, and questions whose score of no answer is above a
+    threshold get the empty answer. Otherwise v1.1's rules apply.
 
     Args:
         model: The model.
-        examples: Questions. Those that have no answer, but are not said to be unanswerable, are left out; those that
-            the model cannot read score 0.
+        examples: Questions. A question without an answer that is not marked unanswerable is left out; a question that
+            the model cannot read scores 0.
         length_config: Which tokens each layer keeps; None for the model's default.
-        batch_size: Windows to run at once; above 1 they are sorted by length, which is faster over all.
-        max_answer_len: Most tokens of an answer.
-        max_seq_len: Most tokens of a window, by default 384 or what the model reads if that is less.
-        doc_stride: Tokens that two windows share, by default 128 or half of `max_seq_len` if that is less.
-        no_answer_threshold: By default that of the bundle, or else 0, where an example is unanswerable; in other data
-            no answer is empty by default.
-        strict: Refuse examples that lack an answer, or that the model cannot read, before anything is run.
+        batch_size: Windows to run at once; above 1 they are sorted by length, which is faster in total.
+        max_answer_len: Maximum number of tokens of an answer.
+        max_seq_len: Maximum length of a window in tokens; by default 384, or the model's maximum if that is less.
+        doc_stride: Tokens that neighbouring windows share; by default 128, or half of `max_seq_len` if that is less.
+        no_answer_threshold: By default, if any example is unanswerable, the bundle's threshold or else 0; if none is,
+            every answer is non-empty.
+        strict: Raise an error for an example that lacks an answer or that the model cannot read, before anything runs.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        DataError: There is no example to score, the model can read none, or `strict` refuses one.
+        DataError: There is no example to score, the model can read none of them, or `strict` refuses one.
         InvalidInputError: An option is outside its range.
-        LengthConfigError: Unknown or unfitting length configuration.
+        LengthConfigError: The length configuration is unknown or does not fit the model.
     """
     require_int("batch_size", batch_size, 1)
     require_int("max_answer_len", max_answer_len, 1)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length, max_seq_len, doc_stride)
+    windows_of = Windowing.of(model, max_seq_len, doc_stride)
     scored, skipped = _to_score(examples, windows_of, strict)
     if no_answer_threshold is None and any(example.is_impossible for example in scored):
         no_answer_threshold = model.bundle.no_answer_threshold or 0.0
     num_layers = len(model.resolve(length_config).keep_ratios)
-    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to find some of the same length
+    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to fill batches with similar lengths
 
     found: list[tuple[str, float | None]] = []
     seconds: list[float] = []
     question_windows: list[int] = []
     lengths: list[int] = []
     kept: list[tuple[int, ...]] = []
-    if batch_size == 1:  # the first call compiles the graph, which is not to count as a question's time
+    if batch_size == 1:  # the first call compiles the graph, which must not count towards a question's time
         first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
         run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
     with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
@@ -229,7 +144,8 @@ def score_f1(
         example: The question; it has an answer or is unanswerable.
         windows: All its windows.
         outputs: The model's output for each.
-        no_answer_threshold: A score of no answer above it makes the answer empty, and v2's rules hold; None for v1.1's.
+        no_answer_threshold: If given, SQuAD v2's rules apply, and the answer is empty if the score of no answer is
+            above it; None for v1.1's rules.
     """
     answer, score = _best_answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
     prediction = _prediction(answer, score, no_answer_threshold)
@@ -237,10 +153,8 @@ def score_f1(
     return _exact_and_f1(example, prediction, own, no_answer_threshold)[1]
 
 
-def _to_score(
-    examples: Sequence[Example], windows_of: QuestionWindows, strict: bool
-) -> tuple[list[Example], list[Finding]]:
-    """Those that can be scored, and what was found of the others."""
+def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) -> tuple[list[Example], list[Finding]]:
+    """The examples that can be scored, and the problems of the others."""
     if not examples:
         raise DataError("there are no examples to evaluate")
     lacking = {i: finding for i, example in enumerate(examples) if (finding := answer_lacking(example)) is not None}
@@ -259,15 +173,16 @@ def _to_score(
 def _best_answer(
     example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
 ) -> tuple[str, float | None]:
-    """The best answer that is not empty, and the score of no answer; none of them for a question without windows."""
+    """The best non-empty answer and the score of no answer; empty and None for a question without windows."""
     if not windows:
         return "", None
     return answer_and_no_answer_score(example.context, windows, outputs, max_answer_len=max_answer_len)
 
 
-def _as_if_answered(example: Example, answer: str, no_answer_score: float | None) -> Scored:
+def _as_if_answered(example: Example, answer: str, no_answer_score: float | None) -> ScoredAnswer:
+    """The score of a question if its best non-empty answer is given, whatever the score of no answer is."""
     exact, f1_of_answer = (0.0, 0.0) if no_answer_score is None else score_answer(answer, example.answers)
-    return Scored(exact, f1_of_answer, not example.is_impossible, no_answer_score)
+    return ScoredAnswer(exact, f1_of_answer, not example.is_impossible, no_answer_score)
 
 
 def _prediction(answer: str, no_answer_score: float | None, threshold: float | None) -> str:
@@ -275,8 +190,8 @@ def _prediction(answer: str, no_answer_score: float | None, threshold: float | N
     return "" if is_empty else answer
 
 
-def _exact_and_f1(example: Example, prediction: str, own: Scored, threshold: float | None) -> tuple[float, float]:
-    """Exact match and F1 of the answer that was given."""
+def _exact_and_f1(example: Example, prediction: str, own: ScoredAnswer, threshold: float | None) -> tuple[float, float]:
+    """Exact match and F1 of the answer that is given."""
     if own.no_answer_score is None:
         return 0.0, 0.0
     if threshold is not None or not example.answers:

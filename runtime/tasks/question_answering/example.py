@@ -12,17 +12,17 @@ class Example:
     """One question of a data file.
 
     Attributes:
-        id: As in the file, as text; made up where the file gives none.
-        question: Its text.
+        id: Id in the file, as text; made up if the file has none.
+        question: Text of the question.
         context: The paragraph to answer from.
-        answers: Texts that count as right; empty where the file gives none, or where there is none.
-        title: Title of the article; empty where the file gives none.
-        answer_starts: For each answer its first character in the context, as the file says it; None where it does not.
-            Empty if it does for none.
-        is_impossible: The context holds no answer, and to give none is right.
+        answers: Texts that count as correct; empty if the file has none or the question is unanswerable.
+        title: Title of the article; empty if the file has none.
+        answer_starts: For each answer its first character in the context according to the file, or None if the file
+            does not say. Empty if it does not say for any answer.
+        is_impossible: Whether the context contains no answer, so that the empty answer is correct.
 
     Raises:
-        InvalidInputError: There are some `answer_starts`, but not one for each answer.
+        InvalidInputError: `answer_starts` is not empty and differs from `answers` in length.
     """
 
     id: str
@@ -39,3 +39,8 @@ class Example:
                 f"question {self.id!r:.60} has {len(self.answers)} answers and {len(self.answer_starts)} "
                 "answer_starts; give one for each answer, None where it is not known"
             )
+
+
+def article_of(example: Example) -> str:
+    """What tells the article of a question from others: its title, or its context where the file gives no title."""
+    return example.title or example.context

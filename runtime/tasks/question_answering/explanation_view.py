@@ -1,4 +1,4 @@
-"""Show an explanation in a terminal: in colours where there are any, else as one text for each layer."""
+"""Show an explanation in a terminal: in colours if the terminal has them, else as one text per layer."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ _KEY_BY_LAYER = "…: dropped by this layer or one before"
 _PLAIN = Style()
 _BOLD = Style(bold=True)
 _UNDERLINED = Style(underline=True)
-# Colours of the layers, from the first that selects to the last; readable on dark and on light ground.
+# Colours from the first selecting layer to the last; readable on dark and on light backgrounds.
 _RAMP = ((128, 128, 128), (95, 135, 215), (0, 165, 165), (95, 165, 0), (215, 135, 0), (215, 80, 120))
 
 
 def show(explanation: Explanation, console: Console) -> None:
-    """Print the answer, and which words survive each layer that may drop some.
+    """Print the answer, and which words remain after each layer that may drop some.
 
-    In colours the text is printed once, each word in the colour of the layer that dropped it. Without them
-    (pipes, ``NO_COLOR``, dumb terminals) it is printed once for each layer, with "…" for what is gone by then.
+    With colours the text is printed once, each word in the colour of the layer that dropped it. Without colours
+    (pipes, ``NO_COLOR``, dumb terminals) it is printed once per layer, with "…" for words that have been dropped.
     """
     answer, windows = explanation.answer, explanation.windows
     in_colours = console.color_system is not None and not console.no_color
@@ -127,13 +127,13 @@ def _print_words(
             label = ""
 
 
-def _colour(place: float) -> Style:
-    """The colour at a place from 0 to 1 along the ramp."""
-    whole, part = divmod(place * (len(_RAMP) - 1), 1)
+def _colour(position: float) -> Style:
+    """The colour at a position from 0 to 1 along the ramp."""
+    whole, part = divmod(position * (len(_RAMP) - 1), 1)
     below, above = _RAMP[int(whole)], _RAMP[min(int(whole) + 1, len(_RAMP) - 1)]
     return Style(color=Color.from_rgb(*(a + part * (b - a) for a, b in zip(below, above, strict=True))))
 
 
 def _printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would obey instead of showing."""
+    """`text` on one line, without characters that a terminal would execute instead of showing."""
     return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())

@@ -1,8 +1,8 @@
-"""What answers are scored against: those of the data, those that `full` believes in, or both."""
+"""What answers are scored against: the data's gold answers, `full`'s own answers as soft labels, or both."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal
@@ -10,44 +10,63 @@ from typing import Literal
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
-from .evaluation import MAX_ANSWER_LEN, Evaluation, evaluate
+from .answers import pipeline_answers
+from .evaluation import MAX_ANSWER_LEN, evaluate
+from .evaluation_result import Evaluation
 from .example import Example
 from .inference import run_windows
 from .no_answer import answer_and_no_answer_score
-from .question_checks import QuestionWindows
-from .spans import pipeline_answers
+from .options import AnswerOptions
 from .squad import exact_match, f1
-from .squad_v2 import Scored, best_threshold, score_answer
+from .squad_v2 import ScoredAnswer, best_threshold, score_answer
+from .windowing import Windowing
 
-_BELIEVED = 10
 _BATCH = 8
 _GROUP = 256
+_TEACHER_OPTIONS = AnswerOptions(
+    top_k=10,
+    max_answer_len=MAX_ANSWER_LEN,
+    align_to_words=False,
+    merge="text",  # it is texts that are compared
+)
 
-
-Belief = Sequence[tuple[str, float]]
-"""The likeliest answers to a question by `full`, with shares that sum to 1; the empty one alone if it gives none."""
+SoftLabels = Sequence[tuple[str, float]]
+"""The most probable answers of `full` with probabilities that sum to 1; the empty one alone where it gives none."""
 
 
 @dataclass(frozen=True)
-class References:
+class GoldAnswers:
     """Questions with what counts as a right answer.
 
     Attributes:
-        examples: The questions. Those that lack answers have the one of `full` instead.
-        believed: For each question what `full` believes, or nothing where it is not scored by that; a score is the one
-            expected if the right answer were drawn from it. A change between two answers that `full` finds equally
-            likely costs nothing, as it costs no F1 on average. Empty if no question is scored by it.
+        examples: The questions. Those that lack answers have the most probable one of `full` instead.
+        soft_labels: For each question `full`'s answers with their probabilities, or nothing where it is not scored by
+            them. Such a score is the expected one if the right answer were drawn from them: to swap two answers that
+            `full` finds equally probable costs nothing, as it costs no F1 on average. Empty if no question is scored
+            by soft labels.
         answered: Whether the data says of a question what is right: an answer, or none for an unanswerable one. If so,
-            and if there is a belief, too, the score is the mean of both.
+            and if there are soft labels, too, the score is the mean of both.
         scored_by: What `evaluate` scores by, over all questions.
         no_answer_threshold: A score of no answer above it makes an answer empty; None if no question is unanswerable.
     """
 
     examples: Sequence[Example]
-    believed: Sequence[Belief]
+    soft_labels: Sequence[SoftLabels]
     answered: Sequence[bool]
     scored_by: Literal["answers", "agreement", "answers and agreement"]
     no_answer_threshold: float | None
+
+    @property
+    def lines(self) -> tuple[str, ...]:
+        """The threshold of no answer, for people."""
+        if self.no_answer_threshold is None:
+            return ()
+        return (f"The threshold of no answer is {self.no_answer_threshold:.3f}, the best for the F1 of full",)
+
+    @property
+    def manifest(self) -> Mapping[str, float]:
+        """The threshold of no answer, if there is one."""
+        return {} if self.no_answer_threshold is None else {"no_answer_threshold": self.no_answer_threshold}
 
     def evaluate(
         self, model: LengthAdaptiveModel, length_config: LengthConfig, *, batch_size: int, span: slice = slice(None)
@@ -60,12 +79,14 @@ class References:
             batch_size=batch_size,
             no_answer_threshold=self.no_answer_threshold,
         )
-        if not self.believed:
+        if not self.soft_labels:
             return result
         question_f1, question_exact_match = (
             tuple(
                 _score(metric, *question)
-                for question in zip(result.predictions, by_data, self.believed[span], self.answered[span], strict=True)
+                for question in zip(
+                    result.predictions, by_data, self.soft_labels[span], self.answered[span], strict=True
+                )
             )
             for metric, by_data in ((f1, result.question_f1), (exact_match, result.question_exact_match))
         )
@@ -77,27 +98,31 @@ class References:
             question_exact_match=question_exact_match,
         )
 
+    def for_reporting(self, model: LengthAdaptiveModel, examples: Sequence[Example]) -> GoldAnswers:
+        """Other questions, scored by the data's answers where there are any, with the same threshold of no answer."""
+        return gold_answers(model, examples, no_answer_threshold=self.no_answer_threshold)
 
-def references(
+
+def gold_answers(
     model: LengthAdaptiveModel,
     examples: Sequence[Example],
     *,
     to_choose: bool = False,
     no_answer_threshold: float | None = None,
-) -> References:
-    """Take the answers of the data, and ask `full` where there is none.
+) -> GoldAnswers:
+    """Take the answers of the data, and let `full` answer where there are none.
 
     Args:
         model: The model.
         examples: The questions, all of which it can read.
-        to_choose: Ask `full` in any case, but about unanswerable questions. Configurations that are chosen by the
-            data's answers alone are those that these answers happen to favour; what `full` believes varies half as
-            much, but exaggerates losses.
+        to_choose: Score by soft labels, too, unless a question is unanswerable. Configurations that are chosen by the
+            data's answers alone are those that these answers happen to favour; scores by soft labels vary half as
+            much, but exaggerate losses.
         no_answer_threshold: For data with unanswerable questions. By default the one that gives `full` the best F1 on
             these questions if `to_choose`, else that of the bundle, or else 0.
 
     Raises:
-        DataError: `full` is asked, and cannot read a question.
+        DataError: `full` is to answer, and cannot read a question.
     """
     answered = [bool(example.answers) or example.is_impossible for example in examples]
     unanswerable = any(example.is_impossible for example in examples)
@@ -105,65 +130,71 @@ def references(
     if unanswerable:
         threshold = model.bundle.no_answer_threshold or 0.0 if no_answer_threshold is None else no_answer_threshold
     if all(answered) and not to_choose:
-        return References(examples, (), answered, "answers", threshold)
-    windows_of = QuestionWindows(model.tokenizer_file, model.max_length)
+        return GoldAnswers(examples, (), answered, "answers", threshold)
+    windows_of = Windowing.of(model)
     groups = (examples[first : first + _GROUP] for first in range(0, len(examples), _GROUP))
-    asked = [of_full for group in groups for of_full in _ask(model, group, windows_of)]
+    by_full = [of_full for group in groups for of_full in _teacher_answers(model, group, windows_of)]
     if unanswerable and to_choose and no_answer_threshold is None:
-        scored = [of_full.if_answered for of_full, known in zip(asked, answered, strict=True) if known]
+        scored = [of_full.if_answered for of_full, known in zip(by_full, answered, strict=True) if known]
         threshold = best_threshold(scored, "f1")[1]
-    believed: list[Belief] = []
+    soft_labels: list[SoftLabels] = []
     completed: list[Example] = []
-    for example, of_full, known in zip(examples, asked, answered, strict=True):
+    for example, of_full, known in zip(examples, by_full, answered, strict=True):
         score = of_full.if_answered.no_answer_score
-        belief = [("", 1.0)] if threshold is not None and score is not None and score > threshold else of_full.belief
-        believed.append(() if example.is_impossible or (known and not to_choose) else belief)
-        completed.append(example if known else replace(example, answers=(belief[0][0],)))
+        labels = of_full.soft_labels
+        if threshold is not None and score is not None and score > threshold:
+            labels = [("", 1.0)]
+        soft_labels.append(() if example.is_impossible or (known and not to_choose) else labels)
+        completed.append(example if known else replace(example, answers=(labels[0][0],)))
     by: Literal["agreement", "answers and agreement"] = "answers and agreement" if any(answered) else "agreement"
-    return References(completed, believed, answered, by, threshold)
+    return GoldAnswers(completed, soft_labels, answered, by, threshold)
 
 
 @dataclass(frozen=True)
-class _OfFull:
-    """What `full` says of a question."""
+class _TeacherAnswer:
+    """What `full` answers to a question."""
 
-    belief: Belief
-    if_answered: Scored
+    soft_labels: SoftLabels
+    if_answered: ScoredAnswer
 
 
-def _ask(model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: QuestionWindows) -> list[_OfFull]:
+def _teacher_answers(
+    model: LengthAdaptiveModel, examples: Sequence[Example], windows_of: Windowing
+) -> list[_TeacherAnswer]:
     windows = [windows_of(example) for example in examples]
     if not all(windows):
         raise windows_of.refuse_all("all of the questions")
     outputs = run_windows(model, windows, length_config="full", batch_size=_BATCH)
-    asked = []
+    found = []
     for example, own_windows, own_outputs in zip(examples, windows, outputs, strict=True):
         answers = pipeline_answers(
             example.context,
             own_windows,
             own_outputs,
-            top_k=_BELIEVED,
-            max_answer_len=MAX_ANSWER_LEN,
-            handle_impossible_answer=False,
-            align_to_words=False,
-            merge="text",  # it is texts that are compared
+            _TEACHER_OPTIONS,
         )
         total = sum(answer["score"] for answer in answers)
-        belief = [(answer["answer"], answer["score"] / total) for answer in answers]
+        soft_labels = [(answer["answer"], answer["score"] / total) for answer in answers]
         best, no_answer_score = answer_and_no_answer_score(
             example.context, own_windows, own_outputs, max_answer_len=MAX_ANSWER_LEN
         )
-        scored = Scored(*score_answer(best, example.answers), not example.is_impossible, no_answer_score)
-        asked.append(_OfFull(belief, scored))
-    return asked
+        scored = ScoredAnswer(*score_answer(best, example.answers), not example.is_impossible, no_answer_score)
+        found.append(_TeacherAnswer(soft_labels, scored))
+    return found
 
 
 def _score(
-    metric: Callable[[str, Sequence[str]], float], prediction: str, by_data: float, belief: Belief, answered: bool
+    metric: Callable[[str, Sequence[str]], float],
+    prediction: str,
+    by_data: float,
+    soft_labels: SoftLabels,
+    answered: bool,
 ) -> float:
-    if not belief:
+    """The score of an answer: that by the data, the expected one by soft labels, or the mean of both."""
+    if not soft_labels:
         return by_data
     expected = sum(
-        share * (metric(prediction, [answer]) if answer else 100.0 * (not prediction)) for answer, share in belief
+        probability * (metric(prediction, [answer]) if answer else 100.0 * (not prediction))
+        for answer, probability in soft_labels
     )
     return fmean((by_data, expected)) if answered else expected

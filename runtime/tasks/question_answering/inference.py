@@ -1,18 +1,19 @@
-"""Run a model over windows, in batches of windows of nearly the same length."""
+"""Run a question-answering model over the windows of many questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import groupby, islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
+from dynamic_tinybert.runtime.batches import run_batches
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
+from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
+from .task import QuestionAnsweringOutput
 from .windows import Window
 
 
@@ -24,19 +25,17 @@ class WindowOutput:
         start_logits: float32 [L], L at least the tokens of the window.
         end_logits: float32 [L].
         kept: For each layer that may drop tokens, how many it passed on.
+        kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]
     end_logits: npt.NDArray[np.float32]
     kept: Mapping[int, int]
+    kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
         """For each layer, how many tokens of a window of `length` went on from it."""
-        by_layer = []
-        for layer in range(num_layers):
-            length = self.kept.get(layer, length)  # a layer that drops nothing passes on what entered it
-            by_layer.append(length)
-        return tuple(by_layer)
+        return kept_by_layer(self.kept, length, num_layers)
 
 
 def run_windows(
@@ -55,37 +54,18 @@ def run_windows(
         batch_size: Windows to run at once.
     """
     windows = [window for own in questions for window in own]
-    outputs: dict[int, WindowOutput] = {}
-    for batch in _batches([len(window) for window in windows], batch_size):
-        output = model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
-        length = output.start_logits.shape[1]
-        kept = {layer: (positions < length).sum(1) for layer, positions in output.kept_positions.items()}
-        for row, i in enumerate(batch):
-            outputs[i] = WindowOutput(
-                output.start_logits[row],
-                output.end_logits[row],
-                {layer: int(counts[row]) for layer, counts in kept.items()},
-            )
-    in_order = (outputs[i] for i in range(len(windows)))
-    return [list(islice(in_order, len(own))) for own in questions]
 
+    def run(batch: list[int]) -> QuestionAnsweringOutput:
+        return model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
-    """Indices of what to run together: lengths that the model pads to the same multiple."""
-    by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for _, members in groupby(by_length, key=lambda i: -(-lengths[i] // LENGTH_MULTIPLE)):
-        bucket = list(members)
-        for first in range(0, len(bucket), batch_size):
-            yield bucket[first : first + batch_size]
+    def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
+        kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
+        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
+
+    outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
+    return [list(islice(outputs, len(own))) for own in questions]
 
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
     """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
-    shape = (len(windows), -(-max(map(len, windows)) // multiple) * multiple)
-    input_ids, attention_mask, token_type_ids = (np.zeros(shape, np.int64) for _ in range(3))
-    for row, window in enumerate(windows):
-        input_ids[row, : len(window)] = window.encoding.ids
-        attention_mask[row, : len(window)] = 1
-        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
-        token_type_ids[row, window.context.start : len(window)] = 1
-    return {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    return stack(windows, multiple=multiple)

@@ -1,29 +1,57 @@
-"""Whether a question has no answer: by SQuAD v2's score, against a threshold."""
+"""Decide whether a question has no answer: SQuAD v2's score, compared with a threshold."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from .answers import Answer, empty_answer, pipeline_answers
 from .inference import WindowOutput
-from .spans import Answer, best_answer, empty_answer
+from .options import AnswerOptions
+from .spans import best_answer
 from .windows import Window
 
 
 def answer_and_no_answer_score(
     context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
 ) -> tuple[str, float]:
-    """The best answer that is not empty, and by how much none is likelier, in sums of a start and an end logit.
+    """The best answer that is not empty, and the no-answer score as SQuAD v2's scripts define it.
 
-    As SQuAD v2's scripts have it: the least sum of [CLS] in any window, minus the largest sum of a span in any.
+    The score is the smallest sum of the start and end logits of [CLS] in any window, minus the largest such sum of a
+    span in any window.
 
     Args:
         context: The text that the windows were cut from.
         windows: All windows of the question, at least one.
-        outputs: The model's output for each.
-        max_answer_len: Most tokens of an answer.
+        outputs: The model's output for each window.
+        max_answer_len: Maximum length of an answer in tokens.
     """
     answer, score = best_answer(context, windows, outputs, max_answer_len=max_answer_len)
     return answer, min(float(output.start_logits[0]) + float(output.end_logits[0]) for output in outputs) - score
+
+
+def answers_with_threshold(
+    context: str,
+    windows: Sequence[Window],
+    outputs: Sequence[WindowOutput],
+    options: AnswerOptions,
+    threshold: float | None,
+) -> list[Answer]:
+    """Choose answers as `pipeline_answers` does, but let a threshold decide whether the empty answer comes first.
+
+    Args:
+        context: The text that the windows were cut from.
+        windows: All windows of the question.
+        outputs: The model's output for each window.
+        options: How answers are chosen.
+        threshold: No-answer score above which the empty answer comes first. None ranks it by its probability. It has
+            no effect unless the empty answer competes.
+    """
+    if threshold is None or not options.handle_impossible_answer:
+        return pipeline_answers(context, windows, outputs, options)
+    answers = pipeline_answers(context, windows, outputs, replace(options, handle_impossible_answer=False))
+    _, score = answer_and_no_answer_score(context, windows, outputs, max_answer_len=options.max_answer_len)
+    return with_empty_answer(answers, windows, outputs, wins=score > threshold, top_k=options.top_k)
 
 
 def with_empty_answer(
@@ -34,16 +62,16 @@ def with_empty_answer(
     wins: bool,
     top_k: int,
 ) -> list[Answer]:
-    """Put the empty answer first if it `wins`, else behind the best other one.
+    """Put the empty answer first if it `wins`, else behind the best of the others.
 
-    Its score stays its probability, so that the first answer need not have the largest.
+    Its score remains its probability, so the first answer need not have the largest score.
 
     Args:
-        answers: Best first, the empty one not among them.
+        answers: Other answers, best first.
         windows: All windows of the question.
-        outputs: The model's output for each.
+        outputs: The model's output for each window.
         wins: Whether the question has no answer.
-        top_k: Most answers to give.
+        top_k: Maximum number of answers to return.
     """
     empty = empty_answer(windows, outputs)
     at = 0 if wins else max(1, sum(answer["score"] >= empty["score"] for answer in answers))

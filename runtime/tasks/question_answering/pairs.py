@@ -1,4 +1,4 @@
-"""Pairs of a question and its context, from every form in which transformers' pipeline took them."""
+"""Pairs of a question and its context, from all the forms that transformers' pipeline accepted."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 def question_context_pairs(question: object, context: object) -> list[tuple[Any, Any]]:
-    """The pairs that a call asks for; whether they are texts, the tokenizer checks.
+    """Pair questions with their contexts. Whether these are texts is left to the tokenizer to check.
 
     Args:
         question: A question, or several (list, tuple, array or other iterable); or, without a context, one mapping
@@ -17,7 +17,7 @@ def question_context_pairs(question: object, context: object) -> list[tuple[Any,
         context: The context of all questions, or one for each.
 
     Raises:
-        InvalidInputError: Something is missing, or there are not as many contexts as questions.
+        InvalidInputError: A part is missing, or the numbers of questions and contexts differ.
     """
     questions, contexts = _several("question", question), _several("context", context)
     if question is None or (questions is None and context is None and not _is_pair(question)):

@@ -1,4 +1,4 @@
-"""SQuAD's metric of v1.1; that of v2 is in `squad_v2`. Questions and their files can be imported from here, too."""
+"""SQuAD v1.1's metric; v2's is in `squad_v2`. `Example` and `read_squad` can be imported from here, too."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ __all__ = ["Example", "exact_match", "f1", "normalize", "read_squad"]
 
 
 def exact_match(prediction: str, answers: Sequence[str]) -> float:
-    """100 if the prediction equals one of `answers` (at least one) by SQuAD's normalisation, else 0."""
+    """100 if the prediction equals one of `answers` (at least one) after SQuAD's normalisation, else 0."""
     return 100.0 * (normalize(prediction) in map(normalize, answers))
 
 
 def f1(prediction: str, answers: Sequence[str]) -> float:
-    """Best F1 in percent between the words of the prediction and those of one of `answers` (at least one)."""
+    """F1 in percent between the words of the prediction and those of the best match in `answers` (at least one)."""
     return max(_f1(normalize(prediction).split(), normalize(answer).split()) for answer in answers)
 
 
 def normalize(text: str) -> str:
-    """Lower-case a text; drop ASCII punctuation, English articles and needless blanks: SQuAD's rule."""
+    """SQuAD's normalisation: lower case, without ASCII punctuation, English articles and superfluous white space."""
     text = text.lower().translate(_WITHOUT_PUNCTUATION)
     return " ".join(re.sub(r"\b(a|an|the)\b", " ", text).split())
 

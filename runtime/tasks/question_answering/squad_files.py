@@ -1,10 +1,7 @@
-"""Read questions in the forms of SQuAD: its own JSON, and the rows that `datasets` and transformers' scripts write."""
+"""Read questions in SQuAD's formats: its own JSON, and the rows that `datasets` and transformers' scripts write."""
 
 from __future__ import annotations
 
-import gzip
-import json
-import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -14,109 +11,50 @@ from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DataError
 
 from .example import Example
-
-_GZIP = b"\x1f\x8b"
+from .json_records import Record, objects_in, read_records, text_in
 
 
 def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | None = None) -> list[Example]:
-    """Read the questions of a file, in its order.
+    """Read the questions of a file, in the order of the file.
 
-    The file is JSON in UTF-8, with a byte-order mark or without, plain or compressed by gzip. It holds
+    The file is JSON in UTF-8, with or without a byte-order mark, plain or compressed by gzip. It contains either
 
-    - SQuAD v1.1 or v2: ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, …]}, …]}, …]}``;
-    - rows: questions that have their ``context`` and, if they like, their ``title`` beside them, in a list, in a
-      list under ``data``, or each in a line of its own (JSON lines).
+    - SQuAD v1.1 or v2: ``{"data": [{"title", "paragraphs": [{"context", "qas": [question, …]}, …]}, …]}``; or
+    - rows: questions that each have a ``context`` and optionally a ``title``, in a list, in a list under ``data``, or
+      one per line (JSON lines).
 
-    A question has a ``question``, an ``id`` (text or an integer; where there is none, one is made up of its number
-    in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
-    "answer_start": […]}``; blank texts are no answers. It is unanswerable where ``is_impossible`` is true or, as
-    `datasets` writes SQuAD v2, where ``is_impossible`` is missing and the columns hold no answer. Questions of the same
-    id are all read, and blank ones or those about a blank context as well.
+    A question has a ``question``, an ``id`` (text or an integer; if it is missing, it is made up from the question's
+    number in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
+    "answer_start": […]}``. Blank texts are not answers. A question is unanswerable if ``is_impossible`` is true, or if
+    ``is_impossible`` is missing and the columns contain no answer, as `datasets` writes SQuAD v2. Questions with the
+    same id are all read, and so are blank questions and questions with a blank context.
 
     Args:
         path: The file.
         require_answers: Refuse questions without an answer.
-        limit: Read only so many questions.
+        limit: Maximum number of questions to read.
 
     Raises:
-        DataError: The file cannot be read, is not JSON of these forms, or holds no question.
+        DataError: The file cannot be read, is not JSON in one of these formats, or contains no question.
         InvalidInputError: `limit` is less than 1.
     """
     if limit is not None:
         require_int("limit", limit, 1)
-    examples = list(islice(_examples(_records(str(path), _text_of(path)), require_answers), limit))
+    examples = list(islice(_examples(read_records(path), require_answers), limit))
     if not examples:
         raise DataError(f"{path} holds no question")
     return _with_ids(examples)
 
 
-def _text_of(path: str | Path) -> str:
-    try:
-        content = Path(path).read_bytes()
-        if content.startswith(_GZIP):
-            content = gzip.decompress(content)
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-        raise DataError(f"{path} is damaged: gzip cannot unpack it: {error}") from error
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
-    encoding = json.detect_encoding(content)
-    if not encoding.startswith("utf-8"):
-        raise DataError(f"{path} is {encoding[:6].upper()}, or no text at all; save it as UTF-8")
-    try:
-        return content.decode().removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not UTF-8 (byte 0x{content[error.start]:02x} at {error.start}); if it is Latin-1 or another "
-            "encoding, save it as UTF-8"
-        ) from error
-
-
-def _records(path: str, text: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """Articles and rows, each after its place in the file."""
-    try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        if not _is_lines(text):
-            raise DataError(f"{path} is not JSON: {error}") from error
-        yield from _lines(path, text)
-        return
-    if isinstance(content, list):
-        yield from _members(path, "", content)
-    elif isinstance(content, dict) and "data" not in content and "question" in content:
-        yield f"{path}, line 1", content
-    else:
-        yield from _objects(path, content, "data")
-
-
-def _is_lines(text: str) -> bool:
-    try:
-        return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
-    except (ValueError, RecursionError):
-        return False
-
-
-def _lines(path: str, text: str) -> Iterator[tuple[str, dict[str, object]]]:
-    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also part at characters within texts
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            raise DataError(f"{path}, line {number} is not JSON: {error}") from error
-        if not isinstance(record, dict):
-            raise DataError(f"{path}, line {number} must be an object, not {record!r:.60}")
-        yield f"{path}, line {number}", record
-
-
-def _examples(records: Iterator[tuple[str, dict[str, object]]], require_answers: bool) -> Iterator[Example]:
+def _examples(records: Iterator[tuple[str, Record]], require_answers: bool) -> Iterator[Example]:
     for place, record in records:
         if "paragraphs" in record:
-            for paragraph_place, paragraph in _objects(place, record, "paragraphs"):
-                context = _text(paragraph_place, paragraph, "context")
-                for question_place, question in _objects(paragraph_place, paragraph, "qas"):
+            for paragraph_place, paragraph in objects_in(place, record, "paragraphs"):
+                context = text_in(paragraph_place, paragraph, "context")
+                for question_place, question in objects_in(paragraph_place, paragraph, "qas"):
                     yield _example(question_place, question, context, record.get("title"), require_answers)
         elif "context" in record:
-            yield _example(place, record, _text(place, record, "context"), record.get("title"), require_answers)
+            yield _example(place, record, text_in(place, record, "context"), record.get("title"), require_answers)
         else:
             raise DataError(
                 f"{place} has no list 'paragraphs', as articles of SQuAD have, and no 'context', as rows of questions "
@@ -124,8 +62,8 @@ def _examples(records: Iterator[tuple[str, dict[str, object]]], require_answers:
             )
 
 
-def _example(place: str, question: dict[str, object], context: str, title: object, require_answers: bool) -> Example:
-    text = _text(place, question, "question")
+def _example(place: str, question: Record, context: str, title: object, require_answers: bool) -> Example:
+    text = text_in(place, question, "question")
     answers, starts = _answers(place, question)
     given = question.get("is_impossible")
     if given is not None and not isinstance(given, bool):
@@ -143,8 +81,8 @@ def _example(place: str, question: dict[str, object], context: str, title: objec
     )
 
 
-def _answers(place: str, question: dict[str, object]) -> tuple[tuple[str, ...], tuple[object, ...]]:
-    """The texts and where they start, from a list of answers or from columns; blank ones are no answers."""
+def _answers(place: str, question: Record) -> tuple[tuple[str, ...], tuple[object, ...]]:
+    """The texts of the answers and their starts, from a list of answers or from columns, without blank ones."""
     answers = question.get("answers")
     if answers is None:
         return (), ()
@@ -161,15 +99,15 @@ def _answers(place: str, question: dict[str, object]) -> tuple[tuple[str, ...], 
                 f"has, not {starts!r:.60}"
             )
     else:
-        found = list(_objects(place, question, "answers"))
-        texts = [_text(*answer, "text") for answer in found]
+        found = list(objects_in(place, question, "answers"))
+        texts = [text_in(*answer, "text") for answer in found]
         starts = [answer.get("answer_start") for _, answer in found]
-    there = [i for i, text in enumerate(texts) if text.strip()]
-    return tuple(texts[i] for i in there), tuple(starts[i] for i in there)
+    kept = [i for i, text in enumerate(texts) if text.strip()]
+    return tuple(texts[i] for i in kept), tuple(starts[i] for i in kept)
 
 
 def _id(place: str, given: object) -> str:
-    """The id as text; empty where there is none."""
+    """The id as text; empty if there is none."""
     if given is None:
         return ""
     if isinstance(given, bool) or not isinstance(given, str | int):
@@ -178,7 +116,7 @@ def _id(place: str, given: object) -> str:
 
 
 def _with_ids(examples: list[Example]) -> list[Example]:
-    """Make up the ids that are missing: ``#`` and the number of the question, with more of ``#`` if it is taken."""
+    """Make up missing ids: ``#`` and the number of the question, with further ``#`` if that id is taken."""
     taken = {example.id for example in examples}
     for i, example in enumerate(examples):
         if not example.id:
@@ -188,25 +126,3 @@ def _with_ids(examples: list[Example]) -> list[Example]:
             taken.add(made_up)
             examples[i] = replace(example, id=made_up)
     return examples
-
-
-def _objects(place: str, node: object, key: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """List the objects in the list `node[key]`, each after its place in the file."""
-    children = node.get(key) if isinstance(node, dict) else None
-    if not isinstance(children, list):
-        raise DataError(f"{place} has no list {key!r}, so this is neither SQuAD JSON nor rows of questions")
-    yield from _members(place, key, children)
-
-
-def _members(place: str, key: str, children: list[object]) -> Iterator[tuple[str, dict[str, object]]]:
-    for i, child in enumerate(children):
-        if not isinstance(child, dict):
-            raise DataError(f"{place}, {key}[{i}] must be an object, not {child!r:.60}")
-        yield f"{place}, {key}[{i}]", child
-
-
-def _text(place: str, node: dict[str, object], key: str) -> str:
-    text = node.get(key)
-    if not isinstance(text, str):
-        raise DataError(f"{place} has no text {key!r}")
-    return text

@@ -1,4 +1,4 @@
-"""SQuAD v2's metric: questions with an answer and without, and the threshold between the two."""
+"""SQuAD v2's metric, with answerable and unanswerable questions, and the threshold of no answer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from statistics import fmean
 
 from .squad import exact_match, f1, normalize
 
-_ROUNDING = 1e-6  # of sums of percents: an equal sum is no better
-_CLEARLY = 1.0  # scores differ a little from batch to batch, and the threshold must stay below every score
+_ROUNDING = 1e-6  # of sums of percents: a sum must be larger by more than this to be better
+_MARGIN = 1.0  # scores differ slightly from batch to batch, and this threshold must stay below every score
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
-    """How the best answer to a question scores, were it given.
+class ScoredAnswer:
+    """The score that the best non-empty answer to a question would get.
 
     Attributes:
-        exact: 100 or 0.
-        f1: 0 to 100.
-        has_answer: Whether the question has an answer; if not, only the empty one is right.
-        no_answer_score: By how much no answer is likelier than the best one (see `no_answer`); None for a question
-            that was not answered, whose scores are 0 whatever the threshold.
+        exact: Exact match, 100 or 0.
+        f1: F1, 0 to 100.
+        has_answer: Whether the question has an answer; if not, only the empty answer is right.
+        no_answer_score: The score of no answer minus that of the best answer (see `no_answer`); None for a question
+            that the model could not read, whose scores are 0 whatever the threshold.
     """
 
     exact: float
@@ -32,11 +32,11 @@ class Scored:
 
 
 def score_answer(prediction: str, answers: Sequence[str]) -> tuple[float, float]:
-    """Exact match and F1 in percent, by v2's rules.
+    """Exact match and F1 in percent by SQuAD v2's rules.
 
     Args:
-        prediction: An answer, empty for none.
-        answers: Those that are right; empty for an unanswerable question.
+        prediction: An answer; empty for no answer.
+        answers: The right answers; empty for an unanswerable question.
     """
     right = [answer for answer in answers if normalize(answer)]
     if not right or not normalize(prediction):  # no words: right if both have none
@@ -45,15 +45,15 @@ def score_answer(prediction: str, answers: Sequence[str]) -> tuple[float, float]
     return exact_match(prediction, right), f1(prediction, right)
 
 
-def figures(questions: Sequence[Scored], threshold: float) -> dict[str, float]:
-    """The figures of SQuAD v2's evaluation, by its names, in percent.
+def figures(questions: Sequence[ScoredAnswer], threshold: float) -> dict[str, float]:
+    """The figures of SQuAD v2's evaluation in percent, under its names.
 
-    ``best_exact`` and ``best_f1`` are those of the best thresholds, ``best_exact_thresh`` and ``best_f1_thresh``. The
-    official script gives a threshold of 0 where it is best to answer nothing; here it is one that surely does that.
+    ``best_exact`` and ``best_f1`` belong to the best thresholds, ``best_exact_thresh`` and ``best_f1_thresh``. If it is
+    best to give only empty answers, the official script reports a threshold of 0; here it is one below all scores.
 
     Args:
         questions: At least one.
-        threshold: A score of no answer above it makes the answer empty.
+        threshold: Questions whose score of no answer is above it get the empty answer.
     """
     groups = {
         "": questions,
@@ -71,8 +71,8 @@ def figures(questions: Sequence[Scored], threshold: float) -> dict[str, float]:
     return found
 
 
-def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, float]:
-    """The best mean that a threshold gives, and the lowest threshold that gives it.
+def best_threshold(questions: Sequence[ScoredAnswer], metric: str) -> tuple[float, float]:
+    """The best mean score that any threshold gives, and the lowest threshold that gives it.
 
     Args:
         questions: At least one.
@@ -81,7 +81,7 @@ def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, flo
     answered = sorted((q for q in questions if q.no_answer_score is not None), key=_no_answer_score)
     total = sum(0.0 if question.has_answer else 100.0 for question in answered)  # all answers empty
     lowest = _no_answer_score(answered[0]) if answered else 0.0
-    best, threshold = total, 0.0 if lowest > 0 else lowest - _CLEARLY
+    best, threshold = total, 0.0 if lowest > 0 else lowest - _MARGIN
     for score, group in groupby(answered, key=_no_answer_score):
         total += sum(getattr(question, metric) - (0.0 if question.has_answer else 100.0) for question in group)
         if total > best + _ROUNDING:
@@ -89,12 +89,12 @@ def best_threshold(questions: Sequence[Scored], metric: str) -> tuple[float, flo
     return best / len(questions), threshold
 
 
-def _at(question: Scored, metric: str, threshold: float) -> float:
+def _at(question: ScoredAnswer, metric: str, threshold: float) -> float:
     if question.no_answer_score is not None and question.no_answer_score > threshold:
         return 0.0 if question.has_answer else 100.0
     return float(getattr(question, metric))
 
 
-def _no_answer_score(question: Scored) -> float:
+def _no_answer_score(question: ScoredAnswer) -> float:
     assert question.no_answer_score is not None
     return question.no_answer_score

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
 
 
@@ -16,8 +15,8 @@ class Window:
     """The whole question and one stretch of its context: ``[CLS] question [SEP] context [SEP]``.
 
     Attributes:
-        encoding: All tokens; those of the context have their character offsets in the whole context.
-        context: Where the tokens of the context lie in `encoding`.
+        encoding: All tokens. Offsets of context tokens count the characters of the whole context.
+        context: Slice of `encoding` that holds the context tokens.
     """
 
     encoding: Encoding
@@ -26,33 +25,21 @@ class Window:
     def __len__(self) -> int:
         return len(self.encoding)
 
+    @property
+    def input_ids(self) -> list[int]:
+        """The ids of all tokens."""
+        ids: list[int] = self.encoding.ids
+        return ids
 
-def window_size(max_length: int, max_seq_len: int | None = None, doc_stride: int | None = None) -> tuple[int, int]:
-    """Tokens of a window and of the overlap of two, checked and with transformers' defaults filled in.
-
-    Args:
-        max_length: Most tokens that the model reads.
-        max_seq_len: ``min(max_length, 384)`` if None.
-        doc_stride: ``min(max_seq_len // 2, 128)`` if None.
-
-    Raises:
-        InvalidInputError: A size is no int, too small, or larger than what it must fit in.
-    """
-    if max_seq_len is None:
-        max_seq_len = min(max_length, 384)
-    max_seq_len = require_int("max_seq_len", max_seq_len, 1)
-    if doc_stride is None:
-        doc_stride = min(max_seq_len // 2, 128)
-    doc_stride = require_int("doc_stride", doc_stride, 0)
-    if max_seq_len > max_length:
-        raise InvalidInputError(f"max_seq_len={max_seq_len} is more than the {max_length} tokens this model reads")
-    if doc_stride > max_seq_len:
-        raise InvalidInputError(f"doc_stride={doc_stride} is larger than max_seq_len={max_seq_len}")
-    return max_seq_len, doc_stride
+    @property
+    def token_type_ids(self) -> list[int]:
+        """0 for [CLS] and the question with its [SEP], 1 for the context with its own."""
+        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
+        return [0] * self.context.start + [1] * (len(self) - self.context.start)
 
 
 class WindowTokenizer:
-    """Tokenizes a question with its context. Nothing changes after construction, so threads may share it."""
+    """Tokenizes a question together with its context. Immutable, so threads may share it."""
 
     def __init__(self, tokenizer: Path | Tokenizer) -> None:
         """Read a ``tokenizer.json``, or copy a tokenizer.
@@ -69,17 +56,17 @@ class WindowTokenizer:
         self._num_special = self._tokenizer.num_special_tokens_to_add(True)
 
     def __call__(self, question: str, context: str, *, max_seq_len: int, doc_stride: int) -> list[Window]:
-        """All windows over the context, in order.
+        """Cut a context into windows, in order.
 
         Args:
-            question: Repeated whole in each window.
+            question: Repeated in full in each window.
             context: Cut into stretches that overlap.
-            max_seq_len: Most tokens of a window, question and special tokens included.
-            doc_stride: Tokens of the context that a window shares with the one before. Where a long question leaves
-                no more room than that, windows would not move on: they then share half of the room.
+            max_seq_len: Maximum length of a window in tokens, including the question and special tokens.
+            doc_stride: Number of context tokens that a window shares with the one before it. If a long question leaves
+                no more room than that, windows would not advance; they then share half of the room.
 
         Raises:
-            InvalidInputError: A text is not a string or has no token, or the question fills the window.
+            InvalidInputError: A text is not a string or has no tokens, or the question fills the window.
         """
         question_tokens = self._encode("question", question)
         context_tokens = self._encode("context", context)

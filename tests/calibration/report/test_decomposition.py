@@ -10,7 +10,9 @@ import torch
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
-from dynamic_tinybert.calibration.report.decomposition import Decomposition, decompose, fp32_graph, gain_by_length
+from dynamic_tinybert.calibration.report.decomposition import Decomposition, decompose
+from dynamic_tinybert.calibration.report.fp32_graph import fp32_graph
+from dynamic_tinybert.calibration.report.length_gain import gain_by_length
 from dynamic_tinybert.calibration.search import latency
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.export.parity import random_batch
@@ -21,7 +23,8 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
-from dynamic_tinybert.runtime.encoder.scorer import load_scorers, macs_per_token
+from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.length_config import executed_macs
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
@@ -249,7 +252,9 @@ def test_gain_by_length(learnt: LengthAdaptiveModel, questions: list[list[Window
     assert gains.keys() == lengths.keys()  # nothing is near 200 or 384
 
     assert learnt.bundle.scorers
-    per_token = {layer: macs_per_token(weights) for layer, weights in load_scorers(learnt.bundle.scorers).items()}
+    per_token = {
+        layer: macs_per_token(weights) for layer, weights in load_scorer_tensors(learnt.bundle.scorers).items()
+    }
 
     def macs(config: LengthConfig, length: int) -> int:
         selects = ["learnt" if i in config.selecting_layers else None for i in range(3)]

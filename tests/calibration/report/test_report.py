@@ -25,8 +25,9 @@ from dynamic_tinybert.calibration.report import (
     evaluation_report,
     write_report,
 )
-from dynamic_tinybert.calibration.report.decomposition import Decomposition, LengthGain
+from dynamic_tinybert.calibration.report.decomposition import Decomposition
 from dynamic_tinybert.calibration.report.labels import Label, place_labels
+from dynamic_tinybert.calibration.report.length_gain import LengthGain
 from dynamic_tinybert.calibration.report.svg import drawing
 from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig

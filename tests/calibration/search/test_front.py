@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from dynamic_tinybert.calibration.search.front import choose_named, front, most_lost
+from dynamic_tinybert.calibration.search.front import choose_named, front, loss_bound
 from dynamic_tinybert.calibration.search.trial import Trial, joined
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 CONFIG = LengthConfig((1.0,))
 
 
-def trial(question_f1: list[float], latency_ms: float) -> Trial:
-    return Trial(CONFIG, tuple(question_f1), macs=latency_ms, latency_ms=latency_ms)
+def trial(scores: list[float], latency_ms: float) -> Trial:
+    return Trial(CONFIG, tuple(scores), macs=latency_ms, latency_ms=latency_ms)
 
 
 def is_dominated(trial: Trial, trials: list[Trial]) -> bool:
     return any(
-        other.f1 >= trial.f1
+        other.score >= trial.score
         and other.latency_ms <= trial.latency_ms
-        and (other.f1 > trial.f1 or other.latency_ms < trial.latency_ms)
+        and (other.score > trial.score or other.latency_ms < trial.latency_ms)
         for other in trials
     )
 
@@ -45,11 +45,11 @@ def questions_losing(share: float, count: int = 400) -> list[float]:
 FULL = trial([100.0] * 400, 10.0)
 
 
-def test_most_lost_is_the_one_sided_bootstrap_bound() -> None:
+def test_loss_bound_is_the_one_sided_bootstrap_bound() -> None:
     full, other = trial(questions_losing(0.1), 10.0), trial(questions_losing(0.14), 5.0)
-    lost = np.subtract(full.question_f1, other.question_f1)
+    lost = np.subtract(full.scores, other.scores)
     expected = bootstrap((lost,), np.mean, confidence_level=0.8, alternative="less", method="percentile", rng=0)
-    assert most_lost(other, full) == pytest.approx(expected.confidence_interval.high, abs=0.15)
+    assert loss_bound(other, full) == pytest.approx(expected.confidence_interval.high, abs=0.15)
 
 
 def test_named_are_the_fastest_within_their_limits() -> None:
@@ -81,6 +81,6 @@ def test_joined_is_the_trial_on_all_questions() -> None:
     both = joined(
         Trial(CONFIG, (50.0,), macs=3.0, latency_ms=1.0), Trial(CONFIG, (80.0, 20.0), macs=6.0, latency_ms=4.0)
     )
-    assert both.question_f1 == (50.0, 80.0, 20.0)
+    assert both.scores == (50.0, 80.0, 20.0)
     assert (both.macs, both.latency_ms) == (5.0, 3.0)
-    assert math.isclose(both.f1, 50.0)
+    assert math.isclose(both.score, 50.0)

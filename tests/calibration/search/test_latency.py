@@ -12,15 +12,15 @@ from scipy.optimize import lsq_linear
 
 from dynamic_tinybert.calibration.search import latency
 from dynamic_tinybert.calibration.search.latency import (
-    LatencyModel,
     LatencyTable,
     executed_lengths,
-    fit_latency_model,
     interleaved_ms,
     measure_latency,
     spread,
     spread_by_length,
 )
+from dynamic_tinybert.calibration.search.latency_fitting import fit_latency_model
+from dynamic_tinybert.calibration.search.latency_model import LatencyModel
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError

@@ -42,7 +42,7 @@ def test_hopeful_configuration_is_measured_on_all_questions(tmp_path: Path) -> N
     outcome = measurer(measure, tmp_path)(LengthConfig((0.5,)))
     assert measure.calls == [(1.0, FIRST), (1.0, REST), (0.5, FIRST), (0.5, REST)]
     assert not outcome.rejected
-    assert outcome.trial.question_f1 == tuple(wrong_every(25))
+    assert outcome.trial.scores == tuple(wrong_every(25))
     assert outcome.trial.latency_ms == pytest.approx((100 * 6 + 300 * 12) / 400)
     assert outcome.loss == pytest.approx(4)
     assert outcome.loss_error == pytest.approx(100 * (0.04 * 0.96 / 400) ** 0.5)

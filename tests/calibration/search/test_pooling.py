@@ -11,8 +11,8 @@ CONFIG = LengthConfig((1.0,))
 QUESTIONS = 400
 
 
-def trial(question_f1: np.ndarray) -> Trial:
-    return Trial(CONFIG, tuple(question_f1.tolist()), macs=1.0, latency_ms=1.0)
+def trial(scores: np.ndarray) -> Trial:
+    return Trial(CONFIG, tuple(scores.tolist()), macs=1.0, latency_ms=1.0)
 
 
 FULL = trial(np.full(QUESTIONS, 100.0))
@@ -31,7 +31,7 @@ def test_losses_are_nearer_to_the_true_ones_and_the_best_is_no_luck() -> None:
     for seed in range(5):
         measured = trials(true, seed)
         found = pooled(measured, features, FULL)
-        losses = np.array([[100 - t.f1 for t in some] for some in (measured, found)])
+        losses = np.array([[100 - t.score for t in some] for some in (measured, found)])
         errors.append(abs(losses - true).mean(1))
         luck.append([(true - losses[k])[losses[k].argmin()] for k in range(2)])
     assert np.mean(errors, 0)[1] < 0.5 * np.mean(errors, 0)[0]
@@ -41,9 +41,9 @@ def test_losses_are_nearer_to_the_true_ones_and_the_best_is_no_luck() -> None:
 def test_mean_losses_are_what_scikit_learn_expects() -> None:
     features = np.random.default_rng(0).normal(size=(20, 2))
     measured = trials(5 + features[:, 0], seed=1)
-    losses = 100 - np.array([t.f1 for t in measured])
-    errors = np.array([np.std(t.question_f1) for t in measured]) / QUESTIONS**0.5
-    found = 100 - np.array([t.f1 for t in pooled(measured, features, FULL)])
+    losses = 100 - np.array([t.score for t in measured])
+    errors = np.array([np.std(t.scores) for t in measured]) / QUESTIONS**0.5
+    found = 100 - np.array([t.score for t in pooled(measured, features, FULL)])
 
     def expected(scale: float, factor: float) -> GaussianProcessRegressor:
         kernel = ConstantKernel(losses.var()) * (Matern(scale, nu=2.5) + ConstantKernel(3) * DotProduct(1e-9))
@@ -62,6 +62,6 @@ def test_one_alone_stays_as_it_is(count: int) -> None:
 
 
 def test_all_but_f1_stays() -> None:
-    some = [Trial(CONFIG, t.question_f1, macs=k, latency_ms=2.0 * k) for k, t in enumerate(trials(np.arange(5.0)))]
+    some = [Trial(CONFIG, t.scores, macs=k, latency_ms=2.0 * k) for k, t in enumerate(trials(np.arange(5.0)))]
     found = pooled(some, np.arange(5.0)[:, None], FULL)
     assert [(t.config, t.macs, t.latency_ms) for t in found] == [(t.config, t.macs, t.latency_ms) for t in some]

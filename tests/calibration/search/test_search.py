@@ -13,7 +13,7 @@ from time import monotonic, sleep
 import numpy as np
 import pytest
 
-from dynamic_tinybert.calibration.search.candidate_runs import Measure, Measurer, Outcome
+from dynamic_tinybert.calibration.search.candidate_runs import Measurer, Outcome, RunCandidate
 from dynamic_tinybert.calibration.search.front import front
 from dynamic_tinybert.calibration.search.pooling import pooled
 from dynamic_tinybert.calibration.search.schedules import Schedule, ScheduleSpace
@@ -46,7 +46,7 @@ def measure(config: LengthConfig, questions: range) -> Trial:
 
 def run(
     path: Path,
-    measure: Measure = measure,
+    measure: RunCandidate = measure,
     *,
     seed: int = 0,
     max_evaluations: int | None = EVALUATIONS,
@@ -64,7 +64,7 @@ def run(
     features = SPACE.features(np.log(shares).reshape(-1, NUM_LAYERS))
     expected = pooled(trials, features, measurer.full)
     assert [trial.config for trial in found.candidates] == [trial.config for trial in expected]
-    assert [trial.f1 for trial in found.candidates] == pytest.approx([trial.f1 for trial in expected], abs=1e-6)
+    assert [trial.score for trial in found.candidates] == pytest.approx([trial.score for trial in expected], abs=1e-6)
     return measurer.full, found.outcomes
 
 
@@ -114,7 +114,7 @@ def test_progress_tells_the_front_so_far(tmp_path: Path) -> None:
 
 def test_nothing_begins_after_the_deadline(tmp_path: Path) -> None:
     full, outcomes = run(tmp_path / "none", max_evaluations=None, deadline=monotonic() - 1)
-    assert full.f1 == 100
+    assert full.score == 100
     assert outcomes == []
 
     def slow(config: LengthConfig, questions: range) -> Trial:

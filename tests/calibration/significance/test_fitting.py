@@ -53,11 +53,11 @@ def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
     real, own = states.real > 0, inputs["attention_mask"].bool().numpy()
     for layer in LAYERS:
         np.testing.assert_allclose(states.by_layer[layer][real], seen[layer].numpy()[own], atol=1e-4)
-    np.testing.assert_allclose(states.start_logits[real], logits.start_logits.numpy()[own], atol=1e-4)
+    np.testing.assert_allclose(states.outputs["start_logits"][real], logits.start_logits.numpy()[own], atol=1e-4)
     padding = ((0, 0), (0, real.shape[1] - logits.start_logits.shape[1]))
     np.testing.assert_array_equal(states.real, np.pad(inputs["attention_mask"], padding))
     np.testing.assert_array_equal(
-        states.question, np.pad(inputs["attention_mask"] * (1 - inputs["token_type_ids"]), padding)
+        states.protected, np.pad(inputs["attention_mask"] * (1 - inputs["token_type_ids"]), padding)
     )
 
 
@@ -81,7 +81,7 @@ def test_significance_held_out_is_that_of_the_scorers(bundle: Bundle) -> None:
                 states = read([window])
                 with torch.no_grad():
                     significance = scorer(
-                        *(torch.from_numpy(a) for a in (states.by_layer[layer], states.question, states.real))
+                        *(torch.from_numpy(a) for a in (states.by_layer[layer], states.protected, states.real))
                     )
                 expected += significance[states.real > 0].tolist()
         np.testing.assert_allclose(np.sort(fitted.significance[layer]), np.sort(expected), atol=1e-4)
@@ -94,7 +94,7 @@ def test_the_loss_is_pytorchs_over_the_context(bundle: Bundle) -> None:
     tokenize, read = WindowTokenizer(bundle.tokenizer_json), StateReader(bundle, LAYERS)
     chosen = sorted((examples(20)[i] for i in shuffled), key=lambda e: len(e.question) + len(e.context))
     states = read([w for e in chosen for w in tokenize(e.question, e.context, max_seq_len=128, doc_stride=64)])
-    question, real = torch.from_numpy(states.question), torch.from_numpy(states.real)
+    question, real = torch.from_numpy(states.protected), torch.from_numpy(states.real)
     for layer, scorer in fitted.scorers.items():
         with torch.no_grad():
             logits = scorer.logits(torch.from_numpy(states.by_layer[layer]), question, real)
@@ -103,7 +103,7 @@ def test_the_loss_is_pytorchs_over_the_context(bundle: Bundle) -> None:
             context = [j for j in range(real.shape[1]) if real[row, j] and not question[row, j]]
             start, end = (
                 dict(zip(context, functional.softmax(torch.from_numpy(a[row, context]), 0).tolist(), strict=True))
-                for a in (states.start_logits, states.end_logits)
+                for a in (states.outputs["start_logits"], states.outputs["end_logits"])
             )
             for j in context:
                 near = range(j - 2, j + 3)

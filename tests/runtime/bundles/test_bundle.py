@@ -12,13 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.bundles.bundle import (
-    NamedLengthConfig,
-    check_length_configs,
-    open_bundle,
-    read_manifest,
-    write_manifest,
-)
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, check_length_configs, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.manifest import read_manifest
 from dynamic_tinybert.runtime.common.errors import (
     BundleCorruptError,
     BundleError,
@@ -28,6 +23,8 @@ from dynamic_tinybert.runtime.common.errors import (
     LengthConfigError,
 )
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig
+
+from support.manifests import rewrite_manifest
 
 LAYERS = 3
 CONFIG = {
@@ -76,16 +73,6 @@ def write_bundle(folder: Path, changes: Mapping[str, Any] | None = None) -> Path
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
     return write_bundle(tmp_path / "bundle")
-
-
-def rewrite_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the manifest as another writer might have written it: with the right digest."""
-    file = folder / "dynamic_tinybert.json"
-    manifest = json.loads(file.read_text())
-    change(manifest)
-    manifest.pop("manifest_sha256", None)
-    canonical = json.dumps(manifest, sort_keys=True, separators=(",", ":"))
-    file.write_text(json.dumps(manifest | {"manifest_sha256": hashlib.sha256(canonical.encode()).hexdigest()}))
 
 
 def test_what_is_written_is_read_back(bundle: Path) -> None:
@@ -212,9 +199,25 @@ def test_a_manifest_that_is_not_json_is_refused(bundle: Path, text: str) -> None
 
 
 def test_a_newer_format_is_refused_whatever_else_it_holds(bundle: Path) -> None:
-    (bundle / "dynamic_tinybert.json").write_text('{"format_version": 2, "files": []}')
-    with pytest.raises(BundleFormatError, match=r"format 2.*reads up to 1.*pip install --upgrade"):
+    (bundle / "dynamic_tinybert.json").write_text('{"format_version": 3, "files": []}')
+    with pytest.raises(BundleFormatError, match=r"format 3.*reads up to 2.*pip install --upgrade"):
         open_bundle(bundle)
+
+
+def test_question_answering_is_written_as_format_1_and_other_tasks_as_format_2(tmp_path: Path) -> None:
+    for task, version in (("question_answering", 1), ("reranking", 2)):
+        folder = write_bundle(tmp_path / task, {"task": task})
+        manifest = read_manifest(folder)
+        assert (manifest["task"], manifest["format_version"]) == (task, version)
+        assert open_bundle(folder).task == task
+
+
+def test_a_manifest_that_names_no_task_is_of_question_answering(bundle: Path) -> None:
+    described = open_bundle(bundle)
+    rewrite_manifest(bundle, lambda manifest: manifest.pop("task"))
+    assert "task" not in read_manifest(bundle)
+    assert open_bundle(bundle) == described
+    assert described.task == "question_answering"
 
 
 def set_key(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
@@ -232,6 +235,7 @@ def set_key(*path: str, to: object) -> Callable[[dict[str, Any]], None]:
         (set_key("format_version", to="1"), "format_version"),
         (set_key("format_version", to=True), "format_version"),
         (set_key("format_version", to=0), "format_version 0"),
+        (set_key("task", to="reranking"), r"task must be one of \('question_answering',\), not 'reranking'"),
         (set_key("significance", to="magic"), "significance.*magic"),
         (set_key("default_length_config", to="slow"), "default_length_config.*slow"),
         (set_key("length_configs", to=[]), "length_configs"),
@@ -414,6 +418,16 @@ def test_the_documented_manifest_has_the_keys_of_a_written_one(bundle: Path) -> 
     assert set(documented) == set(written)
     assert set(documented["length_configs"]["full"]) == set(written["length_configs"]["full"])
     assert set(documented["files"]["config.json"]) == set(written["files"]["config.json"])
+
+
+@pytest.mark.parametrize("task", [None, 1, "", "Re-ranking", "../other", "a" + "\n"])
+def test_format_2_needs_the_name_of_a_task(tmp_path: Path, task: object) -> None:
+    folder = write_bundle(tmp_path, {"task": "reranking"})
+    rewrite_manifest(folder, set_key("task", to=task))
+    with pytest.raises(BundleFormatError, match="task"):
+        open_bundle(folder)
+    with pytest.raises(BundleFormatError, match="task"):
+        write_bundle(tmp_path, {"task": task})
 
 
 def test_the_threshold_of_no_answer_may_be_there_or_not(tmp_path: Path) -> None:

@@ -201,7 +201,7 @@ def test_an_incomplete_repository_is_refused(hub: HubServer, resolve: Callable[.
 def test_a_newer_format_is_refused_before_its_weights_are_downloaded(
     hub: HubServer, resolve: Callable[..., Answer]
 ) -> None:
-    (hub.root / "someone/bundle/dynamic_tinybert.json").write_text('{"format_version": 2}')
+    (hub.root / "someone/bundle/dynamic_tinybert.json").write_text('{"format_version": 3}')
     assert resolve("someone/bundle")["error"] == "BundleFormatError"
     assert all("dynamic_tinybert.json" in request for request in hub.requests)
 

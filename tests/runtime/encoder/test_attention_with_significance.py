@@ -286,12 +286,14 @@ def test_significance_can_be_left_out(isa: str) -> None:
 
 @pytest.mark.parametrize(("width", "heads"), [(64, 2), (60, 4), (96, 3), (384, 12)])
 def test_context_in_8_bits(isa: str, width: int, heads: int) -> None:
-    units, zero_point = 250.0, 117.0
+    inv_scale, zero_point = 250.0, 117.0
     inputs, mask = random_inputs(11, 2, 70, width), np.zeros((2, 70), np.float32)
     mask[1, 50:] = PADDING
-    quantized = alone(isa, width, heads, units=units, zero_point=zero_point)([np.concatenate(inputs, axis=2), mask])[0]
+    quantized = alone(isa, width, heads, inv_scale=inv_scale, zero_point=zero_point)(
+        [np.concatenate(inputs, axis=2), mask]
+    )[0]
     context, _ = run(compiled(isa, width, heads), *inputs, mask)
-    in_units = context * np.float32(units) + np.float32(zero_point)
+    in_units = context * np.float32(inv_scale) + np.float32(zero_point)
     assert quantized.dtype == np.uint8
     assert in_units.min() < 0  # both ends are met
     assert in_units.max() > 255
@@ -346,8 +348,8 @@ def test_refuses_wrong_inputs_when_the_graph_is_built(
         ops.attention_with_significance(projections, mask, heads)
 
 
-@pytest.mark.parametrize("quantized", [{"units": -1.0}, {"units": 1.0, "zero_point": 256.0}])
+@pytest.mark.parametrize("quantized", [{"inv_scale": -1.0}, {"inv_scale": 1.0, "zero_point": 256.0}])
 def test_refuses_to_quantise_in_no_units(quantized: dict[str, float]) -> None:
     projections, mask = (node.output(0) for node in inputs_of(12))
-    with pytest.raises(RuntimeError, match="AttentionWithSignificance: the context cannot be quantised"):
+    with pytest.raises(RuntimeError, match="Attention: the context cannot be quantised"):
         ops.attention(projections, mask, 3, **quantized)

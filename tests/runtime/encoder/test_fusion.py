@@ -1,5 +1,6 @@
 from collections import Counter
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,15 +15,19 @@ from dynamic_tinybert.calibration.int8.linears import QuantizedLinear, quantize_
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
 from dynamic_tinybert.modeling import Scorer
-from dynamic_tinybert.modeling.scorer import ContextRule
+from dynamic_tinybert.modeling.scorer import ContextRule, scorer_weights
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
+from dynamic_tinybert.runtime.encoder.graph_walk import producers
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
-from dynamic_tinybert.runtime.encoder.patterns import Product, producers
+from dynamic_tinybert.runtime.encoder.patterns import Product
 from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
-from support.tiny import arrays, tiny_bert
+from support.tiny import tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 LAYERS, HEADS, WIDTH = 3, 4, 64
 FULL = LengthConfig.full(LAYERS)
@@ -45,7 +50,8 @@ def quantized(model: BertForQuestionAnswering) -> Mapping[str, QuantizedLinear]:
 
 def rewritten(plain: ov.Model, config: LengthConfig | None, *, learnt: bool, fused: bool) -> ov.Model:
     torch.manual_seed(0)
-    scorers = {0: arrays(Scorer(WIDTH)), 1: arrays(Scorer(WIDTH)), 2: arrays(ContextRule())} if learnt else None
+    modules: list[Scorer | ContextRule] = [Scorer(WIDTH), Scorer(WIDTH), ContextRule()] if learnt else []
+    scorers = dict(enumerate(map(scorer_weights, modules))) or None
     return with_selection(plain, config, num_layers=LAYERS, num_heads=HEADS, scorers=scorers, fused=fused)
 
 

@@ -1,4 +1,6 @@
 from collections import Counter
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import openvino as ov
@@ -6,13 +8,19 @@ import pytest
 
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.export.parity import random_batch
-from dynamic_tinybert.modeling import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.encoder import extension_library
-from dynamic_tinybert.runtime.encoder.graph import with_selection
+from dynamic_tinybert.runtime.encoder import graph as selection
+from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
+from dynamic_tinybert.runtime.encoder.patterns import Product
+from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING, QuestionAnswering
 
-from support.tiny import arrays, tiny_bert
+from support.tiny import tiny_bert
+
+with_selection = partial(selection.with_selection, task=QUESTION_ANSWERING)
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +91,7 @@ def test_configurations_that_do_not_fit_are_refused(plain: ov.Model) -> None:
 
 
 def test_a_layer_without_scorer_goes_by_the_one_before(plain: ov.Model) -> None:
-    scorers = {1: arrays(Scorer(32))}
+    scorers = {1: scorer_weights(Scorer(32))}
     for ratios, selecting in (((0.9, 0.5, 0.5), [1]), ((0.9, 0.5, 0.4), [1, 2]), ((1, 1, 0.4), [2])):
         graph = with_selection(plain, LengthConfig(ratios), num_layers=3, num_heads=4, scorers=scorers)
         assert types(graph)["LearntSignificance"] == 1
@@ -94,6 +102,38 @@ def test_a_layer_without_scorer_goes_by_the_one_before(plain: ov.Model) -> None:
 def test_no_scorer_keeps_everything(plain: ov.Model) -> None:
     graph = with_selection(plain, LengthConfig((1, 0.5, 0.4)), num_layers=3, num_heads=4, scorers={})
     assert types(graph) == types(plain)
+
+
+class FirstTokenOnly(QuestionAnswering):
+    """Gives the logits of [CLS] alone, [B, 1]."""
+
+    def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
+        head = Product.of(nodes["logits"])
+        assert head is not None
+        state = ov.opset13.unsqueeze(rows.first_token(), 1).output(0)
+        for target in nodes["logits"].output(0).get_target_inputs():
+            target.replace_source_output(replace(head, source=state).output())
+
+
+@pytest.mark.parametrize("ratios", [(1, 1, 0.5), (0.8, 0.5, 0.4), (0.5, 0.5, 0.2)])
+def test_a_head_of_the_first_token_reads_it_from_the_last_layer_that_had_it(
+    plain: ov.Model, ratios: tuple[float, ...]
+) -> None:
+    f32 = {"INFERENCE_PRECISION_HINT": "f32"}
+    first, every = (
+        extension_library.core().compile_model(
+            selection.with_selection(plain, LengthConfig(ratios), task=task, num_layers=3, num_heads=4), "CPU", f32
+        )
+        for task in (FirstTokenOnly(), QUESTION_ANSWERING)
+    )
+    batch = dict(random_batch([30] * 20, 100))
+    one, all_tokens = first(batch), every(batch)
+    went_on = all_tokens["kept_tokens.2"][:, 0] == 1
+    assert went_on.any()
+    assert not went_on.all()
+    for name in ("start_logits", "end_logits"):
+        assert one[name].shape == (20, 1)
+        np.testing.assert_allclose(one[name][:, 0], all_tokens[name][:, 0], atol=1e-5)
 
 
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:

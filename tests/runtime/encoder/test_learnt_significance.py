@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from openvino import opset15
 
-from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights
 from dynamic_tinybert.runtime.encoder import extension_library, ops
 from dynamic_tinybert.runtime.encoder.scorer import score
 
@@ -57,11 +57,10 @@ def inputs_of(hidden: int) -> list[ov.Node]:
 @cache
 def compiled(isa: str, made: Scorer, threads: int = 1, streams: int = 1) -> ov.CompiledModel:
     assert extension_library.isa() == isa.removesuffix(INT12)
-    weights = {name: tensor.numpy() for name, tensor in made.state_dict().items()}
-    inputs = inputs_of(weights["input.weight"].shape[1] // 2)
+    inputs = inputs_of(made.input.in_features // 2)
     state, question, mask = (node.output(0) for node in inputs)
     options = {"INFERENCE_NUM_THREADS": threads, "NUM_STREAMS": streams}
-    significance = score(state, question, mask, weights, int12=isa.endswith(INT12))
+    significance = score(state, question, mask, scorer_weights(made), int12=isa.endswith(INT12))
     return extension_library.core().compile_model(ov.Model([significance], inputs), "CPU", options)
 
 
@@ -205,7 +204,7 @@ def test_concurrent_requests_do_not_disturb_each_other(isa: str) -> None:
         ({"state": [1, 4, 2**59]}, "the width of the states is 576460752303423488; at most 65536 can be"),
         ({"scorer": 100}, r"the scorer has 100 numbers where width 16 .* need 1457"),
         ({"state": [1, 4]}, r"the state has shape \[1,4\]"),
-        ({"question": [1, 5]}, r"the question has shape \[1,5\]"),
+        ({"question": [1, 5]}, r"protected has shape \[1,5\]"),
         ({"mask": [2, 4]}, r"the mask has shape \[2,4\]"),
         ({"kind": np.float64}, "the state is of type f64; convert it to f32"),
     ],

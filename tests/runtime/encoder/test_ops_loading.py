@@ -111,7 +111,8 @@ def test_a_path_that_computes_wrong_is_passed_over(monkeypatch: pytest.MonkeyPat
     fastest, *others = extension_library.available_isas()
     code = """if True:
         import warnings
-        from dynamic_tinybert.runtime import cpu, extension_library
+        from dynamic_tinybert.runtime import cpu
+        from dynamic_tinybert.runtime.encoder import extension_library
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             extension_library.check_extension()

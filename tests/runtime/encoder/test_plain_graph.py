@@ -18,9 +18,10 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import compile_bundle, is_fused
-from dynamic_tinybert.runtime.encoder.patterns import producers
+from dynamic_tinybert.runtime.encoder.graph_walk import producers
 from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.fake_quantized import fake_quantized
 from support.tiny import tiny_bert, write_tiny_bundle
@@ -81,7 +82,7 @@ def test_weights_are_floats_where_products_saturate_and_are_not_ours(
     bundle = replace(int8_bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
     for isa in extension_library.available_isas():
         monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
-        assert weights(read_plain_graph(bundle)) == (expected if isa == "scalar" else {"i8"})
+        assert weights(read_plain_graph(bundle, QUESTION_ANSWERING)) == (expected if isa == "scalar" else {"i8"})
         assert is_fused(bundle) == (isa != "scalar")
 
 
@@ -103,7 +104,9 @@ def test_products_of_a_fused_graph_that_stay_openvinos_are_floats_where_they_sat
     )
     bundle = replace(bundle, quantization={"precision": "int8", "weight_bits": weight_bits})
     monkeypatch.setattr(cpu, "flags", lambda: flags)
-    compiled = compile_bundle(bundle, read_plain_graph(bundle), None, LengthConfig.full(3), F32)
+    compiled = compile_bundle(
+        bundle, QUESTION_ANSWERING, read_plain_graph(bundle, QUESTION_ANSWERING), None, LengthConfig.full(3), F32
+    )
     products = [
         node.get_rt_info()["runtimePrecision"].astype(str)
         for node in compiled.get_runtime_model().get_ops()
@@ -136,4 +139,4 @@ def test_an_unreadable_graph_is_reported(tmp_path: Path) -> None:
     bundle = open_bundle(write_tiny_bundle(tmp_path, tiny_bert()))
     bundle.model_xml.write_text("<net>")
     with pytest.raises(BundleCorruptError, match=r"openvino_model\.xml cannot be read as XML"):
-        read_plain_graph(bundle)
+        read_plain_graph(bundle, QUESTION_ANSWERING)

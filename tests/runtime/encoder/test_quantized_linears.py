@@ -28,7 +28,7 @@ def product(width: int, depth: int) -> EightBitProduct:
         weight=generator.integers(-127, 128, (width, depth), np.int8),
         scale=generator.uniform(0.5, 1.5, width).astype(np.float32) / np.float32(4000 * depth**0.5),
         bias=generator.normal(0, 0.5, width).astype(np.float32),
-        units=generator.uniform(40, 80, depth).astype(np.float32),
+        inv_scale=generator.uniform(40, 80, depth).astype(np.float32),
         zero_point=float(generator.integers(100, 156)),
     )
 
@@ -41,7 +41,7 @@ def gamma_and_beta(width: int) -> tuple[Array, Array]:
 
 def products_of(depth: int, widths: Sequence[int], *, quantizes: bool = True) -> list[EightBitProduct]:
     found = [product(width, before) for width, before in zip(widths, [depth, *widths], strict=False)]
-    return found if quantizes else [replace(found[0], units=None), *found[1:]]
+    return found if quantizes else [replace(found[0], inv_scale=None), *found[1:]]
 
 
 def graph(
@@ -71,8 +71,8 @@ def random_rows(batch: int, length: int, depth: int) -> Array:
 
 
 def levels_of(rows: Array, product: EightBitProduct) -> Array:
-    assert product.units is not None
-    found: Array = np.rint(rows * product.units + np.float32(product.zero_point)).clip(0, 255)
+    assert product.inv_scale is not None
+    found: Array = np.rint(rows * product.inv_scale + np.float32(product.zero_point)).clip(0, 255)
     return found.astype(np.uint8)
 
 

@@ -13,11 +13,11 @@ from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.search.schedules import Schedule
-from dynamic_tinybert.calibration.significance.fitting import worth_keeping
 from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD, SignificanceSample
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, with_context_rule
+from dynamic_tinybert.modeling.tasks.question_answering import near_answer as worth_keeping
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train

@@ -12,12 +12,12 @@ from transformers import BertForQuestionAnswering
 from transformers.data.metrics.squad_metrics import squad_evaluate
 
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.model import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering import evaluation
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate, joined, score_f1
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate, score_f1
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 from support.tiny import letter_tokenizer, tiny_bert
@@ -137,7 +137,7 @@ def test_joined_parts_are_the_whole(tokenizer_file: Path, examples: list[Example
     model = TorchModel(tiny_bert(), tokenizer_file, kept_positions).as_model()
     whole = evaluate(model, examples, length_config="any", batch_size=4)
     parts = [evaluate(model, part, length_config="any", batch_size=4) for part in (examples[:3], examples[3:])]
-    assert joined(parts) == replace(
+    assert parts[0].join(parts[1:]) == replace(
         whole,
         f1=pytest.approx(whole.f1),
         exact_match=pytest.approx(whole.exact_match),

@@ -42,6 +42,7 @@ def test_outputs_do_not_depend_on_batching(tmp_path: Path, batch_size: int) -> N
             np.testing.assert_allclose(output.start_logits[:n], expected.start_logits[0], atol=1e-5)
             np.testing.assert_allclose(output.end_logits[:n], expected.end_logits[0], atol=1e-5)
             assert output.kept == {1: n // 3}
+            assert [p for p in output.kept_positions[1].tolist() if p < n] == list(range(n // 3))
 
 
 def test_the_model_reads_what_transformers_would_give_it(tmp_path: Path) -> None:

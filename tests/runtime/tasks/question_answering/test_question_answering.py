@@ -11,7 +11,7 @@ import pytest
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.contract import CASES, CONTRACT, check_contract
 from support.tiny import letter_tokenizer, tiny_bert, tiny_bundle
@@ -53,8 +53,8 @@ def stands_once(answerer: QuestionAnswerer, case: dict[str, Any]) -> bool:
     if isinstance(case["question"], list):
         return False
     context, options = CONTRACT["contexts"][case["context"]], case["options"]
-    max_seq_len, doc_stride = window_size(512, options.get("max_seq_len"), options.get("doc_stride"))
-    windows = answerer._tokenize(case["question"], context, max_seq_len=max_seq_len, doc_stride=doc_stride)
+    windowing = Windowing.of(answerer.model, options.get("max_seq_len"), options.get("doc_stride"))
+    windows = windowing.cut(case["question"], context)
     expected = case["expected"] if isinstance(case["expected"], list) else [case["expected"]]
     texts = [answer["answer"].lower() for answer in expected if answer["answer"]]
     return len(windows) == 1 and all(context.lower().count(text) == 1 for text in texts)
@@ -152,6 +152,40 @@ def test_pairs_come_as_mappings(answerer: QuestionAnswerer) -> None:
     assert answerer(PAIRS[0]) == answerer(data=PAIRS[0]) == answerer([PAIRS[0]]) == one
     assert answerer(PAIRS[0], PAIRS[1]) == answerer(PAIRS[:2])
     assert answerer(data=[]) == []
+
+
+@pytest.mark.parametrize("top_k", [None, 1, 3])
+@pytest.mark.parametrize("count", [0, 1, 2, 6])
+def test_a_batch_has_one_shape(answerer: QuestionAnswerer, count: int, top_k: int | None) -> None:
+    questions, contexts = QUESTIONS[:count], CONTEXTS[:count]
+    answers = answerer.answer_batch(questions, contexts, top_k=top_k, max_seq_len=60)
+    assert [len(own) for own in answers] == [top_k or 1] * count
+    assert all(set(answer) == {"score", "start", "end", "answer"} for own in answers for answer in own)
+    assert answerer.answer_batch(PAIRS[:count], top_k=top_k, max_seq_len=60) == answers
+    called = answerer(questions, contexts, top_k=top_k, max_seq_len=60)
+    assert called == (
+        [own[0] if len(own) == 1 else own for own in answers] if count != 1 else (answers[0][0], answers[0])[top_k == 3]
+    )
+
+
+def test_a_batch_of_one_question_may_be_given_as_it_is(answerer: QuestionAnswerer) -> None:
+    expected = [[answerer("who?", CONTEXTS[0])]]
+    assert answerer.answer_batch("who?", CONTEXTS[0]) == answerer.answer_batch(["who?"], CONTEXTS[0]) == expected
+    assert answerer.answer_batch({"question": "who?", "context": CONTEXTS[0]}) == expected
+    with pytest.raises(TypeError, match="no_such_option"):
+        answerer.answer_batch("who?", CONTEXTS[0], no_such_option=None)  # type: ignore[call-arg]
+    with pytest.raises(InvalidInputError, match="item 1 of 2, counted from 0: context is empty"):
+        answerer.answer_batch(["who?", "who?"], ["abc", "  "])
+
+
+def test_a_batch_takes_the_options_of_a_call(answerer: QuestionAnswerer) -> None:
+    batch, call = (inspect.signature(f).parameters for f in (QuestionAnswerer.answer_batch, QuestionAnswerer.__call__))
+    only_pipelines = {"question", "context", "data", "X", "topk", "max_question_len", "padding", "num_workers"}
+    assert call.keys() - batch.keys() == only_pipelines | {"framework"}
+    options: dict[str, Any] = {"max_answer_len": 2, "align_to_words": False, "merge": "text", "top_k": 4}
+    (answers,) = answerer.answer_batch("who?", CONTEXTS[5], **options, handle_impossible_answer=True)
+    assert answers == answerer("who?", CONTEXTS[5], **options, handle_impossible_answer=True)
+    assert answers != answerer.answer_batch("who?", CONTEXTS[5], top_k=4)[0]
 
 
 def test_options_of_the_pipeline_are_taken(answerer: QuestionAnswerer) -> None:

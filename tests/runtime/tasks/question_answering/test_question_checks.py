@@ -5,8 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import Kind, QuestionWindows, check_questions
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind
+from dynamic_tinybert.runtime.tasks.question_answering.question_checks import check_questions
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_tokenizer
 
@@ -84,7 +86,7 @@ def test_a_place_is_never_guessed(context: str, text: str, start: int) -> None:
 
 def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
+    windows = Windowing(tmp_path / "tokenizer.json", 64)
     examples = [
         asked(("cat", 4), name="good"),
         asked(("cat", 5), name="moved"),
@@ -143,7 +145,7 @@ def test_the_reason_is_that_of_the_kind(answers: list[tuple[str, object]], why: 
 
 def test_blank_questions_and_contexts_are_counted(tmp_path: Path) -> None:
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    windows = QuestionWindows(tmp_path / "tokenizer.json", 64)
+    windows = Windowing(tmp_path / "tokenizer.json", 64)
     examples = [asked(("cat", 4)), Example("q", "", CONTEXT, ("cat",), "", (4,)), Example("c", "who ?", " \n", (), "")]
     checked = check_questions(examples, {Kind.UNREADABLE: "skipped"}, windows, name="f")
     assert [finding.id for finding in checked.findings] == ["q", "c"]
@@ -152,7 +154,7 @@ def test_blank_questions_and_contexts_are_counted(tmp_path: Path) -> None:
 
 def test_no_questions_are_refused_in_words(tmp_path: Path) -> None:
     tiny_tokenizer().save(str(tmp_path / "tokenizer.json"))
-    error = QuestionWindows(tmp_path / "tokenizer.json", 64).refuse_all("any of the 0 questions")
+    error = Windowing(tmp_path / "tokenizer.json", 64).refuse_all("any of the 0 questions")
     assert isinstance(error, DataError)
     assert str(error) == "the model cannot read any of the 0 questions: there are none"
 

@@ -8,14 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, pipeline_answers
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
-from dynamic_tinybert.runtime.tasks.question_answering.spans import (
-    Answer,
-    Merge,
-    best_spans,
-    pipeline_answers,
-    squad_answer,
-)
+from dynamic_tinybert.runtime.tasks.question_answering.options import AnswerOptions, Merge
+from dynamic_tinybert.runtime.tasks.question_answering.spans import best_spans, squad_answer
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 from support.tiny import letter_tokenizer
@@ -65,16 +61,10 @@ def answers_of(
     context: str, windows: list[Window], outputs: list[WindowOutput], merge: Merge = "span", *, align: bool = False
 ) -> list[Answer]:
     """All answers of up to three tokens."""
-    return pipeline_answers(
-        context,
-        windows,
-        outputs,
-        top_k=10_000,
-        max_answer_len=3,
-        handle_impossible_answer=True,
-        align_to_words=align,
-        merge=merge,
+    options = AnswerOptions(
+        top_k=10_000, max_answer_len=3, handle_impossible_answer=True, align_to_words=align, merge=merge
     )
+    return pipeline_answers(context, windows, outputs, options)
 
 
 def span_probabilities(
@@ -210,10 +200,7 @@ def test_aligning_widens_to_words(tokenize: WindowTokenizer, align: bool, place:
         CONTEXT,
         windows,
         [peaked(windows[0], 7, 9)],  # from the g of "Fg" to the h of "hi"
-        top_k=1,
-        max_answer_len=15,
-        handle_impossible_answer=False,
-        align_to_words=align,
+        AnswerOptions(align_to_words=align),
     )
     assert (answer["start"], answer["end"]) == place
     assert answer["score"] == pytest.approx(1)

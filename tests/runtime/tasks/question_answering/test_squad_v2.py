@@ -4,7 +4,12 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.tasks.question_answering.squad_v2 import Scored, best_threshold, figures, score_answer
+from dynamic_tinybert.runtime.tasks.question_answering.squad_v2 import (
+    ScoredAnswer,
+    best_threshold,
+    figures,
+    score_answer,
+)
 
 TEXTS = st.lists(st.sampled_from(["the", "Mill", "mill.", "stone", "x", "y"]), min_size=1, max_size=4).map(" ".join)
 QUESTIONS = st.lists(
@@ -19,8 +24,8 @@ QUESTIONS = st.lists(
 )
 
 
-def scored(questions: list[tuple[str, list[str], float]]) -> list[Scored]:
-    return [Scored(*score_answer(given, right), bool(right), score) for given, right, score in questions]
+def scored(questions: list[tuple[str, list[str], float]]) -> list[ScoredAnswer]:
+    return [ScoredAnswer(*score_answer(given, right), bool(right), score) for given, right, score in questions]
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +89,7 @@ def test_worked_example() -> None:
 
 
 def test_a_question_that_was_not_read_scores_0_at_any_threshold() -> None:
-    questions = [Scored(0.0, 0.0, False, None), *scored([("x", ["x"], -1.0), ("x", [], 1.0)])]
+    questions = [ScoredAnswer(0.0, 0.0, False, None), *scored([("x", ["x"], -1.0), ("x", [], 1.0)])]
     for threshold in (-5.0, 0.0, 5.0):
         assert figures(questions, threshold)["NoAns_f1"] == (0 if threshold > 1 else 50)
     best, at = best_threshold(questions, "f1")

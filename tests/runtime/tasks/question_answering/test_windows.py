@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer, window_size
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 from support.contract import CONTRACT
 from support.tiny import letter_tokenizer

@@ -1,4 +1,4 @@
-#include "ops/attention_with_significance.hpp"
+#include "ops/attention.hpp"
 
 #include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
@@ -14,120 +14,139 @@
 namespace dynamic_tinybert {
 namespace {
 
-/// Memory of one call, kept by its thread for the next one.
+/// Buffers of one call, which its thread keeps for the next one.
 struct Scratch {
-    std::vector<int32_t> tokens;     // [B, L]: positions of the real tokens, then unused slots
+    std::vector<int32_t> tokens;     // [B, L]: positions of the real tokens, then unused space
     std::vector<size_t> num_tokens;  // [B]
-    Aligned<float> packed;                   // [B, heads, packed_size]
-    Aligned<float> column_sums;              // [B, heads, blocks, L + column_padding]
+    Aligned<float> packed;           // [B, heads, packed_size]
+    Aligned<float> column_sums;      // [B, heads, blocks, L + column_padding]
 };
 
-/// Finds the real tokens and fills the context rows of the others with `nothing`.
+/// Lists the real tokens and returns their number; fills the context rows of the others with `zero`.
 template <typename T>
-size_t split_padding(const float* mask, size_t length, size_t width, int32_t* tokens, T* context, T nothing) {
+size_t split_padding(const float* mask, size_t length, size_t width, int32_t* tokens, T* context, T zero) {
     size_t count = 0;
     for (size_t i = 0; i < length; ++i) {
         if (mask[i] == 0.0f)
             tokens[count++] = static_cast<int32_t>(i);
         else
-            std::fill_n(context + i * width, width, nothing);
+            std::fill_n(context + i * width, width, zero);
     }
     return count;
 }
 
-/// Width of query, key and value side by side, as it must be for so many heads.
-void check_width(int64_t width, int64_t heads) {
-    check_size("AttentionWithSignificance", "the width of query, key and value", width, 3 * largest_size);
-    OPENVINO_ASSERT(width > 0 && width % 3 == 0 && width / 3 % heads == 0, "AttentionWithSignificance: width ", width,
+/// Query, key and value side by side must be as wide as this number of heads needs.
+void check_width(const char* op, int64_t width, int64_t heads) {
+    check_size(op, "the width of query, key and value", width, 3 * largest_size);
+    OPENVINO_ASSERT(width > 0 && width % 3 == 0 && width / 3 % heads == 0, op, ": width ", width,
                     " is not 3 times a multiple of ", heads, " heads");
 }
 
 }  // namespace
 
-bool AttentionWithSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
+bool Attention::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("heads", m_heads);
-    visitor.on_attribute("significance", m_significance);
     visitor.on_attribute("int16", m_int16);
-    visitor.on_attribute("units", m_units);
+    visitor.on_attribute("inv_scale", m_inv_scale);
     visitor.on_attribute("zero_point", m_zero_point);
     return true;
 }
 
-std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(
-    const ov::OutputVector& inputs) const {
-    auto copy = std::make_shared<AttentionWithSignificance>();
-    copy->m_heads = m_heads;
-    copy->m_significance = m_significance;
-    copy->m_int16 = m_int16;
-    copy->m_units = m_units;
-    copy->m_zero_point = m_zero_point;
-    copy->m_kernels = m_kernels;
-    copy->set_arguments(inputs);
-    copy->constructor_validate_and_infer_types();
+void Attention::copy_to(Attention& copy, const ov::OutputVector& inputs) const {
+    copy.m_heads = m_heads;
+    copy.m_int16 = m_int16;
+    copy.m_inv_scale = m_inv_scale;
+    copy.m_zero_point = m_zero_point;
+    copy.m_kernels = m_kernels;
+    copy.set_arguments(inputs);
+    copy.validate_and_infer_types();
+}
+
+std::shared_ptr<ov::Node> Attention::clone_with_new_inputs(const ov::OutputVector& inputs) const {
+    auto copy = std::make_shared<Attention>();
+    copy_to(*copy, inputs);
     return copy;
 }
 
-void AttentionWithSignificance::validate_and_infer_types() {
-    OPENVINO_ASSERT(get_input_size() == 2, "AttentionWithSignificance: ", get_input_size(),
+void Attention::validate_and_infer_types() {
+    const char* op = get_type_name();
+    OPENVINO_ASSERT(get_input_size() == 2, op, ": ", get_input_size(),
                     " inputs; give query, key and value side by side, and the mask");
-    OPENVINO_ASSERT(m_heads >= 1, "AttentionWithSignificance: heads ", m_heads, " must be at least 1");
-    check_size("AttentionWithSignificance", "heads", m_heads, largest_size);
-    OPENVINO_ASSERT(m_units >= 0.0f && m_zero_point >= 0.0f && m_zero_point <= 255.0f,
-                    "AttentionWithSignificance: the context cannot be quantised in ", m_units,
-                    " units to 1 with zero point ", m_zero_point, "; give at least 0, and 0 ... 255");
+    OPENVINO_ASSERT(m_heads >= 1, op, ": heads ", m_heads, " must be at least 1");
+    check_size(op, "heads", m_heads, largest_size);
+    OPENVINO_ASSERT(m_inv_scale >= 0.0f && m_zero_point >= 0.0f && m_zero_point <= 255.0f, op,
+                    ": the context cannot be quantised with inv_scale ", m_inv_scale, " and zero point ", m_zero_point,
+                    "; give an inv_scale of at least 0 and a zero point within 0 ... 255");
     for (size_t input = 0; input < 2; ++input)
-        OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32,
-                        "AttentionWithSignificance: input ", input, " is of type ",
+        OPENVINO_ASSERT(get_input_element_type(input) == ov::element::f32, op, ": input ", input, " is of type ",
                         get_input_element_type(input), "; convert it to f32");
     ov::PartialShape shape = ov::PartialShape::dynamic(3);
-    OPENVINO_ASSERT(ov::PartialShape::merge_into(shape, get_input_partial_shape(0)),
-                    "AttentionWithSignificance: query, key and value have shape ", get_input_partial_shape(0),
-                    " where [B, L, 3 D] is needed");
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(shape, get_input_partial_shape(0)), op,
+                    ": query, key and value have shape ", get_input_partial_shape(0), " where [B, L, 3 D] is needed");
     ov::PartialShape mask{shape[0], shape[1]};
-    OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(1)),
-                    "AttentionWithSignificance: the mask has shape ", get_input_partial_shape(1), " where ",
-                    mask, " is needed");
+    OPENVINO_ASSERT(ov::PartialShape::merge_into(mask, get_input_partial_shape(1)), op, ": the mask has shape ",
+                    get_input_partial_shape(1), " where ", mask, " is needed");
     if (shape[2].is_static())
-        check_width(shape[2].get_length(), m_heads);
+        check_width(op, shape[2].get_length(), m_heads);
     if (!m_kernels) {
         const Kernels& kernels = choose_kernels();
         m_kernels = m_int16 ? kernels.attention_int16 : kernels.attention_f32;
     }
-    set_output_size(m_significance ? 2 : 1);
     const ov::Dimension width =
         shape[2].is_dynamic() ? ov::Dimension::dynamic() : ov::Dimension(shape[2].get_length() / 3);
-    set_output_type(0, m_units > 0.0f ? ov::element::u8 : ov::element::f32, {mask[0], mask[1], width});
-    if (m_significance)
-        set_output_type(1, ov::element::f32, mask);
+    set_output_type(0, m_inv_scale > 0.0f ? ov::element::u8 : ov::element::f32, {mask[0], mask[1], width});
 }
 
-bool AttentionWithSignificance::has_evaluate() const {
+bool Attention::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
+    compute(outputs[0], nullptr, inputs);
     return true;
+}
+
+bool AttentionWithSignificance::visit_attributes(ov::AttributeVisitor& visitor) {
+    visitor.on_attribute("heads", m_heads);
+    visitor.on_attribute("int16", m_int16);
+    return true;
+}
+
+std::shared_ptr<ov::Node> AttentionWithSignificance::clone_with_new_inputs(const ov::OutputVector& inputs) const {
+    auto copy = std::make_shared<AttentionWithSignificance>();
+    copy_to(*copy, inputs);
+    return copy;
+}
+
+void AttentionWithSignificance::validate_and_infer_types() {
+    Attention::validate_and_infer_types();
+    const ov::PartialShape& context = get_output_partial_shape(0);
+    set_output_type(1, ov::element::f32, {context[0], context[1]});
 }
 
 bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[0].get_shape();
+    outputs[1].set_shape({shape[0], shape[1]});
+    float* significance = outputs[1].data<float>();
+    std::fill_n(significance, shape[0] * shape[1], 0.0f);
+    compute(outputs[0], significance, inputs);
+    return true;
+}
+
+void Attention::compute(ov::Tensor& output, float* significance, const ov::TensorVector& inputs) const {
+    const ov::Shape shape = inputs[0].get_shape();
     const size_t batch = shape[0], length = shape[1], width = shape[2] / 3;
-    check_width(shape[2], m_heads);
-    check_size("AttentionWithSignificance", "the length", length, longest);
-    check_shape("AttentionWithSignificance", "the mask", inputs[1], {batch, length});
+    check_width(get_type_name(), shape[2], m_heads);
+    check_size(get_type_name(), "the length", length, longest);
+    check_shape(get_type_name(), "the mask", inputs[1], {batch, length});
     const size_t heads = m_heads, dim = width / heads;
     const float *projections = inputs[0].data<const float>(), *mask = inputs[1].data<const float>();
-    outputs[0].set_shape({batch, length, width});
-    float* context = m_units > 0.0f ? nullptr : outputs[0].data<float>();
-    uint8_t* quantized = m_units > 0.0f ? outputs[0].data<uint8_t>() : nullptr;
-    float* significance = nullptr;
-    if (m_significance) {
-        outputs[1].set_shape({batch, length});
-        significance = outputs[1].data<float>();
-        std::fill_n(significance, batch * length, 0.0f);
-    }
+    output.set_shape({batch, length, width});
+    const bool quantizes = m_inv_scale > 0.0f;
+    float* context = quantizes ? nullptr : output.data<float>();
+    uint8_t* quantized = quantizes ? output.data<uint8_t>() : nullptr;
 
     const size_t max_blocks = (length + query_block - 1) / query_block;
     const size_t packed_size = m_kernels->packed_size(length, dim);
-    const size_t sums_size = m_significance ? length + column_padding : 0;
+    const size_t sums_size = significance ? length + column_padding : 0;
     thread_local Scratch thread_scratch;
-    Scratch& scratch = thread_scratch;  // by this name the threads below share it
+    Scratch& scratch = thread_scratch;  // a name under which the threads below share it
     at_least(scratch.tokens, batch * length);
     at_least(scratch.num_tokens, batch);
     at_least(scratch.packed, batch * heads * packed_size);
@@ -152,7 +171,7 @@ bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::Te
         head.context = context ? context + to : nullptr;
         head.quantized = quantized ? quantized + to : nullptr;
         head.context_stride = width;
-        head.units = m_units;
+        head.inv_scale = m_inv_scale;
         head.zero_point = m_zero_point;
         head.dim = dim;
         head.tokens = scratch.tokens.data() + b * length;
@@ -177,7 +196,7 @@ bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::Te
                               significance ? sums_of(head, block) : nullptr);
     };
 
-    // Always in the order of heads and blocks, so that the number of threads cannot change the result.
+    // Always in the order of heads and blocks, so that the number of threads cannot change a bit of the result.
     const auto add_columns = [&](size_t b) {
         const size_t num_tokens = scratch.num_tokens[b];
         const int32_t* tokens = scratch.tokens.data() + b * length;
@@ -194,7 +213,6 @@ bool AttentionWithSignificance::evaluate(ov::TensorVector& outputs, const ov::Te
         if (significance)
             tbb::parallel_for(size_t{0}, batch, add_columns);
     });
-    return true;
 }
 
 }  // namespace dynamic_tinybert

@@ -1,4 +1,4 @@
-"""Steps of a calibration: what is timed before the search, tried in it, and measured and reported after it."""
+"""The measurements of a calibration: latencies before the search, trials in it, the front and the figures after it."""
 
 from __future__ import annotations
 
@@ -7,37 +7,40 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.common.journal import Journal
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import Evaluation, joined
-from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import References
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring
+from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 from .search.front import NAMED_LIMITS, front
-from .search.latency import LatencyModel, fit_latency_model, measure_latency
+from .search.latency import measure_latency
+from .search.latency_fitting import fit_latency_model
+from .search.latency_model import LatencyModel
 from .search.schedules import Schedule, ScheduleSpace
 from .search.search import Progress
 from .search.trial import Trial
 from .time_needed import Measurement
 
 COMPILED = 16
-"""Configurations that a model keeps compiled."""
+"""Number of configurations that a model keeps compiled."""
 
-# First layer that selects, and by how much the shares of it and each later one fall.
+# The first layer that selects, and by how much the share falls there and in each later layer.
 _RAMPS = ((0, 0.04), (0, 0.12), (1, 0.06), (1, 0.15), (1, 0.25), (2, 0.1), (2, 0.25), (3, 0.2), (4, 0.4), (5, 0.7))
 _LEAST_SHARE = 0.1
 
 RAMPS = Measurement(1 + len(_RAMPS), windows=48, repeats=3)
-"""What the latency model is fitted to."""
+"""The times that the latency model is fitted to."""
 
 FRONT = Measurement(COMPILED - 2, windows=96, repeats=8)
-"""What gets a name is decided on, by a few per cent. With `full` and one more it is in memory at once."""
+"""The times that decide which configurations get a name, by differences of a few per cent. All graphs, `full` and one
+more included, fit into memory at once."""
 
 _BATCH = 8
-_TURN = 64  # questions
+_TURN = 64  # examples
 _SECONDS_BETWEEN_LINES = 20.0
 
 
@@ -46,9 +49,9 @@ def measured_latency_model(
     model: LengthAdaptiveModel,
     space: ScheduleSpace,
     to_config: Callable[[Schedule], LengthConfig],
-    windows: Sequence[Window],
+    windows: Sequence[TokenSequence],
 ) -> LatencyModel:
-    """Measure some very different configurations, each a ramp that begins at some layer."""
+    """Fit the latency model to the times of very different configurations: ramps that begin at different layers."""
     recorded = journal.get("latency", "model")
     if recorded is None:
         layers = np.arange(model.bundle.shape.num_layers)
@@ -65,19 +68,19 @@ def measured_latency_model(
     return LatencyModel.from_dict(recorded)
 
 
-def tried(
-    choosing: References, model: LengthAdaptiveModel, latency: LatencyModel, config: LengthConfig, part: range
+def run_trial(
+    choosing: Scoring[Any], model: LengthAdaptiveModel, latency: LatencyModel, config: LengthConfig, part: range
 ) -> Trial:
-    """Try a configuration on some of the questions, its latency being modelled."""
+    """Run a configuration on some of the examples to choose on; its latency is predicted, not measured."""
     result = choosing.evaluate(model, config, batch_size=_BATCH, span=slice(part.start, part.stop))
-    windows_per_question = len(result.window_lengths) / len(part)
+    windows_per_example = len(result.window_lengths) / len(part)
     ms = latency.predict(config, result.window_lengths, result.window_kept).mean()
-    return Trial(config, result.question_f1, windows_per_question * result.mean_macs, windows_per_question * float(ms))
+    return Trial(config, tuple(result.scores), windows_per_example * result.mean_macs, windows_per_example * float(ms))
 
 
 @dataclass(frozen=True)
 class MeasuredFront:
-    """A front with measured shares of the latency of `full`, and the median error of the modelled ones."""
+    """A front with latencies from measured shares of that of `full`, and the median error of the predicted shares."""
 
     trials: list[Trial]
     error: float
@@ -89,9 +92,9 @@ def measured_front(
     latency: LatencyModel,
     full: Trial,
     trials: Sequence[Trial],
-    windows: Sequence[Window],
+    windows: Sequence[TokenSequence],
 ) -> MeasuredFront:
-    """Time the best configurations, taking turns with `full`, and say again which of them are the best."""
+    """Time the best configurations, taking turns with `full`, and give the front of the measured times."""
     if not trials:
         return MeasuredFront([], math.nan)
     every = [full, *trials]
@@ -102,30 +105,30 @@ def measured_front(
             predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
             journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
     (full_ms, full_modelled), *figures = (journal.all("front")[key] for key in keys)
-    # The machine may be faster or slower now than when the model was fitted: what counts is the share of `full`.
+    # The machine may be faster or slower now than when the model was fitted, so that only shares of `full` compare.
     modelled_by_measured = [(modelled / full_modelled) / (ms / full_ms) for ms, modelled in figures]
     measured = [replace(t, latency_ms=t.latency_ms / r) for t, r in zip(trials, modelled_by_measured, strict=True)]
     return MeasuredFront(front(measured), median(abs(ratio - 1) for ratio in modelled_by_measured))
 
 
-def reported(
-    questions: References, model: LengthAdaptiveModel, configs: Mapping[str, LengthConfig]
-) -> dict[str, Evaluation]:
-    """Evaluations question by question, whose times are not those of preparing kernels.
+def measure_for_report(
+    reporting: Scoring[Any], model: LengthAdaptiveModel, configs: Mapping[str, LengthConfig]
+) -> dict[str, Scored]:
+    """Run configurations example by example. Kernels are prepared before, so that times do not include that.
 
-    The configurations take turns, so that a machine that is slower for a while is so for all of them.
+    The configurations take turns, so that a machine that is slower for a while slows down all of them alike.
     """
     model.warm_up(configs.values())
-    spans = [slice(first, first + _TURN) for first in range(0, len(questions.examples), _TURN)]
+    spans = [slice(first, first + _TURN) for first in range(0, len(reporting.examples), _TURN)]
     turns = [
-        {name: questions.evaluate(model, config, batch_size=1, span=span) for name, config in configs.items()}
+        {name: reporting.evaluate(model, config, batch_size=1, span=span) for name, config in configs.items()}
         for span in spans
     ]
-    return {name: joined([turn[name] for turn in turns]) for name in configs}
+    return {name: turns[0][name].join([turn[name] for turn in turns[1:]]) for name in configs}
 
 
-def progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progress], None]:
-    """Say now and then how far the search is."""
+def progress_lines(log: Callable[[str], None], full: Trial, metric: str) -> Callable[[Progress], None]:
+    """Log every 20 seconds how far the search is; `metric` is the name of the score."""
     last = 0.0
 
     def show(progress: Progress) -> None:
@@ -136,10 +139,10 @@ def progress_lines(say: Callable[[str], None], full: Trial) -> Callable[[Progres
         left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.1f} min left"
         shown = [
             f"{full.latency_ms / trial.latency_ms:.2f}x faster, {full.macs / trial.macs:.2f}x fewer MACs "
-            f"{trial.f1 - full.f1:+.2f} F1"
+            f"{trial.score - full.score:+.2f} {metric}"
             for limit in NAMED_LIMITS.values()
-            if (trial := next((t for t in progress.front if t.f1 >= full.f1 - limit), full)) is not full
+            if (trial := next((t for t in progress.front if t.score >= full.score - limit), full)) is not full
         ]
-        say(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
+        log(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
 
     return show

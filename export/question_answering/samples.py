@@ -1,0 +1,102 @@
+"""Read questions with their contexts: windows to calibrate INT8 on, and questions to compare it with FP32 on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from dynamic_tinybert.calibration.data import split_by_group
+from dynamic_tinybert.export.parity import TokenBatch
+from dynamic_tinybert.export.samples import Samples
+from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
+from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
+from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
+from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+
+from .questions import Questions
+
+_HELD_OUT_SHARE = 0.2
+_HELD_OUT_MOST = 500  # questions; enough for a comparison that does not look at F1
+
+TREATMENT = {Kind.UNREADABLE: "skipped"}
+"""How an export treats questions that have a problem."""
+
+T = TypeVar("T")
+
+
+def read_samples(
+    tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int
+) -> Samples[Questions]:
+    """Draw windows to calibrate on and questions to compare on, always the same for the same arguments.
+
+    Held out are the questions of `validation`; without it, up to 500 questions of other articles of `data` than the
+    calibration windows. Those are not scored by F1: checkpoints are often trained on the data that they are
+    calibrated on. A question that the model cannot read, too long or without a token, is skipped.
+
+    Args:
+        tokenizer_file: The checkpoint's tokenizer.json.
+        data: Questions in a form that `read_squad` reads; answers are not needed.
+        validation: Likewise; its questions are scored by F1 if all have answers.
+        count: Most calibration windows to take.
+        max_length: Longest input of the model in tokens.
+
+    Raises:
+        DataError: A file cannot be read or holds no usable question; without `validation`, `data` has one
+            article only.
+    """
+    windows_of = Windowing(tokenizer_file, max_length)
+    examples = read_squad(data)
+    if validation is not None:
+        others = _shuffled(read_squad(validation))
+        held_out = list(_readable(windows_of, others, validation))
+        name, scored = validation.name, all(example.answers for example, _ in held_out)
+    else:
+        examples, others = _hold_out(examples, data)
+        held_out = list(islice(_readable(windows_of, _shuffled(others), data), _HELD_OUT_MOST))
+        name, scored = f"held-out articles of {data.name}", False
+    calibration: list[TokenBatch] = []
+    fitted = 0
+    for _, windows in _readable(windows_of, _shuffled(examples), data):
+        calibration += (stack_windows([window]) for window in windows)
+        fitted += 1
+        if len(calibration) >= count:
+            break
+    looked_at = len(held_out) + fitted + len(windows_of.unreadable)
+    names = " and ".join(dict.fromkeys(file.name for file in (data, validation) if file is not None))
+    return Samples(
+        calibration=calibration[:count],
+        lines=summary(windows_of.unreadable, looked_at, TREATMENT, names),
+        held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
+    )
+
+
+def _shuffled(items: Sequence[T]) -> list[T]:
+    return [items[i] for i in np.random.default_rng(0).permutation(len(items))]
+
+
+def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
+    """Split the examples by article; the second part gets about a fifth of them."""
+    fitting, held_out = split_by_group(examples, article_of, (1 - _HELD_OUT_SHARE,), seed=0)
+    if not held_out:
+        raise DataError(
+            f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "
+            "give more articles, or other questions as validation"
+        )
+    return fitting, held_out
+
+
+def _readable(windows_of: Windowing, examples: Iterable[Example], data: Path) -> Iterator[tuple[Example, list[Window]]]:
+    """Each question that the model can read, with its windows; an error if it can read none."""
+    empty = True
+    for readable in windows_of.readable(examples):
+        empty = False
+        yield readable
+    if empty:
+        raise windows_of.refuse_all(f"any question of {data}")

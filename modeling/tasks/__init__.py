@@ -1,0 +1,49 @@
+"""Tasks in PyTorch, by name. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .task import ModelTask
+
+MODEL_TASKS: dict[str, str] = {
+    "question_answering": "dynamic_tinybert.modeling.tasks.question_answering:TASK",
+}
+"""For each task's name, as in the manifest, the module and the attribute that hold it."""
+
+
+def model_task(name: str) -> ModelTask:
+    """The task of a name.
+
+    Raises:
+        InvalidInputError: There is none.
+    """
+    if name not in MODEL_TASKS:
+        raise InvalidInputError(f"there is no task {name!r}; the tasks are: {', '.join(MODEL_TASKS)}")
+    module, _, attribute = MODEL_TASKS[name].partition(":")
+    return cast("ModelTask", getattr(import_module(module), attribute))
+
+
+def model_tasks() -> Iterator[ModelTask]:
+    """All tasks."""
+    return map(model_task, MODEL_TASKS)
+
+
+def task_of(model: PreTrainedModel) -> ModelTask:
+    """The task that a model has the head for.
+
+    Raises:
+        InvalidInputError: It has the head of none.
+    """
+    for task in model_tasks():
+        if isinstance(model, task.architecture):
+            return task
+    known = ", ".join(task.architecture.__name__ for task in model_tasks())
+    raise InvalidInputError(f"a {type(model).__name__} has the head of no task; supported are: {known}")

@@ -1,0 +1,87 @@
+"""What export, calibration and training need of a task in PyTorch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Protocol, cast
+
+import openvino as ov
+from torch import Tensor
+from transformers import BertModel, BertPreTrainedModel
+
+Linear = Callable[[str, ov.Output], ov.Node]
+"""Writes the Linear module of a name as graph nodes, behind a tensor [..., in]; gives the node of [..., out]."""
+
+
+class ModelTask(Protocol):
+    """One task: its head behind the encoder, and what a token is worth to it.
+
+    Its counterpart without PyTorch, of the same name, is in `runtime/tasks/`.
+    """
+
+    @property
+    def name(self) -> str:
+        """As in the manifest."""
+
+    @property
+    def architecture(self) -> type[BertPreTrainedModel]:
+        """The model class, whose name config.json gives, with the encoder as its attribute `bert`."""
+
+    @property
+    def head_linears(self) -> tuple[str, ...]:
+        """Names of the Linear modules behind the encoder, the last of them last. They are never quantised."""
+
+    @property
+    def no_head(self) -> str:
+        """What a checkpoint without this head lacks, and what to do, to follow "has no" in an error message."""
+
+    @property
+    def per_token(self) -> bool:
+        """Whether the outputs are [B, L], one number for each token; those of padding mean nothing."""
+
+    def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
+        """Whether a model and the stored weight of its last Linear have as many outputs as the task needs."""
+
+    def unsupported(self, config: Mapping[str, object]) -> str | None:
+        """What the task cannot work with in a config.json, to follow the checkpoint's name in an error message."""
+
+    def protected(self, inputs: Mapping[str, Tensor]) -> Tensor:
+        """Tokens that no layer drops by learnt significance, bool [B, L]; padding is not among them.
+
+        Args:
+            inputs: `input_ids`, `attention_mask` and `token_type_ids`, int64 [B, L].
+        """
+
+    def outputs(self, model: BertPreTrainedModel, states: Tensor) -> dict[str, Tensor]:
+        """The head's outputs by name.
+
+        Args:
+            model: With the weights of the head.
+            states: Of all tokens at their places in the input, [B, L, H]; that of a token that was dropped is the one
+                with which it entered the layer that dropped it.
+        """
+
+    def head_nodes(self, linear: Linear, states: ov.Output) -> Iterator[tuple[str, ov.Node]]:
+        """Write the head as graph nodes: its outputs with their names.
+
+        Args:
+            linear: Writes a Linear module.
+            states: Of all tokens, float32 [B, L, H].
+        """
+
+    def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
+        """For each token the probability, 0 to 1, that it is worth keeping: what scorers learn, [B, L].
+
+        Args:
+            outputs: By name what the head gives when nothing is dropped, and in calibration the tensors of
+                `target_nodes`.
+            context: 1 for the tokens that may be dropped, neither protected nor padding; else 0, [B, L].
+        """
+
+    def target_nodes(self, num_layers: int) -> tuple[str, ...]:
+        """Names of nodes of the graph that the targets need besides the head's outputs (docs/bundle-format.md)."""
+
+
+def encoder_of(model: BertPreTrainedModel) -> BertModel:
+    """The encoder of a task's model."""
+    return cast(BertModel, model.bert)

@@ -1,0 +1,166 @@
+"""A bundle's manifest: read with its version, digest and list of files checked; and its values by type."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import reprlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dynamic_tinybert.runtime.common.errors import (
+    BundleCorruptError,
+    BundleFormatError,
+    BundleNotFoundError,
+    InvalidInputError,
+)
+
+from .files import CONFIG, LISTED_FILES, MANIFEST, MODEL_XML, read_json
+
+FORMAT_VERSION = 2
+"""The newest format that is read."""
+
+DEFAULT_TASK = "question_answering"
+"""The task of bundles of format 1, whether they name it or not."""
+
+NO_ANSWER = "no_answer_threshold"
+_LARGEST_THRESHOLD = 1_000_000  # logits are far smaller
+
+T = TypeVar("T")
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read the manifest of a bundle and check its format's version, its digest and its list of files.
+
+    Raises:
+        BundleNotFoundError: There is no manifest in `folder`.
+        BundleCorruptError: It is truncated or edited.
+        BundleFormatError: It is of a newer format, or no manifest of ours.
+    """
+    file = folder / MANIFEST
+    if not file.is_file():
+        raise BundleNotFoundError(_why_no_bundle(folder))
+    manifest = read_json(file)
+    version = get(manifest, "format_version", int)
+    if version > FORMAT_VERSION:
+        raise BundleFormatError(
+            f"{folder} is a bundle of format {version}, and this release reads up to {FORMAT_VERSION}; "
+            "upgrade with: pip install --upgrade dynamic-tinybert"
+        )
+    if version < 1:
+        raise BundleFormatError(f"{file}: format_version {version} does not exist; export the model again")
+    expected, found = get(manifest, "manifest_sha256", str), _digest_of(manifest)
+    if found != expected:
+        raise BundleCorruptError(
+            f"{file} was edited: the SHA-256 of its contents is {found}, and {expected} stands in it; "
+            "export or download the bundle again"
+        )
+    files = get(manifest, "files", dict)
+    for name in files:
+        if name not in LISTED_FILES:
+            raise BundleFormatError(
+                f"{file}: {reprlib.repr(name)} in its files is not one of {', '.join(LISTED_FILES)}"
+            )
+        entry = get(files, name, dict)
+        get(entry, "size", int)
+        get(entry, "sha256", str)
+    return manifest
+
+
+def as_json(described: Mapping[str, object]) -> dict[str, Any]:
+    """A manifest as it will be read back.
+
+    Raises:
+        InvalidInputError: A value is not JSON: NaN, infinite or of another type.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads(json.dumps(described, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InvalidInputError(f"{MANIFEST} takes plain JSON values only: {error}") from error
+    return manifest
+
+
+def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
+    """Write a manifest with its digest, which makes `folder` a bundle."""
+    sealed = {**manifest, "manifest_sha256": _digest_of(manifest)}
+    (folder / MANIFEST).write_text(json.dumps(sealed, indent=2) + "\n")
+
+
+def format_version_of(task: str) -> int:
+    """The oldest format that can hold a task: readers of format 1 would take any for question answering."""
+    return 1 if task == DEFAULT_TASK else 2
+
+
+def task_of(manifest: Mapping[str, Any]) -> str:
+    """The name of the task that a bundle is for.
+
+    Raises:
+        BundleFormatError: It is none, or not of the manifest's version of the format.
+    """
+    if manifest["format_version"] == 1:
+        return DEFAULT_TASK if "task" not in manifest else str(one_of(manifest, "task", (DEFAULT_TASK,)))
+    task = get(manifest, "task", str)
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", task):
+        raise BundleFormatError(
+            f"{MANIFEST}: task {reprlib.repr(task)}: a name is made of a-z, 0-9 and '_', and starts with a letter"
+        )
+    return task
+
+
+def no_answer_threshold_of(manifest: Mapping[str, Any]) -> float | None:
+    """The score of no answer above which a question has none; None if the manifest does not say.
+
+    Raises:
+        BundleFormatError: It is no number, or out of range.
+    """
+    value = manifest.get(NO_ANSWER)
+    if value is None:
+        return None
+    if type(value) not in (int, float) or not abs(value) <= _LARGEST_THRESHOLD:
+        raise BundleFormatError(
+            f"{MANIFEST}: {NO_ANSWER} must be null or a number between -1e6 and 1e6, not {reprlib.repr(value)}"
+        )
+    return float(value)
+
+
+def get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
+    """A value of the manifest, or of an object in it.
+
+    Raises:
+        BundleFormatError: It is missing or not of this type.
+    """
+    value = data.get(key)
+    if type(value) is not kind:  # not isinstance: True is no int here
+        raise BundleFormatError(f"{MANIFEST}: {key} must be a {kind.__name__}, not {reprlib.repr(value)}")
+    return value
+
+
+def one_of(data: Mapping[str, Any], key: str, values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of `values`
+    """A value of the manifest, or of an object in it, that can only be one of `values`.
+
+    Raises:
+        BundleFormatError: It is missing or none of them.
+    """
+    if key not in data or data[key] not in values:
+        raise BundleFormatError(
+            f"{MANIFEST}: {key} must be one of {reprlib.repr(values)}, not {reprlib.repr(data.get(key))}"
+        )
+    return data[key]
+
+
+def _digest_of(manifest: Mapping[str, Any]) -> str:
+    rest = {key: value for key, value in manifest.items() if key != "manifest_sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def _why_no_bundle(folder: Path) -> str:
+    if not folder.is_dir():
+        return f"there is no folder {folder}, so no bundle either"
+    missing = f"{folder} is not a bundle, for it has no {MANIFEST}"
+    if (folder / MODEL_XML).exists():
+        return f"{missing}; make one of the checkpoint of this model: dynamic-tinybert export MODEL OUTPUT"
+    if (folder / CONFIG).exists():
+        return f"{missing}; if it is a checkpoint, make one of it: dynamic-tinybert export {folder} OUTPUT"
+    return missing

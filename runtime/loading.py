@@ -1,0 +1,66 @@
+"""The arguments with which a model is loaded: as OpenVINO's properties, and as what a pickle holds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from . import cpu
+from .common.errors import InvalidInputError
+from .cpu_quota import thread_properties
+
+_SHORT_FORMS = {
+    "num_threads": "INFERENCE_NUM_THREADS",
+    "num_streams": "NUM_STREAMS",
+    "performance_hint": "PERFORMANCE_HINT",
+    "precision": "INFERENCE_PRECISION_HINT",
+    "compiled_cache_dir": "CACHE_DIR",
+}
+
+
+def spelled_out(short: Mapping[str, object], ov_config: Mapping[str, object] | None) -> dict[str, object]:
+    """OpenVINO's properties by their own names.
+
+    Args:
+        short: Some of them by the names of `from_pretrained`; None for what the caller did not give.
+        ov_config: Others, by their own names.
+
+    Raises:
+        InvalidInputError: A property is given in both forms.
+    """
+    properties = dict(ov_config or {})
+    for name, value in short.items():
+        if value is None:
+            continue
+        if _SHORT_FORMS[name] in properties:
+            raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
+        properties[_SHORT_FORMS[name]] = str(value) if isinstance(value, Path) else value
+    return properties
+
+
+def with_defaults(ov_config: Mapping[str, object] | None) -> dict[str, object]:
+    """OpenVINO's properties, those that a caller did not give being the best for single requests on this CPU."""
+    return {
+        "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
+        "PERFORMANCE_HINT": "LATENCY",
+        **thread_properties(ov_config),
+        **(ov_config or {}),
+    }
+
+
+def to_load_again(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that load the same model in a process with another working folder.
+
+    Args:
+        arguments: Those with which it was loaded, without the token, which no pickle may hold.
+        path: The folder that the bundle was found in.
+    """
+    again = dict(arguments)
+    if again["id_or_path"] is not None and Path(again["id_or_path"]) == path:
+        again["id_or_path"] = path.absolute()  # a Path that is gone is missed, and never looked for on the Hub
+    for name in ("cache_dir", "compiled_cache_dir"):
+        if again.get(name) is not None:
+            again[name] = Path(again[name]).absolute()
+    again["ov_config"] = dict(again["ov_config"] or {})
+    return again

@@ -1,0 +1,116 @@
+"""From start and end logits to answers with scores, by the rules of transformers' question-answering pipeline."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypedDict
+
+import numpy as np
+import numpy.typing as npt
+
+from .inference import WindowOutput
+from .options import AnswerOptions
+from .spans import best_spans, characters
+from .windows import Window
+
+
+class Answer(TypedDict):
+    """An answer in the form of transformers' pipeline.
+
+    Attributes:
+        score: Probability of the answer in the window that gives it the largest, in [0, 1]. With `merge="text"` a sum
+            of probabilities, which can exceed 1.
+        start: First character of the answer in the context.
+        end: End of the answer in the context in characters, exclusive.
+        answer: The text of the context between these.
+    """
+
+    score: float
+    start: int
+    end: int
+    answer: str
+
+
+_Span = tuple[int, int, float]  # first character, last exclusive, probability
+
+
+def pipeline_answers(
+    context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], options: AnswerOptions
+) -> list[Answer]:
+    """Choose at most `top_k` answers, best first.
+
+    The probability of a span of tokens is the softmax of its start times the softmax of its end, over [CLS] and the
+    window's part of the context. Spans of tokens that are aligned to the same words exclude each other, so their
+    probabilities are added up. An answer that several windows contain has the largest of its probabilities; with
+    ``merge="text"`` answers with the same text, ignoring case, become one answer at the place that was found first,
+    and its score is the sum over all places and windows, as in transformers' pipeline.
+
+    Args:
+        context: The text that the windows were cut from.
+        windows: All windows of one question.
+        outputs: The model's output for each window.
+        options: How answers are chosen. If the empty answer competes, its score is the smallest probability of [CLS]
+            in any window.
+    """
+    pairs = zip(windows, outputs, strict=True)
+    by_window = [list(_probable_spans(window, output, options)) for window, output in pairs]
+    answers = _merged_texts(context, by_window) if options.merge == "text" else _merged_spans(context, by_window)
+    if options.handle_impossible_answer:
+        answers.append(empty_answer(windows, outputs))
+    return sorted(answers, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
+
+
+def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> Answer:
+    """The empty answer; its score is the smallest probability of [CLS] in any of the windows (at least one)."""
+    probability = min(
+        math.exp(
+            _log_softmax(output.start_logits, window.context)[0] + _log_softmax(output.end_logits, window.context)[0]
+        )
+        for window, output in zip(windows, outputs, strict=True)
+    )
+    return Answer(score=probability, start=0, end=0, answer="")
+
+
+def _probable_spans(window: Window, output: WindowOutput, options: AnswerOptions) -> Iterator[_Span]:
+    """The most probable spans of a window, best first; some may be the same characters."""
+    start = _log_softmax(output.start_logits, window.context)
+    end = _log_softmax(output.end_logits, window.context)
+    count = 2 * options.top_k + 10 if options.align_to_words else options.top_k  # aligning makes some of them equal
+    spans = best_spans(start[1:], end[1:], count=count, max_length=options.max_answer_len)
+    offset = window.context.start
+    for first, last, score in zip(*(column.tolist() for column in spans), strict=True):
+        place = characters(window.encoding, offset + first, offset + last, align_to_words=options.align_to_words)
+        yield *place, math.exp(score)
+
+
+def _merged_spans(context: str, by_window: Iterable[Iterable[_Span]]) -> list[Answer]:
+    found: dict[tuple[int, int], float] = {}
+    for spans in by_window:
+        own: dict[tuple[int, int], float] = {}
+        for begin, stop, probability in spans:
+            own[begin, stop] = own.get((begin, stop), 0.0) + probability
+        for place, probability in own.items():
+            found[place] = max(found.get(place, 0.0), min(probability, 1.0))  # rounding may exceed 1
+    return [
+        Answer(score=probability, start=begin, end=stop, answer=context[begin:stop])
+        for (begin, stop), probability in found.items()
+    ]
+
+
+def _merged_texts(context: str, by_window: Iterable[Iterable[_Span]]) -> list[Answer]:
+    found: dict[str, Answer] = {}
+    for spans in by_window:
+        for begin, stop, probability in spans:
+            text = context[begin:stop]
+            answer = found.setdefault(text.lower(), Answer(score=0.0, start=begin, end=stop, answer=text))
+            answer["score"] += probability
+    return list(found.values())
+
+
+def _log_softmax(logits: npt.NDArray[np.float32], context: slice) -> npt.NDArray[np.float64]:
+    """Log probabilities of [CLS], first, and of the context tokens."""
+    chosen: npt.NDArray[np.float64] = np.concatenate((logits[:1], logits[context])).astype(np.float64)
+    chosen -= chosen.max()
+    chosen -= np.log(np.exp(chosen).sum())
+    return chosen

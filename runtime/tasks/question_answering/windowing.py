@@ -1,0 +1,94 @@
+"""The one way from questions to windows: cut what the model can read, and report what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+
+from .example import Example
+from .findings import Finding, Kind
+from .options import window_size
+from .windows import Window, WindowTokenizer
+
+
+class Windowing:
+    """Cuts questions into windows of one size, and records which examples the model cannot read.
+
+    Attributes:
+        max_seq_len: Maximum length of a window in tokens.
+        doc_stride: Number of context tokens that neighbouring windows share.
+    """
+
+    def __init__(
+        self,
+        tokenizer: WindowTokenizer | Tokenizer | Path,
+        max_length: int,
+        max_seq_len: int | None = None,
+        doc_stride: int | None = None,
+    ) -> None:
+        """Cut windows for a model that reads up to `max_length` tokens, of the sizes that `window_size` returns.
+
+        Raises:
+            BundleCorruptError: `tokenizer` is a file that cannot be read.
+            InvalidInputError: A size is out of range.
+        """
+        self._tokenize = tokenizer if isinstance(tokenizer, WindowTokenizer) else WindowTokenizer(tokenizer)
+        self._max_length = max_length
+        self.max_seq_len, self.doc_stride = window_size(max_length, max_seq_len, doc_stride)
+        self._unreadable: dict[tuple[str, str, str], Finding] = {}  # an example may be read many times
+
+    @classmethod
+    def of(
+        cls, source: Bundle | LengthAdaptiveModel, max_seq_len: int | None = None, doc_stride: int | None = None
+    ) -> Windowing:
+        """Cut windows for a bundle or a loaded model; sizes and errors as for the constructor."""
+        tokenizer = source.tokenizer_json if isinstance(source, Bundle) else source.tokenizer_file
+        return cls(tokenizer, source.max_length, max_seq_len, doc_stride)
+
+    def resized(self, max_seq_len: int | None, doc_stride: int | None) -> Windowing:
+        """A windowing of other sizes with the same tokenizer, and without a record of unreadable examples."""
+        return Windowing(self._tokenize, self._max_length, max_seq_len, doc_stride)
+
+    def cut(self, question: str, context: str) -> list[Window]:
+        """Cut a question with its context into at least one window.
+
+        Raises:
+            InvalidInputError: A text is not a string or has no tokens, or the question fills the window.
+        """
+        return self._tokenize(question, context, max_seq_len=self.max_seq_len, doc_stride=self.doc_stride)
+
+    def __call__(self, example: Example) -> list[Window]:
+        """All windows of an example; none if the model cannot read it, because it is too long or has no tokens."""
+        try:
+            return self.cut(example.question, example.context)
+        except InvalidInputError as error:
+            key = (example.id, example.question, example.context)
+            self._unreadable.pop(key, None)
+            self._unreadable[key] = Finding(Kind.UNREADABLE, example.id, str(error))
+            return []
+
+    def readable(self, examples: Iterable[Example]) -> Iterator[tuple[Example, list[Window]]]:
+        """Each example that the model can read, with its windows."""
+        for example in examples:
+            if windows := self(example):
+                yield example, windows
+
+    def windows(self, examples: Iterable[Example]) -> list[Window]:
+        """The windows of all examples that the model can read, in one list."""
+        return [window for _, windows in self.readable(examples) for window in windows]
+
+    @property
+    def unreadable(self) -> tuple[Finding, ...]:
+        """The examples so far that the model cannot read, each once, ordered by when they were last seen."""
+        return tuple(self._unreadable.values())
+
+    def refuse_all(self, questions: str) -> DataError:
+        """The error to raise if the model can read none of some questions, which `questions` describes."""
+        why = self.unreadable[-1].why if self._unreadable else "there are none"  # others may be of other questions
+        return DataError(f"the model cannot read {questions}: {why}")
