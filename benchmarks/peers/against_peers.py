@@ -23,8 +23,8 @@ from pathlib import Path
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.files import CONFIG, TOKENIZER
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import argument_parser, random_sample, versions, windows_of
 from benchmarks.kernels.cpu_limits import measure_cpu_limits

@@ -2,7 +2,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
@@ -11,7 +10,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import gold_
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bert, tiny_bundle
 
 FULL = LengthConfig.full(3)
 CONTEXT = "the who was in 1 and what of the 2 where in the 3 was of a b c"
@@ -21,7 +20,7 @@ UNANSWERED = [Example(e.id, e.question, e.context, (), "") for e in ANSWERED]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> LengthAdaptiveModel:
-    folder = write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bert())
+    folder = tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
     return LengthAdaptiveModel.from_pretrained(folder, precision="f32")
 
 
@@ -85,6 +84,7 @@ def test_agreement_is_the_expected_score_by_what_full_believes(model: LengthAdap
     """Against PyTorch: softmax of the start times softmax of the end, the ten likeliest texts, their F1."""
     made = gold_answers(model, UNANSWERED)
     result = made.evaluate(model, LengthConfig((1, 0.4, 0.2)), batch_size=1)
+    torch = pytest.importorskip("torch", reason="PyTorch's model is what is compared with")
     bert, tokenize = tiny_bert(), WindowTokenizer(model.tokenizer_file)
     for example, prediction, score in zip(UNANSWERED, result.predictions, result.question_f1, strict=True):
         (window,) = tokenize(example.question, example.context, max_seq_len=128, doc_stride=64)

@@ -10,7 +10,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing, batches_by_length
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 CONTEXT = "the fox was in the box and the cat was in the hat . " * 10
 
@@ -25,7 +25,7 @@ def tokens(windows: list[Window]) -> list[list[str]]:
 
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny", tiny_bert())
+    return tiny_bundle(tmp_path_factory.mktemp("bundle") / "tiny")
 
 
 def test_a_bundle_its_model_and_its_tokenizer_give_the_same_windows(bundle: Path) -> None:
