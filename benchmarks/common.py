@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.encoder.compilation import is_fused
 from dynamic_tinybert.runtime.encoder.graph import with_selection
-from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate
+from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
@@ -76,12 +76,17 @@ def latency_properties(threads: int, precision: str | None = None) -> dict[str, 
     }
 
 
+def plain_graph(bundle: Bundle) -> ov.Model:
+    """A bundle's graph without selection, as the runtime reads it on this CPU."""
+    return read_plain_graph(bundle, task_named(bundle.task))
+
+
 def selecting_graph(bundle: Bundle, plain: ov.Model, config: LengthConfig | None, kept_multiple: int) -> ov.Model:
     """A bundle's graph with selection put in, as the runtime does it, but for the multiple that kept tokens fill.
 
     Args:
         bundle: Whose graph it is.
-        plain: The graph without selection, from `read_plain_graph`.
+        plain: The graph without selection, from `plain_graph`.
         config: The length configuration; None for a graph that has it as inputs.
         kept_multiple: Selections keep a multiple of so many tokens.
     """

@@ -22,11 +22,10 @@ from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE, kept_multiple
-from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 
-from benchmarks.common import argument_parser, latency_properties, selecting_graph
+from benchmarks.common import argument_parser, latency_properties, plain_graph, selecting_graph
 from benchmarks.kernels.cpu_limits import measure_cpu_limits
 
 Ids = npt.NDArray[np.int64]
@@ -36,7 +35,7 @@ PRODUCTS = ("FullyConnected", "QuantizedLinears")
 
 def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
     config_of_graph = bundle.length_configs[config].config
-    graph = selecting_graph(bundle, read_plain_graph(bundle), config_of_graph, kept_multiple(bundle))
+    graph = selecting_graph(bundle, plain_graph(bundle), config_of_graph, kept_multiple(bundle))
     properties = {**latency_properties(threads), "PERF_COUNT": profiled}
     return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request()
 

@@ -27,7 +27,6 @@ from dynamic_tinybert.runtime import LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.graph import bounds
-from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
@@ -35,6 +34,7 @@ from benchmarks.common import (
     argument_parser,
     first_windows_of,
     latency_properties,
+    plain_graph,
     random_sample,
     resident_mib,
     selecting_graph,
@@ -63,7 +63,7 @@ def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
     """A function that gives a request for a configuration and a padded length."""
-    core, plain = extension_library.core(), read_plain_graph(bundle)
+    core, plain = extension_library.core(), plain_graph(bundle)
     properties = latency_properties(threads)
     made: dict[object, ov.InferRequest] = {}
 
