@@ -1,9 +1,9 @@
-"""Take the weights of a bundle back into a PyTorch checkpoint, to train it further where its checkpoint is not at hand.
+"""Convert a bundle to a PyTorch checkpoint, to train its model further when the original checkpoint is not available.
 
     python scripts/checkpoint_of_bundle.py BUNDLE OUTPUT
 
-The scorers and the tokenizer come along. INT8 weights become the numbers that they stand for: OUTPUT computes what the
-bundle's `full` computes but for the rounding of activations, not what was exported to the last digit.
+The scorers and the tokenizer are copied. INT8 weights are dequantised: OUTPUT computes what the bundle's `full`
+computes but for the rounding of activations, which is not exactly what the exported checkpoint computed.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ Array = npt.NDArray[np.float32]
 
 
 def main(bundle: Path, output: Path) -> None:
-    """Write a folder that `train` and `export` take."""
-    open_bundle(bundle)  # checks its files
+    """Write a checkpoint that `train` and `export` accept."""
+    open_bundle(bundle)  # checks the files
     model = BertForQuestionAnswering(BertConfig.from_pretrained(bundle / CONFIG))
     graph = ov.Core().read_model(bundle / MODEL_XML)
     weights = weights_of(graph, model.config.num_hidden_layers)
@@ -40,7 +40,7 @@ def main(bundle: Path, output: Path) -> None:
 
 
 def weights_of(graph: ov.Model, num_layers: int) -> dict[str, Array]:
-    """Weights by the names of BertForQuestionAnswering, from a graph of `export.ir.write_ir`, FP32 or INT8."""
+    """The weights in an FP32 or INT8 graph of `export.ir.write_ir`, by their names in BertForQuestionAnswering."""
     named = {node.get_friendly_name(): node for node in graph.get_ops()}
     normed = named["embeddings.output"]
     words_and_segments, positions = _inputs(_before(normed)[2])
@@ -68,7 +68,7 @@ def weights_of(graph: ov.Model, num_layers: int) -> dict[str, Array]:
 
 
 def _linear(name: str, add: ov.Node) -> dict[str, Array]:
-    """Weight and bias of `x @ weight.T + bias`, SmoothQuant's factors taken out of the weight again."""
+    """Weight and bias of `x @ weight.T + bias`, without SmoothQuant's factors."""
     product, bias = _inputs(add)
     activation, weight = _inputs(product)
     values = _table(weight)
@@ -85,7 +85,7 @@ def _layer_norm(name: str, add: ov.Node) -> dict[str, Array]:
 
 
 def _table(node: ov.Node) -> Array:
-    """The table that rows are taken from, or a weight: a constant, or INT8 values times scales."""
+    """An embedding table or a weight: a constant, or INT8 values times scales."""
     if node.get_type_name() == "Multiply":
         values, scale = map(_table, _inputs(node))
         return values * scale
@@ -101,7 +101,7 @@ def _inputs(node: ov.Node) -> list[ov.Node]:
 
 
 def _before(node: ov.Node) -> list[ov.Node]:
-    """The chain of first inputs."""
+    """The producer of the first input, the producer of that one's first input, and so on."""
     chain = []
     while node.get_input_size():
         node = _inputs(node)[0]

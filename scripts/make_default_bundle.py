@@ -70,8 +70,8 @@ The default bundle of dynamic-tinybert: six layers, hidden 384, 12 heads, 22.6 M
   had been fitted for the model before.
 - **Quantised** to INT8 by Intel Neural Compressor (SmoothQuant, static), embeddings INT8, QA head FP32.
 - **Scorers trained on** for the quantised weights by `dynamic-tinybert train --objective scorers` on the first 12,000
-  of these questions: 1,000 steps of 16 windows, AdamW 1e-3 with linear decay; those of the first three layers learn
-  what tokens are worth to later layers, too.
+  of these questions: 1,000 steps of 16 windows, AdamW 1e-3 with linear decay; those of the first three layers also
+  learn the importance of tokens to later layers.
 - **Licence**: CC BY-SA 4.0, as its training data asks.
 - **Calibrated** by `dynamic-tinybert calibrate --significance trained`: length configurations chosen on 8 articles of
   SQuAD v1.1 dev, their figures found on 16 others.

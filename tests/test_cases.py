@@ -13,9 +13,10 @@ from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.data import answered_windows, read_answered
+from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 
 from support.tiny import tiny_bert, write_tiny_bundle
 
@@ -147,9 +148,9 @@ def test_train_skips_an_over_long_question(tiny_checkpoint: Path, tmp_path: Path
 def test_train_takes_the_unanswerable_question_to_cls(tiny_checkpoint: Path, tmp_path: Path) -> None:
     read = read_answered(CASES / "v2.json")
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    *answered, impossible = (answered_windows(tokenize, [e], max_length=128) for e in read.examples)
-    assert all(any(window.start > 0 for window in own) for own in answered)
-    assert all((window.start, window.end) == (0, 0) for window in impossible)
+    *answered, impossible = (answered_rows(Windowing(tokenize, 128), [e]) for e in read.examples)
+    assert all(any(window.labels["start_positions"] > 0 for window in own) for own in answered)
+    assert all(set(window.labels.values()) == {0} for window in impossible)
     result = train(tiny_checkpoint, tmp_path / "new", CASES / "v2.json", options=ONE_STEP, validation=CASES / "v2.json")
     assert result.findings == ()
     assert len(result.after[0].question_f1) == 3

@@ -1,4 +1,4 @@
-"""Training of question-answering checkpoints that live with dropped tokens."""
+"""Training of checkpoints that keep their quality when tokens are dropped."""
 
 from typing import TYPE_CHECKING
 

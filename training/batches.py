@@ -1,38 +1,59 @@
-"""Which windows a step trains on, and how they become tensors."""
+"""Training rows, the batches of them that steps train on, and how a batch becomes tensors."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-from .data import AnsweredWindow
+TokenBatch = Mapping[str, Tensor]
+"""The tensors of a step by name. Int64 `[B, L]`: input_ids, attention_mask and token_type_ids. `[B]`: a tensor for each
+label of the task's rows. If the rows hold teacher logits: `teacher_logits`, float32, `[B, L, K]` or `[B, K]`."""
 
-Batch = Mapping[str, Tensor]
-"""Int64: input_ids, attention_mask and token_type_ids [B, L], start_positions and end_positions [B]. Maybe, in float32,
-taught_logits [B, L, 2], of the start and the end."""
+_SORTED_BATCHES = 50  # rows are sorted by length within so many batches; more would make epochs too much alike
 
-_POOL = 50  # batches whose windows are sorted by length; more would make batches too much alike from epoch to epoch
+
+@dataclass(frozen=True, slots=True)
+class TrainingRow:
+    """One input of the model with what it should be trained to.
+
+    Attributes:
+        ids: Token ids, int32 `[N]`.
+        second_segment: Index of the first token of the second segment, for question answering the context; those
+            before it are [CLS], the first segment and its [SEP].
+        labels: The task's labels by the names that its losses read from a batch.
+        teacher_logits: The logits of a teacher, float16, `[N, K]` for a task that labels tokens, else `[K]`; None if
+            no teacher was run.
+    """
+
+    ids: npt.NDArray[np.int32]
+    second_segment: int
+    labels: Mapping[str, int]
+    teacher_logits: npt.NDArray[np.float16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
 
 
 def plan_batches(
     lengths: Sequence[int], batch_size: int, *, epochs: float, max_steps: int | None, seed: int
 ) -> list[list[int]]:
-    """The windows of every step of a training, in order: each epoch shuffled anew, like lengths together.
+    """The rows of every step of a training, in order; each epoch is shuffled anew, rows of similar length together.
 
-    It depends on the arguments alone, so that a training that goes on sees what it would have seen.
+    The plan depends on the arguments alone, so that a resumed training sees the same batches.
 
     Args:
-        lengths: Tokens of each window.
-        batch_size: Windows of a step.
-        epochs: How often each window is seen; a part of an epoch is cut off its end.
-        max_steps: Steps, instead of `epochs`.
-        seed: Of the order.
+        lengths: Number of tokens of each row.
+        batch_size: Rows of a step.
+        epochs: How often each row is seen; a fraction cuts off the end of the last epoch.
+        max_steps: Number of steps, instead of `epochs`.
+        seed: Seed of the order.
     """
     in_epoch = math.ceil(len(lengths) / batch_size)
     steps = math.ceil(epochs * in_epoch) if max_steps is None else max_steps
@@ -40,41 +61,34 @@ def plan_batches(
     for epoch in range(math.ceil(steps / in_epoch)):
         random = np.random.default_rng([seed, epoch])
         order = random.permutation(len(lengths))
-        pools = np.split(order, range(_POOL * batch_size, len(order), _POOL * batch_size))
-        by_length = [window for pool in pools for window in sorted(pool.tolist(), key=lengths.__getitem__)]
+        pools = np.split(order, range(_SORTED_BATCHES * batch_size, len(order), _SORTED_BATCHES * batch_size))
+        by_length = [row for pool in pools for row in sorted(pool.tolist(), key=lengths.__getitem__)]
         batches = [by_length[first : first + batch_size] for first in range(0, len(by_length), batch_size)]
         plan += [batches[i] for i in random.permutation(len(batches))]
     return plan[:steps]
 
 
-def collate(windows: Sequence[AnsweredWindow]) -> dict[str, Tensor]:
-    """A batch of windows, padded to the longest of them; with `taught_logits` if all of them hold some."""
-    shape = len(windows), max(map(len, windows))
+def collate(rows: Sequence[TrainingRow]) -> dict[str, Tensor]:
+    """A `TokenBatch` of rows, padded to the longest; it has `teacher_logits` if all rows do."""
+    shape = len(rows), max(map(len, rows))
     input_ids, attention_mask, token_type_ids = (torch.zeros(shape, dtype=torch.long) for _ in range(3))
-    for row, window in enumerate(windows):
-        input_ids[row, : len(window)] = torch.from_numpy(window.ids)
-        attention_mask[row, : len(window)] = 1
-        token_type_ids[row, window.context_start : len(window)] = 1
-    batch = {
-        "input_ids": input_ids,
-        "attention_mask": attention_mask,
-        "token_type_ids": token_type_ids,
-        "start_positions": torch.tensor([window.start for window in windows]),
-        "end_positions": torch.tensor([window.end for window in windows]),
-    }
-    taught = [torch.from_numpy(window.taught.T).float() for window in windows if window.taught is not None]
-    if len(taught) == len(windows):
-        batch["taught_logits"] = pad_sequence(taught, batch_first=True, padding_value=-torch.inf)
+    for i, row in enumerate(rows):
+        input_ids[i, : len(row)] = torch.from_numpy(row.ids)
+        attention_mask[i, : len(row)] = 1
+        token_type_ids[i, row.second_segment : len(row)] = 1
+    batch = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
+    batch |= {name: torch.tensor([row.labels[name] for row in rows]) for name in rows[0].labels}
+    logits = [torch.from_numpy(row.teacher_logits).float() for row in rows if row.teacher_logits is not None]
+    if len(logits) == len(rows):
+        batch["teacher_logits"] = pad_sequence(logits, batch_first=True, padding_value=-torch.inf)
     return batch
 
 
-def belief_of(batch: Batch) -> Tensor:
-    """Probabilities of the start and the end, `[B, L, 2]`: half those that were taught, half the data's."""
-    taught = batch["taught_logits"].softmax(1)
-    positions = torch.stack([batch["start_positions"], batch["end_positions"]], 1)
-    return (taught + functional.one_hot(positions, taught.shape[1]).mT) / 2
-
-
-def inputs_of(batch: Batch) -> dict[str, Tensor]:
-    """What a model reads of a batch."""
+def inputs_of(batch: TokenBatch) -> dict[str, Tensor]:
+    """The inputs of the model."""
     return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
+
+
+def droppable(batch: TokenBatch) -> Tensor:
+    """1 for tokens that scorers decide about, `[B, L]` int64: those of the second segment; 0 for all others."""
+    return batch["attention_mask"] * batch["token_type_ids"]

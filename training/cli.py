@@ -14,44 +14,46 @@ from .options import RECIPES, TrainingOptions
 
 def train(
     model: Annotated[str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering checkpoint.")],
-    output: Annotated[Path, typer.Argument(help="Folder of the new checkpoint.")],
+    output: Annotated[Path, typer.Argument(help="Folder of the new checkpoint; it must not exist.")],
     data: Annotated[Path, typer.Option(help="Questions with answers to train on, SQuAD JSON or rows.")],
-    objective: Annotated[str, typer.Option(help=f"What to minimise: {', '.join(RECIPES)}.")] = "fine-tune",
+    objective: Annotated[str, typer.Option(help=f"Training objective: {', '.join(RECIPES)}.")] = "fine-tune",
     teacher: Annotated[str | None, typer.Option(help="Hub id or folder of the checkpoint to distil from.")] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="Questions to measure F1 on, before and after, at several costs.")
+        Path | None, typer.Option(help="Questions to measure F1 on, before and after the training, at several costs.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many questions of each file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many questions of each file.")] = None,
     num_layers: Annotated[
-        int | None, typer.Option(min=1, help="Train a student with so many of the layers, evenly chosen.")
+        int | None, typer.Option(min=1, help="Train a student with this many of the layers, evenly spaced.")
     ] = None,
-    epochs: Annotated[float | None, typer.Option(help="How often to see the data; by default the objective's.")] = None,
-    max_steps: Annotated[int | None, typer.Option(min=1, help="Steps, instead of --epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a step.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="At its highest; by default the objective's.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="In training; by default the checkpoint's.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: by objective.")] = None,
+    max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of --epochs.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a step; default: by objective.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by objective.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout during training; by default the checkpoint's.")] = None,
     max_seq_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a window; 384 by default.")] = None,
     layer_dropout: Annotated[
-        float, typer.Option(help="Of length-drop: chance of a layer to be left out of a random configuration.")
+        float, typer.Option(help="For length-drop: probability of leaving a layer out of a random configuration.")
     ] = 0.2,
     scorer_weight: Annotated[
-        float, typer.Option(help="How much the model learns for its scorers, where it has some.")
+        float, typer.Option(help="Weight of the scorers' loss, from which the model learns, too.")
     ] = 1.0,
     macs_fewer: Annotated[
-        float, typer.Option(help="Of straight-through and soft-masks: times fewer MACs that selection shall need.")
+        float,
+        typer.Option(help="For straight-through and soft-masks: the target, in times fewer MACs."),
     ] = 2.6,
-    save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to go on from.")] = 500,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is random.")] = 0,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from what an interrupted training left.")] = False,
-    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
+    save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to resume from.")] = 500,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume an interrupted training.")] = False,
+    local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never use the network.")] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with a misplaced answer or another wrong question.")
+        bool,
+        typer.Option("--strict", help="Refuse data with a misplaced answer or another faulty question."),
     ] = False,
 ) -> None:
-    """Train a checkpoint: fine-tune it, distil it, or teach it to live with dropped tokens."""
-    for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
+    """Train a checkpoint: fine-tune it, distil it, or prepare it for dropped tokens."""
+    for name in ("torchao", "torch.utils._pytree"):  # they warn when they are imported
         logging.getLogger(name).setLevel(logging.ERROR)
-    from . import train as run  # names the extra that is missing, if one is
+    from . import train as run  # raises an error that names the extra if a dependency is missing
 
     options = TrainingOptions(
         objective=objective,

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM during a training."""
+"""SIGINT and SIGTERM during a training: save a checkpoint, then stop."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from contextlib import ExitStack
 from types import FrameType, TracebackType
 from typing import Self
 
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
+
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM, so that a training can save and stop; a second one ends it at once."""
+    """Notes the first SIGINT or SIGTERM, so that a training can save and stop; a second one ends it at once.
+
+    Attributes:
+        signum: The signal that came, or None.
+    """
 
     def __init__(self) -> None:
         self.signum: int | None = None
@@ -28,7 +35,7 @@ class Interruption:
         self._restore.close()
 
     def end(self) -> None:
-        """End the process as the signal would have, if there was one: KeyboardInterrupt or SystemExit."""
+        """If there was a signal, end the process as it would have: by KeyboardInterrupt or SystemExit."""
         if self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signum is not None:
@@ -38,3 +45,18 @@ class Interruption:
         second, self.signum = self.signum is not None, signum
         if second:
             self.end()
+
+
+class SaveAndStop(TrainerCallback):
+    """Makes transformers' Trainer save and stop after the step during which a signal came."""
+
+    def __init__(self, interruption: Interruption) -> None:
+        self._interruption = interruption
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> TrainerControl:
+        """Set the flags to save and stop, if a signal came."""
+        if self._interruption.signum is not None:
+            control.should_save = control.should_training_stop = True
+        return control

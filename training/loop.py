@@ -1,8 +1,7 @@
-"""Steps of a training, on transformers' Trainer."""
+"""The steps of a training, run by transformers' Trainer."""
 
 from __future__ import annotations
 
-import json
 import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -14,33 +13,29 @@ import accelerate  # type: ignore[import-untyped]  # noqa: F401 - without it the
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_callback import TrainerControl, TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from dynamic_tinybert.modeling.precision import half_precision
 from dynamic_tinybert.runtime.common.errors import TrainingError
 from dynamic_tinybert.runtime.common.publish import writing
 
-from .batches import collate
-from .data import AnsweredWindow
-from .interruption import Interruption
-from .objectives.base import Moment, Objective
-from .saved_state import load_state, save_state
+from .batches import TrainingRow, collate
+from .interruption import Interruption, SaveAndStop
+from .objectives.base import Objective, TrainingStep
+from .saved_state import checkpoint_of_step, last_checkpoint, load_state, save_state
 
 _WEIGHT_DECAY = 0.01
-_WARM_UP = 0.06  # of the steps
-_STATE = "trainer_state.json"
+_WARM_UP = 0.06  # fraction of the steps in which the learning rate rises
 
 
 @dataclass(frozen=True)
 class LoopOptions:
-    """How to step.
+    """Options of the optimisation.
 
     Attributes:
-        learning_rate: Of AdamW at its highest: it rises over the first 6 % of the steps, then falls to 0.
-        save_steps: Steps between checkpoints, of which the last one is kept.
-        seed: Of dropout and of what objectives draw.
+        learning_rate: Peak learning rate of AdamW: it rises over the first 6 % of the steps, then falls to 0.
+        save_steps: Steps between checkpoints; only the last checkpoint is kept.
+        seed: Seed of dropout and of the random choices of objectives.
     """
 
     learning_rate: float
@@ -50,7 +45,7 @@ class LoopOptions:
 
 def run_steps(
     objective: Objective,
-    windows: Sequence[AnsweredWindow],
+    rows: Sequence[TrainingRow],
     plan: Sequence[Sequence[int]],
     checkpoints: Path,
     options: LoopOptions,
@@ -59,20 +54,21 @@ def run_steps(
 ) -> None:
     """Train an objective, from the last checkpoint in `checkpoints` if there is one.
 
-    Mixed precision (bfloat16, or float16 on a GPU that lacks it) on a GPU, and on a CPU that multiplies bfloat16; all
-    cores on a CPU. The first SIGINT or SIGTERM saves a checkpoint and ends the process, a second one ends it at once.
+    GPUs use mixed precision (bfloat16, or float16 on a GPU that lacks it), and so do CPUs with bfloat16 products; on a
+    CPU all its cores are used. The first SIGINT or SIGTERM saves a checkpoint and ends the process, a second one ends
+    it at once.
 
     Args:
-        objective: What to minimise; it is on the training's device afterwards.
-        windows: What to train on.
-        plan: For each step its windows, as indices.
+        objective: The objective to minimise; afterwards it is on the device of the training.
+        rows: The rows to train on.
+        plan: The rows of each step, as indices.
         checkpoints: Folder of the checkpoints. Each is a folder that transformers can load, too.
-        options: How to step.
-        record: Receives the losses of each step, counted from 1, by name.
-        write_tokenizer: Adds what belongs to the checkpoint in a folder beside its weights.
+        options: Options of the optimisation.
+        record: Called with the number of each step, from 1, and the parts of its loss by name.
+        write_tokenizer: Writes the other files of a checkpoint, such as the tokenizer's, into a folder.
 
     Raises:
-        TrainingError: The loss or a weight is no longer a number. The last checkpoint is from before.
+        TrainingError: The loss or a weight is not finite. The last checkpoint is from before that.
         StorageError: A checkpoint could not be written; the one before is kept.
         KeyboardInterrupt: The training was interrupted.
         SystemExit: It was terminated.
@@ -97,30 +93,19 @@ def run_steps(
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for one
     with Interruption() as interruption:
-        trainer = _Trainer(objective, windows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
+        trainer = _Trainer(objective, rows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
         last = last_checkpoint(checkpoints)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         interruption.end()
 
 
-def last_checkpoint(checkpoints: Path) -> Path | None:
-    """The latest checkpoint that is complete, if there is one; what a killed process left unfinished is removed."""
-    complete: dict[int, Path] = {}
-    for folder in checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
-        try:
-            complete[int(json.loads((folder / _STATE).read_text())["global_step"])] = folder
-        except (OSError, ValueError, KeyError):  # the state is written last
-            shutil.rmtree(folder, ignore_errors=True)
-    return complete[max(complete)] if complete else None
-
-
 class _Trainer(Trainer):
-    """Trainer whose steps are planned, whose losses have parts, and whose checkpoints are good or not there."""
+    """Trainer with planned batches, losses of several parts, and checkpoints that are complete or not there at all."""
 
     def __init__(
         self,
         objective: Objective,
-        windows: Sequence[AnsweredWindow],
+        rows: Sequence[TrainingRow],
         plan: Sequence[Sequence[int]],
         checkpoints: Path,
         arguments: TrainingArguments,
@@ -128,16 +113,16 @@ class _Trainer(Trainer):
         write_tokenizer: Callable[[Path], None],
         interruption: Interruption,
     ) -> None:
-        super().__init__(objective, arguments, callbacks=[_Stop(interruption)])
+        super().__init__(objective, arguments, callbacks=[SaveAndStop(interruption)])
         self.remove_callback(PrinterCallback)
         self._checkpoints = checkpoints
-        self._windows = windows
+        self._rows = rows
         self._plan = plan
         self._record = record
         self._write_tokenizer = write_tokenizer
 
-    def get_train_dataloader(self) -> DataLoader[AnsweredWindow]:
-        return DataLoader(self._windows, batch_sampler=self._plan, collate_fn=collate)  # type: ignore[arg-type]
+    def get_train_dataloader(self) -> DataLoader[TrainingRow]:
+        return DataLoader(self._rows, batch_sampler=self._plan, collate_fn=collate)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
         own_rates = self._objective.learning_rates()
@@ -145,7 +130,7 @@ class _Trainer(Trainer):
         for name, parameter in self._objective.named_parameters():
             if not parameter.requires_grad:
                 continue
-            rate = next((r for start, r in own_rates.items() if name.startswith(start)), self.args.learning_rate)
+            rate = next((r for prefix, r in own_rates.items() if name.startswith(prefix)), self.args.learning_rate)
             decay = _WEIGHT_DECAY if parameter.ndim > 1 else 0.0
             groups.setdefault((rate, decay), []).append(parameter)
         self.optimizer = torch.optim.AdamW(
@@ -154,19 +139,19 @@ class _Trainer(Trainer):
         return self.optimizer
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *_: object, **__: object) -> Tensor:
-        step = self.state.global_step
-        losses: dict[str, Tensor] = model(inputs, Moment(step, len(self._plan), self.args.seed))
+        step = TrainingStep(self.state.global_step, len(self._plan), self.args.seed)
+        losses: dict[str, Tensor] = model(inputs, step)
         values = {name: float(loss.detach()) for name, loss in losses.items()}
         if not math.isfinite(sum(values.values())):
             raise self._diverged(f"the loss is {values}")
-        self._record(step + 1, values)
+        self._record(step.index + 1, values)
         return torch.stack(list(losses.values())).sum()
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:  # noqa: ANN401 - transformers' signature
         broken = [name for name, parameter in model.named_parameters() if not parameter.isfinite().all()]
         if broken:
             raise self._diverged(f"{broken[0]} holds values that are not finite")
-        folder = self._checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        folder = checkpoint_of_step(self._checkpoints, self.state.global_step)
         try:
             with writing(folder):
                 super()._save_checkpoint(model, trial)
@@ -196,17 +181,3 @@ class _Trainer(Trainer):
             f"the training diverged at step {self.state.global_step + 1}: {what}; {kept}; train with a learning rate "
             f"below {self.args.learning_rate:g}, from there or anew"
         )
-
-
-class _Stop(TrainerCallback):
-    """Saves and stops after the step in which a signal came."""
-
-    def __init__(self, interruption: Interruption) -> None:
-        self._interruption = interruption
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
-    ) -> TrainerControl:
-        if self._interruption.signum is not None:
-            control.should_save = control.should_training_stop = True
-        return control

@@ -1,4 +1,4 @@
-"""Memory of the steps before is kept for those to come."""
+"""Reuse the memory of earlier steps for later ones."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ _PAD = 256 << 20
 
 
 def keep_freed_memory() -> None:
-    """Let glibc, where it is the C library, hand freed memory out again instead of back to the kernel.
+    """Make glibc keep freed memory for the process instead of returning it to the kernel; without glibc, do nothing.
 
-    A step on a CPU frees hundreds of large tensors; taking their pages anew costs up to a third of its time. The
-    process keeps what its largest step needed.
+    A training step on a CPU frees hundreds of large tensors; getting their pages again takes up to a third of its time.
+    The process keeps as much memory as its largest step needed.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""What a training can be told, and what it does where it is told nothing."""
+"""The options of a training and their defaults for each objective."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Recipe:
-    """Hyper-parameters of an objective that proved good, mostly those of the papers (docs/training.md)."""
+    """Default hyper-parameters of an objective, mostly those of its paper (docs/training.md)."""
 
     learning_rate: float
     epochs: float
@@ -30,27 +30,31 @@ RECIPES = MappingProxyType(
         "soft-masks": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),
     }
 )
-"""By objective."""
+"""The default hyper-parameters by name of the objective."""
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How to train.
+    """Options of a training.
 
     Attributes:
-        objective: What to minimise, a key of `RECIPES`.
-        num_layers: Train a student with so many of the model's layers, evenly chosen; None for all.
-        epochs: How often to see each window; None for the recipe's.
-        max_steps: Steps, instead of `epochs`.
-        batch_size: Windows of a step; None for the recipe's.
-        learning_rate: At its highest; None for the recipe's.
-        dropout: Of states and attention; None for the checkpoint's own.
+        objective: Name of the objective, a key of `RECIPES`.
+        num_layers: Train a student with so many of the model's layers, evenly spaced; None for all layers.
+        epochs: How often to see each window; None for the objective's default.
+        max_steps: Number of steps, instead of `epochs`.
+        batch_size: Windows of a step; None for the objective's default.
+        learning_rate: Peak learning rate; None for the objective's default.
+        dropout: Dropout probability of states and attention; None for the checkpoint's own.
         max_seq_len: Tokens of a window; None for 384, or what the model reads if that is less.
-        layer_dropout: Of `length-drop`, the chance of each layer to be left out of a random configuration.
-        scorer_weight: Of the loss of scorers; they learn the same with any, the model learns the more for them.
-        macs_fewer: Of `straight-through` and `soft-masks`, how many times fewer MACs the selection shall need.
+        layer_dropout: For `length-drop`: probability with which each layer is left out of a random configuration.
+        scorer_weight: Weight of the scorers' loss. It does not change how scorers learn, but how much the model learns
+            from their loss.
+        macs_fewer: For `straight-through` and `soft-masks`: how many times fewer MACs the selection should need.
         save_steps: Steps between checkpoints.
-        seed: Of all that is random.
+        seed: Seed of all random choices.
+
+    Raises:
+        InvalidInputError: An option is outside its range.
     """
 
     objective: str = "fine-tune"
@@ -85,10 +89,10 @@ class TrainingOptions:
 
     @property
     def recipe(self) -> Recipe:
-        """What was told, completed from the objective's recipe."""
-        usual = RECIPES[self.objective]
+        """The hyper-parameters: those that were given, and the objective's defaults for the others."""
+        default = RECIPES[self.objective]
         return Recipe(
-            usual.learning_rate if self.learning_rate is None else self.learning_rate,
-            usual.epochs if self.epochs is None else self.epochs,
-            usual.batch_size if self.batch_size is None else self.batch_size,
+            default.learning_rate if self.learning_rate is None else self.learning_rate,
+            default.epochs if self.epochs is None else self.epochs,
+            default.batch_size if self.batch_size is None else self.batch_size,
         )

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: losses into its journal, and a line now and then."""
+"""Progress of a training: losses are written to its journal, and a line is printed now and then."""
 
 from __future__ import annotations
 
@@ -10,28 +10,38 @@ from time import monotonic
 from dynamic_tinybert.runtime.common.journal import Journal
 
 STEP = "step"
-"""Kind of the journal's entries, one for each step, with the parts of its loss."""
+"""Kind of the journal entries that hold the parts of each step's loss."""
 
 _SECONDS_BETWEEN_LINES = 20.0
-_SHOWN = 50  # steps that the losses of a line are a mean of
+_AVERAGED = 50  # a line shows the mean losses of so many steps
 
 
 class Progress:
-    """Writes down the losses of steps and says how far a training is."""
+    """Records the losses of steps and reports how far the training is.
+
+    Args:
+        journal: The journal of the training.
+        steps: Number of steps of the training.
+        say: Called with a line of text every 20 seconds and after the last step.
+    """
 
     def __init__(self, journal: Journal, steps: int, say: Callable[[str], None]) -> None:
         self._journal = journal
         self._steps = steps
         self._say = say
-        self._recent: deque[Mapping[str, float]] = deque(maxlen=_SHOWN)
-        self._times: deque[float] = deque(maxlen=_SHOWN + 1)
+        self._recent: deque[Mapping[str, float]] = deque(maxlen=_AVERAGED)
+        self._times: deque[float] = deque(maxlen=_AVERAGED + 1)
         self._last_line = monotonic()
 
     def __call__(self, step: int, losses: Mapping[str, float]) -> None:
-        """Take the losses of a step, counted from 1, by name.
+        """Record a step.
+
+        Args:
+            step: Its number, from 1.
+            losses: The parts of its loss by name.
 
         Raises:
-            StorageError: They could not be written.
+            StorageError: The losses could not be written.
         """
         self._journal.add(STEP, str(step), losses)
         now = monotonic()

@@ -1,4 +1,4 @@
-"""What a training leaves: a checkpoint with its model card, its losses and a picture."""
+"""The result of a training: a checkpoint with its model card, its losses and a plot of its fronts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.publish import writing
-from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding
+from dynamic_tinybert.runtime.tasks.measure import Finding
 
 from .front_meter import Point
 from .objectives.base import Objective
@@ -18,18 +18,18 @@ from .plot import plot_fronts
 from .saved_state import save_model
 
 PACKAGES = ("dynamic-tinybert", "torch", "transformers")
-"""Distributions whose versions are recorded."""
+"""Distributions whose versions are recorded in journals and model cards."""
 
 _CARD = """\
 ---
-pipeline_tag: question-answering
+pipeline_tag: {pipeline_tag}
 library_name: transformers
 base_model: {base}
 ---
 # {base}, {objective}
 
-An ordinary `BertForQuestionAnswering` folder, made by `dynamic-tinybert train`; `dynamic-tinybert export` and
-`calibrate` make a bundle of it.{scorers}
+An ordinary `{architecture}` folder, made by `dynamic-tinybert train`; `dynamic-tinybert export` and `calibrate` make
+a bundle of it.{scorers}
 
 - **Model**: {base}{layers}.
 - **Data**: {data}.
@@ -38,34 +38,35 @@ An ordinary `BertForQuestionAnswering` folder, made by `dynamic-tinybert train`;
   `metrics.jsonl`.
 - **Software**: {versions}.
 
-The licences of the base model and of the data hold for this model, too.
+The licences of the base model and of the data apply to this model, too.
 """
-_ABOUT_SCORERS = """ `significance.safetensors` holds scorers of learnt significance
-that were trained with it: `calibrate --significance trained` finds length configurations for them."""
+_ABOUT_SCORERS = """ `significance.safetensors` holds scorers of learnt significance that were trained with
+it: `calibrate --significance trained` finds length configurations for them."""
 _FIGURES = """
-## F1 and cost
+## {metric} and cost
 
-On {scored}, in PyTorch, at real lengths. After against before, `full` changed by {change:+.2f} F1 [{low:+.2f},
+On {scored}, in PyTorch, at real lengths. After against before, `full` changed by {change:+.2f} {metric} [{low:+.2f},
 {high:+.2f}]. A number names the share of the tokens that the last selecting layer keeps, before by {before}, after by
 {after}. In brackets: 95 % intervals by paired bootstrap.
 
-![F1 against MACs](front.svg)
+![{metric} against MACs](front.svg)
 
-| Configuration | before: MACs, x fewer | F1 | after: MACs, x fewer | F1 | against its `full` |
+| Configuration | before: MACs, x fewer | {metric} | after: MACs, x fewer | {metric} | against its `full` |
 | --- | ---: | ---: | ---: | ---: | --- |
 """
 
 
 @dataclass(frozen=True)
 class Training:
-    """What a training made.
+    """The result of a training.
 
     Attributes:
-        path: The new checkpoint.
-        losses: The parts of the loss of each step, by name.
-        before: What the model gave before, `full` first, then length configurations; empty without validation data.
-        after: What it gives now.
-        findings: What is wrong with questions of the data and the validation data.
+        path: Folder of the new checkpoint.
+        losses: The parts of each step's loss by name.
+        before: Quality and cost of the model before the training: `full`, then other length configurations. Empty
+            without validation data.
+        after: Quality and cost after the training.
+        findings: What is wrong with examples of the training data and the validation data.
     """
 
     path: Path
@@ -76,13 +77,13 @@ class Training:
 
 
 def write_result(folder: Path, objective: Objective, training: Training, facts: Mapping[str, object]) -> None:
-    """Write all but the tokenizer.
+    """Write all files of the new checkpoint but those of the tokenizer.
 
     Args:
-        folder: Where to.
-        objective: With the model.
-        training: What it made.
-        facts: What the model card says, by the names of its placeholders.
+        folder: The folder.
+        objective: The objective with the trained model.
+        training: The result.
+        facts: Values of the model card's placeholders.
 
     Raises:
         StorageError: A file could not be written.
@@ -91,44 +92,47 @@ def write_result(folder: Path, objective: Objective, training: Training, facts: 
     metrics = "".join(json.dumps({"step": step, **losses}) + "\n" for step, losses in enumerate(training.losses, 1))
     card = _CARD.format(
         **facts,
+        pipeline_tag=objective.task.pipeline_tag,
+        architecture=type(objective.model).__name__,
         scorers=_ABOUT_SCORERS if objective.scorers() else "",
         steps=len(training.losses),
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
     )
     if training.after:
-        card += _figures(training, str(facts["scored"]))
-        plot_fronts({"before": training.before, "after": training.after}, folder / "front.svg")
+        metric = objective.task.metric
+        card += _figures(training, str(facts["scored"]), metric)
+        plot_fronts({"before": training.before, "after": training.after}, folder / "front.svg", metric=metric)
     with writing(folder):
         (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
 
 
 def name_of(source: str) -> str:
-    """A Hub id, or the name of a local folder: other machines have no such path."""
+    """A Hub id as it is; of a local folder only the name, because other machines do not have its path."""
     return Path(source).resolve().name if Path(source).exists() else source
 
 
-def _figures(training: Training, scored: str) -> str:
+def _figures(training: Training, scored: str, metric: str) -> str:
     full_before, full = training.before[0], training.after[0]
-    change, low, high = paired_bootstrap(full.question_f1, full_before.question_f1)
+    change, low, high = paired_bootstrap(full.scores, full_before.scores)
     own_before = {point.name: point for point in training.before}
     lines = []
     for point in training.after:
         before = own_before.get(point.name)
-        loss = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(point.question_f1, full.question_f1))
+        loss = "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(point.scores, full.scores))
         cells = [
             point.name,
-            *(["", ""] if before is None else [f"{full_before.macs / before.macs:.2f}", f"{before.f1:.2f}"]),
+            *(["", ""] if before is None else [f"{full_before.macs / before.macs:.2f}", f"{before.score:.2f}"]),
             f"{full_before.macs / point.macs:.2f}",
-            f"{point.f1:.2f}",
+            f"{point.score:.2f}",
             "" if point is full else loss,
         ]
         lines.append(f"| {' | '.join(cells)} |\n")
     guides = {"before": _guide(training.before), "after": _guide(training.after)}
-    return _FIGURES.format(scored=scored, change=change, low=low, high=high, **guides) + "".join(lines)
+    return _FIGURES.format(scored=scored, metric=metric, change=change, low=low, high=high, **guides) + "".join(lines)
 
 
 def _guide(front: Sequence[Point]) -> str:
-    """By what tokens are chosen."""
+    """The method by which tokens are chosen, in words."""
     learnt = any(threshold is not None for point in front for threshold in point.thresholds)
     return "scorers and thresholds" if learnt else "the attention received"

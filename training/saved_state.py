@@ -1,10 +1,13 @@
-"""The files of a model in training: those that anybody can load, and what only the training needs."""
+"""The checkpoints of a training: files that anyone can load, and others that only a resumed training needs."""
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from dynamic_tinybert.modeling.scorer import save_scorers
 from dynamic_tinybert.runtime.bundles.files import SCORERS
@@ -13,18 +16,19 @@ from dynamic_tinybert.runtime.common.publish import writing
 from .objectives.base import Objective
 
 _WEIGHTS = "model.safetensors"
-_BESIDE = "objective.safetensors"  # scorers, thresholds, projections
-_OF_MODEL = "model."
+_OTHERS = "objective.safetensors"  # what is trained besides the model: scorers, thresholds, projections
+_MODEL_PREFIX = "model."
+_TRAINER_STATE = "trainer_state.json"
 
 
 def save_model(objective: Objective, folder: Path) -> None:
-    """Write config.json, the weights and, where they are trained, the scorers.
+    """Write config.json, the weights and, if scorers are trained, the scorers.
 
     Raises:
         StorageError: A file could not be written.
     """
     with writing(folder):
-        objective.model.save_pretrained(folder, save_original_format=False)  # no names of TensorFlow's
+        objective.model.save_pretrained(folder, save_original_format=False)  # without TensorFlow's names
         if scorers := objective.scorers():
             save_scorers(scorers, folder / SCORERS)
 
@@ -36,12 +40,29 @@ def save_state(objective: Objective, folder: Path) -> None:
         StorageError: A file could not be written.
     """
     save_model(objective, folder)
-    beside = {name: tensor for name, tensor in objective.state_dict().items() if not name.startswith(_OF_MODEL)}
+    state = objective.state_dict()
+    others = {name: tensor for name, tensor in state.items() if not name.startswith(_MODEL_PREFIX)}
     with writing(folder):
-        save_file(beside, folder / _BESIDE)
+        save_file(others, folder / _OTHERS)
 
 
 def load_state(objective: Objective, folder: Path) -> None:
-    """Read what `save_state` wrote into an objective of the same kind."""
-    of_model = {f"{_OF_MODEL}{name}": tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
-    objective.load_state_dict(of_model | load_file(folder / _BESIDE))
+    """Load the files of `save_state` into an objective of the same kind."""
+    of_model = {f"{_MODEL_PREFIX}{name}": tensor for name, tensor in load_file(folder / _WEIGHTS).items()}
+    objective.load_state_dict(of_model | load_file(folder / _OTHERS))
+
+
+def checkpoint_of_step(checkpoints: Path, step: int) -> Path:
+    """The folder of the checkpoint after a step, counted from 1."""
+    return checkpoints / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def last_checkpoint(checkpoints: Path) -> Path | None:
+    """The latest complete checkpoint, or None; incomplete ones, which a killed process left, are removed."""
+    complete: dict[int, Path] = {}
+    for folder in checkpoints.glob(f"{PREFIX_CHECKPOINT_DIR}-*"):
+        try:
+            complete[int(json.loads((folder / _TRAINER_STATE).read_text())["global_step"])] = folder
+        except (OSError, ValueError, KeyError):  # this file is written last
+            shutil.rmtree(folder, ignore_errors=True)
+    return complete[max(complete)] if complete else None

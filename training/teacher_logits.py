@@ -1,4 +1,4 @@
-"""What a model believes before it is trained, as a teacher of what it becomes."""
+"""Logits of the model as it was before the training, which serves as its own teacher."""
 
 from __future__ import annotations
 
@@ -7,60 +7,71 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.precision import half_precision
 from dynamic_tinybert.runtime.common.publish import writing
 
-from .batches import collate, inputs_of
-from .data import AnsweredWindow
+from .batches import TrainingRow, collate, inputs_of
+from .tasks import training_task_of
 
-TAUGHT = "taught.npz"
-"""In the folder of a training."""
+TEACHER_LOGITS = "teacher_logits.npz"
+"""The file in the work folder of a training."""
 
-_BATCH = 32
+_BATCH_SIZE = 32
 
 
-def with_taught(
-    windows: Sequence[AnsweredWindow], model: BertForQuestionAnswering, file: Path, say: Callable[[str], None]
-) -> list[AnsweredWindow]:
-    """The windows with the logits that a model gives to them.
+def with_teacher_logits(
+    rows: Sequence[TrainingRow], model: BertPreTrainedModel, file: Path, say: Callable[[str], None]
+) -> list[TrainingRow]:
+    """The rows with the logits that a model gives for them.
 
     Args:
-        windows: The windows.
-        model: The model, as it is now.
-        file: Keeps the logits; if it is there, they are read from it.
-        say: Receives a line before it takes long.
+        rows: The rows.
+        model: The model, with its weights of before the training.
+        file: File of the logits. If it exists, it is read and the model is not run.
+        say: Called with a line of text before the model is run, which takes long.
 
     Raises:
         StorageError: The file could not be written.
     """
     if not file.exists():
-        say(f"Asking the model what it believes of {len(windows)} windows")
-        logits = _logits_of(windows, model)
-        partly = file.with_name(f"partly-{file.name}")
-        with writing(file):
-            np.savez(partly, logits=np.concatenate(logits, 1))
-            partly.replace(file)
-    with np.load(file) as saved:
-        ends = np.cumsum([len(window) for window in windows])
-        taught = np.split(saved["logits"], ends[:-1], axis=1)
-    return [replace(window, taught=own) for window, own in zip(windows, taught, strict=True)]
+        say(f"Computing the teacher logits of {len(rows)} windows")
+        _save(_logits_of(rows, model), file)
+    return [replace(row, teacher_logits=logits) for row, logits in zip(rows, _load(file), strict=True)]
 
 
 @torch.inference_mode()
-def _logits_of(windows: Sequence[AnsweredWindow], model: BertForQuestionAnswering) -> list[np.ndarray]:
+def _logits_of(rows: Sequence[TrainingRow], model: BertPreTrainedModel) -> list[npt.NDArray[np.float16]]:
     nn.Module.eval(model)
-    half = half_precision()
-    found: dict[int, np.ndarray] = {}
-    by_length = sorted(range(len(windows)), key=lambda i: len(windows[i]))
-    for first in range(0, len(windows), _BATCH):
-        indices = by_length[first : first + _BATCH]
-        batch = {name: tensor.to(model.device) for name, tensor in collate([windows[i] for i in indices]).items()}
+    task, half = training_task_of(model), half_precision()
+    found: dict[int, npt.NDArray[np.float16]] = {}
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    for first in range(0, len(rows), _BATCH_SIZE):
+        indices = by_length[first : first + _BATCH_SIZE]
+        batch = {name: tensor.to(model.device) for name, tensor in collate([rows[i] for i in indices]).items()}
         with torch.autocast(model.device.type, half, enabled=half is not None):
-            output = model(**inputs_of(batch))
-        logits = torch.stack([output.start_logits, output.end_logits], 1).half().cpu().numpy()
-        found.update({i: own[:, : len(windows[i])] for i, own in zip(indices, logits, strict=True)})
-    return [found[i] for i in range(len(windows))]
+            outputs = model(**inputs_of(batch))
+        logits = task.teacher_logits(outputs).half().cpu().numpy()
+        per_token = logits.ndim == 3
+        found.update({i: own[: len(rows[i])] if per_token else own for i, own in zip(indices, logits, strict=True)})
+    return [found[i] for i in range(len(rows))]
+
+
+def _save(logits: Sequence[npt.NDArray[np.float16]], file: Path) -> None:
+    """Write one array of all values and the shape of each row's part; the file appears whole or not at all."""
+    partial = file.with_name(f"partial-{file.name}")
+    with writing(file):
+        shapes = np.array([own.shape for own in logits])
+        np.savez(partial, logits=np.concatenate([own.ravel() for own in logits]), shapes=shapes)
+        partial.replace(file)
+
+
+def _load(file: Path) -> list[npt.NDArray[np.float16]]:
+    with np.load(file) as saved:
+        shapes = saved["shapes"]
+        parts = np.split(saved["logits"], np.cumsum(shapes.prod(1))[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]

@@ -1,8 +1,7 @@
-"""Training: from a checkpoint and questions with answers to a checkpoint that does better."""
+"""Training: from a checkpoint and labelled examples to a new checkpoint."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -11,38 +10,32 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
-from transformers import BertForQuestionAnswering
 from transformers.utils import logging as transformers_logging
 
-from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
-from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError, TrainingError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError, TrainingError
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.common.publish import publishing
 from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT
-from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.findings import Finding
-from dynamic_tinybert.runtime.tasks.question_answering.question_checks import CheckedQuestions, read_questions
-from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.measure import Finding
 
-from .batches import plan_batches
-from .data import answered_windows, read_answered
-from .depth import with_fewer_layers
-from .front_meter import FrontMeter, Point, reference_of
+from .batches import TrainingRow, plan_batches
+from .front_meter import FrontMeter, Point
 from .loop import LoopOptions, run_steps
 from .memory import keep_freed_memory
-from .objectives.by_name import check_vocabularies, make_objective
+from .models import Models, digest_of_weights, load_models, set_dropout
+from .objectives.base import Objective
+from .objectives.factory import make_objective
 from .options import TrainingOptions
 from .progress import STEP, Progress
+from .reference_runs import reference_of
 from .result import PACKAGES, Training, name_of, write_result
-from .teacher_logits import TAUGHT, with_taught
+from .tasks.task import Reader
+from .teacher_logits import TEACHER_LOGITS, with_teacher_logits
 
-_HELD_OUT = 256  # questions that thresholds are taken from, at most a tenth of all
+_HELD_OUT = 256  # most examples that thresholds are taken from; they are at most a tenth of all
 
 
 def train(
@@ -61,61 +54,45 @@ def train(
 ) -> Training:
     """Train a question-answering checkpoint.
 
-    Until the end everything is in a folder named like `output` and ending in ``.training``, from which an interrupted
-    training goes on, with the same losses as if nothing had happened. On a GPU if there is one, else on the CPUs that
-    the process may use; then the process keeps memory that it has freed (`keep_freed_memory`).
+    Until the end everything is in a folder named like `output` and ending in ``.training``. An interrupted training
+    can be resumed from it, with the same losses as without the interruption. It runs on a GPU if there is one, else on
+    the CPUs that the process may use; in that case the process does not return freed memory (`keep_freed_memory`).
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
-        output: Folder of the new one; it appears whole or not at all.
-        data: Questions with answers to train on, in a form that `read_squad` reads. Unanswerable ones are trained to
-            [CLS]; those whose answer is not where the file says are put right where its text stands once in the
-            context, and else skipped, as are those that the model cannot read.
-        options: How to train.
+        output: Folder of the new checkpoint, which must not exist; it appears whole or not at all.
+        data: Questions with answers to train on, in a form that `read_squad` reads. Unanswerable questions are trained
+            to [CLS]. An answer that is not where the file says is corrected if its text occurs once in the context,
+            else its question is skipped, as are questions that the model cannot read.
+        options: Options of the training.
         teacher: Hub id or folder of the checkpoint to distil from.
-        validation: Likewise, to measure F1 on before and after; nothing is chosen by it.
-        limit: Only so many questions of each file.
-        resume: Go on from what an interrupted training left, if there is one.
-        local_files_only: Never touch the network.
-        strict: Refuse data in which something is wrong with a question, at the start.
-        say: Receives a line for each step of the work, and now and then while it trains.
+        validation: Questions to measure F1 on before and after, in the same form; nothing is chosen by it.
+        limit: Use only the first `limit` questions of each file.
+        resume: Resume an interrupted training, if there is one.
+        local_files_only: Never use the network.
+        strict: Refuse data in which anything is wrong with a question, before the training starts.
+        say: Called with a line of text for each stage of the work, and now and then during the steps.
 
     Raises:
         CheckpointError: A checkpoint is missing, not supported, or does not fit the other.
-        DataError: A file cannot be used: no question to train on, or one that `strict` refuses.
-        InvalidInputError: An argument is outside its range, or the interrupted training had other ones.
-        TrainingError: The loss is no longer a number, or an interrupted training is there and `resume` is not set.
+        DataError: A file cannot be used: it has no question to train on, or one that `strict` refuses.
+        InvalidInputError: An argument is outside its range, or the interrupted training had other arguments.
+        TrainingError: The loss or a weight is not finite, or there is an interrupted training and `resume` is not set.
         StorageError: A file could not be written; what was saved before is kept.
     """
     options = options or TrainingOptions()
-    stay_within_quota()
     output = Path(output)
     if output.exists():
         raise InvalidInputError(f"{output} exists already; name another folder, or remove it")
-    for quiet in ("set_verbosity_error", "disable_progress_bar"):  # of loads and writes that take a second
-        getattr(transformers_logging, quiet)()
+    stay_within_quota()
+    _silence_transformers()
     torch.manual_seed(options.seed)
-    checkpoint = load_checkpoint(model, local_files_only=local_files_only)
-    bert = checkpoint.model
-    if options.num_layers is not None:
-        bert = with_fewer_layers(bert, options.num_layers)
-    taught_by = None if teacher is None else load_checkpoint(teacher, local_files_only=local_files_only)
-    if taught_by is not None:
-        check_vocabularies(checkpoint, taught_by)
-    models = [bert] if taught_by is None else [bert, taught_by.model]
-    objective = make_objective(options, bert, checkpoint.scorers, None if taught_by is None else taught_by.model)
-    longest = min(own.config.max_position_embeddings for own in models)
-    tokenize = WindowTokenizer(checkpoint.tokenizer)
-    windows_of = Windowing(tokenize, longest, options.max_seq_len)
-    questions = _read(data, validation, limit, windows_of, strict, say)
-    examples, scored = questions.examples, questions.scored
-    header: dict[str, Any] = {
-        "weights": [_digest_of_weights(own) for own in models],
-        "data": [digest(Path(file)) for file in (data, validation) if file is not None],
-        "limit": limit,
-        "options": asdict(options),
-        "versions": {name: version(name) for name in PACKAGES},
-    }
+    models = load_models(model, teacher, num_layers=options.num_layers, local_files_only=local_files_only)
+    teacher_model = None if models.teacher is None else models.teacher.model
+    objective = make_objective(options, models.trained, models.checkpoint.scorers, teacher_model)
+    reader = objective.task.reader(models.checkpoint.tokenizer, models.max_length, options.max_seq_len)
+    examples = _read(reader, data, validation, limit, strict, options.seed, say)
+    header = _journal_header(models, [file for file in (data, validation) if file is not None], limit, options)
     place = output.with_name(f"{output.name}.training")
     unfinished = TrainingError(
         f"{place} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
@@ -124,129 +101,171 @@ def train(
         work_dir(place, resume=resume, error_if_exists=unfinished) as folder,
         Journal(folder / "journal.jsonl", header) as journal,
     ):
-        if not torch.cuda.is_available():
-            keep_freed_memory()
-        checkpoint.copy_files(folder)
-        sizes = {"max_length": longest, "max_seq_len": options.max_seq_len}
-        shuffled = [examples[i] for i in np.random.default_rng(options.seed).permutation(len(examples))]
-        held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
-        windows = answered_windows(tokenize, shuffled[held_out:], **sizes)
-        recipe = options.recipe
-        plan = plan_batches(
-            [len(window) for window in windows],
-            recipe.batch_size,
-            epochs=recipe.epochs,
-            max_steps=options.max_steps,
-            seed=options.seed,
-        )
-        meter = FrontMeter(tokenize, scored, shuffled[:held_out], **sizes) if scored else None
-        if options.dropout is not None:
-            _set_dropout(bert, options.dropout)
-        if torch.cuda.is_available():
-            objective.cuda()
-        if objective.needs_taught:
-            windows = with_taught(windows, bert, folder / TAUGHT, say)
-        before = _measured(journal, "before", meter, reference_of(bert, checkpoint.scorers), None)
-        trained_on = f"{len(windows)} windows of {len(examples) - held_out} questions"
-        say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")
-        run_steps(
-            objective,
-            windows,
-            plan,
-            folder / "checkpoints",
-            LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
-            Progress(journal, len(plan), say),
-            checkpoint.copy_files,
-        )
-        after = _measured(journal, "after", meter, reference_of(bert, objective.scorers()), objective.learnt_config())
-        steps = [dict(values) for values in journal.all(STEP).values()]
-        training = Training(output, steps, before, after, questions.findings)
+        models.checkpoint.copy_files(folder)
+        rows: Sequence[TrainingRow] = reader.rows(examples.training)
+        meter = _meter(reader, examples)
+        rows = _prepare(objective, models, options, rows, folder, say)
+        before = _measured(journal, "before", meter, reference_of(models.trained, models.checkpoint.scorers))
+        trained_on = f"{len(rows)} windows of {len(examples.training)} {objective.task.examples}"
+        _run(objective, models, options, rows, trained_on, folder, journal, say)
+        reference = reference_of(models.trained, objective.scorers())
+        after = _measured(journal, "after", meter, reference, objective.learnt_config())
+        losses = [dict(parts) for parts in journal.all(STEP).values()]
+        training = Training(output, losses, before, after, examples.findings)
         on_data = f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}"
-        on_validation = "" if validation is None else f"{Path(validation).name}, {len(scored)} questions"
-        facts = _facts(options, checkpoint, taught_by, on_data, on_validation)
+        scored_on = ""
+        if validation is not None:
+            scored_on = f"{Path(validation).name}, {len(examples.scored)} {objective.task.examples}"
         with publishing(output) as target:
-            checkpoint.copy_files(target)
-            write_result(target, objective, training, facts)
+            models.checkpoint.copy_files(target)
+            write_result(target, objective, training, _facts(options, models, on_data, scored_on))
     return training
 
 
-@dataclass(frozen=True)
-class _Questions:
-    """Questions to train on, those to measure F1 on, and what is wrong with some of both files."""
+def _silence_transformers() -> None:
+    """Hide warnings and progress bars of loading and saving, which take a second."""
+    for function in ("set_verbosity_error", "disable_progress_bar"):  # they have no types
+        getattr(transformers_logging, function)()
 
-    examples: Sequence[Example]
-    scored: Sequence[Example]
+
+@dataclass(frozen=True)
+class _Examples:
+    """The examples of a training.
+
+    Attributes:
+        training: Examples to train on, shuffled.
+        sample: Examples that thresholds are taken from, none if nothing is measured.
+        scored: Examples that the model is measured on before and after; may be empty.
+        findings: What is wrong with examples of both files.
+    """
+
+    training: Sequence[Any]
+    sample: Sequence[Any]
+    scored: Sequence[Any]
     findings: Sequence[Finding]
 
 
 def _read(
+    reader: Reader[Any],
     data: str | Path,
     validation: str | Path | None,
     limit: int | None,
-    windows_of: Windowing,
     strict: bool,
+    seed: int,
     say: Callable[[str], None],
-) -> _Questions:
-    """Read both files, and say what is wrong with them."""
-    questions = read_answered(data, limit, windows_of, strict=strict)
-    asked = None if validation is None else _read_scored(validation, limit, windows_of, strict)
-    for line in (*questions.lines, *([] if asked is None else asked.lines)):
+) -> _Examples:
+    """Read both files, report what is wrong with them, and hold out a sample of the training examples."""
+    read = [reader.read_training(data, limit, strict=strict)]
+    if validation is not None:
+        read.append(reader.read_scored(validation, limit, strict=strict))
+    for line in (line for own in read for line in own.lines):
         say(line)
-    if asked is None:
-        return _Questions(questions.examples, (), tuple(questions.findings))
-    scored = [example for example in asked.examples if example.answers or example.is_impossible]
-    return _Questions(questions.examples, scored, (*questions.findings, *asked.findings))
+    examples, scored = read[0].examples, [] if validation is None else read[1].examples
+    shuffled = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
+    held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
+    findings = tuple(finding for own in read for finding in own.findings)
+    return _Examples(shuffled[held_out:], shuffled[:held_out], scored, findings)
 
 
-def _read_scored(path: str | Path, limit: int | None, windows_of: Windowing, strict: bool) -> CheckedQuestions:
-    """Questions to measure F1 on; those without an answer are among them."""
-    name = Path(path).name
-    checked = read_questions(path, TREATMENT, windows_of, limit=limit, strict=strict)
-    if not any(example.answers or example.is_impossible for example in checked.examples):
-        raise DataError(f"{name} holds no question with an answer, and scoring needs some")
-    return checked
-
-
-def _facts(
-    options: TrainingOptions, checkpoint: Checkpoint, taught_by: Checkpoint | None, data: str, scored: str
-) -> dict[str, object]:
-    """What the model card says of a training."""
+def _journal_header(
+    models: Models, files: Sequence[str | Path], limit: int | None, options: TrainingOptions
+) -> dict[str, Any]:
+    """What must be the same for a training to be resumed."""
     return {
-        "base": name_of(checkpoint.source),
-        "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
-        "data": data,
-        "objective": options.objective,
-        "teacher": "" if taught_by is None else f", taught by {name_of(taught_by.source)}",
-        "batch_size": options.recipe.batch_size,
-        "learning_rate": options.recipe.learning_rate,
-        "seed": options.seed,
-        "scored": scored,
+        "weights": [digest_of_weights(model) for model in models.all],
+        "data": [digest(Path(file)) for file in files],
+        "limit": limit,
+        "options": asdict(options),
+        "versions": {name: version(name) for name in PACKAGES},
     }
 
 
+def _meter(reader: Reader[Any], examples: _Examples) -> FrontMeter | None:
+    """What measures models before and after, if there are examples for it."""
+    if not examples.scored:
+        return None
+    return FrontMeter(reader.scored_inputs(examples.scored), reader.inputs(examples.sample))
+
+
+def _prepare(
+    objective: Objective,
+    models: Models,
+    options: TrainingOptions,
+    rows: Sequence[TrainingRow],
+    folder: Path,
+    say: Callable[[str], None],
+) -> Sequence[TrainingRow]:
+    """Set up dropout, device and memory; the rows, with teacher logits if the objective needs them."""
+    if options.dropout is not None:
+        set_dropout(models.trained, options.dropout)
+    if torch.cuda.is_available():
+        objective.cuda()
+    else:
+        keep_freed_memory()
+    if not objective.needs_teacher_logits:
+        return rows
+    return with_teacher_logits(rows, models.trained, folder / TEACHER_LOGITS, say)
+
+
+def _run(
+    objective: Objective,
+    models: Models,
+    options: TrainingOptions,
+    rows: Sequence[TrainingRow],
+    trained_on: str,
+    folder: Path,
+    journal: Journal,
+    say: Callable[[str], None],
+) -> None:
+    """Run all steps, or those that an interrupted training has left."""
+    recipe = options.recipe
+    plan = plan_batches(
+        [len(row) for row in rows],
+        recipe.batch_size,
+        epochs=recipe.epochs,
+        max_steps=options.max_steps,
+        seed=options.seed,
+    )
+    say(f"Training on {trained_on}, {len(plan)} steps of {recipe.batch_size}, objective {options.objective}")
+    run_steps(
+        objective,
+        rows,
+        plan,
+        folder / "checkpoints",
+        LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
+        Progress(journal, len(plan), say),
+        models.checkpoint.copy_files,
+    )
+
+
 def _measured(
-    journal: Journal, when: str, meter: FrontMeter | None, reference: ReferenceModel, more: LengthConfig | None
+    journal: Journal,
+    when: str,
+    meter: FrontMeter | None,
+    reference: ReferenceModel,
+    learnt_config: LengthConfig | None = None,
 ) -> list[Point]:
-    """What a model gives; measured once, then read from the journal."""
+    """The front of a model; it is measured once, then read from the journal."""
     if meter is None:
         return []
     recorded = journal.get("front", when)
     if recorded is None:
-        points = meter.front(reference, {} if more is None else {"learnt": more})
+        points = meter.front(reference, {} if learnt_config is None else {"learnt": learnt_config})
         recorded = [point.to_dict() for point in points]
         journal.add("front", when, recorded)
     return [Point.from_dict(point) for point in recorded]
 
 
-def _set_dropout(bert: BertForQuestionAnswering, probability: float) -> None:
-    """Of this training; the configuration, which goes into the new checkpoint, keeps its own."""
-    for module in bert.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = probability
-
-
-def _digest_of_weights(bert: BertForQuestionAnswering) -> str:
-    digest = hashlib.sha256()
-    for tensor in bert.state_dict().values():
-        digest.update(tensor.numpy().tobytes())
-    return digest.hexdigest()
+def _facts(options: TrainingOptions, models: Models, data: str, scored: str) -> dict[str, object]:
+    """The facts of the model card."""
+    return {
+        "base": name_of(models.checkpoint.source),
+        "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
+        "data": data,
+        "objective": options.objective,
+        "teacher": "" if models.teacher is None else f", taught by {name_of(models.teacher.source)}",
+        "batch_size": options.recipe.batch_size,
+        "learning_rate": options.recipe.learning_rate,
+        "seed": options.seed,
+        "scored": scored,
+    }

@@ -22,10 +22,11 @@ from dynamic_tinybert.calibration.search.latency import spread
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
-from dynamic_tinybert.training.front_meter import FrontMeter, Point, reference_of
+from dynamic_tinybert.training.front_meter import FrontMeter, Point
 from dynamic_tinybert.training.plot import plot_fronts
+from dynamic_tinybert.training.reference_runs import reference_of
+from dynamic_tinybert.training.tasks import training_task_of
 
 from benchmarks.common import argument_parser, mean_change
 
@@ -75,11 +76,11 @@ def main() -> None:
         measured[name] = front(str(output), data, file, limit, max_seq_len=size, only_full=one_cost)
         print(f"{name}: {minutes:.1f} minutes", file=sys.stderr)
     full = measured["before, attention"][0]
-    print(f"{arguments.steps} steps of 16 windows; F1 on {len(full.question_f1)} questions of squad-search.json")
+    print(f"{arguments.steps} steps of 16 windows; F1 on {len(full.scores)} questions of squad-search.json")
     print(f"| Variant | `full` | against before | {' | '.join(f'{cost}x' for cost in COSTS)} | own cost |")
     print(f"| --- | ---: | --- | {' | '.join('---:' for _ in COSTS)} | ---: |")
     for name, points in measured.items():
-        change = mean_change(points[0].question_f1, full.question_f1)
+        change = mean_change(points[0].scores, full.scores)
         at_costs = " | ".join(f1_at(points, full.macs / cost) for cost in COSTS)
         own = f"{full.macs / points[0].macs:.2f}x" if len(points) == 1 else ""
         print(f"| {name} | {points[0].f1:.2f} | {change} | {at_costs} | {own} |")
@@ -109,7 +110,7 @@ def front(
     limit: int | None,
     *,
     attention: bool = False,
-    max_seq_len: object = None,
+    max_seq_len: int | None = None,
     only_full: bool = False,
 ) -> list[Point]:
     """What a checkpoint gives, by its scorers if it has some; from `file` if it was measured before."""
@@ -119,9 +120,9 @@ def front(
         scored = read_squad(data / "squad-search.json", require_answers=True)
         scored = spread(scored, limit or len(scored))
         sample = spread(read_squad(data / "squad-style-train.json"), SAMPLE)
-        tokenize = WindowTokenizer(loaded.tokenizer)
         longest = loaded.model.config.max_position_embeddings
-        meter = FrontMeter(tokenize, scored, sample, max_length=longest, max_seq_len=max_seq_len)
+        reader = training_task_of(loaded.model).reader(loaded.tokenizer, longest, max_seq_len)
+        meter = FrontMeter(reader.scored_inputs(scored), reader.inputs(sample))
         if only_full:
             points = [meter.point(reference, "full", LengthConfig.full(loaded.model.config.num_hidden_layers))]
         else:

@@ -13,11 +13,14 @@ from safetensors.torch import save_file
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.common.errors import StorageError, TrainingError
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
-from dynamic_tinybert.training.batches import plan_batches
-from dynamic_tinybert.training.data import AnsweredWindow, answered_windows, read_answered
-from dynamic_tinybert.training.loop import LoopOptions, last_checkpoint, run_steps
-from dynamic_tinybert.training.objectives.base import FineTuning, Objective
+from dynamic_tinybert.training.batches import TrainingRow, plan_batches
+from dynamic_tinybert.training.loop import LoopOptions, run_steps
+from dynamic_tinybert.training.objectives.base import Objective
+from dynamic_tinybert.training.objectives.fine_tuning import FineTuning
+from dynamic_tinybert.training.saved_state import last_checkpoint
+from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 
 from support.tiny import tiny_tokenizer
 
@@ -26,14 +29,14 @@ Losses = dict[int, Mapping[str, float]]
 
 
 @pytest.fixture
-def windows(tiny_checkpoint: Path, questions: Path) -> list[AnsweredWindow]:
+def windows(tiny_checkpoint: Path, questions: Path) -> list[TrainingRow]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return answered_windows(tokenize, read_answered(questions).examples, max_length=128)
+    return answered_rows(Windowing(tokenize, 128), read_answered(questions).examples)
 
 
 def steps(
     objective: Objective,
-    windows: list[AnsweredWindow],
+    windows: list[TrainingRow],
     folder: Path,
     *,
     learning_rate: float = 1e-3,
@@ -71,7 +74,7 @@ def killed(step: int, last: int) -> None:
 
 @pytest.mark.parametrize("last", [4, 6, 9])
 def test_a_killed_training_goes_on_with_the_same_losses(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, last: int
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path, last: int
 ) -> None:
     undisturbed = fine_tuning(tiny_checkpoint)
     expected = steps(undisturbed, windows, tmp_path / "undisturbed")
@@ -88,14 +91,14 @@ def test_a_killed_training_goes_on_with_the_same_losses(
         assert torch.equal(tensor, after[name]), name
 
 
-def test_dropout_is_on(tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path) -> None:
+def test_dropout_is_on(tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path) -> None:
     """Else the test above would not see a lost state of random numbers."""
     objective = fine_tuning(tiny_checkpoint)
     assert objective.model.config.hidden_dropout_prob > 0
     assert steps(objective, windows, tmp_path)[1] != steps_without_dropout(tiny_checkpoint, windows, tmp_path / "off")
 
 
-def steps_without_dropout(checkpoint: Path, windows: list[AnsweredWindow], folder: Path) -> Mapping[str, float]:
+def steps_without_dropout(checkpoint: Path, windows: list[TrainingRow], folder: Path) -> Mapping[str, float]:
     objective = fine_tuning(checkpoint)
     for module in objective.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -104,7 +107,7 @@ def steps_without_dropout(checkpoint: Path, windows: list[AnsweredWindow], folde
 
 
 def test_mixed_precision_goes_on_with_the_same_losses(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda: False)
     exact = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "exact")
@@ -120,7 +123,7 @@ def test_mixed_precision_goes_on_with_the_same_losses(
 
 @pytest.mark.parametrize(("signum", "error"), [(signal.SIGTERM, SystemExit), (signal.SIGINT, KeyboardInterrupt)])
 def test_a_signal_saves_the_step_that_it_came_in(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, signum: int, error: type[BaseException]
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path, signum: int, error: type[BaseException]
 ) -> None:
     expected = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "undisturbed")
     before = signal.getsignal(signum)
@@ -137,7 +140,7 @@ def test_a_signal_saves_the_step_that_it_came_in(
 
 
 def test_a_diverging_training_stops_and_keeps_its_last_good_checkpoint(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path
 ) -> None:
     objective = fine_tuning(tiny_checkpoint)
 
@@ -155,7 +158,7 @@ def test_a_diverging_training_stops_and_keeps_its_last_good_checkpoint(
 
 
 def test_weights_that_are_no_numbers_are_not_saved(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path
 ) -> None:
     objective = fine_tuning(tiny_checkpoint)
     unused = objective.model.bert.embeddings.position_embeddings.weight  # no loss tells of its last row
@@ -172,7 +175,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(
-    tiny_checkpoint: Path, windows: list[AnsweredWindow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = steps(fine_tuning(tiny_checkpoint), windows, tmp_path / "undisturbed")
     saved = []

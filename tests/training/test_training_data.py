@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, plan_batches
-from dynamic_tinybert.training.data import answered_windows, read_answered
+from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 
 
 @pytest.fixture
@@ -26,12 +27,15 @@ def edited(questions: Path, folder: Path, **answer: object) -> Path:
 def test_marked_tokens_are_the_answer(questions: Path, tokenize: WindowTokenizer) -> None:
     examples = read_answered(questions).examples
     for example in examples:
-        (window,) = answered_windows(tokenize, [example], max_length=128)
+        (window,) = answered_rows(Windowing(tokenize, 128), [example])
         (encoded,) = tokenize(example.question, example.context, max_seq_len=128, doc_stride=64)
-        first, last = encoded.encoding.offsets[window.start], encoded.encoding.offsets[window.end]
+        first, last = (
+            encoded.encoding.offsets[window.labels["start_positions"]],
+            encoded.encoding.offsets[window.labels["end_positions"]],
+        )
         assert example.context[first[0] : last[1]] == example.answers[0]
         assert first[0] == example.answer_starts[0]  # and not the same text elsewhere
-        assert window.context_start == encoded.context.start
+        assert window.second_segment == encoded.context.start
         assert window.ids.tolist() == encoded.encoding.ids
 
 
@@ -40,7 +44,7 @@ def test_windows_without_the_whole_answer_point_to_their_first_token(
 ) -> None:
     without = 0
     for example in read_answered(questions).examples:
-        windows = answered_windows(tokenize, [example], max_length=128, max_seq_len=30)
+        windows = answered_rows(Windowing(tokenize, 128, 30), [example])
         encoded = tokenize(example.question, example.context, max_seq_len=30, doc_stride=15)
         assert len(windows) == len(encoded)
         start = int(str(example.answer_starts[0]))
@@ -48,7 +52,7 @@ def test_windows_without_the_whole_answer_point_to_their_first_token(
         for window, own in zip(windows, encoded, strict=True):
             offsets = own.encoding.offsets[own.context]
             holds = offsets[0][0] <= start and stop <= offsets[-1][1]
-            assert (window.start > 0) == (window.end > 0) == holds
+            assert (window.labels["start_positions"] > 0) == (window.labels["end_positions"] > 0) == holds
             without += not holds
     assert without > 10
 
@@ -57,10 +61,10 @@ def test_blanks_around_an_answer_do_not_matter(questions: Path, tmp_path: Path, 
     example = read_answered(questions).examples[0]
     start = int(str(example.answer_starts[0]))
     file = edited(questions, tmp_path, text=f" {example.answers[0]} ", answer_start=start - 1)
-    (plain,) = answered_windows(tokenize, [example], max_length=128)
-    (blank,) = answered_windows(tokenize, read_answered(file).examples[:1], max_length=128)
-    assert (plain.start, plain.end) == (blank.start, blank.end)
-    assert plain.start > 0
+    (plain,) = answered_rows(Windowing(tokenize, 128), [example])
+    (blank,) = answered_rows(Windowing(tokenize, 128), read_answered(file).examples[:1])
+    assert plain.labels == blank.labels
+    assert plain.labels["start_positions"] > 0
 
 
 @pytest.mark.parametrize(
@@ -99,9 +103,9 @@ def test_unanswerable_questions_point_to_their_first_token(
     (tmp_path / "v2.json").write_text(json.dumps(content))
     read = read_answered(tmp_path / "v2.json")
     assert (len(read.examples), read.findings) == (60, [])
-    windows = answered_windows(tokenize, read.examples[:1], max_length=128, max_seq_len=30)
+    windows = answered_rows(Windowing(tokenize, 128, 30), read.examples[:1])
     assert len(windows) > 1
-    assert {(window.start, window.end) for window in windows} == {(0, 0)}
+    assert {tuple(window.labels.values()) for window in windows} == {(0, 0)}
 
 
 def test_a_misplaced_answer_is_trained_where_its_text_stands_once(
@@ -112,15 +116,14 @@ def test_a_misplaced_answer_is_trained_where_its_text_stands_once(
     begin = start - len("k was in ")
     phrase = example.context[begin : start + len(example.answers[0])]
     assert example.context.count(phrase) == 1
-    (right,) = answered_windows(
-        tokenize,
+    (right,) = answered_rows(
+        Windowing(tokenize, 128),
         read_answered(edited(questions, tmp_path, text=phrase, answer_start=begin)).examples[:1],
-        max_length=128,
     )
     read = read_answered(edited(questions, tmp_path, text=phrase.replace(" ", "  "), answer_start=start))
-    (moved,) = answered_windows(tokenize, read.examples[:1], max_length=128)
-    assert (moved.start, moved.end) == (right.start, right.end)
-    assert right.start > 0
+    (moved,) = answered_rows(Windowing(tokenize, 128), read.examples[:1])
+    assert moved.labels == right.labels
+    assert right.labels["start_positions"] > 0
     assert "(put right)" in read.lines[0]
 
 
@@ -128,7 +131,7 @@ def test_questions_that_do_not_fit_are_left_out_or_refused(questions: Path, toke
     examples = read_answered(questions).examples
     asked = len(tokenize(examples[0].question, "1", max_seq_len=128, doc_stride=0)[0])
     with pytest.raises(DataError, match="cannot read any of the 60 questions: the question is too long"):
-        answered_windows(tokenize, examples, max_length=128, max_seq_len=asked - 1)
+        answered_rows(Windowing(tokenize, 128, asked - 1), examples)
 
 
 def test_a_plan_shows_each_window_once_an_epoch_and_pads_little() -> None:
@@ -155,13 +158,15 @@ def test_a_plan_depends_on_its_seed_alone_and_is_cut_where_told() -> None:
 
 
 def test_a_batch_is_padded_to_its_longest_window(questions: Path, tokenize: WindowTokenizer) -> None:
-    windows = answered_windows(tokenize, read_answered(questions).examples[:4], max_length=128)
+    windows = answered_rows(Windowing(tokenize, 128), read_answered(questions).examples[:4])
     batch = collate(windows)
     assert batch["input_ids"].shape == (4, max(map(len, windows)))
     for row, window in enumerate(windows):
         assert batch["input_ids"][row, : len(window)].tolist() == window.ids.tolist()
         assert batch["attention_mask"][row].sum() == len(window)
-        assert batch["token_type_ids"][row].nonzero().ravel().tolist() == list(range(window.context_start, len(window)))
-        assert batch["start_positions"][row] == window.start
-        assert batch["end_positions"][row] == window.end
+        assert batch["token_type_ids"][row].nonzero().ravel().tolist() == list(
+            range(window.second_segment, len(window))
+        )
+        assert batch["start_positions"][row] == window.labels["start_positions"]
+        assert batch["end_positions"][row] == window.labels["end_positions"]
     assert not batch["input_ids"][batch["attention_mask"] == 0].any()

@@ -1,77 +1,88 @@
-"""What a training minimises: the common form of all objectives."""
+"""What a training minimises: the interface of all objectives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor, nn
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.training.batches import Batch, inputs_of
+from dynamic_tinybert.training.batches import TokenBatch
+from dynamic_tinybert.training.tasks import training_task_of
 
-from .answer_losses import answer_loss
+M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True)
-class Moment:
-    """Where a training is.
+class TrainingStep:
+    """A step of a training.
+
+    An objective seeds its random choices with `seed` and `index` alone, so that a resumed training draws the same.
 
     Attributes:
-        step: Steps before this one; with `seed` all that an objective may draw its random choices from, so that a
-            training that goes on draws the same.
-        steps: Of the whole training.
-        seed: Of the training.
+        index: Number of steps before this one.
+        total: Number of steps of the whole training.
+        seed: Seed of the training.
     """
 
-    step: int
-    steps: int
+    index: int
+    total: int
     seed: int
 
     @property
-    def share(self) -> float:
-        """Part of the training that is done."""
-        return self.step / self.steps
+    def progress(self) -> float:
+        """Fraction of the training that is done, 0 to 1."""
+        return self.index / self.total
 
 
 class Objective(nn.Module):
-    """A model with all that is trained beside it.
+    """A model with everything that is trained together with it.
 
     Args:
-        model: The model that is trained.
+        model: The model to train, of a task that can be trained.
 
     Attributes:
-        needs_taught: Whether its batches shall hold what the model believed before the training.
+        needs_teacher_logits: Whether batches must have `teacher_logits`, of the model as it was before the training.
+        model: The model.
+        task: Losses of the model's task.
+
+    Raises:
+        InvalidInputError: The model's task cannot be trained.
     """
 
-    needs_taught = False
+    needs_teacher_logits = False
 
-    def __init__(self, model: BertForQuestionAnswering) -> None:
+    def __init__(self, model: BertPreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        self.task = training_task_of(model)
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """The parts of the loss by name, with their weights; the loss is their sum."""
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
+        """The weighted parts of the loss by name; the loss is their sum."""
         raise NotImplementedError
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Learning rates of parameters that have one of their own, by the beginning of their names."""
+        """Learning rates that differ from the training's, by prefix of the parameters' names."""
         return {}
 
     def scorers(self) -> Mapping[int, Scorer]:
-        """Scorers that are trained, by layer."""
+        """The scorers that are trained, by layer."""
         return {}
 
     def learnt_config(self) -> LengthConfig | None:
-        """The length configuration that is trained, if one is."""
+        """The length configuration that is trained, or None."""
         return None
 
 
-class FineTuning(Objective):
-    """Cross-entropy of the answers in the data."""
+@dataclass(frozen=True)
+class Unregistered(Generic[M]):
+    """Holds a module for an `nn.Module` whose parameters must not include those of the held one.
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """One part, `answers`."""
-        return {"answers": answer_loss(self.model(**inputs_of(batch)), batch)}
+    PyTorch would register a module that is an attribute of its own: train it, count its weights and save them.
+    """
+
+    module: M

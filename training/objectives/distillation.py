@@ -1,4 +1,4 @@
-"""TinyBERT's distillation: first what is between the layers, then the answers."""
+"""TinyBERT's distillation: of intermediate layers, then of predictions."""
 
 from __future__ import annotations
 
@@ -7,73 +7,78 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 
-from dynamic_tinybert.training.batches import Batch, inputs_of
+from dynamic_tinybert.modeling.tasks.task import encoder_of
+from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 from dynamic_tinybert.training.depth import mapped_layers
 
-from .answer_losses import soft_answer_loss
-from .base import Moment, Objective
+from .base import Objective, TrainingStep, Unregistered
 
 
 class Distillation(Objective):
-    """A student and its teacher, which stays as it is.
+    """A student and its teacher, which is not changed.
 
     Args:
         model: The student.
         teacher: A model with the same vocabulary.
     """
 
-    def __init__(self, model: BertForQuestionAnswering, teacher: BertForQuestionAnswering) -> None:
+    def __init__(self, model: BertPreTrainedModel, teacher: BertPreTrainedModel) -> None:
         super().__init__(model)
-        self._teacher = (teacher.requires_grad_(False),)  # in a tuple, so that it is neither trained nor saved
+        self._teacher = Unregistered(teacher.requires_grad_(False))
 
-    def teacher_on(self, batch: Batch) -> BertForQuestionAnswering:
-        """The teacher, where the batch is."""
-        (teacher,) = self._teacher
+    def teacher_for(self, batch: TokenBatch) -> BertPreTrainedModel:
+        """The teacher, on the device of the batch."""
+        teacher = self._teacher.module
         nn.Module.to(teacher, batch["input_ids"].device)
         return teacher
 
 
-class AnswerDistillation(Distillation):
-    """Soft cross-entropy on the teacher's start and end."""
+class PredictionDistillation(Distillation):
+    """Loss against the teacher's probabilities."""
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
         """One part, `answers`."""
         inputs = inputs_of(batch)
-        return {"answers": soft_answer_loss(self.model(**inputs), self.teacher_on(batch)(**inputs), batch)}
+        outputs, targets = self.model(**inputs), self.task.probabilities(self.teacher_for(batch)(**inputs), batch)
+        return {"answers": self.task.soft_loss(outputs, targets, batch)}
 
 
 class LayerDistillation(Distillation):
-    """Squared differences of embeddings, of states and of attention scores between layers that stand for each other.
+    """Squared differences of embeddings, states and attention scores between each student layer and a teacher layer.
 
-    States of another width are projected to the teacher's, which is learnt with the student. With another number of
-    heads, attention is compared in the mean over them.
+    If the widths differ, a linear projection of the student's states to the teacher's width is learnt, too. If the
+    numbers of heads differ, attention scores are averaged over heads.
     """
 
-    def __init__(self, model: BertForQuestionAnswering, teacher: BertForQuestionAnswering) -> None:
+    def __init__(self, model: BertPreTrainedModel, teacher: BertPreTrainedModel) -> None:
         super().__init__(model, teacher)
-        own, taught = model.config.hidden_size, teacher.config.hidden_size
-        self.projection = nn.Identity() if own == taught else nn.Linear(own, taught)
+        width, teacher_width = model.config.hidden_size, teacher.config.hidden_size
+        self.projection = nn.Identity() if width == teacher_width else nn.Linear(width, teacher_width)
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """Parts `embeddings`, `states` and `attention`, the latter two being means over the student's layers."""
-        inputs, teacher = inputs_of(batch), self.teacher_on(batch)
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
+        """Parts `embeddings`, `states` and `attention`; the last two are means over the student's layers."""
+        inputs, teacher = inputs_of(batch), self.teacher_for(batch)
         states = self.model(**inputs, output_hidden_states=True).hidden_states
-        taught = teacher(**inputs, output_hidden_states=True).hidden_states
-        layers, teachers = (cast("list[BertLayer]", model.bert.encoder.layer) for model in (self.model, teacher))
-        mapped = mapped_layers(len(teachers), len(layers))
+        teacher_states = teacher(**inputs, output_hidden_states=True).hidden_states
+        layers, teacher_layers = (
+            cast("list[BertLayer]", encoder_of(model).encoder.layer) for model in (self.model, teacher)
+        )
+        mapped = mapped_layers(len(teacher_layers), len(layers))
         real = batch["attention_mask"].to(states[0])
         pairs = (real[:, None, :, None] * real[:, None, None]).bool()
         differences = {
-            "embeddings": [_difference(self.projection(states[0]), taught[0], real[..., None].bool())],
+            "embeddings": [_difference(self.projection(states[0]), teacher_states[0], real[..., None].bool())],
             "states": [
-                _difference(self.projection(states[i + 1]), taught[j + 1], real[..., None].bool())
+                _difference(self.projection(states[i + 1]), teacher_states[j + 1], real[..., None].bool())
                 for i, j in enumerate(mapped)
             ],
             "attention": [
-                _difference(*_same_heads(_scores(layers[i], states[i]), _scores(teachers[j], taught[j])), pairs)
+                _difference(
+                    *_same_heads(_scores(layers[i], states[i]), _scores(teacher_layers[j], teacher_states[j])), pairs
+                )
                 for i, j in enumerate(mapped)
             ],
         }
@@ -91,13 +96,14 @@ def _scores(layer: BertLayer, state: Tensor) -> Tensor:
     return scores
 
 
-def _same_heads(own: Tensor, taught: Tensor) -> tuple[Tensor, Tensor]:
-    if own.shape[1] == taught.shape[1]:
-        return own, taught
-    return own.mean(1, keepdim=True), taught.mean(1, keepdim=True)
+def _same_heads(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
+    """Attention scores of both with the same number of heads: the mean over heads, if the numbers differ."""
+    if student.shape[1] == teacher.shape[1]:
+        return student, teacher
+    return student.mean(1, keepdim=True), teacher.mean(1, keepdim=True)
 
 
-def _difference(own: Tensor, taught: Tensor, counted: Tensor) -> Tensor:
-    """Mean squared difference where `counted`, which is broadcast."""
-    counted = counted.expand_as(own)
-    return ((own.float() - taught.float()) ** 2)[counted].mean()
+def _difference(student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
+    """Mean squared difference of the elements at which `counted`, which is broadcast, is true."""
+    counted = counted.expand_as(student)
+    return ((student.float() - teacher.float()) ** 2)[counted].mean()

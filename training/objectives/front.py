@@ -1,103 +1,118 @@
-"""Learnt selection by sampling: each step drops as one schedule of the front will when it is deployed."""
+"""Learnt selection by sampling: each step drops tokens as a random configuration of the deployed front would."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD
+from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer
-from dynamic_tinybert.modeling.tasks.question_answering import near_answer as worth_keeping
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.training.batches import Batch, belief_of, inputs_of
-from dynamic_tinybert.training.front_meter import keeping_all
+from dynamic_tinybert.training.batches import TokenBatch, inputs_of
+from dynamic_tinybert.training.length_configs import draw_shares, keeping_all
 
-from .answer_losses import belief_loss
-from .base import Moment
-from .importance import open_gates, worth_of
-from .operating_points import draw_shares
-from .selective import SCORERS_FIRST, SelectiveObjective, Target, context_of
+from .base import TrainingStep
+from .scorer_objective import WARM_UP, ScorerObjective, ScorerTarget
 
 
-class FrontSampling(SelectiveObjective):
-    """The same answers whatever is kept: half those of the data, half what the model believed before the training.
+class FrontSampling(ScorerObjective):
+    """The same soft labels for every pass, whatever it drops: half labels, half probabilities of the initial model.
 
-    A step is one pass: of a quarter of the steps all tokens, of the others what a configuration keeps that is drawn
-    where the front lies. Tokens are dropped by gathering, which makes the step cheaper, too.
+    A step is one pass. A quarter of the steps keep all tokens, the others drop as a configuration that is drawn from
+    the range of those that calibrations choose. Tokens are dropped by gathering, so that such steps are cheaper.
 
-    What scorers learn is the chance that the answer starts or ends near a token. In the first half of the layers that
-    is only half of it, the other half what the token is worth to the layers behind (`worth_of`): there a token may
-    matter that is far from the answer. As only passes that keep everything tell, these scorers learn from them alone.
+    The target of a scorer is the significance that the task computes from the soft labels, for question answering the
+    probability that the answer starts or ends near a token. In the first half of the layers it is the mean of that and
+    of the token's importance to later layers (`token_importance`), because a token far from the answer may matter
+    there. Only passes that keep everything tell the importance, so these scorers learn in such steps alone.
 
     Args:
         model: The model.
-        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two, which learn
-            alone at first.
-        scorer_weight: Of the scorers' loss.
+        scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two. The latter
+            learn without the model during `WARM_UP`.
+        scorer_weight: Weight of the scorers' loss.
+
+    Attributes:
+        keeps_all: Probability that a step keeps all tokens.
     """
 
-    needs_taught = True
+    needs_teacher_logits = True
     keeps_all = 0.25
-    """Chance of a step."""
 
     def __init__(
         self,
-        model: BertForQuestionAnswering,
+        model: BertPreTrainedModel,
         scorers: Mapping[int, Scorer] | None = None,
         *,
         scorer_weight: float = 1.0,
     ) -> None:
         super().__init__(model, scorers, scorer_weight)
-        self._scorers_first = 0.0 if scorers else SCORERS_FIRST
+        self._warm_up = 0.0 if scorers else WARM_UP
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
-        """Parts `full` or `dropped`, as the step keeps or drops, and `scorers` where one of those asked learns."""
-        alone = moment.share < self._scorers_first
-        self.leave_scorers_alone(alone)
-        random = np.random.default_rng([moment.seed, moment.step])
-        layers, num_layers = list(self.scorers()), self.model.config.num_hidden_layers
-        shares = {} if alone else self.drawn_shares(random)
-        gates = {} if shares else open_gates(batch, num_layers)
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
+        """Part `full` or `dropped`, depending on the step, and `scorers` if a scorer learns in it."""
+        warming_up = step.progress < self._warm_up
+        self.detach_scorers(warming_up)
+        random = np.random.default_rng([step.seed, step.index])
+        shares = {} if warming_up else self.drawn_shares(random)
+        computing = list(shares or self.scorers())
+        biases = {} if shares else zero_attention_biases(batch["input_ids"], self.model.config.num_hidden_layers)
         output: ReferenceOutput = self.reference(
             **inputs_of(batch),
-            length_config=self._config(shares or layers, drops=bool(shares)),
+            length_config=self._config(computing, drops=bool(shares)),
             shares=shares,
-            attention_bias=gates,
+            attention_bias=biases,
         )
-        belief, context = belief_of(batch), context_of(batch)
-        start, end = belief.clamp(min=torch.finfo(belief.dtype).tiny).log().unbind(-1)  # logits but for a constant
-        near_answer = worth_keeping(start, end, context).float()
-        early = self.early_layers()
-        targets = {layer: Target(near_answer) for layer in shares or layers if layer not in early}
-        if gates and early:
-            worth = worth_of(output, gates, belief, batch)
-            targets |= {layer: Target((near_answer + worth[layer]) / 2, weight_of_kept=1.0) for layer in early}
-        losses = {"dropped" if shares else "full": belief_loss(output, belief, batch)}
-        if targets:
-            losses["scorers"] = self.scorer_loss(output, targets, context)
+        soft_labels = self.task.soft_labels(batch)
+        losses = {"dropped" if shares else "full": self.task.soft_loss(output.outputs, soft_labels, batch)}
+        if targets := self._scorer_targets(batch, computing, output, soft_labels, biases):
+            losses["scorers"] = self.scorer_loss(output, targets, self.droppable(batch))
         return losses
 
     def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
-        """What a step's layers keep; none if it keeps everything."""
+        """Shares of the tokens that layers of a step pass on, by layer; empty if it keeps everything."""
         return {} if random.random() < self.keeps_all else draw_shares(list(self.scorers()), random)
 
     def early_layers(self) -> list[int]:
-        """Those with scorers that learn from steps alone that keep everything."""
+        """Layers whose scorers learn importance, too, and only in steps that keep everything."""
         num_layers = self.model.config.num_hidden_layers
-        if num_layers == 1:  # none is behind it
+        if num_layers == 1:  # there is no later layer
             return []
         return [layer for layer in self.scorers() if layer < num_layers / 2]
 
-    def _config(self, asked: Collection[int], *, drops: bool) -> LengthConfig:
-        """That in which these layers ask their scorers; whether they drop by what these say, shares decide."""
-        config = keeping_all(self.model.config.num_hidden_layers, asked)
+    def _config(self, computing: Collection[int], *, drops: bool) -> LengthConfig:
+        """The configuration in which these layers compute their scorers; shares, not thresholds, decide what they drop.
+
+        Only the rule selects by its threshold, if the step `drops` at all.
+        """
+        config = keeping_all(self.model.config.num_hidden_layers, computing)
         rule = self.reference.rule_layer
         if not drops or rule is None:
             return config
         thresholds = [RULE_THRESHOLD if i == rule else threshold for i, threshold in enumerate(config.thresholds)]
         return LengthConfig(config.keep_ratios, tuple(thresholds))
+
+    def _scorer_targets(
+        self,
+        batch: TokenBatch,
+        computing: Collection[int],
+        output: ReferenceOutput,
+        soft_labels: Tensor,
+        biases: Mapping[int, Tensor],
+    ) -> dict[int, ScorerTarget]:
+        """Targets of the computed scorers that learn in a step, by layer; only passes that keep all have `biases`."""
+        significance = self.reference.task.significance_targets(
+            self.task.outputs_of(soft_labels), self.droppable(batch)
+        ).float()
+        early = self.early_layers()
+        targets = {layer: ScorerTarget(significance) for layer in computing if layer not in early}
+        if biases and early:
+            importance = token_importance(self.task.importance_scalar(output.outputs, soft_labels, batch), biases)
+            for layer in early:
+                targets[layer] = ScorerTarget((significance + importance[layer]) / 2, weight_of_kept=1.0)
+        return targets

@@ -1,45 +1,44 @@
-"""LengthDrop of the Length-Adaptive Transformer, with ratios of the real length."""
+"""LengthDrop of the Length-Adaptive Transformer, with keep ratios of the real length."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.training.batches import Batch, inputs_of
+from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
-from .answer_losses import answer_loss, soft_answer_loss
-from .base import Moment, Objective
+from .base import Objective, TrainingStep, Unregistered
 
-_RATIO_BOUND = 0.2  # a layer drops at most this part of what enters it
-_RANDOM = 2  # configurations of a step, beside the smallest
+_RATIO_BOUND = 0.2  # largest share of the tokens that enter a layer that it drops
+_RANDOM = 2  # random configurations of a step, besides the smallest one
 
 
 class LengthDrop(Objective):
-    """Sandwich rule: the answers of `full`, which teaches the smallest and some random configurations.
+    """The sandwich rule: `full` learns the labels and teaches the smallest and some random configurations.
 
-    Tokens go by the attention that they receive.
+    Tokens are dropped by the attention that they receive.
 
     Args:
         model: The model.
-        layer_dropout: Chance of each layer to be left out of a random configuration.
+        layer_dropout: Probability with which each layer is left out of a random configuration.
     """
 
-    def __init__(self, model: BertForQuestionAnswering, *, layer_dropout: float) -> None:
+    def __init__(self, model: BertPreTrainedModel, *, layer_dropout: float) -> None:
         super().__init__(model)
         self._layer_dropout = layer_dropout
-        self._shared = (ReferenceModel(model),)  # in a tuple, so that its weights are not counted twice
+        self._reference = Unregistered(ReferenceModel(model))  # its weights are the model's
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
         """Parts `answers` and `dropped`."""
-        (reference,) = self._shared
+        reference = self._reference.module
         num_layers = self.model.config.num_hidden_layers
         inputs = inputs_of(batch)
         full: ReferenceOutput = reference(**inputs, length_config=LengthConfig.full(num_layers))
-        random = np.random.default_rng([moment.seed, moment.step])
+        random = np.random.default_rng([step.seed, step.index])
         dropped = [
             reference(**inputs, length_config=_falling(np.full(num_layers, _RATIO_BOUND))),
             *(
@@ -51,10 +50,11 @@ class LengthDrop(Objective):
                 for _ in range(_RANDOM)
             ),
         ]
-        soft = torch.stack([soft_answer_loss(output, full, batch) for output in dropped])
-        return {"answers": answer_loss(full, batch), "dropped": soft.mean()}
+        targets = self.task.probabilities(full.outputs, batch)
+        soft = torch.stack([self.task.soft_loss(output.outputs, targets, batch) for output in dropped])
+        return {"answers": self.task.loss(full.outputs, batch), "dropped": soft.mean()}
 
 
 def _falling(dropped: np.ndarray) -> LengthConfig:
-    """Ratios of layers that drop these parts of what enters them."""
+    """The configuration whose layers drop these shares of the tokens that enter them."""
     return LengthConfig(tuple((1 - dropped).cumprod().tolist()))

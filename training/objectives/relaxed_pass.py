@@ -1,4 +1,4 @@
-"""Drop-and-restore that passes gradients on to the choice of tokens."""
+"""A pass that drops and restores tokens, with gradients for the choice of tokens."""
 
 from __future__ import annotations
 
@@ -8,66 +8,67 @@ from typing import cast
 
 import torch
 from torch import Tensor
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 from transformers.models.bert.modeling_bert import BertLayer
 
 from dynamic_tinybert.modeling.reference import MASKED
 from dynamic_tinybert.modeling.rows import restore, select, take
 from dynamic_tinybert.modeling.scorer import ContextRule, Scorer
-from dynamic_tinybert.training.batches import Batch, inputs_of
+from dynamic_tinybert.modeling.tasks import task_of
+from dynamic_tinybert.modeling.tasks.task import encoder_of
+from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
-_LEAST_GATE = 1e-6  # of what is attended to: its logarithm must be finite
+_LEAST_GATE = 1e-6  # of tokens that are attended to: its logarithm must be finite
 
 
 @dataclass(frozen=True)
 class RelaxedOutput:
-    """What a relaxed pass gives.
+    """The result of a relaxed pass.
 
     Attributes:
-        start_logits: `[B, L]`.
-        end_logits: `[B, L]`.
-        shares: For each layer the share of all real tokens that it passes on, of the batch, each with a gradient.
+        outputs: The head's outputs by name.
+        shares: For each layer the share of the batch's real tokens that it passes on, a scalar with a gradient.
     """
 
-    start_logits: Tensor
-    end_logits: Tensor
+    outputs: Mapping[str, Tensor]
     shares: Sequence[Tensor]
 
 
 def relaxed_pass(
-    model: BertForQuestionAnswering,
+    model: BertPreTrainedModel,
     scorers: Mapping[int, Scorer | ContextRule],
     thresholds: Mapping[int, Tensor],
-    batch: Batch,
+    batch: TokenBatch,
     *,
     temperature: float,
     hard: bool,
 ) -> RelaxedOutput:
-    """Answer logits when each token goes on by a gate, the chance that its score reaches the layer's threshold.
+    """Run a model whose tokens each have a gate: the probability that the token's score reaches the layer's threshold.
 
-    A token that goes on by a part g is attended to g times as much, and its state is g parts the layer's output and
-    1 - g parts what it was: with gates of 0 and 1 this is drop-and-restore, but that scorers still see gaps where soft
-    masks hide a token, and not the next one that goes on.
+    A token with gate g is attended to g times as much, and its new state is g times the layer's output plus 1 - g times
+    its state before. With gates of 0 and 1 this is drop-and-restore, except that to scorers a token that a soft mask
+    hides is a gap between its neighbours.
 
     Args:
         model: The model.
-        scorers: By layer, maybe one of them a rule, by which tokens go on wholly or not at all.
-        thresholds: Of the scorers' logits, by layer, scalars.
-        batch: The windows.
-        temperature: Of the chance: sigmoid((logit - threshold) / temperature), 1 for protected tokens.
-        hard: Gates are 0 or 1, with the gradient of the chance; what is dropped is really gone, so that its own
-            chance gets no gradient from the answers.
+        scorers: Scorers by layer. A rule among them gives gates of 0 or 1 without a gradient.
+        thresholds: Thresholds of the scorers' logits, scalars by layer.
+        batch: The inputs.
+        temperature: Temperature of the probability, sigmoid((logit - threshold) / temperature); that of protected
+            tokens is 1.
+        hard: Make gates 0 or 1, with the gradient of the probability. Tokens with gate 0 are removed, so that their
+            own probabilities have no gradient.
     """
-    layers = cast("list[BertLayer]", model.bert.encoder.layer)
-    ids, real, types = (inputs_of(batch)[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
-    real = real.bool()
-    protected = real & (types == 0)
-    batch_size, length = ids.shape
+    task, inputs = task_of(model), inputs_of(batch)
+    bert = encoder_of(model)
+    layers = cast("list[BertLayer]", bert.encoder.layer)
+    real, protected = inputs["attention_mask"].bool(), task.protected(inputs)
+    batch_size, length = real.shape
     count = real.sum()
-    positions = torch.arange(length, device=ids.device).expand(batch_size, length)
-    state: Tensor = model.bert.embeddings(ids, types)
+    positions = torch.arange(length, device=real.device).expand(batch_size, length)
+    state: Tensor = bert.embeddings(inputs["input_ids"], inputs["token_type_ids"])
     gate = real.to(state)
-    logits = state.new_zeros(batch_size, length + 1, 2)  # fillers write to the last row
+    states = state.new_zeros(batch_size, length + 1, state.shape[2])  # fillers write to the last row
     shares = []
     for i, layer in enumerate(layers):
         mask = MASKED * (~real).to(state) + gate.clamp(min=_LEAST_GATE).log()
@@ -75,22 +76,21 @@ def relaxed_pass(
         if i in scorers:
             scorer = scorers[i]
             if isinstance(scorer, ContextRule):
-                chance = scorer(attended, protected.to(state), real.to(state))
+                probability = scorer(attended, protected.to(state), real.to(state))
             else:
                 score = scorer.logits(attended, protected.to(state), gate * real)
-                chance = torch.sigmoid((score - thresholds[i]) / temperature).masked_fill(protected, 1.0)
+                probability = torch.sigmoid((score - thresholds[i]) / temperature).masked_fill(protected, 1.0)
             if hard:
-                gate = gate * (1 + chance - chance.detach())
-                logits = restore(logits, positions, model.qa_outputs(state))
-                slots = select(chance, real, real.sum(1), 0.5)
+                gate = gate * (1 + probability - probability.detach())
+                states = restore(states, positions, state)
+                slots = select(probability, real, real.sum(1), 0.5)
                 attended, state, gate = (take(rows, slots, 0) for rows in (attended, state, gate))
                 positions, real = take(positions, slots, length), take(real, slots, False)
                 protected = take(protected, slots, False)
             else:
-                gate = gate * chance
+                gate = gate * probability
         after = layer.output(layer.intermediate(attended), attended)
         state = state + gate[..., None] * (after - state)
         shares.append((gate * real).sum() / count)
-    logits = restore(logits, positions, model.qa_outputs(state))
-    start, end = logits[:, :length].unbind(-1)
-    return RelaxedOutput(start, end, shares)
+    states = restore(states, positions, state)[:, :length]
+    return RelaxedOutput(task.outputs(model, states), shares)

@@ -1,4 +1,4 @@
-"""Scorers trained on a model that stays as it is."""
+"""Scorers trained on a model that is not changed."""
 
 from __future__ import annotations
 
@@ -6,49 +6,47 @@ from collections.abc import Mapping
 
 import numpy as np
 from torch import Tensor, nn
-from transformers import BertForQuestionAnswering
+from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.scorer import Scorer
-from dynamic_tinybert.training.batches import Batch
+from dynamic_tinybert.training.batches import TokenBatch
 
-from .base import Moment
+from .base import TrainingStep
 from .front import FrontSampling
 
 
-class ScorersAlone(FrontSampling):
-    """Scorers learn what `front` teaches them, of all tokens and of those that a configuration leaves.
-
-    The model stays what it was, and computes without dropout; scorers learn nothing that goes through it.
+class ScorersOnly(FrontSampling):
+    """The scorers' part of `FrontSampling`, on a model that is frozen and computes without dropout.
 
     Args:
         model: The model.
-        scorers: Scorers to begin with, by layer; without any, new ones for all layers but the last two.
+        scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two.
     """
 
     keeps_all = 0.5  # early scorers learn in these steps alone, and no model has to learn in the others
 
-    def __init__(self, model: BertForQuestionAnswering, scorers: Mapping[int, Scorer] | None = None) -> None:
+    def __init__(self, model: BertPreTrainedModel, scorers: Mapping[int, Scorer] | None = None) -> None:
         super().__init__(model.requires_grad_(False), scorers)
 
-    def train(self, mode: bool = True) -> ScorersAlone:
-        """Train the scorers; the model always computes what it will when deployed."""
+    def train(self, mode: bool = True) -> ScorersOnly:
+        """Set the mode of the scorers; the model stays in evaluation mode."""
         super().train(mode)
         nn.Module.eval(self.model)
         return self
 
-    def leave_scorers_alone(self, alone: bool) -> None:
-        """The model learns nothing, so no gradient need reach it."""
-        super().leave_scorers_alone(True)
+    def detach_scorers(self, detached: bool) -> None:
+        """Always detach them: no gradient need be computed for a frozen model."""
+        super().detach_scorers(True)
 
     def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
-        """As in `front`, but a step that would teach no scorer keeps everything."""
+        """As in `FrontSampling`, but a step in which no scorer would learn keeps everything."""
         shares = super().drawn_shares(random)
         return shares if shares.keys() - self.early_layers() else {}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """None of their own: only scorers are trained."""
+        """None: the training's own is that of the scorers."""
         return {}
 
-    def forward(self, batch: Batch, moment: Moment) -> dict[str, Tensor]:
+    def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
         """One part, `scorers`."""
-        return {"scorers": super().forward(batch, moment)["scorers"]}
+        return {"scorers": super().forward(batch, step)["scorers"]}

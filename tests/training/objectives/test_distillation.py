@@ -11,24 +11,25 @@ from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import collate, inputs_of
-from dynamic_tinybert.training.data import answered_windows, read_answered
 from dynamic_tinybert.training.depth import mapped_layers, with_fewer_layers
-from dynamic_tinybert.training.objectives.base import Moment
-from dynamic_tinybert.training.objectives.distillation import AnswerDistillation, LayerDistillation
+from dynamic_tinybert.training.objectives.base import TrainingStep
+from dynamic_tinybert.training.objectives.distillation import LayerDistillation, PredictionDistillation
+from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 
 from support.answerable import write_checkpoint
 from support.tiny import tiny_bert
 
-MOMENT = Moment(0, 1, 0)
+STEP = TrainingStep(0, 1, 0)
 
 
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Mapping[str, Tensor]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return collate(answered_windows(tokenize, read_answered(questions).examples[:6], max_length=128))
+    return collate(answered_rows(Windowing(tokenize, 128), read_answered(questions).examples[:6]))
 
 
 def test_layers_are_mapped_evenly() -> None:
@@ -65,7 +66,7 @@ def attention_of(model: BertForQuestionAnswering, layer: int) -> BertSelfAttenti
 def test_layer_losses_are_squared_differences_of_real_tokens(batch: Mapping[str, Tensor]) -> None:
     teacher = tiny_bert(seed=1, num_hidden_layers=4, hidden_size=48)
     objective = LayerDistillation(tiny_bert(num_hidden_layers=2), teacher).eval()
-    losses = objective(batch, MOMENT)
+    losses = objective(batch, STEP)
     expected: dict[str, list[Tensor]] = {"embeddings": [], "states": []}
     states = objective.model(**inputs_of(batch), output_hidden_states=True).hidden_states
     taught = teacher(**inputs_of(batch), output_hidden_states=True).hidden_states
@@ -82,11 +83,11 @@ def test_layer_losses_are_squared_differences_of_real_tokens(batch: Mapping[str,
 def test_attention_is_compared_before_the_softmax(batch: Mapping[str, Tensor]) -> None:
     """Scores up to a constant are logarithms of probabilities, so equal probabilities mean a loss of constants."""
     teacher, student = tiny_bert(seed=1), tiny_bert(seed=1)
-    assert not any(LayerDistillation(student, teacher).eval()(batch, MOMENT).values())
+    assert not any(LayerDistillation(student, teacher).eval()(batch, STEP).values())
     query = attention_of(student, 2).query
     query.weight.data *= 2  # doubles the last layer's scores
     query.bias.data *= 2
-    losses = LayerDistillation(student, teacher).eval()(batch, MOMENT)
+    losses = LayerDistillation(student, teacher).eval()(batch, STEP)
     state, probabilities = hidden(teacher, batch, 2)
     length = int(batch["attention_mask"][0].sum())
     attention = attention_of(teacher, 2)
@@ -103,7 +104,7 @@ def test_attention_is_compared_before_the_softmax(batch: Mapping[str, Tensor]) -
 
 def test_another_number_of_heads_can_teach(batch: Mapping[str, Tensor]) -> None:
     objective = LayerDistillation(tiny_bert(num_attention_heads=2), tiny_bert(seed=1))
-    loss = torch.stack(list(objective(batch, MOMENT).values())).sum()
+    loss = torch.stack(list(objective(batch, STEP).values())).sum()
     loss.backward()
     assert loss.isfinite()
     gradient = attention_of(objective.model, 0).query.weight.grad
@@ -134,7 +135,7 @@ def test_only_what_the_student_needs_is_trained_and_saved(batch: Mapping[str, Te
     assert names == {f"model.{name}" for name in student.state_dict()} | {"projection.weight", "projection.bias"}
     objective.train()
     assert not teacher.training
-    AnswerDistillation(student, teacher)(batch, MOMENT)["answers"].backward()
+    PredictionDistillation(student, teacher)(batch, STEP)["answers"].backward()
     assert all(parameter.grad is None for parameter in teacher.parameters())
 
 

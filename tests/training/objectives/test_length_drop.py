@@ -7,12 +7,17 @@ from torch import Tensor
 
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, inputs_of
-from dynamic_tinybert.training.data import answered_windows, read_answered
-from dynamic_tinybert.training.objectives.answer_losses import answer_loss, soft_answer_loss
-from dynamic_tinybert.training.objectives.base import Moment
+from dynamic_tinybert.training.objectives.base import TrainingStep
 from dynamic_tinybert.training.objectives.length_drop import LengthDrop
+from dynamic_tinybert.training.tasks.question_answering.losses import (
+    answer_loss,
+    answer_probabilities,
+    soft_answer_loss,
+)
+from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 
 from support.tiny import tiny_bert
 
@@ -20,7 +25,7 @@ from support.tiny import tiny_bert
 @pytest.fixture
 def batch(tiny_checkpoint: Path, questions: Path) -> Mapping[str, Tensor]:
     tokenize = WindowTokenizer(tiny_checkpoint / "tokenizer.json")
-    return collate(answered_windows(tokenize, read_answered(questions).examples[:6], max_length=128))
+    return collate(answered_rows(Windowing(tokenize, 128), read_answered(questions).examples[:6]))
 
 
 def test_full_teaches_the_smallest_and_random_configurations(
@@ -41,7 +46,7 @@ def test_full_teaches_the_smallest_and_random_configurations(
     skipped = 0
     for step in range(20):
         calls.clear()
-        losses = objective(batch, Moment(step, 100, 0))
+        losses = objective(batch, TrainingStep(step, 100, 0))
         (full, whole, output), (smallest, all_layers, _), *drawn = calls
         assert full == LengthConfig.full(3)
         assert not whole
@@ -55,9 +60,10 @@ def test_full_teaches_the_smallest_and_random_configurations(
                 before = ratio
             skipped += len(layers)
         assert drawn[0][0] != drawn[1][0]
-        soft = [soft_answer_loss(own, output, batch) for _, _, own in calls[1:]]
+        taught = answer_probabilities(output.outputs, batch)
+        soft = [soft_answer_loss(own.outputs, taught, batch) for _, _, own in calls[1:]]
         torch.testing.assert_close(losses["dropped"], torch.stack(soft).mean())
-        torch.testing.assert_close(losses["answers"], answer_loss(output, batch))
+        torch.testing.assert_close(losses["answers"], answer_loss(output.outputs, batch))
     assert 40 < skipped < 80  # of 120
 
 
@@ -66,7 +72,7 @@ def test_without_layer_dropout_all_layers_run(batch: Mapping[str, Tensor]) -> No
     runs: list[object] = []
     for layer in objective.model.bert.encoder.layer:
         layer.get_submodule("output").register_forward_hook(lambda *_: runs.append(None))
-    objective(batch, Moment(0, 1, 0))
+    objective(batch, TrainingStep(0, 1, 0))
     assert len(runs) == 3 * 4
 
 

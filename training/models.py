@@ -1,0 +1,95 @@
+"""The models of a training: the one that is trained and, for distillation, its teacher."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+from transformers import BertPreTrainedModel
+
+from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
+from dynamic_tinybert.runtime.common.errors import CheckpointError
+
+from .depth import with_fewer_layers
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a training.
+
+    Attributes:
+        checkpoint: What the trained model is made from.
+        trained: The model to train: that of the checkpoint, maybe with fewer layers.
+        teacher: The checkpoint to distil from, if there is one.
+    """
+
+    checkpoint: Checkpoint
+    trained: BertPreTrainedModel
+    teacher: Checkpoint | None
+
+    @property
+    def all(self) -> Sequence[BertPreTrainedModel]:
+        """The trained model and the teacher, if there is one."""
+        return [self.trained] if self.teacher is None else [self.trained, self.teacher.model]
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens that all of them read."""
+        return min(int(model.config.max_position_embeddings) for model in self.all)
+
+
+def load_models(
+    model: str | Path, teacher: str | Path | None, *, num_layers: int | None, local_files_only: bool
+) -> Models:
+    """Load the checkpoint to train and the one to distil from.
+
+    Args:
+        model: Hub id or folder of the checkpoint to train.
+        teacher: Hub id or folder of the checkpoint to distil from, or None.
+        num_layers: Train a student with so many of the layers, or None for all.
+        local_files_only: Never use the network.
+
+    Raises:
+        CheckpointError: A checkpoint is missing or not supported, or they have different vocabularies.
+        InvalidInputError: The model has fewer layers than `num_layers`.
+    """
+    checkpoint = load_checkpoint(model, local_files_only=local_files_only)
+    trained = checkpoint.model if num_layers is None else with_fewer_layers(checkpoint.model, num_layers)
+    if teacher is None:
+        return Models(checkpoint, trained, None)
+    teacher_checkpoint = load_checkpoint(teacher, local_files_only=local_files_only)
+    check_vocabularies(checkpoint, teacher_checkpoint)
+    return Models(checkpoint, trained, teacher_checkpoint)
+
+
+def check_vocabularies(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Check that both checkpoints have the same token ids for the same words.
+
+    Raises:
+        CheckpointError: They do not.
+    """
+    own, others = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
+    if own != others:
+        token = min(token for token, _ in own.items() ^ others.items())
+        raise CheckpointError(
+            f"{teacher.source} cannot teach {student.source}: their vocabularies differ, the token {token!r} has id "
+            f"{others.get(token)} there and {own.get(token)} here; distil between checkpoints with one vocabulary"
+        )
+
+
+def set_dropout(model: BertPreTrainedModel, probability: float) -> None:
+    """Set the dropout of a model, but not of its configuration, which the new checkpoint inherits."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = probability
+
+
+def digest_of_weights(model: BertPreTrainedModel) -> str:
+    """SHA-256 of the weights, which tells whether a training is resumed with the same model."""
+    digest = hashlib.sha256()
+    for tensor in model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,65 @@
+"""Make the objective that the options of a training name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from transformers import BertPreTrainedModel
+
+from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.training.options import TrainingOptions
+
+from .base import Objective
+from .distillation import LayerDistillation, PredictionDistillation
+from .fine_tuning import FineTuning
+from .front import FrontSampling
+from .length_drop import LengthDrop
+from .relaxed import RelaxedSelection
+from .scorer_objective import WARM_UP
+from .scorers_only import ScorersOnly
+
+_SOFT_UNTIL = 0.7  # fraction of a training with soft masks from which on gates are 0 or 1
+
+
+def make_objective(
+    options: TrainingOptions,
+    model: BertPreTrainedModel,
+    scorers: Mapping[int, Scorer],
+    teacher: BertPreTrainedModel | None,
+) -> Objective:
+    """The objective that the options name.
+
+    Args:
+        options: The options.
+        model: The model to train.
+        scorers: Scorers to start from, by layer; may be empty.
+        teacher: The teacher of a distillation, else None.
+
+    Raises:
+        InvalidInputError: The objective needs a teacher and there is none, or the other way round.
+    """
+    if (teacher is not None) != options.objective.startswith("distill"):
+        wrong = "needs a teacher: name its checkpoint" if teacher is None else "has no teacher: leave it out"
+        raise InvalidInputError(f"the objective {options.objective} {wrong}")
+    match options.objective:
+        case "distill-layers" if teacher is not None:
+            return LayerDistillation(model, teacher)
+        case "distill-answers" if teacher is not None:
+            return PredictionDistillation(model, teacher)
+        case "length-drop":
+            return LengthDrop(model, layer_dropout=options.layer_dropout)
+        case "scorers":
+            return ScorersOnly(model, scorers)
+        case "front":
+            return FrontSampling(model, scorers, scorer_weight=options.scorer_weight)
+        case "straight-through" | "soft-masks" as name:
+            return RelaxedSelection(
+                model,
+                scorers,
+                macs_fewer=options.macs_fewer,
+                hard_from=WARM_UP if name == "straight-through" else _SOFT_UNTIL,
+                scorer_weight=options.scorer_weight,
+            )
+        case _:
+            return FineTuning(model)

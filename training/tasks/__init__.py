@@ -1,0 +1,32 @@
+"""The tasks that can be trained, by name. Each is imported when it is first asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from dynamic_tinybert.modeling.tasks import task_of
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from .task import TrainingTask
+
+TRAINING_TASKS: dict[str, str] = {
+    "question_answering": "dynamic_tinybert.training.tasks.question_answering:TASK",
+}
+"""For each task's name, as in the manifest, the module and the attribute that hold it."""
+
+
+def training_task_of(model: PreTrainedModel) -> TrainingTask:
+    """What trainings need of the task that a model has the head for.
+
+    Raises:
+        InvalidInputError: The model has the head of no task, or of one that cannot be trained.
+    """
+    name = task_of(model).name
+    if name not in TRAINING_TASKS:
+        raise InvalidInputError(f"models for {name} cannot be trained, only those for: {', '.join(TRAINING_TASKS)}")
+    module, _, attribute = TRAINING_TASKS[name].partition(":")
+    return cast("TrainingTask", getattr(import_module(module), attribute))
