@@ -84,4 +84,4 @@ def test_the_model_still_learns_afterwards(batch: dict[str, Tensor]) -> None:
     worth = worth_of(output, gates, belief_of(batch), batch)
     assert not any(own.requires_grad for own in worth.values())
     output.start_logits.sum().backward()
-    assert model.model.bert.embeddings.word_embeddings.weight.grad is not None
+    assert model.model.get_parameter("bert.embeddings.word_embeddings.weight").grad is not None
