@@ -99,7 +99,7 @@ class ClsRegressionModel:
         """A token is worth keeping if [CLS] attends to it in the last layer, more than to a token on average."""
         query, key = (outputs[name] for name in self.target_nodes(LAYERS))
         scores = (query[:, :1] @ key.mT)[:, 0] / query.shape[2] ** 0.5
-        attention = scores.masked_fill(context == 0, -torch.inf).softmax(1)
+        attention: Tensor = scores.masked_fill(context == 0, -torch.inf).softmax(1)
         return (attention * context.sum(1, keepdim=True) / 2).clamp(0, 1)
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
@@ -325,15 +325,17 @@ def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(scope="module")
 def model() -> BertForClsRegression:
     torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=100,
-        hidden_size=HIDDEN,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        intermediate_size=2048,  # layers that cost more than their scorers
-        max_position_embeddings=128,
-        initializer_range=0.2,
-        attn_implementation="eager",
+    config = BertConfig.from_dict(
+        {
+            "vocab_size": 100,
+            "hidden_size": HIDDEN,
+            "num_hidden_layers": LAYERS,
+            "num_attention_heads": 4,
+            "intermediate_size": 2048,  # layers that cost more than their scorers
+            "max_position_embeddings": 128,
+            "initializer_range": 0.2,
+            "attn_implementation": "eager",
+        }
     )
     return cast(BertForClsRegression, BertForClsRegression(config).eval())
 

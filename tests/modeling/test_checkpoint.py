@@ -67,6 +67,7 @@ def test_a_local_folder_gives_model_tokenizer_and_files_without_network(tmp_path
 def test_any_depth_and_width_loads(tmp_path: Path, layers: int, hidden: int, heads: int) -> None:
     save(tmp_path, num_hidden_layers=layers, hidden_size=hidden, num_attention_heads=heads)
     model = load_checkpoint(tmp_path).model
+    assert isinstance(model, BertForQuestionAnswering)
     assert (len(model.bert.encoder.layer), model.qa_outputs.in_features) == (layers, hidden)
 
 

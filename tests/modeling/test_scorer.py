@@ -91,7 +91,7 @@ def test_a_new_scorer_finds_words_of_the_question_in_the_context() -> None:
     question[0, :4] = 1
     state = torch.randn(1, 12, 64, generator=random)
     state[0, 7] = state[0, 2]
-    likeness = scorer._likeness(state, question)[0, 4:].sum(1)
+    likeness = scorer._similarity(state, question)[0, 4:].sum(1)
     assert int(likeness.argmax()) == 7 - 4
 
 

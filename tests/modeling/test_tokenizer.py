@@ -258,6 +258,7 @@ def test_a_tokenizer_without_token_types_feeds_type_0(tmp_path: Path, make: Call
 def test_a_model_without_token_types_is_trained_without(tmp_path: Path) -> None:
     settings: dict[str, Any] = {}
     model = load_checkpoint(checkpoint(tmp_path, no_names(settings), settings)).model
+    assert isinstance(model, BertForQuestionAnswering)
     ids = torch.tensor([[2, 5, 6, 3, 7, 8, 3]])
     types = torch.tensor([[0, 0, 0, 0, 1, 1, 1]])
     before = model.bert.embeddings.token_type_embeddings.weight.clone()

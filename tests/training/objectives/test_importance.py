@@ -88,4 +88,4 @@ def test_the_model_still_learns_afterwards(batch: dict[str, Tensor]) -> None:
     importance = token_importance(importance_scalar(output.outputs, soft_labels(batch), batch), biases)
     assert not any(own.requires_grad for own in importance.values())
     output.start_logits.sum().backward()
-    assert model.model.bert.embeddings.word_embeddings.weight.grad is not None
+    assert model.model.get_parameter("bert.embeddings.word_embeddings.weight").grad is not None
