@@ -1,11 +1,11 @@
-"""Damage bundles and send requests at random, in child processes: nothing but an answer or an error of ours may come.
+"""Damage bundles and send random requests, in child processes: each must end in an answer or in one of our errors.
 
     python scripts/fuzz.py [--mutations 1000] [--requests 10000] [--seed 0] [--children 2] [--bundle FOLDER]
 
 A mutation changes one file of a tiny bundle in one to three places, makes the digests right again, loads it and asks
-it. A request is a call of a model with random arrays and length configurations; each row of what it gives is compared
-with the row alone. Bundles are tiny ones made on the spot; with --bundle, requests go to that one, too. What is wrong
-is printed with its seed; the exit code is 1 then. It needs what the tests need.
+it. A request is a call of a model with random arrays and length configurations; each row of its output is compared with
+that of the row alone. Bundles are tiny ones made on the spot; with --bundle, requests go to that one, too. Failures are
+printed with their seeds, and the exit code is then 1. It needs the extra `test`.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 
 def main() -> int:
-    """Run both and print what came of them."""
+    """Run both and print the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=10000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first; the others follow")
+    parser.add_argument("--seed", type=int, default=0, help="of the first mutation and request; the others follow")
     parser.add_argument("--children", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0, help="after which a job hangs")
+    parser.add_argument("--seconds", type=float, default=60.0, help="after which a job counts as hanging")
     parser.add_argument("--bundle", help="to send requests to, beside the tiny ones")
     arguments = parser.parse_args()
     from fuzzing.answering import mutate_and_ask, request

@@ -2,9 +2,9 @@
 
     python scripts/sanitize.py [--mutations 60] [--build FOLDER] [PYTEST ARGUMENT ...]
 
-Builds the extension with -DDYNAMIC_TINYBERT_SANITIZE=ON in FOLDER (build/sanitize), which takes GCC and CMake, and
-preloads GCC's libasan: Python, OpenVINO and TBB have no checks of their own, but every read and write of the ops has,
-of memory that those allocated, too. The first error ends the process that made it, and with it the test.
+Builds the extension with -DDYNAMIC_TINYBERT_SANITIZE=ON in FOLDER (build/sanitize), which needs GCC and CMake, and
+preloads GCC's libasan. Python, OpenVINO and TBB are not instrumented; every read and write of the ops is checked, also
+of memory that those have allocated. The first error ends its process, and so fails the test.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 
 ROOT = Path(__file__).parents[1]
 OP_TESTS = [
-    f"tests/runtime/test_{op}.py"
+    f"tests/runtime/encoder/test_{op}.py"
     for op in (
         "attention_with_significance",
         "context_significance",
@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """In which a Python process loads that library instead of the installed one."""
+    """The environment in which a Python process loads that library instead of the installed one."""
     compiler = os.environ.get("CXX", "g++")
     preloaded = [  # libstdc++, too: libasan looks for what throws before Python has loaded it
         subprocess.run(
@@ -54,14 +54,14 @@ def environment(library: Path) -> dict[str, str]:
         "DYNAMIC_TINYBERT_TEST_ISAS": extension_library.isa(),  # tests/kernels sanitizes the others, in seconds
         "LD_PRELOAD": " ".join(preloaded),
         "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
-        # Python and OpenVINO keep what they allocate to the end; those that throw are not built with libasan.
+        # Python and OpenVINO free nothing at exit, and libraries that throw are not built with libasan.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:alloc_dealloc_mismatch=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",
     }
 
 
 def main() -> int:
-    """Build, run both, and give the first exit code that is not 0."""
+    """Build, run both, and return the first exit code that is not 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=60)
     parser.add_argument("--build", type=Path, default=ROOT / "build/sanitize")

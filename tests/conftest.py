@@ -3,22 +3,30 @@
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
-import torch
 
-from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime.encoder import extension_library
 
-from fuzzing.samples import write_samples
 from support.answerable import write_checkpoint, write_questions
+from support.without_torch import SkippedModule, lacking
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # So a shell without job control starts what it runs in the background, and every child would inherit it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
+with suppress(ImportError):  # tests of the runtime run without it
+    import torch
+
+    torch.set_num_threads(1)  # tiny models gain nothing from more, and lose much where the cores are busy
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
+    """Skip a module of tests that imports PyTorch, or what needs it, where that is not installed."""
+    missing = lacking(module_path)
+    return SkippedModule.from_parent(parent, path=module_path, missing=missing) if missing else None
 
 
 def _folder_from(variable: str, what: str) -> Path:
@@ -43,6 +51,8 @@ def squad_data() -> Path:
 @pytest.fixture(scope="session")
 def fp32_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real checkpoint, exported to FP32."""
+    from dynamic_tinybert.export import export_model
+
     output = tmp_path_factory.mktemp("bundles") / "fp32"
     export_model(checkpoint, output, precision="fp32")
     return output
@@ -75,4 +85,6 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny bundles of four layers by name: attention, learnt, int8-attention, int8-learnt."""
+    from fuzzing.samples import write_samples
+
     return write_samples(tmp_path_factory.mktemp("samples"))

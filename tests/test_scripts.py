@@ -13,7 +13,8 @@ from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
 from dynamic_tinybert.runtime.bundles.files import SCORERS
 
-SCRIPTS = Path(__file__).parents[1] / "scripts"
+ROOT = Path(__file__).parents[1]
+SCRIPTS = ROOT / "scripts"
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -52,8 +53,10 @@ def test_a_bundle_gives_its_checkpoint_back(
 
 
 def _programs() -> list[Path]:
-    files = sorted(SCRIPTS.glob("*.py")) + sorted(SCRIPTS.with_name("benchmarks").glob("*.py"))
-    return [file for file in files if "__main__" in file.read_text()]
+    files = sorted(SCRIPTS.glob("*.py")) + sorted((ROOT / "benchmarks").rglob("*.py"))
+    return [
+        file for file in files if "__main__" in file.read_text() and file.name != "worker.py"
+    ]  # no program for people
 
 
 @pytest.mark.parametrize("program", _programs(), ids=lambda file: file.name)
@@ -61,7 +64,7 @@ def test_every_program_says_what_it_does(
     program: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """In this process, which has imported most of what they need: a process for each takes ten times as long."""
-    monkeypatch.syspath_prepend(program.parent)
+    monkeypatch.syspath_prepend(program.parent if program.parent == SCRIPTS else ROOT)
     monkeypatch.setattr(sys, "argv", [str(program), "--help"])
     with pytest.raises(SystemExit) as ended:
         runpy.run_path(str(program), run_name="__main__")
@@ -69,3 +72,10 @@ def test_every_program_says_what_it_does(
     shown = capsys.readouterr().out
     assert shown.startswith(f"usage: {program.name}")
     assert program.read_text().partition('"""')[2].partition("\n")[0] in shown
+
+
+def test_the_tests_that_are_run_under_sanitizers_are_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from sanitize import OP_TESTS
+
+    assert [file for file in OP_TESTS if not (ROOT / file).is_file()] == []

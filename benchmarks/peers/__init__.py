@@ -1,1 +1,1 @@
-"""The systems that benchmarks/against_peers.py compares, and how it measures them."""
+"""A bundle beside PyTorch, optimum-intel and ONNX Runtime: the systems, and how they are measured."""

@@ -1,10 +1,9 @@
-"""The protocol: cold starts; a first visit of every question; then later passes. All in blocks that take turns."""
+"""The protocol: cold starts, a first visit of every question, then later passes; systems take turns in blocks."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
@@ -12,17 +11,18 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
+from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .process import SystemProcess
-from .systems import WINDOW, System
+from .systems import System
 
 WARM_UP = 3
-"""Questions before each block, always the first ones; they do not count as a first visit."""
+"""Questions run before each block, always the first of all; they do not count as a first visit."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Protocol:
 
     Attributes:
         threads: Of each system, by its own setting.
-        timed: Questions of the later passes: the first so many of the random order.
+        timed: How many questions, the first in the random order, the later passes have.
         passes: Later passes.
         block: Questions that a system answers before it is the next one's turn.
         starts: Process starts, of each kind.
@@ -67,27 +67,22 @@ class Measurement:
     resident_bytes: int = 0
 
 
-def windows_of(tokenizer: Path, examples: Sequence[Example]) -> list[list[Window]]:
-    windowing = Windowing(tokenizer, WINDOW)
-    return [windowing.cut(example.question, example.context) for example in examples]
-
-
 def measure(
     systems: Sequence[System],
-    tokenizer: Path,
+    bundle: Bundle,
     examples: Sequence[Example],
     windows: Sequence[Sequence[Window]],
     protocol: Protocol,
 ) -> dict[str, Measurement]:
-    """Measure systems on examples in random order, given with their windows."""
+    """Measure systems on examples in random order, given with their windows, which the tokenizer of `bundle` cut."""
     questions = [[{"ids": window.encoding.ids, "context": window.context.start} for window in own] for own in windows]
     measured = {system.name: Measurement() for system in systems}
     for system in tqdm(systems, desc="starts", disable=None):
-        _measure_starts(measured[system.name], system, tokenizer, examples[0], windows[0][:1], protocol)
+        _measure_starts(measured[system.name], system, bundle, examples[0], windows[0][:1], protocol)
     processes: dict[str, SystemProcess] = {}
 
     def turns(counts: Mapping[str, int], what: str, *, outputs: bool) -> Iterator[tuple[str, range, dict[str, Any]]]:
-        """Let each system answer its first so many questions, in blocks that take turns, to and fro."""
+        """Let each system answer as many questions as its count says, in blocks; every other round in reverse order."""
         for start in tqdm(range(0, max(counts.values()), protocol.block), desc=what, disable=None):
             forth = start // protocol.block % 2 == 0
             for system in systems if forth else reversed(systems):
@@ -127,13 +122,21 @@ def measure(
 def _measure_starts(
     result: Measurement,
     system: System,
-    tokenizer: Path,
+    bundle: Bundle,
     example: Example,
     windows: Sequence[Window],
     protocol: Protocol,
 ) -> None:
+    size, stride = window_size(bundle.max_length)
+    text = {
+        "tokenizer": str(bundle.tokenizer_json),
+        "question": example.question,
+        "context": example.context,
+        "size": size,
+        "stride": stride,
+    }
+
     def start(cache: str | None = None) -> float:
-        text = {"tokenizer": str(tokenizer), "question": example.question, "context": example.context}
         started = perf_counter()
         process = SystemProcess(system, protocol.threads, cache)
         try:

@@ -1,7 +1,7 @@
-"""ONNX Runtime FP32 and INT8, quantised as "Quantize ONNX Models" in its documentation has it for transformers.
+"""ONNX Runtime FP32 and INT8, quantised as "Quantize ONNX Models" in its documentation advises for transformers.
 
 Transformer optimiser first, quantisation after it, per channel, without `reduce_range` (for CPUs without VNNI only).
-Where its advice did not give the fastest model, the faster one is there, too, or instead:
+Where this advice did not give the fastest model, a faster one is measured, too, or instead:
 
 - The session's own graph optimisations make the unoptimised graph as fast or faster here, so that FP32 and
   dynamic INT8 are measured from both.

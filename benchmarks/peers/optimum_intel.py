@@ -1,4 +1,4 @@
-"""optimum-intel: OVModelForQuestionAnswering, FP32 and INT8, as "Full quantization" in its documentation has it."""
+"""optimum-intel: OVModelForQuestionAnswering, FP32 and INT8, as "Full quantization" in its documentation shows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Run a system in a process of its own, which stands still whenever it is not asked."""
+"""Run a system in a process of its own, which is stopped whenever it is not asked."""
 
 from __future__ import annotations
 
@@ -7,13 +7,11 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from .systems import System
-
-BENCHMARKS = Path(__file__).parent.parent
+from benchmarks.common import ROOT, resident_bytes
 
 
 class SystemProcess:
@@ -21,11 +19,11 @@ class SystemProcess:
 
     def __init__(self, system: System, threads: int, cache: str | None = None) -> None:
         options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
-        places = (system.environment.get("PYTHONPATH", ""), str(BENCHMARKS), os.environ.get("PYTHONPATH", ""))
+        places = (system.environment.get("PYTHONPATH", ""), str(ROOT), os.environ.get("PYTHONPATH", ""))
         path = os.pathsep.join(filter(None, places))
         self._log = TemporaryFile("w+")  # noqa: SIM115 - of what libraries print, for when the worker fails; `end` closes it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "peers.worker", system.loader, json.dumps(options)],
+            [sys.executable, "-m", "benchmarks.peers.worker", system.loader, json.dumps(options)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
@@ -47,8 +45,7 @@ class SystemProcess:
         return answer
 
     def resident_bytes(self) -> int:
-        pages = int(Path(f"/proc/{self._process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE")
+        return resident_bytes(self._process.pid)
 
     def end(self) -> None:
         self._process.kill()

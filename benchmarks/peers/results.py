@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .measuring import WARM_UP, Measurement
 from .systems import System
-from cpu_limits import CpuLimits
+from benchmarks.kernels.cpu_limits import CpuLimits
 
 Interval = tuple[float, float, float]  # the value, and the ends of its 95 % interval
 

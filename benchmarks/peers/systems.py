@@ -9,8 +9,6 @@ from pathlib import Path
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.length_config import EncoderShape
 
-WINDOW = 384  # tokens
-
 
 @dataclass(frozen=True)
 class System:
@@ -18,7 +16,7 @@ class System:
 
     Attributes:
         name: For people.
-        loader: The module of `peers` that loads it.
+        loader: The module of `benchmarks.peers` that loads it.
         options: What its `load` is given, besides `threads`.
         shape: Of its encoder.
         pad_to: Tokens that inputs are padded up to; 0 for none.
@@ -47,13 +45,20 @@ def ours(name: str, bundle: Bundle, config: str, *, pad_to: int = 0) -> System:
     return System(name, "ours", options, bundle.shape, pad_to, int8, cached=True, length_config=config)
 
 
-def peers(checkpoint: Path, shape: EncoderShape, prepared: Path) -> list[System]:
-    """Every peer of a checkpoint; `prepared` is the folder that was given to `prepare`."""
+def peers(checkpoint: Path, shape: EncoderShape, prepared: Path, window: int) -> list[System]:
+    """Every peer of a checkpoint.
+
+    Args:
+        checkpoint: The folder of the model that all share.
+        shape: Its encoder's.
+        prepared: The folder that was given to `prepare`.
+        window: Most tokens of a window, which the padded systems fill.
+    """
     base = EncoderShape(num_layers=12, hidden_size=768, intermediate_size=3072)
     pytorch = {"checkpoint": str(checkpoint)}
     systems = [
-        System("BERT-base-sized PyTorch FP32, padded", "pytorch", {"checkpoint": None}, base, WINDOW, scored=False),
-        System("PyTorch FP32, padded", "pytorch", pytorch, shape, WINDOW),
+        System("BERT-base-sized PyTorch FP32, padded", "pytorch", {"checkpoint": None}, base, window, scored=False),
+        System("PyTorch FP32, padded", "pytorch", pytorch, shape, window),
         System("PyTorch FP32", "pytorch", pytorch, shape),
     ]
     for precision, label in ((None, ""), ("f32", ", f32 hint")):

@@ -1,8 +1,9 @@
 """One system in a process of its own. Commands come on standard input, a JSON object a line, and so do the answers.
 
-    python -m peers.worker LOADER OPTIONS
+    python -m benchmarks.peers.worker LOADER OPTIONS
 
-{"text": {"tokenizer", "question", "context"}, "pad_to"}   the logits of the first window of a question
+{"text": {"tokenizer", "question", "context", "size", "stride"}, "pad_to"}   the logits of the first window of a
+    question, of which the worker makes tokens itself, as that is a part of a start
 {"run": [[{"ids", "context"}, ...], ...], "pad_to", "outputs": bool}   of questions, given as their windows, the
     times: of each the model's calls for all its windows; and the logits, if wanted
 """
@@ -22,7 +23,7 @@ from .model import Inputs, Model, Outputs
 
 def main(loader: str, options: str) -> None:
     replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no reply
-    model: Model = import_module(f"peers.{loader}").load(**json.loads(options))
+    model: Model = import_module(f"benchmarks.peers.{loader}").load(**json.loads(options))
     for line in sys.stdin:
         match json.loads(line):
             case {"text": text, "pad_to": pad_to}:
@@ -56,12 +57,13 @@ def _inputs(window: dict[str, Any], pad_to: int) -> Inputs:
     return inputs
 
 
-def _first_window(tokenizer: str, question: str, context: str) -> dict[str, Any]:
+def _first_window(tokenizer: str, question: str, context: str, size: int, stride: int) -> dict[str, Any]:
+    """By `tokenizers` alone: the start of a peer would else pay for the import of our package."""
     from tokenizers import Tokenizer
 
     loaded = Tokenizer.from_file(tokenizer)
     loaded.no_padding()
-    loaded.enable_truncation(384, stride=128, strategy="only_second")
+    loaded.enable_truncation(size, stride=stride, strategy="only_second")
     encoding = loaded.encode(question, context)
     return {"ids": encoding.ids, "context": encoding.sequence_ids.index(1)}
 

@@ -8,7 +8,7 @@ import pytest
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.cpu_quota import default_threads, quotas, thread_properties, usable_cpus
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 HOST = """\
 22 27 0:21 / /proc rw,relatime - proc proc rw
@@ -129,7 +129,7 @@ def test_a_models_threads_follow_the_quota_unless_they_are_given(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("dynamic_tinybert.runtime.cpu_quota.usable_cpus", lambda root: 1)
-    bundle = write_tiny_bundle(tmp_path / "bundle", tiny_bert())
+    bundle = tiny_bundle(tmp_path / "bundle")
 
     def threads(**options: object) -> object:
         model = LengthAdaptiveModel.from_pretrained(bundle, **options)

@@ -15,7 +15,7 @@ from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleNotFoundError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
-from support.tiny import tiny_bert, write_tiny_bundle
+from support.tiny import tiny_bundle
 
 QUESTION, CONTEXT = "what was in the box ?", "the fox was in the box and the cat was in the hat"
 TOKEN = "hf_" + "x" * 34
@@ -23,7 +23,7 @@ TOKEN = "hf_" + "x" * 34
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    return write_tiny_bundle(tmp_path / "bundle", tiny_bert(), {"half": LengthConfig((1, 0.7, 0.4))})
+    return tiny_bundle(tmp_path / "bundle", {"half": LengthConfig((1, 0.7, 0.4))})
 
 
 def test_an_answerer_pickles_to_another_process(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,18 +1,31 @@
-"""Tiny random models built in code, for tests in which the weights do not matter."""
+"""Tiny random models built in code, for tests in which the weights do not matter.
 
+Tests of the runtime run without PyTorch, too: `tiny_bundle` does not need it, and what needs it skips the test.
+"""
+
+from __future__ import annotations
+
+import shutil
+import string
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import openvino as ov
-import torch
-from tokenizers import Tokenizer
+import pytest
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from tokenizers.implementations import BertWordPieceTokenizer
-from transformers import BertConfig, BertForQuestionAnswering
 
-from dynamic_tinybert.export.ir import write_ir
-from dynamic_tinybert.modeling import Scorer, save_scorers
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, write_manifest
 from dynamic_tinybert.runtime.length_config import LengthConfig
+
+if TYPE_CHECKING:
+    from transformers import BertForQuestionAnswering
+
+    from dynamic_tinybert.modeling import Scorer
+
+TINY_BUNDLE = Path(__file__).parents[1] / "data" / "tiny_bundle"
+"""config.json and graph of `tiny_bert()`, written by `python tests/support/store_tiny_bundle.py`."""
 
 
 def tiny_bert(seed: int = 0, **sizes: int) -> BertForQuestionAnswering:
@@ -31,6 +44,9 @@ def tiny_bert(seed: int = 0, **sizes: int) -> BertForQuestionAnswering:
 
 def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionAnswering:
     """A random BertForQuestionAnswering with these entries of a config.json, in evaluation mode."""
+    torch = pytest.importorskip("torch", reason="random models are made by PyTorch")
+    from transformers import BertConfig, BertForQuestionAnswering
+
     torch.manual_seed(seed)
     model = BertForQuestionAnswering(BertConfig.from_dict({**config, "attn_implementation": "eager"}))
     for name, parameter in model.named_parameters():
@@ -57,6 +73,37 @@ def tiny_tokenizer() -> Tokenizer:
     return BertWordPieceTokenizer({token: i for i, token in enumerate(vocabulary)}, lowercase=True)
 
 
+def letter_tokenizer(folder: Path) -> Path:
+    """Write a BERT tokenizer whose pieces are single letters, digits and marks; all else is [UNK]."""
+    letters = string.ascii_lowercase + string.digits + "éß日本🙂"
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + x for x in letters), *".,?!-'"]
+    vocabulary = {piece: i for i, piece in enumerate(pieces)}
+    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+    )
+    tokenizer.add_special_tokens(pieces[:5])
+    file = folder / "tokenizer.json"
+    tokenizer.save(str(file))
+    return file
+
+
+def tiny_bundle(folder: Path, length_configs: Mapping[str, LengthConfig] | None = None) -> Path:
+    """Write the bundle of `tiny_bert()` in FP32 with attention's significance, without PyTorch: from a stored graph.
+
+    A tokenizer that the folder has already stays.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in TINY_BUNDLE.iterdir():
+        shutil.copyfile(file, folder / file.name)
+    _write_rest(folder, "attention", {"full": LengthConfig.full(3), **(length_configs or {})})
+    return folder
+
+
 def write_tiny_bundle(
     folder: Path,
     model: BertForQuestionAnswering,
@@ -64,19 +111,27 @@ def write_tiny_bundle(
     scorers: Mapping[int, Scorer] | None = None,
 ) -> Path:
     """Write a model as an FP32 bundle, without the checks of an export."""
+    from dynamic_tinybert.export.ir import write_ir
+    from dynamic_tinybert.modeling import save_scorers
+
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(model.config.to_json_string())
-    tiny_tokenizer().save(str(folder / "tokenizer.json"))
     ov.save_model(write_ir(model), folder / "openvino_model.xml", compress_to_fp16=False)
     if scorers is not None:
         save_scorers(scorers, folder / "significance.safetensors")
     configs = {"full": LengthConfig.full(model.config.num_hidden_layers), **(length_configs or {})}
+    _write_rest(folder, "attention" if scorers is None else "learnt", configs)
+    return folder
+
+
+def _write_rest(folder: Path, significance: str, configs: Mapping[str, LengthConfig]) -> None:
+    if not (folder / "tokenizer.json").exists():
+        tiny_tokenizer().save(str(folder / "tokenizer.json"))
     write_manifest(
         folder,
-        significance="attention" if scorers is None else "learnt",
+        significance=significance,
         length_configs={name: NamedLengthConfig(c) for name, c in configs.items()},
         quantization={"precision": "fp32", "weight_bits": None},
         versions={},
         source={"model": "tiny"},
     )
-    return folder

@@ -1,0 +1,1 @@
+"""Benchmarks of the package; README.md lists them. Run from the repository's root: python -m benchmarks.FOLDER.NAME."""

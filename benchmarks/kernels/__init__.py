@@ -1,0 +1,1 @@
+"""What the C++ ops and kernels take, beside what the CPU could do at best."""

@@ -1,0 +1,1 @@
+"""Time, throughput and memory of a bundle that serves requests."""

@@ -1,0 +1,191 @@
+"""What the scorers of learnt significance gain by each part of their design: F1 at equal MACs.
+
+    python -m benchmarks.selection.significance_ablation BUNDLE DATA [QUESTIONS]
+
+Fits all variants side by side, on the same states in the same order, on QUESTIONS (by default 6000) of
+DATA/squad-style-train.json, in three layers; evaluates each at two schedules on DATA/squad-search.json.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.calibration.significance.fitting import (
+    LEARNING_RATE,
+    RECENT,
+    REPLAYS,
+    WEIGHT_OF_KEPT,
+    Targets,
+    batches_by_length,
+    judge,
+    losses,
+)
+from dynamic_tinybert.calibration.significance.states import StateReader, States
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.modeling import Scorer, save_scorers
+from dynamic_tinybert.modeling.tasks import model_task
+from dynamic_tinybert.modeling.tasks.question_answering import WIDENED_BY, near_answer
+from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
+from dynamic_tinybert.runtime.tasks.measure import measure_of, readable_windows
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example
+from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+
+from benchmarks.common import argument_parser, mean_change, random_sample
+
+LAYERS = (0, 1, 3)
+SCHEDULES = (Schedule((0.7, 0.45, 0.45, 0.3, 0.3, 0.3)), Schedule((0.6, 0.35, 0.35, 0.2, 0.2, 0.2)))
+
+
+@dataclass(frozen=True)
+class Variant:
+    name: str
+    width: int = 64
+    kernel_sizes: tuple[int, ...] = (9, 17, 65, 65)
+    heads: int = 4
+    head_size: int = 32
+    begins_alike: bool = True
+    compares: bool = True
+    sees_context: bool = True
+    widened_by: int = WIDENED_BY
+    weight_of_kept: float = WEIGHT_OF_KEPT
+    replays: int = REPLAYS
+    first_part: float = 1.0  # of the questions
+
+
+BASE = Variant("as shipped")
+VARIANTS = (
+    BASE,
+    replace(BASE, name="a quarter of the questions", first_part=0.25),
+    replace(BASE, name="no replays", replays=0),
+    replace(BASE, name="no comparison with the question", compares=False),
+    replace(BASE, name="words of the question not found from the start", begins_alike=False),
+    replace(BASE, name="compared in 16 heads of 4", heads=16, head_size=4),
+    replace(BASE, name="compared in 8 heads of 16", heads=8, head_size=16),
+    replace(BASE, name="compared in 8 heads of 32", heads=8),
+    replace(BASE, name="no view of the whole context", sees_context=False),
+    replace(BASE, name="no neighbours, no context", kernel_sizes=()),
+    replace(BASE, name="one convolution of 9", kernel_sizes=(9,)),
+    replace(BASE, name="convolutions of 9, 17 and 65", kernel_sizes=(9, 17, 65)),
+    *(replace(BASE, name=f"target widened by {width}", widened_by=width) for width in (1, 3, 4, 6, 8)),
+    replace(BASE, name="tokens to keep weigh 1", weight_of_kept=1.0),
+)
+
+
+def main() -> None:
+    parser = argument_parser(__doc__)
+    parser.add_argument("bundle", type=Path)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("questions", nargs="?", type=int, default=6000)
+    parser.add_argument("--held-out", type=int, default=400, help="of the questions, not fitted on")
+    parser.add_argument("--variants", nargs="+", help="names; by default all", metavar="VARIANT")
+    arguments = parser.parse_args()
+    bundle = open_bundle(arguments.bundle)
+    variants = [variant for variant in VARIANTS if variant.name in (arguments.variants or [variant.name])]
+    chosen = random_sample(read_squad(arguments.data / "squad-style-train.json"), arguments.questions)
+    held_out_questions = chosen[: arguments.held_out]
+    fitted = fit(bundle, chosen[arguments.held_out :], variants)
+    examples = read_squad(arguments.data / "squad-search.json", require_answers=True)
+    full = evaluate(LengthAdaptiveModel(bundle), examples, length_config="full", batch_size=8)
+    print(f"{len(chosen)} questions fitted on, {len(examples)} evaluated, full F1 {full.f1:.2f}, {cpu.name()}")
+    print("| Variant | milder schedule | harder schedule | losses of the layers |")
+    print("| --- | --- | --- | --- |", flush=True)
+    for variant, scorers in fitted.items():
+        sample, held_out = judged(bundle, held_out_questions, scorers)
+        results = [at(bundle, scorers, sample.length_config(schedule), examples) for schedule in SCHEDULES]
+        found = " | ".join(against(result, full) for result in results)
+        print(f"| {variant.name} | {found} | {held_out} |", flush=True)
+
+
+def scorer(hidden_size: int, variant: Variant) -> Scorer:
+    made = Scorer(hidden_size, variant.width, variant.kernel_sizes, heads=variant.heads, head_size=variant.head_size)
+    if not variant.begins_alike:
+        made.match_question.reset_parameters()
+        made.match_token.reset_parameters()
+    without = [] if variant.compares else [made.match]
+    if not variant.sees_context and made.pool is not None:
+        without.append(made.pool)
+    for part in without:
+        torch.nn.init.zeros_(part.weight)
+        part.weight.requires_grad_(False)
+    return made
+
+
+def fit(bundle: Bundle, examples: Sequence[Example], variants: Sequence[Variant]) -> dict[Variant, dict[int, Scorer]]:
+    torch.manual_seed(0)
+    random = np.random.default_rng(0)
+    fitted = {v: {layer: scorer(bundle.shape.hidden_size, v) for layer in LAYERS} for v in variants}
+    optimizers = {
+        v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
+        for v, scorers in fitted.items()
+    }
+    measure, read = measure_of(bundle), StateReader(bundle, LAYERS)
+    batches = batches_by_length(measure, examples)
+    recent: deque[States] = deque(maxlen=RECENT)
+    for step, index in enumerate(tqdm(random.permutation(len(batches)), disable=None)):
+        recent.append(read(readable_windows(measure, batches[index])))
+        again = [recent[i] for i in random.integers(len(recent), size=REPLAYS)]
+        for variant, optimizer in optimizers.items():
+            done = step / (variant.first_part * len(batches))
+            if done >= 1:
+                continue
+            for group in optimizer.param_groups:
+                group["lr"] = LEARNING_RATE * min(1, (step + 1) / 20) * (1 - done)
+            for states in (recent[-1], *again[: variant.replays]):
+                optimizer.zero_grad()
+                found = losses(
+                    fitted[variant], states, targets(variant.widened_by), weight_of_kept=variant.weight_of_kept
+                )
+                torch.stack(list(found.values())).sum().backward()
+                optimizer.step()
+    return fitted
+
+
+def targets(widened_by: int) -> Targets:
+    return lambda outputs, droppable: near_answer(outputs["start_logits"], outputs["end_logits"], droppable, widened_by)
+
+
+def judged(
+    bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
+) -> tuple[SignificanceSample, str]:
+    """What thresholds follow from, and the loss of each layer by the target that is shipped."""
+    measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
+    shipped = model_task(bundle.task).significance_targets
+    batches = [readable_windows(measure, batch) for batch in batches_by_length(measure, examples)]
+    found = [judge(scorers, read(windows), shipped) for windows in batches]
+    values = {layer: np.concatenate([of_batch[layer] for of_batch, _ in found]) for layer in scorers}
+    held_out = [f"{np.mean([of_batch[layer] for _, of_batch in found]):.3f}" for layer in scorers]
+    return SignificanceSample(values, bundle.shape.num_layers), " ".join(held_out)
+
+
+def at(bundle: Bundle, scorers: Mapping[int, Scorer], config: LengthConfig, examples: Sequence[Example]) -> Evaluation:
+    with TemporaryDirectory() as place:
+        save_scorers(scorers, Path(place, "scorers"))
+        folder = Path(place, "bundle")
+        folder.mkdir()
+        full = {"full": NamedLengthConfig(LengthConfig.full(bundle.shape.num_layers))}
+        write_recalibrated(bundle, folder, Path(place, "scorers"), full)
+        result = evaluate(LengthAdaptiveModel.from_pretrained(folder), examples, length_config=config, batch_size=8)
+        shutil.rmtree(folder)
+    return result
+
+
+def against(result: Evaluation, full: Evaluation) -> str:
+    return f"{full.mean_macs / result.mean_macs:.2f}x {mean_change(result.question_f1, full.question_f1)}"
+
+
+if __name__ == "__main__":
+    main()
