@@ -48,7 +48,7 @@ def by_thresholds(bundle: Bundle, windows: Sequence[Window]) -> tuple[list[int],
     for window in windows:
         states = read([window])
         for layer, scorer in scorers.items():
-            of_layer = (states.by_layer[layer], states.question, states.real)
+            of_layer = (states.by_layer[layer], states.protected, states.real)
             with torch.inference_mode():
                 significance[layer].append(scorer(*map(torch.from_numpy, of_layer))[0].numpy())
     joined = {layer: np.concatenate(values) for layer, values in significance.items()}
