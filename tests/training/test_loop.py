@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.common.errors import StorageError, TrainingError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
@@ -146,7 +147,7 @@ def test_a_diverging_training_stops_and_keeps_its_last_good_checkpoint(
 
     def spoil(step: int) -> None:
         if step == 6:
-            objective.model.qa_outputs.weight.data[0, 0] = torch.nan
+            objective.model.get_parameter("qa_outputs.weight").data[0, 0] = torch.nan
 
     with pytest.raises(TrainingError, match=r"diverged at step 7: the loss is .*nan.*checkpoint-4 is the last good"):
         steps(objective, windows, tmp_path, at_step=spoil)
@@ -161,7 +162,10 @@ def test_weights_that_are_no_numbers_are_not_saved(
     tiny_checkpoint: Path, windows: list[TrainingRow], tmp_path: Path
 ) -> None:
     objective = fine_tuning(tiny_checkpoint)
-    unused = objective.model.bert.embeddings.position_embeddings.weight  # no loss tells of its last row
+    # no loss tells of the last row of these weights
+    unused = encoder_of(objective.model).get_parameter(
+        "embeddings.position_embeddings.weight"
+    )  # no loss tells of its last row
 
     def spoil(step: int) -> None:
         if step == 6:

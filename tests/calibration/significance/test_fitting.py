@@ -3,10 +3,11 @@ import pytest
 import torch
 from torch.nn import functional
 
-from dynamic_tinybert.calibration.significance.fitting import Fit, fit_scorers
+from dynamic_tinybert.calibration.significance.fitting import BATCH_SIZE, Fit, batches_by_length, fit_scorers
 from dynamic_tinybert.calibration.significance.states import StateReader
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
@@ -126,3 +127,12 @@ def test_questions_that_cannot_be_read_are_skipped_or_refused(bundle: Bundle) ->
     assert fitted.windows > 20
     with pytest.raises(DataError, match="cannot read the questions to fit on: the question is too long"):
         fit_scorers(bundle, [long] * 20, LAYERS, seconds=60, most_passes=1)
+
+
+@pytest.mark.parametrize("count", [1, BATCH_SIZE, 2 * BATCH_SIZE + 3])
+def test_batches_hold_everything_once_and_neighbours_in_length(bundle: Bundle, count: int) -> None:
+    batches = batches_by_length(measure_of(bundle), examples(count))
+    assert sorted(int(example.id) for batch in batches for example in batch) == list(range(count))
+    assert [len(batch) for batch in batches[:-1]] == [BATCH_SIZE] * (len(batches) - 1)
+    lengths = [len(example.question) + len(example.context) for batch in batches for example in batch]
+    assert lengths == sorted(lengths)

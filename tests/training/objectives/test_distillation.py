@@ -10,6 +10,7 @@ from transformers import BertForQuestionAnswering
 from transformers.models.bert.modeling_bert import BertLayer, BertSelfAttention
 
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
@@ -44,7 +45,7 @@ def test_a_shallow_student_has_the_mapped_layers() -> None:
     model = tiny_bert(num_hidden_layers=4)
     student = with_fewer_layers(model, 2)
     for own, other in ((0, 1), (1, 3)):
-        layer, expected = student.bert.encoder.layer[own], model.bert.encoder.layer[other]
+        layer, expected = encoder_of(student).encoder.layer[own], model.bert.encoder.layer[other]
         for name, tensor in expected.state_dict().items():
             assert torch.equal(layer.state_dict()[name], tensor)
     assert model.config.num_hidden_layers == 4

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
@@ -70,7 +71,7 @@ def test_full_teaches_the_smallest_and_random_configurations(
 def test_without_layer_dropout_all_layers_run(batch: Mapping[str, Tensor]) -> None:
     objective = LengthDrop(tiny_bert(), layer_dropout=0.0)
     runs: list[object] = []
-    for layer in objective.model.bert.encoder.layer:
+    for layer in encoder_of(objective.model).encoder.layer:
         layer.get_submodule("output").register_forward_hook(lambda *_: runs.append(None))
     objective(batch, TrainingStep(0, 1, 0))
     assert len(runs) == 3 * 4

@@ -19,6 +19,7 @@ from dynamic_tinybert.modeling.importance import token_importance, zero_attentio
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, with_context_rule
 from dynamic_tinybert.modeling.tasks.question_answering import near_answer
+from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
@@ -242,7 +243,7 @@ def of_front(
 
 
 def assert_everything_learns(objective: ScorerObjective, losses: Mapping[str, Tensor]) -> None:
-    weight = objective.model.bert.embeddings.word_embeddings.weight
+    weight = encoder_of(objective.model).embeddings.word_embeddings.weight
     assert torch.autograd.grad(losses["scorers"], weight, retain_graph=True)[0].any()
     torch.stack(list(losses.values())).sum().backward()
     for name, parameter in objective.named_parameters():

@@ -7,7 +7,7 @@ from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing, batches_by_length
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 from support.tiny import tiny_bundle
@@ -75,13 +75,3 @@ def test_other_sizes_share_the_tokenizer_and_forget_what_could_not_be_read(bundl
     assert smaller.unreadable == ()
     assert len(smaller.cut("who ?", CONTEXT)) > len(windowing.cut("who ?", CONTEXT))
     assert len(windowing.unreadable) == 1
-
-
-@pytest.mark.parametrize("batch_size", [1, 3, 100])
-def test_batches_hold_everything_once_and_neighbours_in_length(batch_size: int) -> None:
-    examples = [asked(str(i), context="x" * (7 * i % 11)) for i in range(11)]
-    batches = batches_by_length(examples, batch_size)
-    assert sorted(int(example.id) for batch in batches for example in batch) == list(range(11))
-    assert [len(batch) for batch in batches[:-1]] == [batch_size] * (len(batches) - 1)
-    lengths = [len(example.context) for batch in batches for example in batch]
-    assert lengths == sorted(lengths)
