@@ -163,9 +163,7 @@ def test_weights_that_are_no_numbers_are_not_saved(
 ) -> None:
     objective = fine_tuning(tiny_checkpoint)
     # no loss tells of the last row of these weights
-    unused = encoder_of(objective.model).get_parameter(
-        "embeddings.position_embeddings.weight"
-    )  # no loss tells of its last row
+    unused = encoder_of(objective.model).get_parameter("embeddings.position_embeddings.weight")
 
     def spoil(step: int) -> None:
         if step == 6:
