@@ -47,5 +47,6 @@ def write_recalibrated(
             quantization=bundle.quantization,
             versions=dict(bundle.versions),
             source=bundle.source,
+            task=bundle.task,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
         )
