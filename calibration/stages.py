@@ -50,10 +50,10 @@ T = TypeVar("T")
 
 def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settings) -> dict[str, object]:
     """What distinguishes this calibration from others, whose measurements must not be used for it."""
-    trained = settings.significance == "trained" and source.scorers is not None
+    trained = source.scorers if settings.significance == "trained" else None
     return {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
-        "trained": digest(source.scorers) if trained and source.scorers is not None else None,
+        "trained": None if trained is None else digest(trained),
         "data": [digest(Path(file)) for file in files],
         "significance": settings.significance,
         "seed": settings.seed,
@@ -100,13 +100,9 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
         return Selection(None, _keep_ratios, ScheduleSpace(num_layers))
     left = run.end - monotonic() - seconds_needed
     seconds = max(1.0, min(_FITTING_SHARE * 60 * settings.budget_minutes, left))
+    trained = settings.significance == "trained"
     learnt = fit_or_load_scorers(
-        run.source,
-        run.data.fitting,
-        run.folder / "fit",
-        seconds,
-        settings.seed,
-        trained=settings.significance == "trained",
+        run.source, run.data.fitting, run.folder / "fit", seconds, settings.seed, trained=trained
     )
     run.note(learnt.line)
     space = ScheduleSpace(num_layers, selectable=learnt.sample.layers)
@@ -115,12 +111,12 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
 
 def load_candidate(run: Run, selection: Selection) -> Models:
     """Write the bundle with its new significance to the work folder, and load it."""
-    folder, source = run.folder / "bundle", run.source
+    folder = run.folder / "bundle"
     shutil.rmtree(folder, ignore_errors=True)
     with writing(folder):
         folder.mkdir()
-    full = LengthConfig.full(source.shape.num_layers)
-    candidate = write_recalibrated(source, folder, selection.scorers, {"full": NamedLengthConfig(full)})
+    full = NamedLengthConfig(LengthConfig.full(run.source.shape.num_layers))
+    candidate = write_recalibrated(run.source, folder, selection.scorers, {"full": full})
     options = run.settings.ov_config
     return Models(
         LengthAdaptiveModel(candidate, ov_config=options, max_compiled=COMPILED),
