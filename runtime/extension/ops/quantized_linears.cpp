@@ -42,16 +42,17 @@ void multiply(const LinearKernels& kernels, const Linear& linear, const uint8_t*
     const size_t wanted = threads == 1 ? 1 : (tasks_for_a_thread * threads + panels - 1) / panels;
     const size_t blocks = std::max<size_t>(1, std::min(wanted, rows / fewest_rows));
     const size_t block = (rows + blocks - 1) / blocks;
-    const auto compute = [&](size_t task) {
-        const size_t first = std::min(rows, task % blocks * block), at = first * linear.width;
-        kernels.multiply_panel(linear, from + first * linear.depth, std::min(block, rows - first), task / blocks,
-                               result ? result + at : nullptr, quantized ? quantized + at : nullptr);
+    const auto compute = [&](size_t first_task, size_t end) {
+        for (size_t task = first_task; task < end; ++task) {
+            const size_t first = std::min(rows, task % blocks * block), at = first * linear.width;
+            kernels.multiply_panel(linear, from + first * linear.depth, std::min(block, rows - first), task / blocks,
+                                   result ? result + at : nullptr, quantized ? quantized + at : nullptr);
+        }
     };
     if (threads == 1)
-        for (size_t task = 0; task < panels * blocks; ++task)
-            compute(task);
+        compute(0, panels * blocks);
     else
-        share_tasks(panels * blocks, compute);
+        share_tasks(panels * blocks, 1, compute);
 }
 
 }  // namespace

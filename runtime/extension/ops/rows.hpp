@@ -1,6 +1,5 @@
 #pragma once
 
-#include <algorithm>
 #include <cstddef>
 
 #include "ops/task_sharing.hpp"
@@ -16,11 +15,8 @@ void for_rows(size_t rows, size_t width, const Compute& compute) {
         compute(0, rows);
         return;
     }
-    const size_t block = numbers_worth_a_thread / width + 1;
-    share_tasks((rows + block - 1) / block, [&](size_t task) {
-        const size_t first = task * block;
-        compute(first, std::min(block, rows - first));
-    });
+    share_tasks(rows, numbers_worth_a_thread / width + 1,
+                [&](size_t first, size_t end) { compute(first, end - first); });
 }
 
 }  // namespace dynamic_tinybert
