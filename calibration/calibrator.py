@@ -61,8 +61,8 @@ def calibrate(
 
     Raises:
         BundleError: The bundle is missing, damaged or of a newer format.
-        CalibrationError: There was too little time to find anything, and the bundle stays as it was; or an
-            interrupted run is there and `resume` is not set.
+        CalibrationError: There was too little time to find anything, and the bundle is unchanged; or there is an
+            interrupted run and `resume` is not set.
         DataError: A file cannot be used: too few examples, or one that `strict` refuses.
         InvalidInputError: An argument is outside its range, or the interrupted run had other arguments.
         StorageError: A file could not be written.

@@ -33,25 +33,25 @@ def calibrate(
     ] = None,
     significance: Annotated[
         _Significance,
-        typer.Option(help="Fit a scorer per layer, take those trained with the model, or go by attention."),
+        typer.Option(help="Fit a scorer per layer, use those trained with the model, or use attention."),
     ] = _Significance.LEARNT,
     budget_minutes: Annotated[float, typer.Option(help="Time for everything.")] = 45.0,
     evaluations: Annotated[
-        int | None, typer.Option(min=1, help="End the search after so many length configurations.")
+        int | None, typer.Option(min=1, help="End the search after N length configurations.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     num_threads: ThreadsOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with a question that is too long or otherwise wrong.")
+        bool, typer.Option("--strict", help="Refuse data that holds a question which is too long or invalid.")
     ] = False,
 ) -> None:
     """Find a bundle's best length configurations on this machine, from questions."""
-    from . import calibrate as run  # says what to install if something is missing
+    from . import calibrate as run  # raises an error that names the missing extra
     from .report import write_calibration_report
 
-    if report is not None and not report.parent.is_dir():  # found out now, not after the calibration
+    if report is not None and not report.parent.is_dir():  # fail now, not after the calibration
         raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
     result = run(
         bundle,

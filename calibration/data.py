@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.tasks.measure import Finding, Measure, ReadExample
 FEWEST_QUESTIONS = 50
 """Fewer cannot tell length configurations apart, and are too few to fit scorers on."""
 
-_FITTING, _CHOOSING = 0.6, 0.25  # shares of one file; the rest is for reporting
+_FITTING, _CHOOSING = 0.6, 0.25  # shares of a single file; the rest is for reporting
 _CHOOSING_OF_VALIDATION = 2 / 3
 
 E = TypeVar("E")

@@ -26,7 +26,7 @@ def write_recalibrated(
     Args:
         bundle: The bundle that the model, its tokenizer and its card come from.
         folder: An empty folder.
-        scorers: The file of learnt significance; None for attention.
+        scorers: The file of scorers; None for attention significance.
         length_configs: All length configurations by name.
         no_answer_threshold: By default that of `bundle`, if it has one.
 

@@ -32,7 +32,7 @@ def export(
     output: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
     precision: Annotated[Precision, typer.Option(help="INT8 needs --calibration-data.")] = Precision.INT8,
     calibration_data: Annotated[
-        Path | None, typer.Option(help="Questions, SQuAD JSON or rows, to take INT8 ranges from; answers are not used.")
+        Path | None, typer.Option(help="Questions (SQuAD JSON or rows) for the INT8 ranges; answers are not used.")
     ] = None,
     validation: Annotated[
         Path | None,
@@ -41,10 +41,10 @@ def export(
             "by default other articles of the calibration data."
         ),
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Windows of the calibration data to calibrate with.")] = 128,
+    num_samples: Annotated[int, typer.Option(min=1, help="Number of windows of the calibration data to use.")] = 128,
     tune: Annotated[
         bool,
-        typer.Option(help="Try about ten INT8 settings, each in about the time of a calibration and an evaluation."),
+        typer.Option(help="Try about ten INT8 settings; each takes about the time of a calibration and an evaluation."),
     ] = True,
     length_config: Annotated[
         list[str] | None,
@@ -55,23 +55,23 @@ def export(
         ),
     ] = None,
     weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for other runtimes on CPUs without VNNI.")] = 8,
-    force: Annotated[bool, typer.Option("--force", help="Replace a bundle that is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,
     cache_dir: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Run the tokenizer's own code if it has some."),
+        typer.Option("--trust-remote-code", help="Allow running the tokenizer's own code, if it has any."),
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
-    for name in ("torchao", "torch.utils._pytree"):  # what torch's add-ons warn of when they are imported
+    for name in ("torchao", "torch.utils._pytree"):  # suppress import warnings of torch's add-ons
         logging.getLogger(name).setLevel(logging.ERROR)
-    from . import export_model  # names the extra that is missing, if one is
+    from . import export_model  # raises an error that names the missing extra
 
     transformers_logging = import_module("transformers.utils.logging")
-    transformers_logging.disable_progress_bar()  # of a load that takes a second
+    transformers_logging.disable_progress_bar()  # progress bars of loads that take a second
     start = perf_counter()
     report = export_model(
         model,
@@ -89,7 +89,7 @@ def export(
         cache_dir=cache_dir,
         local_files_only=local_files_only,
         trust_remote_code=trust_remote_code,
-        say=partial(print, flush=True),  # the steps take minutes, also where the output is a pipe
+        say=partial(print, flush=True),  # flush: steps take minutes, and the output may be a pipe
     )
     _print(report)
     print(f"Done in {perf_counter() - start:.0f} s: {report.path} ({report.size / 1e6:.1f} MB)")
@@ -100,7 +100,7 @@ def _named_configs(texts: list[str]) -> dict[str, LengthConfig]:
     for text in texts:
         name, equals, numbers = text.partition("=")
         if not equals:
-            raise LengthConfigError(f"--length-config {text!r} lacks a name: write NAME={text}")
+            raise LengthConfigError(f"--length-config {text!r} has no name: give NAME={text}")
         if name in configs:
             raise LengthConfigError(f"--length-config names {name!r} twice; give each configuration a name of its own")
         configs[name] = LengthConfig.parse(numbers)

@@ -1,4 +1,4 @@
-"""From a PyTorch checkpoint to a bundle."""
+"""Export a PyTorch checkpoint to a bundle."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class ExportReport:
     Attributes:
         path: The bundle.
         size: Its size in bytes.
-        parity: By length configuration, the FP32 graph against the PyTorch reference.
-        int8_steps: The INT8 settings that were tried, with what each changed against FP32 on held-out questions;
-            `calibration.int8.tuning.chosen` gives the one of the bundle. Empty for an FP32 bundle.
+        parity: By length configuration, the comparison of the FP32 graph with the PyTorch reference.
+        int8_steps: The INT8 settings that were tried, with the change of each against FP32 on held-out questions;
+            `calibration.int8.tuning.chosen` returns that of the bundle. Empty for an FP32 bundle.
     """
 
     path: Path
@@ -73,7 +73,7 @@ def export_model(
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
-        output: Folder of the bundle; it appears whole or not at all.
+        output: Folder of the bundle; it appears complete or not at all.
         precision: INT8 by Neural Compressor's SmoothQuant and static quantisation, or FP32.
         calibration_data: Questions with their contexts, in a form that `read_squad` reads, to take the INT8 ranges
             from; answers are not used.
@@ -96,7 +96,7 @@ def export_model(
         DataError: The calibration or validation data cannot be used.
         InvalidInputError: An argument is outside its range.
         LengthConfigError: A length configuration does not fit the model.
-        BundleExistsError: `output` is taken and `force` is not set.
+        BundleExistsError: `output` exists and `force` is not set.
         ParityError: The graph does not compute what the checkpoint does.
         StorageError: A file could not be written.
     """
@@ -116,7 +116,7 @@ def export_model(
             say(note)
         configs = _checked_configs(checkpoint, length_configs or {})
         checkpoint.copy_files(folder)
-        samples: Samples[HeldOut] | None = None  # read before the long steps, so that bad data is refused at once
+        samples: Samples[HeldOut] | None = None  # read before the long steps, so that unusable data is refused at once
         if precision == "int8" and calibration_data is not None:
             most = num_samples * (MORE_SAMPLES if tune else 1)
             samples = _read_samples(checkpoint, folder / TOKENIZER, calibration_data, validation, most)
@@ -155,9 +155,7 @@ def _check_arguments(precision: str, weight_bits: int, calibration_data: object,
     if weight_bits not in (7, 8):
         raise InvalidInputError(f"weight_bits is {weight_bits!r}; give 8, or 7 for other runtimes on CPUs without VNNI")
     if precision == "int8" and calibration_data is None:
-        raise InvalidInputError(
-            "INT8 needs questions to take its ranges from: give calibration data, or export to fp32"
-        )
+        raise InvalidInputError("INT8 needs questions for its ranges: give calibration data, or export to fp32")
     require_int("num_samples", num_samples, 1)
 
 
@@ -173,7 +171,7 @@ def _checked_configs(
     check_length_configs(configs, num_layers)
     if checkpoint.scorers:
         for length_config in configs.values():
-            LearntLayers(frozenset(checkpoint.scorers), frozenset()).carried_out(length_config)  # or it raises
+            LearntLayers(frozenset(checkpoint.scorers), frozenset()).carried_out(length_config)  # raises if it cannot
     return configs
 
 

@@ -56,7 +56,7 @@ class _Writer:
             parameter.output(0).get_tensor().set_names({parameter.get_friendly_name()})
         real = ops.convert(mask, np.float32)
         additive = _named(ops.multiply(ops.subtract(real, np.float32(1)), np.float32(10000)), "mask")
-        broadcast_mask = ops.unsqueeze(additive, [1, 2])  # over heads and queries
+        broadcast_mask = ops.unsqueeze(additive, [1, 2])  # broadcast over heads and queries
         state = self.embeddings(ids.output(0), types.output(0))
         for i in range(self.config.num_hidden_layers):
             state = self.layer(i, state, broadcast_mask.output(0))
@@ -122,7 +122,7 @@ class _Writer:
         """SmoothQuant's factors, then FakeQuantize to 256 levels."""
         smoothing = b"" if to.smoothing is None else to.smoothing.tobytes()
         key = (x.get_node().get_friendly_name(), to.activation_scale, to.activation_zero_point, smoothing)
-        if key not in self.quantized_activations:  # query, key and value share one
+        if key not in self.quantized_activations:  # query, key and value share one FakeQuantize
             if to.smoothing is not None:
                 x = ops.multiply(x, to.smoothing).output(0)
             low = np.float32(-to.activation_zero_point * to.activation_scale)

@@ -1,4 +1,4 @@
-"""Compare an FP32 graph with the PyTorch reference: does it choose the same tokens and give the same logits?"""
+"""Compare an FP32 graph with the PyTorch reference: it must keep the same tokens and give the same logits."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ SIGNIFICANCE_TOLERANCE = 1e-5  # learnt; times the number of heads for attention
 
 @dataclass(frozen=True)
 class Parity:
-    """How far a graph is from the reference.
+    """The difference between a graph and the reference.
 
     Attributes:
         max_difference: Largest absolute difference of an output of the head, padding left out, with the graph's kept
             positions forced into the reference.
-        disputed: Tokens that only one of the two keeps; their significance is at the cut or the threshold
-            within rounding.
-        chosen_from: Tokens that were chosen from.
+        disputed: Number of tokens that only one of the two keeps; their significance equals the cut or the threshold up
+            to rounding.
+        chosen_from: Number of tokens that could be kept.
     """
 
     max_difference: float
@@ -99,7 +99,7 @@ def check_parity(
         for name, values in expected.outputs.items():
             differences = np.abs(outputs[name] - values.numpy())
             largest = (differences[real] if reference.task.per_token else differences).max()
-            difference = np.maximum(difference, largest)  # keeps NaN
+            difference = np.maximum(difference, largest)  # NaN fails, too
         if not difference <= LOGIT_TOLERANCE:
             raise ParityError(
                 f"logits of the graph and of the reference differ by {difference:.2e} at {length_config}, "
@@ -147,7 +147,7 @@ def _disputed(
     tolerance: float,
     where: str,
 ) -> int:
-    """Number of tokens that only one side keeps; refuses any that rounding does not explain."""
+    """Number of tokens that only one side keeps; raises for any that rounding does not explain."""
     ranked = sorted(significance, key=lambda position: (-significance[position], position))
     own = [p for p in ranked[:most] if threshold is None or significance[p] >= threshold] or ranked[:1]
     cut = significance[own[-1]]

@@ -32,12 +32,12 @@ MORE_SAMPLES = 4
 
 @dataclass(frozen=True)
 class Quantization:
-    """An INT8 graph and how it came about.
+    """An INT8 graph and how it was found.
 
     Attributes:
         graph: The graph.
         steps: The settings that were tried; `calibration.int8.tuning.chosen` gives the one of the graph.
-        record: For the manifest.
+        record: The entry for the manifest.
     """
 
     graph: ov.Model
@@ -82,7 +82,7 @@ def quantize(
     def extremes(count: int) -> ChannelExtremes:
         return channel_extremes(model, batches[:count], skip=head)
 
-    @lru_cache(maxsize=1)  # settings that differ in `fp32_linears` alone come one after another
+    @lru_cache(maxsize=1)  # settings that differ only in `fp32_linears` come one after another
     def layers(setting: Int8Setting) -> dict[str, QuantizedLinear]:
         return quantize_linears(
             model,

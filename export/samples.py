@@ -26,7 +26,7 @@ class HeldOut(Protocol):
         """Number of examples."""
 
     def first(self, count: int | None) -> Self:
-        """The first `count` of them, all for None."""
+        """The first `count` questions, or all if it is None."""
 
     def run(self, model: LengthAdaptiveModel) -> Sequence[Any]:
         """What a model gives for each of them at full length."""
@@ -40,7 +40,7 @@ H = TypeVar("H", bound=HeldOut, covariant=True)
 
 @dataclass(frozen=True)
 class Samples(Generic[H]):
-    """What INT8 needs of data.
+    """The data that INT8 needs.
 
     Attributes:
         calibration: Batches of one unpadded input each, in random order.

@@ -88,7 +88,7 @@ def load_checkpoint(
     large is downloaded before config.json says that the checkpoint is supported.
 
     Args:
-        model_id_or_path: A Hub id or a local folder; a `Path` is never taken for an id.
+        model_id_or_path: A Hub id or a local folder; a `Path` is never interpreted as an id.
         revision: Branch, tag or commit on the Hub.
         token: Access token of the Hub; True for the one that is stored on this machine.
         cache_dir: Folder for downloads, instead of the Hub's own cache.

@@ -33,7 +33,7 @@ def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTraine
     if kind.head not in weights:
         raise no_head(source, kind)
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)  # its own report of what does not fit
+    transformers_logging.set_verbosity(logging.ERROR)  # silence its own report of mismatches
     try:
         loaded: tuple[BertPreTrainedModel, dict[str, Any]]
         loaded = kind.task.architecture.from_pretrained(  # type: ignore[assignment]

@@ -42,7 +42,7 @@ def download(
             raise StorageError(f"{source} could not be stored in the Hub's cache: {error}") from error
         raise CheckpointError(
             f"cannot get the checkpoint {source!r} (revision {revision or 'main'}): it is no local folder, "
-            f"and {constants.ENDPOINT} does not give it: {error}"
+            f"and {constants.ENDPOINT} does not provide it: {error}"
         ) from error
     return Path(folder)
 

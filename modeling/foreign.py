@@ -28,7 +28,7 @@ _KINDS = (
     ("tf_model*.h5", f"its weights are TensorFlow's (tf_model.h5, from_tf=True); {_CONVERT}"),
     ("*.ckpt.index", "its weights are those of TensorFlow 1; convert them with transformers 4 (from_tf=True)"),
     ("flax_model*.msgpack", f"its weights are Flax's (flax_model.msgpack, from_flax=True); {_CONVERT}"),
-    ("*.onnx", "it holds an ONNX model, whose weights cannot be taken back; export the checkpoint that it came from"),
+    ("*.onnx", "it holds an ONNX model, whose weights cannot be recovered; export its checkpoint"),
     ("openvino_model*.xml", "it holds an OpenVINO model; export the checkpoint that it was made from"),
     ("*.gguf", "it holds a GGUF model; export the checkpoint that it was made from"),
 )
@@ -47,7 +47,7 @@ def what_it_is(names: Collection[str]) -> str:
             return kind
     inner = sorted({name.partition("/")[0] for name in names if fnmatch(name, "*/config.json")})
     if inner:
-        return f"there are checkpoints in folders of it ({', '.join(inner[:5])}): give the path of one of them"
+        return f"there are checkpoints in its subfolders ({', '.join(inner[:5])}): give the path of one of them"
     weights = sorted(name for name in names if any(fnmatch(name, pattern) for pattern in _WEIGHTS))
     if weights:
         return (

@@ -21,23 +21,23 @@ from .tasks import task_of
 from .tasks.task import encoder_of
 
 MASKED = -10000.0
-"""Added to the attention scores of padding."""
+"""The number that is added to the attention scores of padding."""
 
 
 @dataclass(frozen=True)
 class ReferenceOutput:
-    """What the reference computed, for a batch of B inputs of L tokens.
+    """The output of the reference, for a batch of B inputs of L tokens.
 
     The head's outputs are attributes, too, as those of transformers' models are: `output.start_logits`.
 
     Attributes:
         outputs: The head's outputs by name. Those of a head per token are `[B, L]`, at the tokens' original
             positions; at padding they mean nothing.
-        kept: For each selecting layer the original positions that it passed on, `[B, n]`, ascending; L fills
-            up a row that kept fewer than n.
+        kept: For each selecting layer, the original positions that it passed on, `[B, n]`, ascending; rows that kept
+            fewer than n are filled up with L.
         entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
             padding and fillers.
-        significance: For each selecting layer the significance of those, `[B, rows]`.
+        significance: For each selecting layer, the significance of the tokens in `entering`, `[B, rows]`.
 
     """
 
@@ -94,7 +94,7 @@ class ReferenceModel(nn.Module):
         return LearntLayers(frozenset(map(int, self.scorers)) - rules, frozenset(rules))
 
     def carried_out(self, length_config: LengthConfig) -> LengthConfig:
-        """A length configuration as this model can carry it out, see `LearntLayers.carried_out`.
+        """The length configuration that this model can execute, see `LearntLayers.carried_out`.
 
         Raises:
             LengthConfigError: It has another number of layers, or a threshold where there is no scorer.

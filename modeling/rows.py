@@ -88,7 +88,7 @@ def slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tenso
 
 
 def take(rows: Tensor, slots: Tensor, filler: float) -> Tensor:
-    """`rows[b, slots[b]]`; a slot one past the last row gives `filler`."""
+    """`rows[b, slots[b]]`; a slot one past the last row yields `filler`."""
     end = rows.new_full((rows.shape[0], 1, *rows.shape[2:]), filler)
     index = slots.view(*slots.shape, *[1] * (rows.dim() - 2))
     return torch.cat([rows, end], 1).take_along_dim(index, 1)
@@ -111,4 +111,4 @@ def restore(restored: Tensor, positions: Tensor, values: Tensor) -> Tensor:
     The last of its rows is where fillers are written to.
     """
     index = positions[..., None].expand_as(values)
-    return restored.scatter(1, index, values.to(restored))  # mixed precision gives values of less
+    return restored.scatter(1, index, values.to(restored))  # mixed precision yields values of a narrower type

@@ -1,4 +1,4 @@
-"""Learnt significance: a small scorer per layer, and the file that holds them."""
+"""Scorers of learnt significance, one small network per layer, and the file that stores them."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class ContextRule(nn.Module):
         super().__init__()
         self.register_buffer(CONTEXT_RULE, torch.ones(1))
 
-    def forward(self, state: Tensor, protected: Tensor, real: Tensor) -> Tensor:  # as a Scorer's
+    def forward(self, state: Tensor, protected: Tensor, real: Tensor) -> Tensor:  # same signature as Scorer.forward
         """Significance `[B, L]`: 0 for protected tokens between two protected ones, if there is a context; else 1."""
         protected = protected * real
         before, after = functional.pad(protected, (1, 1)).unfold(1, 3, 1)[..., ::2].unbind(-1)

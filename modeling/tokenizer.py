@@ -34,7 +34,7 @@ class OneTokenType(nn.Embedding):
     """
 
     def __init__(self, types: nn.Embedding) -> None:
-        """Take over the weight [types, H] of another embedding."""
+        """Use the weight [types, H] of another embedding."""
         super().__init__(types.num_embeddings, types.embedding_dim, _weight=types.weight.detach())
 
     def forward(self, input: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ def load_tokenizer(
             each other, or it gives ids that the model does not know.
     """
     filed = (folder / TOKENIZER).is_file()
-    if not filed and not (folder / VOCABULARY).is_file():  # AutoTokenizer would make up an empty vocabulary
+    if not filed and not (folder / VOCABULARY).is_file():  # AutoTokenizer would invent an empty vocabulary
         raise CheckpointError(f"{source} has no tokenizer: neither {TOKENIZER} nor {VOCABULARY}")
     settings = _settings(source, folder)
     for name in (TOKENIZER, VOCABULARY):

@@ -1,4 +1,4 @@
-"""Read the weights of a PyTorch checkpoint, without running code that is in them."""
+"""Read the weights of a PyTorch checkpoint without running code that they contain."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.common.errors import CheckpointError
 from .foreign import MERGE_FIRST, refuse_placeholder
 
 PLACES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-"""Where weights may be; the first that is there is read, as transformers does."""
+"""Files that may hold the weights; the first one that exists is read, as in transformers."""
 
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -84,7 +84,7 @@ def _read(source: str, file: Path) -> dict[str, Tensor]:
     damaged = f"{file.name} of {source} is truncated or damaged ({file.stat().st_size} bytes)"
     if file.suffix == ".safetensors":
         try:
-            return load(file.read_bytes())  # no map of the file, which may be replaced while the model is in use
+            return load(file.read_bytes())  # not memory-mapped: the file may be replaced while it is in use
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"{damaged}: {error}; download or save it again") from error
     try:

@@ -1,4 +1,4 @@
-"""Load a bundle and answer questions with it at any length configuration.
+"""Load a bundle and answer questions with it, with any length configuration.
 
 The names below are imported on first use, so that light modules do not load OpenVINO.
 """

@@ -66,13 +66,13 @@ def _version_2(folder: Path) -> float | None:
 
 
 def _version_1(folder: Path) -> float | None:
-    return _share([_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # a quota of -1 is none
+    return _share([_text(folder / f"cpu.cfs_{name}_us") for name in ("quota", "period")])  # -1 means no quota
 
 
 def _share(numbers: list[str]) -> float | None:
     try:
         quota, period = map(int, numbers)
-    except ValueError:  # "max", or there is no such file
+    except ValueError:  # the file says "max" or does not exist
         return None
     return quota / period if quota > 0 and period > 0 else None
 

@@ -34,7 +34,7 @@ class LengthConfig:
         try:
             ratios = tuple(float(r) for r in self.keep_ratios)
             thresholds = tuple(None if t is None else float(t) for t in self.thresholds)
-        except (TypeError, ValueError, OverflowError) as error:  # the last by integers that no float can hold
+        except (TypeError, ValueError, OverflowError) as error:  # OverflowError: integers too large for a float
             raise LengthConfigError(f"keep ratios and thresholds must be numbers: {error}") from error
         thresholds = thresholds or (None,) * len(ratios)
         object.__setattr__(self, "keep_ratios", ratios)
@@ -42,7 +42,7 @@ class LengthConfig:
         if not ratios:
             raise LengthConfigError("a length configuration needs one keep ratio per layer, and none was given")
         for layer, ratio in enumerate(ratios):
-            if not (0 < ratio <= 1 and np.float32(ratio) > 0):  # also refuses NaN, and what is 0 to the op
+            if not (0 < ratio <= 1 and np.float32(ratio) > 0):  # also refuses NaN, and ratios that the op rounds to 0
                 raise LengthConfigError(f"keep ratio {ratio} of layer {layer} is outside (0, 1]")
             if layer and ratio > ratios[layer - 1]:
                 raise LengthConfigError(
@@ -78,7 +78,7 @@ class LengthConfig:
             ratios = tuple(v / size for v in values) if size > 0 else ()
         except (ValueError, OverflowError) as error:
             raise LengthConfigError(
-                f"cannot read the length configuration {text!r}: write keep ratios like 1,0.9,0.5 "
+                f"cannot read the length configuration {text!r}: give keep ratios like 1,0.9,0.5 "
                 "or token counts with their window like 384,300,120@384"
             ) from error
         if size < 1:
@@ -132,9 +132,8 @@ def executed_macs(
         shape: Sizes of the encoder.
         length: Real tokens that enter layer 0.
         kept: Tokens that each layer passes on.
-        significance: For each layer what is computed there: "attention", by which it then selects, "learnt" by its
-            scorer, or None.
-        scorer_macs_per_token: By layer, the cost of its learnt scorer for each token that enters the layer.
+        significance: The significance that each layer computes: "attention", "learnt" (by its scorer), or None.
+        scorer_macs_per_token: By layer, the multiply-accumulates of its scorer per token that enters the layer.
     """
     h, f = shape.hidden_size, shape.intermediate_size
     total, before = 0, length

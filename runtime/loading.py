@@ -34,7 +34,7 @@ def spelled_out(short: Mapping[str, object], ov_config: Mapping[str, object] | N
         if value is None:
             continue
         if _SHORT_FORMS[name] in properties:
-            raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] say the same; give one of them")
+            raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] set the same thing; give one")
         properties[_SHORT_FORMS[name]] = str(value) if isinstance(value, Path) else value
     return properties
 

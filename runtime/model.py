@@ -87,10 +87,10 @@ class LengthAdaptiveModel:
             cache_dir: Where downloads are kept.
             local_files_only: Never touch the network.
             num_threads: CPU threads; by default as many as the process's CPU affinity and its cgroup's quota allow.
-            num_streams: Requests that OpenVINO runs side by side.
+            num_streams: Number of requests that OpenVINO runs in parallel.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
             precision: ``f32`` or ``bf16`` for layers that are not INT8; by default the faster one on this CPU.
-            compiled_cache_dir: Folder for OpenVINO's compiled graphs, which makes the second start faster.
+            compiled_cache_dir: Folder in which OpenVINO caches compiled graphs, to make later starts faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that takes them as inputs; it needs less memory
                 than a graph for each, and is somewhat slower.
@@ -100,7 +100,7 @@ class LengthAdaptiveModel:
             BundleError: The bundle is missing, damaged or of a newer format.
             ExtensionError: The C++ extension is missing or was built for another OpenVINO.
             InferenceError: OpenVINO cannot read the bundle's model.
-            InvalidInputError: A property is given in both forms.
+            InvalidInputError: A property is given both as an argument and in `ov_config`.
             StorageError: A download could not be stored.
         """
         short = {
@@ -143,7 +143,7 @@ class LengthAdaptiveModel:
 
     @property
     def length_configs(self) -> Mapping[str, NamedLengthConfig]:
-        """The bundle's named length configurations with what was measured for each."""
+        """The bundle's named length configurations, each with its measured figures."""
         return self.bundle.length_configs
 
     @property
@@ -194,8 +194,8 @@ class LengthAdaptiveModel:
 
         Args:
             input_ids: Token ids, int64 [B, L].
-            attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given. Padding among real
-                tokens leaves them their positions, and is otherwise as if it were not there.
+            attention_mask: 1 for real tokens, 0 for padding, int64 [B, L]; all real if not given. Padding between real
+                tokens does not change their positions, and is ignored otherwise.
             token_type_ids: Segment of each token, int64 [B, L]; for question answering 0 for [CLS], the question and
                 its [SEP], 1 for the context. All 0 if not given, which with learnt significance makes a
                 question-answering model protect every token.
@@ -203,9 +203,9 @@ class LengthAdaptiveModel:
                 bundle's default.
 
         Raises:
-            InvalidInputError: Shapes that do not match, ids outside the vocabulary, too long an input.
-            LengthConfigError: Unknown or unfitting length configuration.
-            InferenceError: OpenVINO failed, or what it computed is not finite.
+            InvalidInputError: Shapes do not match, an id is outside the vocabulary, or the input is too long.
+            LengthConfigError: The length configuration is unknown or does not fit the model.
+            InferenceError: OpenVINO failed, or computed logits that are not finite.
         """
         config = self.resolve(length_config)
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
@@ -280,7 +280,7 @@ def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
 
 
 def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """`array` [B, L] with zeros up to [B, length]; np.pad takes ten times as long."""
+    """Pad `array` [B, L] with zeros to [B, length]; np.pad takes ten times as long."""
     padded = np.zeros((array.shape[0], length), np.int64)
     padded[:, : array.shape[1]] = array
     return padded

@@ -1,4 +1,4 @@
-"""Make the bundle that is shipped inside the package: exported with tuned INT8, calibrated, compared with FP32.
+"""Build the bundle that is shipped in the package: exported with tuned INT8, calibrated, compared with FP32.
 
     python scripts/make_default_bundle.py CHECKPOINT DATA [--scorers-only]
 
@@ -69,7 +69,7 @@ The default bundle of dynamic-tinybert: six layers, hidden 384, 12 heads, 22.6 M
   steps of 16 windows (1.8 epochs), AdamW 5e-5 with linear decay, no dropout, with scorers of learnt significance that
   had been fitted for the model before.
 - **Quantised** to INT8 by Intel Neural Compressor (SmoothQuant, static), embeddings INT8, QA head FP32.
-- **Scorers trained on** for the quantised weights by `dynamic-tinybert train --objective scorers` on the first 12,000
+- **Scorers retrained** for the quantised weights by `dynamic-tinybert train --objective scorers` on the first 12,000
   of these questions: 1,000 steps of 16 windows, AdamW 1e-3 with linear decay; those of the first three layers also
   learn the importance of tokens to later layers.
 - **Licence**: CC BY-SA 4.0, as its training data asks.
@@ -79,8 +79,8 @@ The default bundle of dynamic-tinybert: six layers, hidden 384, 12 heads, 22.6 M
 It never abstains: every question that it was trained on has an answer in its text, so that its empty answer
 (`handle_impossible_answer`) means nothing.
 
-It is not a strong reader: not three epochs on about half of SQuAD's size. `dynamic_tinybert.json` says what each length
-configuration costs in F1.
+It is not a strong reader: it was trained for less than three epochs on data of about half of SQuAD's size.
+`dynamic_tinybert.json` says what each length configuration costs in F1.
 """
 
 
@@ -113,7 +113,7 @@ def main() -> None:
         against_fp32 = (open_bundle(TARGET).length_configs["full"].measured or {})["f1_against_fp32"]
     else:
         against_fp32 = compare_with_fp32(checkpoint, report)
-    write_about_model(against_fp32)  # the report has the name in its title
+    write_about_model(against_fp32)  # the name appears in the report's title
     write_calibration_report(calibration, REPORT, num_threads=NUM_THREADS)
     with publishing(TARGET, force=True) as place:
         shutil.copytree(WORK, place, dirs_exist_ok=True)
@@ -133,7 +133,7 @@ def give_scorers(checkpoint: Path) -> None:
 
 
 def compare_with_fp32(checkpoint: Path, report: Path) -> list[float]:
-    """What INT8 costs at full length in F1, with its 95 % interval."""
+    """The change of F1 by INT8 at full length, with its 95 % interval."""
     examples = read_squad(report, require_answers=True)
     with TemporaryDirectory() as folder:
         export_model(checkpoint, Path(folder, "fp32"), precision="fp32")
@@ -151,7 +151,7 @@ def compare_with_fp32(checkpoint: Path, report: Path) -> list[float]:
 
 
 def write_about_model(against_fp32: Sequence[float]) -> None:
-    """Write into the manifest where the model comes from, and what INT8 costs."""
+    """Record in the manifest where the model comes from and what INT8 costs."""
     bundle = open_bundle(WORK)
     full = bundle.length_configs["full"]
     measured = replace(full, measured={**(full.measured or {}), "f1_against_fp32": list(against_fp32)})

@@ -43,7 +43,7 @@ def build(folder: Path) -> Path:
 def environment(library: Path) -> dict[str, str]:
     """The environment in which a Python process loads that library instead of the installed one."""
     compiler = os.environ.get("CXX", "g++")
-    preloaded = [  # libstdc++, too: libasan looks for what throws before Python has loaded it
+    preloaded = [  # libstdc++, too, because libasan looks for its throw functions before Python has loaded it
         subprocess.run(
             [compiler, f"-print-file-name={name}"], capture_output=True, text=True, check=True
         ).stdout.strip()
@@ -53,7 +53,7 @@ def environment(library: Path) -> dict[str, str]:
         "DYNAMIC_TINYBERT_EXTENSION": str(library),
         "DYNAMIC_TINYBERT_TEST_ISAS": extension_library.isa(),  # tests/kernels sanitizes the others, in seconds
         "LD_PRELOAD": " ".join(preloaded),
-        "TBB_ENABLE_SANITIZERS": "1",  # else it loads libraries in a way that libasan refuses
+        "TBB_ENABLE_SANITIZERS": "1",  # otherwise it loads libraries in a way that libasan refuses
         # Python and OpenVINO free nothing at exit, and libraries that throw are not built with libasan.
         "ASAN_OPTIONS": "detect_leaks=0:abort_on_error=1:allocator_may_return_null=1:alloc_dealloc_mismatch=0",
         "UBSAN_OPTIONS": "print_stacktrace=1:abort_on_error=1",

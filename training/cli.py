@@ -30,7 +30,9 @@ def train(
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a step; default: by objective.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by objective.")] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout during training; by default the checkpoint's.")] = None,
-    max_seq_len: Annotated[int | None, typer.Option(min=1, help="Tokens of a window; 384 by default.")] = None,
+    max_seq_len: Annotated[
+        int | None, typer.Option(min=1, help="Largest number of tokens in a window; by default 384.")
+    ] = None,
     layer_dropout: Annotated[
         float, typer.Option(help="For length-drop: probability of leaving a layer out of a random configuration.")
     ] = 0.2,

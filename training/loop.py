@@ -76,7 +76,7 @@ def run_steps(
     on_gpu, half = torch.cuda.is_available(), half_precision()
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
-        num_train_epochs=1,  # the plan is all epochs
+        num_train_epochs=1,  # the plan covers all epochs
         learning_rate=options.learning_rate,
         warmup_steps=math.ceil(_WARM_UP * len(plan)),
         save_steps=options.save_steps,
@@ -91,7 +91,7 @@ def run_steps(
         bf16=half == torch.bfloat16,
         fp16=half == torch.float16,
     )
-    arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for one
+    arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for a single device
     with Interruption() as interruption:
         trainer = _Trainer(objective, rows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
         last = last_checkpoint(checkpoints)
@@ -179,5 +179,5 @@ class _Trainer(Trainer):
         kept = "there is no checkpoint yet" if last is None else f"{last} is the last good checkpoint"
         return TrainingError(
             f"the training diverged at step {self.state.global_step + 1}: {what}; {kept}; train with a learning rate "
-            f"below {self.args.learning_rate:g}, from there or anew"
+            f"below {self.args.learning_rate:g}, from there or from the start"
         )

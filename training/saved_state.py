@@ -34,7 +34,7 @@ def save_model(objective: Objective, folder: Path) -> None:
 
 
 def save_state(objective: Objective, folder: Path) -> None:
-    """Write what `load_state` needs.
+    """Write the state that `load_state` reads.
 
     Raises:
         StorageError: A file could not be written.

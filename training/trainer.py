@@ -74,7 +74,7 @@ def train(
         say: Called with a line of text for each stage of the work, and now and then during the steps.
 
     Raises:
-        CheckpointError: A checkpoint is missing, not supported, or does not fit the other.
+        CheckpointError: A checkpoint is missing, not supported, or does not match the other one.
         DataError: A file cannot be used: it has no question to train on, or one that `strict` refuses.
         InvalidInputError: An argument is outside its range, or the interrupted training had other arguments.
         TrainingError: The loss or a weight is not finite, or there is an interrupted training and `resume` is not set.
@@ -83,7 +83,7 @@ def train(
     options = options or TrainingOptions()
     output = Path(output)
     if output.exists():
-        raise InvalidInputError(f"{output} exists already; name another folder, or remove it")
+        raise InvalidInputError(f"{output} exists already; give another folder, or remove it")
     stay_within_quota()
     _silence_transformers()
     torch.manual_seed(options.seed)
@@ -95,7 +95,7 @@ def train(
     header = _journal_header(models, [file for file in (data, validation) if file is not None], limit, options)
     place = output.with_name(f"{output.name}.training")
     unfinished = TrainingError(
-        f"{place} holds an interrupted training; go on from there with --resume, or delete it to begin anew"
+        f"{place} holds an interrupted training; continue it with --resume, or delete it to start again"
     )
     with (
         work_dir(place, resume=resume, error_if_exists=unfinished) as folder,

@@ -1,4 +1,4 @@
-"""Intel Neural Compressor (INC), imported and run without its noise.
+"""Intel Neural Compressor (INC), imported and run without its log output.
 
 This is the only module that imports it. Importing it takes seconds, so import this module where it is used.
 """
@@ -19,13 +19,13 @@ _IPEX = "intel_extension_for_pytorch"
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep INC's progress notes, and the warnings that its way of exporting causes, off the terminal."""
+    """Suppress INC's progress messages and the warnings that its export causes."""
     levels = {name: logging.getLogger(name).level for name in _NOISY_LOGGERS}
     try:
         for name in _NOISY_LOGGERS:
             logging.getLogger(name).setLevel(logging.ERROR)
         with warnings.catch_warnings():
-            # Strict export sees transformers set a context variable; the graph does not depend on it.
+            # Strict export notices that transformers sets a context variable; the graph does not depend on it.
             warnings.filterwarnings("ignore", message="While compiling, we found certain side effects")
             yield
     finally:
@@ -37,7 +37,7 @@ def quiet() -> Iterator[None]:
 def _empty_ipex() -> Iterator[None]:
     """Satisfy `import intel_extension_for_pytorch`, which INC's SmoothQuant asks for but does not use here.
 
-    It must not stay: as long as it is in `sys.modules`, INC takes its IPEX path instead of PT2E.
+    It must be removed again: while it is in `sys.modules`, INC takes its IPEX path instead of PT2E.
     """
     module = ModuleType(_IPEX)
     module.__spec__ = ModuleSpec(_IPEX, loader=None)

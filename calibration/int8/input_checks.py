@@ -10,7 +10,7 @@ from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInput
 Batch = Mapping[str, Tensor]
 
 ActivationRanges = Literal["moving-average", "extremes", "histogram"]
-"""How the range of an activation follows from the calibration batches."""
+"""How the range of an activation is derived from the calibration batches."""
 
 
 def linear_names(model: nn.Module, skip: Collection[str]) -> list[str]:

@@ -44,12 +44,12 @@ class QuantizedLinear:
 
 @dataclass(frozen=True, eq=False)
 class ChannelExtremes:
-    """Smallest and largest value of each channel that the Linear layers of a model read, over calibration batches.
+    """Smallest and largest value of each input channel of a model's Linear layers, over calibration batches.
 
     Attributes:
         low: float32 [in] by module name.
         high: float32 [in] by module name.
-        groups: The modules, those that read the same tensor together.
+        groups: The modules, grouped by the tensor that they read.
     """
 
     low: Mapping[str, Tensor]
@@ -99,8 +99,8 @@ def quantize_linears(
         model: An FP32 module that `torch.export` accepts. It is copied, not changed.
         batches: Calibration inputs, each the keyword arguments of one call: tensors [1, length] without
             padding, which would count towards the ranges. Lengths may differ from batch to batch.
-        smooth_alpha: How much of the activations' difficulty SmoothQuant moves to the weights, 0 to 1; None
-            leaves SmoothQuant out.
+        smooth_alpha: SmoothQuant's migration strength, 0 to 1: how much of the activations' difficulty moves to the
+            weights; None for no SmoothQuant.
         ranges: INC's default is "moving-average" (constant 0.01) of the batches' minima and maxima: the first
             batch counts most, so it should be a typical one. "extremes" clips nothing that occurred;
             "histogram" (INC's `kl`) clips where that costs the least squared error.
@@ -136,7 +136,7 @@ def quantize_linears(
         any_length = {key: {1: torch.export.Dim.AUTO} for key in example}
         exported = inc.export(_Positional(model), (example,), dynamic_shapes=(any_length,))
         observed = inc.prepare(exported, inc.StaticQuantConfig(act_algo=_INC_ALGORITHMS[ranges]))
-        seen = batches[:1] if ranges == "extremes" else batches  # the weights' observers, too, need a run
+        seen = batches[:1] if ranges == "extremes" else batches  # the weights' observers need a run, too
         _run(observed, seen, "Calibrating INT8", progress)
         names = {name for group in extremes.groups for name in group}
         quantized = {}

@@ -15,7 +15,7 @@ def readers_by_tensor(model: nn.Module, names: Sequence[str], inputs: Mapping[st
     Raises:
         CheckpointError: One of the modules does not run exactly once.
     """
-    readers: dict[Tensor, list[str]] = defaultdict(list)  # tensors hash by identity, and as keys stay alive
+    readers: dict[Tensor, list[str]] = defaultdict(list)  # tensors hash by identity, and stay alive as keys
 
     def note(name: str, tensor: Tensor) -> None:
         readers[tensor].append(name)
@@ -39,7 +39,7 @@ def readers_by_tensor(model: nn.Module, names: Sequence[str], inputs: Mapping[st
 
 
 def insert_smoothing(model: nn.Module, group: Sequence[str], low: Tensor, high: Tensor, alpha: float) -> Tensor:
-    """Put one SmoothQuant multiplication before each Linear of `group` and divide their weights by it.
+    """Insert SmoothQuant's multiplication before each Linear of `group`, and divide their weights by it.
 
     These are the parts of INC's TorchSmoothQuant. That class finds such groups by torch.jit.trace, which
     transformers' BERT does not pass, and imports peft, which is not among INC's requirements.
@@ -49,7 +49,7 @@ def insert_smoothing(model: nn.Module, group: Sequence[str], low: Tensor, high: 
         group: Names of Linear modules that read the same tensor.
         low: Smallest value of each channel of that tensor, [in].
         high: Largest value, [in].
-        alpha: How much of the difficulty goes to the weights, 0 to 1.
+        alpha: SmoothQuant's migration strength, 0 to 1.
 
     Returns:
         The factor that each channel of the tensor is now multiplied by, [in].

@@ -45,7 +45,7 @@ class Int8Setting:
 
 @dataclass(frozen=True)
 class Int8Change:
-    """What INT8 changed on held-out questions.
+    """The change by INT8 on held-out questions.
 
     Attributes:
         moved: Percent of the probability that lies on other tokens than in FP32. For question answering, the total

@@ -59,7 +59,7 @@ class Measurer:
 
         Args:
             run: Measures a configuration. The same call must always give the same scores.
-            journal: Keeps every measurement; what it has is not measured again.
+            journal: Keeps every measurement, so that none is repeated.
             num_layers: Layers of the encoder.
             num_questions: Examples to choose on, in random order: the first quarter must be like the rest.
 

@@ -14,7 +14,7 @@ NAMED_LIMITS: Mapping[str, float] = {"accurate": 0.5, "balanced": 1.0, "fast": 2
 
 _CONFIDENCE = 0.8
 ONE_SIDED = NormalDist().inv_cdf(_CONFIDENCE)
-"""Standard errors between a loss and its upper bound."""
+"""Number of standard errors between a loss and its upper bound."""
 
 
 def front(trials: Iterable[Trial]) -> list[Trial]:

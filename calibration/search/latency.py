@@ -77,7 +77,7 @@ def measure_latency(
     full, size = model.resolve("full"), model.max_compiled - 1
     kept, times = [], []
     for group in (configs[first : first + size] for first in range(0, len(configs), size)):
-        executed_lengths(model, full, windows)  # also compiles, and prepares the kernels of each length
+        executed_lengths(model, full, windows)  # also compiles the graph and prepares the kernels of each length
         kept += [executed_lengths(model, config, windows) for config in group]
         times.append(interleaved_ms([requests(c) for c in (full, *group)], len(windows), repeats=repeats, seed=seed))
     of_full = np.array([group[0].mean() for group in times])
@@ -98,7 +98,7 @@ def spread_by_length(windows: Sequence[Window], count: int) -> list[Window]:
 
 
 def executed_lengths(model: LengthAdaptiveModel, config: LengthConfig, windows: Sequence[TokenSequence]) -> Lengths:
-    """Tokens that each layer passes on, int64 [windows, num_layers], from a run of each window alone."""
+    """Number of tokens that each layer passes on, int64 [windows, num_layers], from running each window alone."""
     kept = []
     for window in windows:
         positions = model(**stack([window]), length_config=config).kept_positions

@@ -41,7 +41,7 @@ _KNOWN = (
     (1, 0.75, 0.75, 0.35, 0.35, 0.35),
     (1, 0.6, 0.6, 0.25, 0.25, 0.25),
     (1, 0.65, 0.45, 0.25, 0.25, 0.25),
-    (1, 1, 1, 1, 0.5, 0.2),  # late drops cost attention's significance least
+    (1, 1, 1, 1, 0.5, 0.2),  # with attention significance, late drops cost least
     (1, 1, 1, 1, 0.2, 0.1),
     *((ratio,) * 6 for ratio in (0.9, 0.8, 0.7, 0.6)),
 )

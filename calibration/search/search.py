@@ -53,7 +53,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search measured.
+    """The result of a search.
 
     Attributes:
         outcomes: All measurements in the order in which they were made, without that of `full`.

@@ -1,4 +1,4 @@
-"""A length configuration with what was measured for it."""
+"""A length configuration with its measurements."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def fit_scorers(
         for step, batch in enumerate(_endless(fitting, random)):
             done = min(1.0, max(step / steps, (monotonic() - started) / seconds))
             bar.update(done - bar.n)
-            if done == 1 and (seen or step >= steps):  # something at least, however short the time
+            if done == 1 and (seen or step >= steps):  # at least one batch, however short the time
                 break
             if not (windows := readable_windows(measure, batch)):
                 continue

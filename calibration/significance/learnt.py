@@ -63,7 +63,7 @@ def fit_or_load_scorers(
         InvalidInputError: `trained`, and the bundle has no scorers.
     """
     num_layers = bundle.shape.num_layers
-    line = "Scorers are there from the interrupted run"
+    line = "Using the scorers of the interrupted run"
     if not folder.is_dir():
         made = _trained(bundle, examples, seed) if trained else _fitted(bundle, examples, seconds, seed)
         line = made.line

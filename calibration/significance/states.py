@@ -27,7 +27,7 @@ from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 @dataclass(frozen=True)
 class States:
-    """What the graph computes for a batch of windows.
+    """The graph's results for a batch of windows.
 
     Attributes:
         by_layer: For each requested layer its states after attention's LayerNorm, float32 [B, L, H].
@@ -79,7 +79,7 @@ class StateReader:
 
     def __call__(self, windows: Sequence[TokenSequence]) -> States:
         """Run one batch."""
-        inputs = stack(windows, multiple=LENGTH_MULTIPLE)  # kernels are prepared for each new length
+        inputs = stack(windows, multiple=LENGTH_MULTIPLE)  # OpenVINO prepares kernels for each new length
         outputs = self._graph.infer(inputs)
         return States(
             by_layer={layer: outputs[_state(layer)] for layer in self._layers},

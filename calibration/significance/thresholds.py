@@ -1,4 +1,4 @@
-"""Thresholds of significance by which layers keep given shares of the tokens."""
+"""Thresholds of significance with which layers keep given shares of the tokens."""
 
 from __future__ import annotations
 

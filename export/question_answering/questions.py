@@ -20,7 +20,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 Outputs = Sequence[Sequence[WindowOutput]]
-"""For each question the output of each of its windows."""
+"""For each question, the outputs of its windows."""
 
 _BATCH_SIZE = 8
 

@@ -23,7 +23,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 from .questions import Questions
 
 _HELD_OUT_SHARE = 0.2
-_HELD_OUT_MOST = 500  # questions; enough for a comparison that does not look at F1
+_HELD_OUT_MOST = 500  # questions; enough for a comparison without F1
 
 TREATMENT = {Kind.UNREADABLE: "skipped"}
 """How an export treats questions that have a problem."""
@@ -34,18 +34,18 @@ T = TypeVar("T")
 def read_samples(
     tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int
 ) -> Samples[Questions]:
-    """Draw windows to calibrate on and questions to compare on, always the same for the same arguments.
+    """Draw windows to calibrate on and questions to compare on; deterministic for the same arguments.
 
-    Held out are the questions of `validation`; without it, up to 500 questions of other articles of `data` than the
-    calibration windows. Those are not scored by F1: checkpoints are often trained on the data that they are
-    calibrated on. A question that the model cannot read, too long or without a token, is skipped.
+    The held-out questions are those of `validation` or, without it, up to 500 questions of articles of `data` that the
+    calibration windows do not come from. The latter are not scored by F1, because checkpoints are often trained on the
+    data that they are calibrated on. Questions that are too long for the model or have no token are skipped.
 
     Args:
         tokenizer_file: The checkpoint's tokenizer.json.
         data: Questions in a form that `read_squad` reads; answers are not needed.
-        validation: Likewise; its questions are scored by F1 if all have answers.
-        count: Most calibration windows to take.
-        max_length: Longest input of the model in tokens.
+        validation: Questions to compare on; they are scored by F1 if all have answers.
+        count: Largest number of calibration windows.
+        max_length: Longest input of the model, in tokens.
 
     Raises:
         DataError: A file cannot be read or holds no usable question; without `validation`, `data` has one

@@ -17,7 +17,7 @@ from .task import Linear, ModelTask
 OUTPUTS = ("start_logits", "end_logits")
 
 WIDENED_BY = 2
-"""Tokens on each side of a likely start or end that are worth keeping, too."""
+"""Number of tokens on each side of a likely start or end that also count as worth keeping."""
 
 _HEAD = "qa_outputs"
 
@@ -74,10 +74,10 @@ def near_answer(start_logits: Tensor, end_logits: Tensor, context: Tensor, widen
     """For each token [B, L] the probability, 0 to 1, that the model's answer starts or ends near it.
 
     Args:
-        start_logits: Of the model, [B, L].
-        end_logits: Likewise.
-        context: 0 for tokens that no answer is made of, [B, L].
-        widened_by: How many tokens away is near.
+        start_logits: Start logits of the model, [B, L].
+        end_logits: End logits of the model, [B, L].
+        context: 0 for tokens that cannot be part of an answer, else 1, [B, L].
+        widened_by: Distance in tokens that counts as near.
     """
     start, end = (logits.masked_fill(context == 0, -torch.inf).softmax(1) for logits in (start_logits, end_logits))
     near = start.new_ones(1, 1, 2 * widened_by + 1)

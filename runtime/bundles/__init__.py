@@ -1,1 +1,1 @@
-"""Bundles: their files, their manifest, where they are found, and what is refused of them."""
+"""Bundles: their files and manifest, how they are found, and the checks before they are used."""

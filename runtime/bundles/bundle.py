@@ -139,7 +139,7 @@ def write_manifest(
     no_answer_threshold: float | None = None,
     task: str = DEFAULT_TASK,
 ) -> Bundle:
-    """Make a bundle of the files in `folder`: write its manifest, once all of them are final.
+    """Turn the files in `folder` into a bundle by writing its manifest; call it when all of them are final.
 
     Args:
         folder: Holds the other files of the bundle already.

@@ -1,4 +1,4 @@
-"""What a bundle's graph may be, looked at before OpenVINO reads it: a bundle may be anyone's."""
+"""Checks of a bundle's graph before OpenVINO reads it, because a bundle may come from anyone."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from dynamic_tinybert.runtime.common.errors import BundleCorruptError, BundleFor
 _LARGEST = 64 * 2**20  # bytes of XML
 _MOST_NODES = 100_000
 
-# What the exporter writes (export/ir.py), and no more: OpenVINO's other operations can read files, loop for ever or
-# take a graph apart in ways that the rewriting of graphs does not expect.
+# Only what the exporter writes (export/ir.py): OpenVINO's other operations can read files, loop for ever, or structure
+# a graph in ways that our rewriting does not expect.
 _OPERATIONS = {
     "Add",
     "Const",
@@ -38,16 +38,16 @@ _OPERATIONS = {
     "Unsqueeze",
 }
 _INTEGERS = ("i32", "i64")
-_LARGEST_INTEGER = 2**16  # sizes, axes and indices; far larger ones end OpenVINO 2026.4 by a signal
+_LARGEST_INTEGER = 2**16  # sizes, axes and indices; much larger ones crash OpenVINO 2026.4
 _BYTES = {"boolean": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "i64": 8}
 
 
 def check_graph_file(xml: Path, weights: Path) -> None:
-    """Check that a graph has operations of an exporter only, and constants that lie in its file of weights.
+    """Check that a graph holds only operations that the exporter writes, and constants within its weights file.
 
     Raises:
-        BundleCorruptError: It is no XML, or a constant lies outside the file of weights.
-        BundleFormatError: It is no graph, too large, or computes what no exporter of bundles writes.
+        BundleCorruptError: It is not XML, or a constant lies outside the weights file.
+        BundleFormatError: It is not a graph, is too large, or holds operations that the exporter does not write.
     """
     root = _read(xml)
     layers, edges = root.find("layers"), root.find("edges")
@@ -75,7 +75,7 @@ def _read(xml: Path) -> ElementTree.Element:
     if (size := xml.stat().st_size) > _LARGEST:
         raise BundleFormatError(f"{xml} has {size} bytes, and can have at most {_LARGEST}")
     text = xml.read_bytes()
-    if b"\0" in text or b"<!" in text.replace(b"<!--", b""):  # other encodings would hide it
+    if b"\0" in text or b"<!" in text.replace(b"<!--", b""):  # another encoding could hide such a declaration
         raise BundleFormatError(
             f"{xml} declares a document type or entities, or is not UTF-8; export the checkpoint again"
         )
@@ -97,7 +97,7 @@ def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArra
         shape = [_number(number) for number in values.get("shape", "").split(",") if number.strip()]
         offset, length = _number(values.get("offset", "")), _number(values.get("size", ""))
     except ValueError as error:
-        raise BundleFormatError(f"{what} has a shape, offset or size that is no number: {error}") from error
+        raise BundleFormatError(f"{what} has a shape, offset or size that is not a number: {error}") from error
     if length != math.prod(shape) * _BYTES[kind]:
         raise BundleFormatError(f"{what} of type {kind} and shape {reprlib.repr(shape)} has {length} bytes")
     if offset + length > (size := len(constants)):
@@ -116,7 +116,7 @@ def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArra
 
 
 def _number(text: str) -> int:
-    """A decimal without a sign, which int() does not insist on."""
+    """Parse an unsigned decimal; int() alone would also accept signs."""
     if not (text.strip().isascii() and text.strip().isdigit()):
         raise ValueError(reprlib.repr(text))
     return int(text)

@@ -1,4 +1,4 @@
-"""Find a bundle: a local folder, a repository of the Hugging Face Hub, or the one in the package."""
+"""Find a bundle: a local folder, a repository on the Hugging Face Hub, or the one in the package."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def default_bundle() -> Path:
     folder = Path(__file__).parents[1] / "default_bundle"
     if not (folder / MANIFEST).is_file():
         raise BundleNotFoundError(
-            f"this installation has no embedded bundle in {folder}; reinstall it, or name a bundle"
+            f"this installation has no embedded bundle in {folder}; reinstall the package, or give a bundle"
         )
     return folder
 
@@ -36,7 +36,7 @@ def resolve_bundle(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
 ) -> Path:
-    """Find the folder of a bundle and download it if need be. A local folder never touches the network.
+    """Find the folder of a bundle, and download it if necessary. A local folder never touches the network.
 
     Args:
         id_or_path: A folder, or the id of a Hub repository, `name` or `owner/name`.
@@ -68,7 +68,7 @@ def _from_hub(
     cache_dir: str | Path | None,
     local_files_only: bool,
 ) -> Path:
-    from httpx import HTTPError, InvalidURL  # imported here: a quarter of a second that a local bundle need not pay
+    from httpx import HTTPError, InvalidURL  # imported late: a quarter of a second that local bundles need not pay
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -81,7 +81,7 @@ def _from_hub(
     try:
         folder = Path(fetch(MANIFEST, revision=revision)).parent  # named by the commit
         for name in read_manifest(folder)["files"]:
-            fetch(name, revision=folder.name)  # all of one commit; what is cached needs no request
+            fetch(name, revision=folder.name)  # all files of one commit; cached files need no request
     except HFValidationError as error:
         raise BundleNotFoundError(f"{repo_id!r} is neither an existing folder nor a Hub id") from error
     except RepositoryNotFoundError as error:
@@ -94,7 +94,7 @@ def _from_hub(
     except RemoteEntryNotFoundError as error:
         raise BundleNotFoundError(
             f"the Hub's {repo_id} is not a complete bundle ({str(error).splitlines()[-1]}); "
-            f"if it is a checkpoint, make one of it: dynamic-tinybert export {repo_id} OUTPUT"
+            f"if it is a checkpoint, make a bundle from it: dynamic-tinybert export {repo_id} OUTPUT"
         ) from error
     except (OSError, HTTPError, RuntimeError) as error:
         if getattr(error, "errno", None):  # of the operating system: huggingface_hub's own OSErrors have none

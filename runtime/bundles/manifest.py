@@ -37,7 +37,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     Raises:
         BundleNotFoundError: There is no manifest in `folder`.
         BundleCorruptError: It is truncated or edited.
-        BundleFormatError: It is of a newer format, or no manifest of ours.
+        BundleFormatError: It has a newer format, or is not one of our manifests.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -54,7 +54,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     expected, found = get(manifest, "manifest_sha256", str), _digest_of(manifest)
     if found != expected:
         raise BundleCorruptError(
-            f"{file} was edited: the SHA-256 of its contents is {found}, and {expected} stands in it; "
+            f"{file} was edited: the SHA-256 of its contents is {found}, but it states {expected}; "
             "export or download the bundle again"
         )
     files = get(manifest, "files", dict)
@@ -132,7 +132,7 @@ def get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
         BundleFormatError: It is missing or not of this type.
     """
     value = data.get(key)
-    if type(value) is not kind:  # not isinstance: True is no int here
+    if type(value) is not kind:  # not isinstance: True must not count as an int
         raise BundleFormatError(f"{MANIFEST}: {key} must be a {kind.__name__}, not {reprlib.repr(value)}")
     return value
 
@@ -157,10 +157,10 @@ def _digest_of(manifest: Mapping[str, Any]) -> str:
 
 def _why_no_bundle(folder: Path) -> str:
     if not folder.is_dir():
-        return f"there is no folder {folder}, so no bundle either"
-    missing = f"{folder} is not a bundle, for it has no {MANIFEST}"
+        return f"there is no folder {folder}, hence no bundle"
+    missing = f"{folder} is not a bundle: it has no {MANIFEST}"
     if (folder / MODEL_XML).exists():
         return f"{missing}; make one of the checkpoint of this model: dynamic-tinybert export MODEL OUTPUT"
     if (folder / CONFIG).exists():
-        return f"{missing}; if it is a checkpoint, make one of it: dynamic-tinybert export {folder} OUTPUT"
+        return f"{missing}; if it is a checkpoint, make a bundle from it: dynamic-tinybert export {folder} OUTPUT"
     return missing

@@ -1,4 +1,4 @@
-"""The sizes of an encoder that a bundle's config.json states, within what the runtime can hold."""
+"""The encoder sizes that a bundle's config.json states, checked against the runtime's limits."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
 MOST_LAYERS = 256
 LARGEST_WIDTH = 2**16
-"""And most heads: those that the ops take."""
+"""Also the largest number of heads, which the ops accept."""
 
-# For each key what transformers' BertConfig takes if config.json leaves it out, and the most that may stand there: no
-# encoder comes near, and no later product of these numbers wraps.
+# For each key, the default of transformers' BertConfig and the largest value accepted: no encoder comes near it, and no
+# product of these numbers overflows.
 _SIZES = {
     "num_hidden_layers": (12, MOST_LAYERS),
     "hidden_size": (768, LARGEST_WIDTH),
@@ -30,11 +30,11 @@ def model_sizes(config: Mapping[str, Any], file: Path) -> dict[str, int]:
     """The sizes by their keys in config.json.
 
     Args:
-        config: What stands in it.
-        file: Where it lies, for errors.
+        config: Its contents.
+        file: Its path, for error messages.
 
     Raises:
-        BundleFormatError: A size is no integer, is out of range, or does not go with another one.
+        BundleFormatError: A size is not an integer, is out of range, or contradicts another one.
     """
     sizes = {}
     for key, (default, most) in _SIZES.items():

@@ -39,10 +39,10 @@ def evaluate_command(
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with a question that is too long or otherwise wrong.")
+        bool, typer.Option("--strict", help="Refuse data that holds a question which is too long or invalid.")
     ] = False,
     num_threads: ThreadsOption = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this file.")] = None,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")] = None,
 ) -> None:
     """Measure F1, exact match, cost and latency on questions with answers."""
@@ -52,7 +52,7 @@ def evaluate_command(
     from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
     from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
-    for file in (json_file, report):  # found out now, not after the evaluation
+    for file in (json_file, report):  # fail now, not after the evaluation
         if file is not None and not file.parent.is_dir():
             raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
     write_report = None if report is None else _report_writer(batch_size)
@@ -123,7 +123,7 @@ def _write_json(file: Path, results: Mapping[str, Evaluation]) -> None:
 
 
 def _report_writer(batch_size: int) -> Callable[..., None]:
-    """The function that writes the page of an evaluation; it comes with an extra."""
+    """The function that writes the report of an evaluation; it needs an optional extra."""
     if batch_size > 1:
         raise InvalidInputError(
             f"--report shows latencies, which --batch-size {batch_size} does not measure; leave one of them out"

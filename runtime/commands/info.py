@@ -96,5 +96,5 @@ def _described(named: NamedLengthConfig) -> str:
     if "latency_p50_ms" in figures:
         parts.append(f"p50 {figures['latency_p50_ms']} ms")
     if figures.get("cpu", cpu.name()) != cpu.name():
-        parts.append(f"times are from another machine, {figures['cpu']}")
+        parts.append(f"times were measured on another machine, {figures['cpu']}")
     return ", ".join(parts)

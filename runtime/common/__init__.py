@@ -1,1 +1,1 @@
-"""What every folder uses: errors, checks, files that appear whole or not at all, journals of long runs."""
+"""Shared by all folders: errors, checks, files that appear whole or not at all, and journals of long runs."""

@@ -1,4 +1,4 @@
-"""Checks of options that several parts take."""
+"""Checks of options that several modules share."""
 
 import numpy as np
 

@@ -2,16 +2,16 @@
 
 DynamicTinyBertError
 ├── InvalidInputError (ValueError)     an argument of a call: text, token ids, options
-├── LengthConfigError (ValueError)     a length configuration that cannot be, or that the bundle does not know
+├── LengthConfigError (ValueError)     a length configuration that is malformed or unknown to the bundle
 ├── DataError (ValueError)             a question-answering data file
 ├── BundleError
 │   ├── BundleNotFoundError            no bundle at that place
 │   ├── BundleCorruptError             truncated, edited or incomplete
-│   ├── BundleFormatError              of a newer format, or not one of ours
-│   └── BundleExistsError              the output place is taken
+│   ├── BundleFormatError              a newer format, or not one of our bundles
+│   └── BundleExistsError              the output path exists already
 ├── CheckpointError                    a PyTorch checkpoint that cannot be exported
-├── CalibrationError                   a calibration that found nothing, or an unfinished one in the way
-├── TrainingError                      a training that diverged, or an unfinished one in the way
+├── CalibrationError                   a calibration found nothing, or an unfinished one is in the way
+├── TrainingError                      a training diverged, or an unfinished one is in the way
 ├── ParityError                        the exported graph does not compute what the checkpoint does
 ├── ExtensionError                     the C++ extension is missing or was built for another OpenVINO
 ├── InferenceError                     OpenVINO refused or failed to run the graph
@@ -49,11 +49,11 @@ class BundleCorruptError(BundleError):
 
 
 class BundleFormatError(BundleError):
-    """A bundle has a newer format than this release reads, or is no bundle of ours."""
+    """A bundle has a newer format than this release reads, or is not one of our bundles."""
 
 
 class BundleExistsError(BundleError):
-    """The place to write a bundle to is taken."""
+    """The output path of a bundle exists already."""
 
 
 class CheckpointError(DynamicTinyBertError):

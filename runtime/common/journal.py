@@ -119,7 +119,7 @@ class Journal:
             case _:
                 raise InvalidInputError(
                     f"line {number} of {self.path} is damaged: {line[:60]!r}; delete this line to measure its entry "
-                    "again, or the file to begin anew"
+                    "again, or the file to start again"
                 )
 
     def _no_journal(self) -> InvalidInputError:

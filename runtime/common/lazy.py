@@ -1,4 +1,4 @@
-"""Packages whose public names need an optional part of the installation."""
+"""Lazy public names for packages that need an optional part of the installation."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ def lazy_attributes(package: str, homes: Mapping[str, str], extra: str) -> Calla
 
     Args:
         package: Import name of the package.
-        homes: For each public name the submodule that holds it.
-        extra: What to install, besides the package itself, for the imports to work.
+        homes: For each public name, the submodule that defines it.
+        extra: The extra of the package that the imports need.
 
     Returns:
         A function that raises MissingExtraError, naming the pip line, if a dependency is not installed.

@@ -1,4 +1,4 @@
-"""Write a folder so that it appears whole or not at all, whatever ends the process that writes it."""
+"""Write a folder atomically: it appears complete or not at all, however the writing process ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a new folder beside `target` that takes its place at the end, and is removed on any exception.
+    """Yield a new folder beside `target` that replaces `target` at the end, and is removed on any exception.
 
     SIGTERM counts as an exception (SystemExit 143) where it would have ended the process, and neither it nor
     SIGINT interrupts the clean-up, unless the application has handlers of its own. What a killed process left,
@@ -36,9 +36,8 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
     comes back.
 
     Args:
-        target: Where the folder will be; missing parents are made.
-        force: Replace the bundle, or empty folder, that is there already. The old one stays whole until the
-            new one is complete.
+        target: The final path of the folder; missing parents are created.
+        force: Replace an existing bundle or empty folder. The old one stays intact until the new one is complete.
 
     Raises:
         BundleExistsError: `target` is there, and `force` is not set or it is not a bundle. Raised before
@@ -55,7 +54,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
                 _refuse_taken(target, force)
                 partial = _beside(target, "partial")
                 cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
-                cleanup.callback(ignore_signals)  # the last callback runs first
+                cleanup.callback(ignore_signals)  # callbacks run in reverse order
                 partial.mkdir()
                 cleanup.enter_context(_locked(partial))
         try:
@@ -75,7 +74,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn whatever OpenVINO, safetensors or Python raises while `path` is written into a StorageError.
+    """Turn any error of OpenVINO, safetensors or Python while `path` is written into a StorageError.
 
     OpenVINO raises a bare RuntimeError and safetensors an error of its own when the disk is full.
     """
@@ -90,7 +89,7 @@ def writing(path: Path) -> Iterator[None]:
 def _storage_error(path: Path, error: Exception) -> StorageError:
     free = ""
     for parent in path.absolute().parents:
-        with suppress(OSError):  # the nearest one that is there
+        with suppress(OSError):  # the nearest existing one
             free = f" ({shutil.disk_usage(parent).free / 1e6:.1f} MB free in {parent})"
             break
     return StorageError(f"cannot write {path}: {error}{free}; make room or write elsewhere")
@@ -100,14 +99,14 @@ def _refuse_taken(target: Path, force: bool) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise BundleExistsError(f"{target} is a file, and a bundle is a folder; name another place")
+        raise BundleExistsError(f"{target} is a file, but a bundle is a folder; give another path")
     if target.is_mount():
-        raise StorageError(f"{target} is a mount point, which cannot be replaced; name a folder inside it")
+        raise StorageError(f"{target} is a mount point, which cannot be replaced; give a folder inside it")
     if not force:
-        raise BundleExistsError(f"{target} exists already; name another place, or replace it with --force")
+        raise BundleExistsError(f"{target} exists already; give another path, or replace it with --force")
     if not (target / BUNDLE_MARK).exists() and any(target.iterdir()):
         raise BundleExistsError(
-            f"{target} has files but no {BUNDLE_MARK}: it is not a bundle, so not replaced; name another place"
+            f"{target} has files but no {BUNDLE_MARK}: it is not a bundle, so it is not replaced; give another path"
         )
 
 
@@ -188,7 +187,7 @@ def _remove_empty(folders: list[Path]) -> None:
 def _signals_unwind() -> Iterator[Callable[[], None]]:
     """Let SIGTERM raise, as SIGINT does, and give a function that makes both be ignored until the end."""
     in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = {  # not those that the application handles, nor any where Python would refuse a handler
+    ours = {  # neither signals that the application handles, nor outside the main thread, where Python refuses handlers
         signum: default
         for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
         if in_main_thread and signal.getsignal(signum) is default

@@ -49,7 +49,7 @@ class Forkable(Protocol):
 
 _graphs: WeakSet[Forkable] = WeakSet()
 _library: ctypes.CDLL | None = None  # once there is a graph, and so there may be threads
-_collects = False  # whether garbage was collected before the fork that is under way
+_collects = False  # whether garbage collection was enabled before the current fork
 _put_off: BaseException | None = None  # what a signal handler raised during that fork
 
 
@@ -115,7 +115,7 @@ def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
     """Raise an error in the main thread once os.fork() has returned to its caller; before, Python would ignore it."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is None or threading.current_thread() is not threading.main_thread():
-        raise error  # a handler that is not Python's cannot be put back; in other threads, no handler raised it
+        raise error  # a handler that is not Python's cannot be restored; in other threads, no handler can have raised
     place = None if caller is None else caller.f_lasti
 
     def raise_it(number: int, frame: FrameType | None) -> None:

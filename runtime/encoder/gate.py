@@ -13,7 +13,7 @@ class Gate:
     def __init__(self) -> None:
         self._holds: dict[int, int] = {}  # by thread
         self._changed = threading.Condition()
-        self._closer: int | None = None  # the thread that closed it, or waits for the last requests
+        self._closer: int | None = None  # the thread that closed it, or is waiting for the last requests
         self._closers_holds = 0
 
     def __enter__(self) -> None:

@@ -33,21 +33,21 @@ def with_selection(
     fused: bool = False,
     float_weights: bool = False,
 ) -> ov.Model:
-    """A copy of a plain bundle graph whose layers drop tokens.
+    """Copy a bundle's plain graph, with layers that drop tokens.
 
     Args:
-        model: The bundle's graph, whose nodes are found by their names (docs/bundle-format.md). It stays as
-            it is. If its input shapes are static and the configuration has no thresholds, all others will be.
-        length_config: Its numbers, as `carried_out`, become constants and layers that keep everything stay untouched
-            (a specialised graph). None makes them inputs `keep_ratios` and `thresholds`, float32 [num_layers]
-            (-inf: no threshold), and every layer that can select does (the elastic graph).
+        model: The bundle's graph, whose nodes are found by their names (docs/bundle-format.md). It is not changed. If
+            its input shapes are static and the configuration has no thresholds, all other shapes are static, too.
+        length_config: The configuration, after `carried_out`. Its numbers become constants, and layers that keep
+            everything stay untouched (a specialised graph). With None, `keep_ratios` and `thresholds`, float32
+            [num_layers] (-inf: no threshold), are inputs, and every layer that can select does (the elastic graph).
         task: Which tokens are protected where significance is learnt, and where the head gets its states from.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
         multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
-        fused: Also `fuse` it, which INT8 graphs gain from.
-        float_weights: With `fused`, see there.
+        fused: Also apply `fuse`, which makes INT8 graphs faster.
+        float_weights: See `fuse`; used with `fused` only.
 
     Returns:
         The graph with one more output per selecting layer, `kept_tokens.{layer}` int32 [B, n]: 1 + the position in
@@ -75,7 +75,7 @@ def with_selection(
 
 
 def bounds(length_config: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
-    """The inputs `keep_ratios` and `thresholds` of an elastic graph, for a configuration as it is carried out."""
+    """The inputs `keep_ratios` and `thresholds` of an elastic graph, for a configuration after `carried_out`."""
     thresholds = [-np.inf if t is None else t for t in length_config.thresholds]
     return {
         "keep_ratios": np.array(length_config.keep_ratios, np.float32),
@@ -88,7 +88,7 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
 
     Args:
         outputs: The graph's outputs by name.
-        length: Tokens of the input before it was padded; stands for a filler.
+        length: Number of tokens of the input before padding; it marks a filler.
     """
     return {
         # Outputs hold 1 + the position, and 0 for a filler: as an unsigned number, 0 - 1 is larger than any length,
@@ -165,7 +165,7 @@ class _Selection:
         self.mask: ov.Output = nodes["mask"].output(0)
         self.origins: ov.Output | None = None
         self.protected: ov.Output | None = None if scorers is None else task.protected(nodes)
-        self.significance: ov.Output | None = None  # the last that was learnt
+        self.significance: ov.Output | None = None  # the last learnt significance
         self.results: list[ov.op.Result] = []
         self.all_states: ov.Output | None = None
         self.fewer: list[tuple[ov.Output, ov.Output]] = []
@@ -181,7 +181,7 @@ class _Selection:
                 self.select_by_scorer(layer, selects=selects)
             if selects:
                 self.mask_later_attention(layer)
-                self.model.validate_nodes_and_infer_types()  # later layers have fewer rows now
+                self.model.validate_nodes_and_infer_types()  # later layers now have fewer rows
         self.note_states(self.num_layers)
         assert self.all_states is not None  # one layer selects
         self.task.put_head(self.nodes, Rows(self.all_states, self.fewer))
@@ -229,7 +229,7 @@ class _Selection:
         if layer in self.computed:
             self.significance = self.score(layer, state)
         if selects:
-            assert self.significance is not None  # `computed` sees to it
+            assert self.significance is not None  # `computed` guarantees it
             (kept_state,) = self.select(layer, self.significance, state)
             for target in consumers:
                 target.replace_source_output(kept_state)

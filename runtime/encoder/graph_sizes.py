@@ -1,4 +1,4 @@
-"""Whether a graph is the encoder that its bundle describes."""
+"""Check that a graph is the encoder that its bundle describes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
     """Check a graph's inputs, outputs, layers, heads, widths and tables against what the bundle and its task say.
 
     Raises:
-        BundleFormatError: Something differs, or a node is not there.
+        BundleFormatError: A size differs, or a node is missing.
     """
     _check_names(model.inputs, _INPUTS, "inputs")
     _check_names(model.outputs, task.output_names, "outputs")
@@ -36,7 +36,7 @@ def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
             check_node(nodes[f"layer.{layer}.{part}"], 3, {2: hidden})
         attention = nodes[f"layer.{layer}.attention"]
         if attention.get_type_name() != "ScaledDotProductAttention" or len(attention.inputs()) != 4:
-            raise BundleFormatError(f"the node {attention.get_friendly_name()} is no attention with a mask")
+            raise BundleFormatError(f"the node {attention.get_friendly_name()} is not an attention node with a mask")
         check_node(attention, 4, {1: heads, 3: hidden // heads})
     check_node(nodes["mask"], 2, {})
     task.check_head(model, nodes)
@@ -85,7 +85,7 @@ def _check_names(ends: Sequence[ov.Output], names: Sequence[str], what: str) -> 
 
 
 def _check_tables(model: ov.Model, bundle: Bundle) -> None:
-    """Ids, types and positions must be within the tables that they are looked up in."""
+    """Check that ids, types and positions cannot lie outside the tables that they are looked up in."""
     needed = {"input_ids": bundle.vocab_size, "token_type_ids": bundle.type_vocab_size}
     looked_up = set()
     for node in model.get_ordered_ops():

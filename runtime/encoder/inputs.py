@@ -24,8 +24,8 @@ def checked_inputs(
         token_type_ids: Segment of each token, [B, L]; None for all 0.
 
     Raises:
-        InvalidInputError: Not integers, shapes that do not match, values out of range, too many tokens, or
-            a row without a real token.
+        InvalidInputError: An array does not hold integers, shapes do not match, a value is out of range, there are too
+            many tokens, or a row has no real token.
     """
     ids = _integers("input_ids", input_ids)
     if ids.ndim != 2 or ids.size == 0:

@@ -56,7 +56,7 @@ def select_tokens(
 def restore_logits(
     head: npt.NDArray[np.float32], state: ov.Output, fewer: Sequence[tuple[ov.Output, ov.Output]]
 ) -> ov.Output:
-    """Start and end logits of all tokens, each from the last layer that had it.
+    """Start and end logits of all tokens, each token's from the last layer that had it.
 
     Args:
         head: float32 [2, H + 1], the weights of each logit followed by its bias.
@@ -83,8 +83,8 @@ def attention_with_significance(
     Args:
         projections: Query, key and value side by side, float32 [B, L, 3 D].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
-        heads: Attention heads; D must be a multiple.
-        int16: Multiply integers, queries and keys of 12 bits, probabilities and values of 16, which is faster than
+        heads: Number of attention heads; D must be a multiple of it.
+        int16: Multiply integers (12-bit queries and keys, 16-bit probabilities and values), which is faster than
             float32.
 
     Returns:

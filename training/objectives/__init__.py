@@ -1,1 +1,1 @@
-"""What a training teaches: one module for each objective."""
+"""The training objectives, one module each."""

@@ -23,7 +23,7 @@ class ScorersOnly(FrontSampling):
         scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two.
     """
 
-    keeps_all = 0.5  # early scorers learn in these steps alone, and no model has to learn in the others
+    keeps_all = 0.5  # early scorers learn only in these steps, and in the others no model has to learn
 
     def __init__(self, model: BertPreTrainedModel, scorers: Mapping[int, Scorer] | None = None) -> None:
         super().__init__(model.requires_grad_(False), scorers)

@@ -20,7 +20,7 @@ struct Linear {
     const float* scale;      ///< Of each column.
     const float* bias;       ///< Of each column.
     const float* inv_scale;  ///< Of each column of the quantised result; null for a result y in f32, without GELU.
-    float zero_point;        ///< Of the quantised result.
+    float zero_point;        ///< Zero point of the quantised result.
     size_t depth;            ///< Numbers of a row, a multiple of 4.
     size_t width;            ///< Columns of the result.
 };

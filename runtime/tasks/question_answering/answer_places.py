@@ -15,7 +15,7 @@ _MOST_PLACES = 100  # further occurrences of an answer are not counted
 def answer_lacking(example: Example) -> Finding | None:
     """The problem if a question has no answer and is not marked unanswerable, or if it has one and is marked so."""
     if example.is_impossible and example.answers:
-        why = f"it has the answer {example.answers[0]!r:.60}, and is_impossible says that there is none"
+        why = f"it has the answer {example.answers[0]!r:.60}, but is_impossible says that there is none"
     elif not example.is_impossible and not example.answers:
         why = "it has no answer"
     else:

@@ -1,4 +1,4 @@
-"""Answers to questions about texts, by the contract of transformers' question-answering pipeline."""
+"""Answer questions about texts, with the interface of transformers' question-answering pipeline."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class _Options(TypedDict, total=False):
 
 
 class QuestionAnswerer:
-    """Answers questions with a model. Safe to call from many threads, and to fork and pickle as its model is."""
+    """Answers questions with a model. Thread-safe, fork-safe and picklable, as its model is."""
 
     def __init__(self, model: LengthAdaptiveModel) -> None:
         """Answer with a loaded model."""

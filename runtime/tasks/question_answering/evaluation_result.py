@@ -16,7 +16,7 @@ from .squad_v2 import ScoredAnswer, figures
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a run over examples measured.
+    """The results of an evaluation.
 
     Attributes:
         f1: Mean F1 in percent.

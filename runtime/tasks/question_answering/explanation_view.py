@@ -15,8 +15,8 @@ from .explanation import ExplainedWindow, ExplainedWord, Explanation
 
 _BAR_WIDTH = 30
 _INDENT = len("question  ")
-_KEY_IN_COLOURS = "colour: the layer that dropped the word; bold: kept by all; underlined: answer"
-_KEY_BY_LAYER = "…: dropped by this layer or one before"
+_KEY_IN_COLOURS = "colour: the layer that dropped the word; bold: kept by all layers; underlined: answer"
+_KEY_BY_LAYER = "…: dropped by this layer or an earlier one"
 _PLAIN = Style()
 _BOLD = Style(bold=True)
 _UNDERLINED = Style(underline=True)

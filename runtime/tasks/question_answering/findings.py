@@ -16,8 +16,8 @@ class Kind(StrEnum):
     WITHOUT_ANSWER = "have no answer"
     MISPLACED = "have an answer that is not where the file says and cannot be put right"
     PUT_RIGHT = "have an answer that is not where the file says, but elsewhere"
-    WITHOUT_PLACE = "have an answer of which the file does not say where it is"
-    SAME_ID = "have the id of another one"
+    WITHOUT_PLACE = "have an answer without a position in the file"
+    SAME_ID = "have the same id as another question"
 
 
 Treatment = Mapping[Kind, str]

@@ -27,7 +27,7 @@ _TEACHER_OPTIONS = AnswerOptions(
     top_k=10,
     max_answer_len=MAX_ANSWER_LEN,
     align_to_words=False,
-    merge="text",  # it is texts that are compared
+    merge="text",  # because answers are compared by their text
 )
 
 SoftLabels = Sequence[tuple[str, float]]
@@ -36,7 +36,7 @@ SoftLabels = Sequence[tuple[str, float]]
 
 @dataclass(frozen=True)
 class GoldAnswers:
-    """Questions with what counts as a right answer.
+    """Questions and the answers that count as right.
 
     Attributes:
         examples: The questions. Those that lack answers have the most probable one of `full` instead.

@@ -19,12 +19,12 @@ from .windows import Window
 
 @dataclass(frozen=True, slots=True)
 class WindowOutput:
-    """What a model says of one window.
+    """The model's output for one window.
 
     Attributes:
         start_logits: float32 [L], L at least the tokens of the window.
         end_logits: float32 [L].
-        kept: For each layer that may drop tokens, how many it passed on.
+        kept: For each layer that may drop tokens, the number of tokens that it passed on.
         kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
     """
 
@@ -34,7 +34,7 @@ class WindowOutput:
     kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
-        """For each layer, how many tokens of a window of `length` went on from it."""
+        """For each layer, the number of tokens that it passed on, of a window of `length` tokens."""
         return kept_by_layer(self.kept, length, num_layers)
 
 
@@ -45,10 +45,10 @@ def run_windows(
     length_config: str | LengthConfig | Sequence[float] | None,
     batch_size: int,
 ) -> list[list[WindowOutput]]:
-    """Run the windows of each question, at most `batch_size` at once; outputs are nested as the windows.
+    """Run the windows of each question in batches of at most `batch_size`; outputs are nested like the windows.
 
     Args:
-        model: A `LengthAdaptiveModel`, or what can be called like one.
+        model: A `LengthAdaptiveModel`, or an object that can be called like one.
         questions: The windows of each question.
         length_config: Which tokens each layer keeps; None for the model's default.
         batch_size: Windows to run at once.
@@ -67,5 +67,5 @@ def run_windows(
 
 
 def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
-    """The inputs of a model for a batch of windows, int64 [B, L] by name; L is a multiple of `multiple`."""
+    """The model's inputs for a batch of windows, int64 [B, L] by name; L is padded to a multiple of `multiple`."""
     return stack(windows, multiple=multiple)

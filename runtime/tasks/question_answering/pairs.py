@@ -40,9 +40,9 @@ def question_context_pairs(question: object, context: object) -> list[tuple[Any,
 
 
 def _several(name: str, value: object) -> list[object] | None:
-    """The members of an iterable; None for a single text or pair."""
+    """The items of an iterable; None for a single text or pair."""
     if isinstance(value, Set):
-        raise InvalidInputError(f"{name} is a {type(value).__name__}, whose members have no order; give a list")
+        raise InvalidInputError(f"{name} is a {type(value).__name__}, whose items have no order; give a list")
     if not isinstance(value, Iterable) or isinstance(value, str | bytes | Mapping):
         return None
     try:

@@ -86,7 +86,7 @@ def check_questions(
         example, of_answers = with_placed_answers(example)
         found += of_answers
         if example.id in seen:
-            found.append(Finding(Kind.SAME_ID, example.id, "a question before it has the same id"))
+            found.append(Finding(Kind.SAME_ID, example.id, "an earlier question has the same id"))
         seen.add(example.id)
         found = [finding for finding in found if finding.kind in treatment]
         if strict and found:

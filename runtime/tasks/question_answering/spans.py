@@ -31,7 +31,7 @@ def best_spans(
     width = min(max_length, len(start))
     padded = np.concatenate((end, np.full(width - 1, -np.inf, end.dtype)))
     scores = (start[:, None] + np.lib.stride_tricks.sliding_window_view(padded, width)).ravel()
-    count = min(count, len(scores) - width * (width - 1) // 2)  # the last tokens begin fewer spans
+    count = min(count, len(scores) - width * (width - 1) // 2)  # fewer spans begin at the last tokens
     best = np.sort(np.argpartition(-scores, count - 1)[:count])
     best = best[np.argsort(-scores[best], kind="stable")]
     first, more = np.divmod(best, width)

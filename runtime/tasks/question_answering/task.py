@@ -27,8 +27,8 @@ class QuestionAnsweringOutput:
     Attributes:
         start_logits: float32 [B, L].
         end_logits: float32 [B, L].
-        kept_positions: For each layer that may drop tokens, the positions in the input of those that it
-            passed on, int32 [B, n], in order; rows with fewer end in L.
+        kept_positions: For each layer that may drop tokens, the input positions of the tokens that it passed on,
+            int32 [B, n], ascending; rows with fewer than n tokens are filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]

@@ -90,5 +90,5 @@ class Windowing:
 
     def refuse_all(self, questions: str) -> DataError:
         """The error to raise if the model can read none of some questions, which `questions` describes."""
-        why = self.unreadable[-1].why if self._unreadable else "there are none"  # others may be of other questions
+        why = self.unreadable[-1].why if self._unreadable else "there are none"  # others concern other questions
         return DataError(f"the model cannot read {questions}: {why}")

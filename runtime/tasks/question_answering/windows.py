@@ -1,4 +1,4 @@
-"""Cut a question and its context into windows of tokens that a model can read."""
+"""Cut a question and its context into windows that a model can read."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class WindowTokenizer:
             self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         else:
             self._tokenizer = _read(tokenizer)
-        self._tokenizer.no_truncation()  # windows are cut here, to sizes that differ from call to call
+        self._tokenizer.no_truncation()  # windows are cut by this class, because their sizes differ from call to call
         self._tokenizer.no_padding()
         self._num_special = self._tokenizer.num_special_tokens_to_add(True)
 

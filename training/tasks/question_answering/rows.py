@@ -19,9 +19,9 @@ from dynamic_tinybert.training.batches import TrainingRow
 _TREATMENT = {
     Kind.UNREADABLE: "skipped",
     Kind.WITHOUT_ANSWER: "skipped",
-    Kind.MISPLACED: "skipped, unless another answer has a place",
+    Kind.MISPLACED: "skipped, unless another answer has a position",
     Kind.PUT_RIGHT: "put right",
-    Kind.WITHOUT_PLACE: "found where its text stands once, else skipped",
+    Kind.WITHOUT_PLACE: "corrected where its text occurs once, else skipped",
     Kind.SAME_ID: "taken like any other",
 }
 
@@ -35,7 +35,7 @@ def read_answered(
         path: A file that `read_squad` reads.
         limit: Read only the first `limit` questions.
         windowing: Tells which questions the model can read; the others are skipped.
-        strict: Refuse the file if anything is wrong with a question.
+        strict: Refuse the file if it holds an invalid question.
 
     Raises:
         DataError: The file cannot be read, no question can be trained on, or `strict` refuses one.
