@@ -53,7 +53,7 @@ def what_it_is(names: Collection[str]) -> str:
     weights = sorted(name for name in names if any(fnmatch(name, pattern) for pattern in _WEIGHTS))
     if weights:
         return (
-            f"it has {', '.join(weights[:5])}; if these are the model's weights, save them as model.safetensors or, "
+            f"it has {', '.join(weights[:5])}; if those are the model's weights, save them as model.safetensors or, "
             "with torch.save(model.state_dict()), as pytorch_model.bin"
         )
     return f"it has {', '.join(sorted(names)[:5])}" if names else "it is empty"

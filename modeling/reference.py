@@ -205,7 +205,7 @@ class ReferenceModel(nn.Module):
     def _attend(
         self, layer: BertSelfAttention, rows: Tensor, real: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention among the rows of each input; for attention significance also its probabilities, `[B, heads, R, R]`.
+        """Attention among the rows of each input; for attention significance also its probabilities `[B, heads, R, R]`.
 
         Args:
             layer: The layer's self-attention module.

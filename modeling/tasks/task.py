@@ -43,7 +43,7 @@ class ModelTask(Protocol):
         """Whether a model and the stored weight of its last Linear have as many outputs as the task needs."""
 
     def unsupported(self, config: Mapping[str, object]) -> str | None:
-        """What the task does not support in config.json, to follow the checkpoint's name in a message; None if nothing."""
+        """What the task does not support in config.json, to follow the checkpoint's name in a message, or None."""
 
     def protected(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Tokens that no layer drops by learnt significance, bool [B, L]; padding is not among them.
