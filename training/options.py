@@ -45,12 +45,12 @@ class TrainingOptions:
         batch_size: Number of windows per step; None for the objective's default.
         learning_rate: Peak learning rate; None for the objective's default.
         dropout: Dropout probability of states and attention; None for the checkpoint's own.
-        max_seq_len: Largest number of tokens in a window; None for 384, or for the model's longest input if that is less.
+        max_seq_len: Largest number of tokens in a window; None for 384, or the model's longest input if that is less.
         layer_dropout: For `length-drop`: probability with which each layer is left out of a random configuration.
         scorer_weight: Weight of the scorers' loss. It does not change how scorers learn, but how much the model learns
             from their loss.
-        macs_fewer: For `straight-through` and `soft-masks`: target for the MACs of `full` divided by those with
-            selection.
+        macs_fewer: For `straight-through` and `soft-masks`: target for the MACs of `full` divided by those
+            with selection.
         save_steps: Steps between checkpoints.
         seed: Seed of all random choices.
 

@@ -104,7 +104,7 @@ class RelaxedSelection(ScorerObjective):
 
 
 def share_of_macs(shares: Sequence[Tensor], hidden: int, intermediate: int) -> Tensor:
-    """MACs of the products with weights as a share of those of `full`, from the share of tokens each layer passes on."""
+    """MACs of the products with weights as a share of those of `full`; layers pass on `shares` of the tokens."""
     attention, rest = 4 * hidden * hidden, 2 * hidden * intermediate
     entering = [torch.ones_like(shares[0]), *shares[:-1]]
     costs = [attention * before + rest * after for before, after in zip(entering, shares, strict=True)]
