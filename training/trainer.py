@@ -263,7 +263,7 @@ def _facts(options: TrainingOptions, models: Models, data: str, scored: str) -> 
         "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly spaced",
         "data": data,
         "objective": options.objective,
-        "teacher": "" if models.teacher is None else f", taught by {name_of(models.teacher.source)}",
+        "teacher": "" if models.teacher is None else f", distilled from {name_of(models.teacher.source)}",
         "batch_size": options.recipe.batch_size,
         "learning_rate": options.recipe.learning_rate,
         "seed": options.seed,

@@ -122,7 +122,7 @@ def main() -> int:
     codes: list[int] = []
     children: list[dict[str, float]] = []
     for number in tqdm(range(arguments.forks)):
-        if number % 10 == 0:  # a graph that the parent has given up leaves threads behind
+        if number % 10 == 0:  # a graph that the parent has dropped leaves threads behind
             LengthAdaptiveModel(ask.model.bundle)(**ask.inputs)
             gc.collect()
         code, measured = forked(ask, expected)

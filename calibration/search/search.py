@@ -24,7 +24,7 @@ from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
 from .trial import Trial
 
-_RANDOM = 10  # schedules at the start, beside the known ones
+_RANDOM = 10  # schedules at the start, in addition to the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
 _PATIENCE = 10  # batches without a new configuration until the search gives up
 _AROUND = (0.75, 1.25)  # range of the random factor on the loss to aim at
