@@ -150,7 +150,7 @@ bool is_to_fail(const char* isa) {
 }
 
 bool compare(const Kernels& kernels) {
-    constexpr float tolerance = 1e-3f;  // for numbers near 1, of which those halfway between integers go either way
+    constexpr float tolerance = 1e-3f;  // for numbers near 1; numbers halfway between integers may round either way
     return !is_to_fail(kernels.isa) && multiplies_right(*kernels.linear_int8) &&
            is_close(attention_by(*kernels.attention_f32), attention_by(attention_f32_scalar), tolerance) &&
            is_close(attention_by(*kernels.attention_int16), attention_by(attention_int16_scalar), tolerance) &&

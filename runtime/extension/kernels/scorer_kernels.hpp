@@ -34,10 +34,10 @@ struct FirstLayer {
 /// A residual layer over neighbouring tokens: features + relu(mix * (convolution over positions) + mix_bias).
 struct Neighbourhood {
     const float* kernel;  ///< Depthwise convolution, [size, width].
-    const float* bias;    ///< Of the convolution, [width].
-    const float* mix;     ///< [inputs, outputs], both of `width`.
+    const float* bias;    ///< Bias of the convolution, [width].
+    const float* mix;     ///< Mixing matrix, [width inputs, width outputs].
     const float* mix_bias;
-    size_t size;  ///< Positions that the convolution sees, an odd number.
+    size_t size;  ///< Width of the convolution in tokens, an odd number.
 };
 
 /// Kernels of learnt significance for one instruction set. All arrays are dense, with a row for each token.
