@@ -189,7 +189,7 @@ def refuses(inputs: tuple[Array, Array], message: str, threads: int = 1) -> None
         ({"segments": np.ones((0, 64), np.float32)}, "0 segments and 200 positions; give at least one of each"),
         ({"positions": np.ones((0, 64), np.float32)}, "2 segments and 0 positions; give at least one of each"),
         ({"words": ([30, 2**60], np.int8)}, "the width of the words is 1152921504606846976; at most 65536 is allowed"),
-        ({"words": ([2**60, 64], np.int8)}, "the number of words is 1152921504606846976; at most 2147483646 is allowed"),
+        ({"words": ([2**60, 64], np.int8)}, "the number of words is 1152921504606846976; at most 2147483646"),
         ({"epsilon": -1.0}, "epsilon -1 must be at least 0"),
     ],
 )
