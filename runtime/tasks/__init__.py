@@ -1,4 +1,4 @@
-"""Tasks: what a model's head computes, and what its outputs mean. Each task is a subpackage, found by its name."""
+"""Tasks: what a model's head computes, and how its outputs become answers. Each is a folder, found by its name."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.runtime.tasks.question_answering.task:QUESTION_ANSWERING",
 }
-"""For each task, by its name in manifests, `module:attribute` of its `Task`; imported when a model of it is loaded."""
+"""Where each task is, as `module:attribute`, by its name in manifests; imported when a model of it is loaded."""
 
 
 def task_named(name: str) -> Task:
-    """The task with this name in manifests.
+    """The task of a name.
 
     Raises:
-        BundleFormatError: This release has no task of this name.
+        BundleFormatError: There is none of this name.
     """
     if name not in TASKS:
         raise BundleFormatError(
-            f"unknown task {name!r}; this release has: {', '.join(sorted(TASKS))}. If the task is newer, upgrade with: "
-            "pip install --upgrade dynamic-tinybert"
+            f"the task {name!r} is not one that this release runs ({', '.join(sorted(TASKS))}); if it is newer than "
+            "this release, upgrade with: pip install --upgrade dynamic-tinybert"
         )
     module, _, attribute = TASKS[name].partition(":")
     task: Task = getattr(import_module(module), attribute)

@@ -1,4 +1,4 @@
-"""Token sequences as inputs of a model: stacking into batches, and numbers of kept tokens."""
+"""Token sequences as a model reads them: stacked to batches, and how many tokens each layer kept of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 
 class TokenSequence(Protocol):
-    """One input of a model, with special tokens and without padding, at most as long as the model allows."""
+    """One input of a model, special tokens included, without padding. It fits into the model."""
 
     @property
     def input_ids(self) -> Sequence[int]:
@@ -18,7 +18,7 @@ class TokenSequence(Protocol):
 
     @property
     def token_type_ids(self) -> Sequence[int]:
-        """The segment of each token, 0 or 1."""
+        """0 or 1 for each token: its segment."""
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -39,9 +39,9 @@ def kept_by_layer(kept: Mapping[int, int], length: int, num_layers: int) -> tupl
     """For each layer, how many tokens of a sequence it passed on.
 
     Args:
-        kept: The number of tokens passed on, for each layer that may drop tokens.
-        length: Number of tokens of the sequence.
-        num_layers: Number of layers of the encoder.
+        kept: The same for the layers that may drop tokens.
+        length: Tokens of the sequence.
+        num_layers: Layers of the encoder.
     """
     by_layer = []
     for layer in range(num_layers):
