@@ -51,7 +51,7 @@ def put(pattern: str, by: str) -> Callable[[str], str]:
             BundleCorruptError,
             "spans bytes 18446744073709551615",
         ),
-        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "not a number: '-4'"),
+        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "not a non-negative integer: '-4'"),
         (
             put('shape="100, 32"', 'shape="100, 4611686018427387904"'),
             BundleFormatError,
