@@ -46,7 +46,7 @@ def calibrate(
         validation: Examples to choose on; by default some articles of `data`. For question answering the score is the
             mean of F1 against the data's answers and the expected F1 under `full`'s own answer distribution; where a
             question has no answer, the latter alone. Unanswerable questions are scored by SQuAD v2's rules, and the
-            bundle gets the no-answer threshold that gives `full` the best F1.
+            bundle gets the threshold of no answer that gives `full` the best F1.
         test: Examples to report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes the bundle's scorers, for checkpoints that
             were trained with scorers; ``attention`` goes by the attention that tokens receive.
