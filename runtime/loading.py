@@ -19,7 +19,7 @@ _SHORT_FORMS = {
 }
 
 
-def spelled_out(short: Mapping[str, object], ov_config: Mapping[str, object] | None) -> dict[str, object]:
+def openvino_properties(short: Mapping[str, object], ov_config: Mapping[str, object] | None) -> dict[str, object]:
     """Merge properties given as arguments of `from_pretrained` with those in `ov_config`.
 
     Args:
@@ -52,7 +52,7 @@ def with_defaults(ov_config: Mapping[str, object] | None) -> dict[str, object]:
     }
 
 
-def to_load_again(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def reload_arguments(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
     """Arguments of `from_pretrained` that load the same model in a process with another working directory.
 
     Args:

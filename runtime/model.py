@@ -22,7 +22,7 @@ from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
 from .encoder.scorer_file import load_scorer_tensors
 from .length_config import LengthConfig, executed_macs
-from .loading import spelled_out, to_load_again, with_defaults
+from .loading import openvino_properties, reload_arguments, with_defaults
 from .tasks import task_named
 
 
@@ -55,7 +55,7 @@ class LengthAdaptiveModel:
         self._named: dict[str, LengthConfig] = {}  # resolved, by name
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}
-        self._arguments = to_load_again({"id_or_path": bundle.path, **given}, bundle.path)
+        self._arguments = reload_arguments({"id_or_path": bundle.path, **given}, bundle.path)
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
         return _loaded, (type(self), self._arguments)
@@ -110,7 +110,7 @@ class LengthAdaptiveModel:
             "precision": precision,
             "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir),
         }
-        properties = spelled_out(short, ov_config)
+        properties = openvino_properties(short, ov_config)
         path = (
             default_bundle()
             if id_or_path is None
@@ -133,7 +133,7 @@ class LengthAdaptiveModel:
             "elastic": elastic,
             "max_compiled": max_compiled,
         }
-        model._arguments = to_load_again(arguments, path)
+        model._arguments = reload_arguments(arguments, path)
         return model
 
     @property

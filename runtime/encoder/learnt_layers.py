@@ -25,7 +25,7 @@ class LearntLayers:
     rules: frozenset[int]
 
     def carried_out(self, length_config: LengthConfig) -> LengthConfig:
-        """A length configuration as this model can carry it out: no layer before the first scorer can rank tokens.
+        """A length configuration as this model can execute it: no layer before the first scorer can rank tokens.
 
         Those layers pass on all tokens, whatever their keep ratio; later layers then drop the surplus.
 

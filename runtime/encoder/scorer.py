@@ -48,7 +48,7 @@ LayerSignificance = LearntScorer | ContextRule
 def carried_out(
     length_config: LengthConfig, num_layers: int, scorers: Mapping[int, LayerSignificance] | None
 ) -> LengthConfig:
-    """A length configuration as a model can carry it out, see `LearntLayers.carried_out`.
+    """A length configuration as a model can execute it, see `LearntLayers.carried_out`.
 
     Args:
         length_config: The requested configuration.

@@ -55,7 +55,7 @@ Products products_by(const LinearKernels& kernels) {
     const Aligned<float> ones(std::max(width, depth), 1.0f), zeros(width, 0.0f), inv_scale(depth, 127.0f);
     Aligned<uint8_t> input(rows * depth);
     kernels.quantize_rows(from.data(), inv_scale.data(), 128.0f, rows, depth, input.data());
-    std::fill_n(input.data(), depth, uint8_t{255});  // the largest input, with which nothing may saturate
+    std::fill_n(input.data(), depth, uint8_t{255});  // the largest input: not even this may saturate
     Aligned<int8_t> packed(kernels.packed_size(weights.data(), width, depth));
     kernels.pack(weights.data(), width, depth, packed.data());
 

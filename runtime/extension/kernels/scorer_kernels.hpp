@@ -14,7 +14,7 @@ constexpr size_t scorer_columns = 16;
 /// The matrix that states are multiplied by.
 struct ScorerPanels {
     const float* columns;  ///< [count, depth, scorer_columns]
-    const float* packed;   ///< What `pack` makes of them.
+    const float* packed;   ///< The columns as `pack` writes them.
     size_t depth;
     size_t count;
 };

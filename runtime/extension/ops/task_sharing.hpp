@@ -51,7 +51,7 @@ private:
 
 /// Runs compute(first, end) on stretches of up to `grain` of the tasks 0 ... tasks - 1, on the threads of this arena.
 /// Each thread begins with its own share of neighbouring tasks, which is the same at every call, so that it finds their
-/// weights in its cache. A thread that has finished its share takes single stretches from the others. Thus a thread that
+/// weights in its cache. A thread that has finished its share takes single stretches from the others. So a thread that
 /// runs on a slower core, or shares its core with another process, delays the others by one stretch at most.
 template <typename Compute>
 void steal_tasks(size_t tasks, size_t grain, const Compute& compute) {
