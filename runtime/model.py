@@ -231,9 +231,7 @@ class LengthAdaptiveModel:
             lengths: Input lengths in tokens; by default every multiple of 8 up to 384.
 
         Raises:
-            InvalidInputError: A length is out of range.
-            LengthConfigError: A length configuration is unknown or does not fit the model.
-            InferenceError: OpenVINO could not compile or run a graph.
+            InvalidInputError, LengthConfigError, InferenceError: As for `__call__`.
         """
         configs = list(self.length_configs)[: self.max_compiled] if length_configs is None else length_configs
         sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
@@ -248,8 +246,7 @@ class LengthAdaptiveModel:
         """Multiply-accumulates that the encoder and its scorers execute for one sequence.
 
         Args:
-            length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the bundle's
-                default.
+            length_config: As for `__call__`.
             length: Number of real tokens of the sequence.
             kept: For each layer, the number of tokens that it passed on.
 
@@ -270,8 +267,7 @@ class LengthAdaptiveModel:
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
-        fixed = None if self._elastic else config
-        # The partial must not refer to `self`: cached graphs would keep their model alive.
+        fixed = None if self._elastic else config  # the partial must not hold `self`: graphs would keep it alive
         compile_model = partial(
             compile_bundle, self.bundle, self._task, self._plain, self._scorers, fixed, self._ov_config
         )
