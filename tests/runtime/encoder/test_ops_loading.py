@@ -64,7 +64,7 @@ def test_built_for_another_openvino(copied: Path) -> None:
     running = ov.__version__.partition("-")[0]
     with pytest.raises(
         ExtensionError,
-        match=rf"for OpenVINO 2026.1.0, and OpenVINO {running} is installed.*pip install openvino==2026.1.0",
+        match=rf"for OpenVINO 2026.1.0, but OpenVINO {running} is installed.*pip install openvino==2026.1.0",
     ):
         extension_library.core()
 
