@@ -1,4 +1,4 @@
-"""Read JSON files of records: UTF-8, plain or gzip, one document or one record per line. Errors name the location."""
+"""Read JSON files of records: UTF-8, plain or gzip, one document or one record per line, with places for errors."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_records(path: str | Path) -> Iterator[tuple[str, Record]]:
-    """Pairs of a record's location in the file, for error messages, and the record.
+    """The records of a file, each after its place in the file, which error messages name.
 
     A file holds a list of records, an object with a list of them under ``data``, a single record with a ``question``,
     or JSON lines.
@@ -29,12 +29,7 @@ def read_records(path: str | Path) -> Iterator[tuple[str, Record]]:
 
 
 def objects_in(place: str, node: object, key: str) -> Iterator[tuple[str, Record]]:
-    """Pairs of an object's location in the file and the object, for each object in the list `node[key]`.
-
-    Args:
-        place: Location of `node` in the file.
-        node: A value of the file.
-        key: Key of the list.
+    """The objects in the list `node[key]`, each after its place in the file.
 
     Raises:
         DataError: There is no such list, or one of its members is not an object.
