@@ -27,7 +27,8 @@ from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.calibration.int8.tuning import Int8Change
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import TokenBatch
-from dynamic_tinybert.export.samples import SAMPLE_READERS, Samples, sample_reader
+from dynamic_tinybert.export.tasks import SAMPLE_READERS, sample_reader
+from dynamic_tinybert.export.tasks.samples import Samples
 from dynamic_tinybert.modeling import ReferenceModel, Scorer, load_scorers, save_scorers
 from dynamic_tinybert.modeling.scorer import ContextRule
 from dynamic_tinybert.modeling.tasks import MODEL_TASKS, model_task, task_of

@@ -6,14 +6,14 @@ implements `Measure`, `Scoring` and `Scored`, and `MEASURES` names its implement
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 
+from . import entry_of
 from .sequences import TokenSequence
 
 if TYPE_CHECKING:
@@ -183,11 +183,9 @@ def measure_of(bundle: Bundle) -> Measure[Any]:
         InvalidInputError: The task has none.
     """
     task: str = bundle.task
-    if task not in MEASURES:
-        raise InvalidInputError(f"there is no measure for the task {task!r}, only for {', '.join(sorted(MEASURES))}")
-    module, _, attribute = MEASURES[task].partition(":")
-    found: Any = import_module(module)
-    for name in attribute.split("."):
-        found = getattr(found, name)
-    measure: Measure[Any] = found(bundle)
-    return measure
+    make: Callable[[Bundle], Measure[Any]] = entry_of(
+        MEASURES,
+        task,
+        lambda known: InvalidInputError(f"there is no measure for the task {task!r}, only for {known}"),
+    )
+    return make(bundle)

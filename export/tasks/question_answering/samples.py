@@ -11,7 +11,7 @@ import numpy as np
 
 from dynamic_tinybert.calibration.data import split_by_group
 from dynamic_tinybert.export.parity import TokenBatch
-from dynamic_tinybert.export.samples import Samples
+from dynamic_tinybert.export.tasks.samples import Samples
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
