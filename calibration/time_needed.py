@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 from .search.front import NAMED_LIMITS
 from .significance.fitting import HELD_OUT

@@ -34,6 +34,7 @@ from dynamic_tinybert.modeling.scorer import ContextRule
 from dynamic_tinybert.modeling.tasks import MODEL_TASKS, model_task, task_of
 from dynamic_tinybert.modeling.tasks.task import Linear, ModelTask
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.batches import kept_by_layer, stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, CheckpointError, DataError, InvalidInputError
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
@@ -41,7 +42,6 @@ from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks import TASKS, task_named
 from dynamic_tinybert.runtime.tasks.measure import MEASURES, ReadExamples
-from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 from dynamic_tinybert.runtime.tasks.task import KeptPositions, Task
 
 from support.tiny import tiny_tokenizer

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 
 from . import entry_of
-from .sequences import TokenSequence
 
 if TYPE_CHECKING:
     from dynamic_tinybert.runtime.bundles.bundle import Bundle

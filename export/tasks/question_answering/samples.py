@@ -12,10 +12,10 @@ import numpy as np
 from dynamic_tinybert.calibration.data import split_by_group
 from dynamic_tinybert.export.parity import TokenBatch
 from dynamic_tinybert.export.tasks.samples import Samples
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
@@ -64,7 +64,7 @@ def read_samples(
     calibration: list[TokenBatch] = []
     fitted = 0
     for _, windows in _readable(windows_of, _shuffled(examples), data):
-        calibration += (stack_windows([window]) for window in windows)
+        calibration += (stack([window]) for window in windows)
         fitted += 1
         if len(calibration) >= count:
             break
