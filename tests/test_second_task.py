@@ -252,6 +252,7 @@ class ClosenessMeasure:
     """The `Measure`."""
 
     metrics: Mapping[str, str] = {"closeness": "closeness"}
+    examples = groups = "texts"
 
     def __init__(self, tokenizer_file: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))

@@ -133,6 +133,14 @@ class Measure(Protocol[E]):
     def metrics(self) -> Mapping[str, str]:
         """Short names for people by key in the manifest; the first is the mean of the scores."""
 
+    @property
+    def examples(self) -> str:
+        """What the task's examples are called, in the plural."""
+
+    @property
+    def groups(self) -> str:
+        """What the groups of `group_of` are called, in the plural."""
+
     def read(self, path: Path, *, strict: bool) -> ReadExamples[E]:
         """Read the examples of a file.
 
