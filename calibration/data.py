@@ -86,7 +86,8 @@ def read_calibration_data(
             sizes = ", ".join(f"{len(examples)} for {name}" for name, examples in parts.items())
             raise DataError(
                 f"too few {measure.examples} for {purpose}: {sizes}, and each needs {FEWEST_EXAMPLES}; "
-                f"{measure.groups} are kept whole, so give more {measure.groups}, or separate files as validation and test data"
+                f"{measure.groups} are kept whole, so give more {measure.groups}, or separate files as validation and "
+                "test data"
             )
     findings = [finding for file in files for finding in file.findings]
     return CalibrationData(fitting, choosing, reporting, findings, [line for file in files for line in file.lines])
