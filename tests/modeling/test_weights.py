@@ -334,7 +334,7 @@ def shorter_vocabulary(folder: Path) -> None:
         (only("model.gguf"), "it holds a GGUF model"),
         (only("model.fp16.safetensors"), r"it has model\.fp16\.safetensors; if those are the model's weights"),
         (only("best.pt"), r"it has best\.pt; if those are the model's weights"),
-        (only_checkpoints_of_a_training, r"checkpoints in folders of it \(checkpoint-500\): give the path of one"),
+        (only_checkpoints_of_a_training, r"checkpoints in its subfolders \(checkpoint-500\): give the path of one"),
         (sentence_transformers, "sentence-transformers model, which makes embeddings"),
         (sentence_transformers_of_today, "is a BertModel and has no question-answering head"),
         (classifier, "is a BertForSequenceClassification and has no question-answering head"),

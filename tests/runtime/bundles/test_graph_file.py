@@ -47,7 +47,7 @@ def put(pattern: str, by: str) -> Callable[[str], str]:
         (put('name="layer.1.query"', 'name="layer.0.query"'), BundleFormatError, "two nodes named 'layer.0.query'"),
         (put('element_type="f32"', 'element_type="string"'), BundleFormatError, "is of type 'string'"),
         (put('offset="[0-9]+"', 'offset="18446744073709551615"'), BundleCorruptError, "lies at 18446744073709551615"),
-        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "no number: '-4'"),
+        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "no non-negative integer: '-4'"),
         (put('shape="100, 32"', 'shape="100, 4611686018427387904"'), BundleFormatError, "of type f32 and shape"),
     ],
 )

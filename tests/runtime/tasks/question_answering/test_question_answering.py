@@ -255,7 +255,7 @@ def test_no_spans_outside_the_context(answerer: QuestionAnswerer) -> None:
         ({"question": "who?", "context": "abc"}, "abc", {}, "each item must be a mapping .* not str"),
         ("who?", 3, {}, "context must be a string, not int"),
         (np.array("who?"), "abc", {}, "question is neither a text nor a list of texts"),
-        ({"who?"}, "abc", {}, "question is a set, whose members have no order"),
+        ({"who?"}, "abc", {}, "question is a set, whose items have no order"),
         ("who?", "abc", {"data": []}, "questions are given twice"),
         (["who?", 3], "abc", {}, "question must be a string, not int"),
         (["who?"], ["abc", "def"], {}, "1 questions but 2 contexts"),

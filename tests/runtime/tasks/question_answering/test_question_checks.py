@@ -118,7 +118,7 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     )
     assert checked.lines[0].endswith(checked.findings[5].why)
     assert len(checked.lines) == 5
-    assert "question 'both': it has the answer 'cat', and is_impossible" in check_questions(
+    assert "question 'both': it has the answer 'cat', but is_impossible" in check_questions(
         examples[6:7], ALL, name="f"
     ).lines[0]  # fmt: skip
     for number in (1, 2, 4, 6, 7):
