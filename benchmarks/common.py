@@ -31,12 +31,12 @@ Item = TypeVar("Item")
 
 
 def argument_parser(documentation: str | None) -> argparse.ArgumentParser:
-    """A parser whose help shows the docstring of a script as it is written."""
+    """A parser whose help shows a script's docstring with its line breaks."""
     return argparse.ArgumentParser(description=documentation, formatter_class=argparse.RawDescriptionHelpFormatter)
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """The versions of our package, of OpenVINO, and of those of these packages that are installed."""
+    """The versions of our package, of OpenVINO, and of those `packages` that are installed."""
     found = {}
     for name in ("dynamic-tinybert", "openvino", *packages):
         with suppress(PackageNotFoundError):
@@ -45,7 +45,7 @@ def versions(*packages: str) -> dict[str, str]:
 
 
 def random_sample(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:
-    """`count` of the items in random order; all if None."""
+    """`count` of the items in random order; all of them if it is None."""
     return [items[i] for i in np.random.default_rng(seed).permutation(len(items))[:count]]
 
 
@@ -82,13 +82,13 @@ def plain_graph(bundle: Bundle) -> ov.Model:
 
 
 def selecting_graph(bundle: Bundle, plain: ov.Model, config: LengthConfig | None, kept_multiple: int) -> ov.Model:
-    """A bundle's graph with selection put in, as the runtime does it, but for the multiple that kept tokens fill.
+    """A bundle's graph with selection, as the runtime makes it, but with another multiple for kept tokens.
 
     Args:
-        bundle: Whose graph it is.
+        bundle: The bundle of the graph.
         plain: The graph without selection, from `plain_graph`.
-        config: The length configuration; None for a graph that has it as inputs.
-        kept_multiple: Selections keep a multiple of so many tokens.
+        config: The length configuration; None for an elastic graph, which has it as inputs.
+        kept_multiple: Selections pad the kept tokens to a multiple of this.
     """
     return with_selection(
         plain,

@@ -1,4 +1,4 @@
-"""Calibration: from a bundle and data to the same bundle with its best length configurations."""
+"""Calibrate a bundle: find its best length configurations on this machine."""
 
 from __future__ import annotations
 
@@ -42,22 +42,22 @@ def calibrate(
 
     Args:
         bundle: Folder of a bundle.
-        data: Examples to fit on, for question answering in a form that `read_squad` reads; answers are not looked at.
+        data: Examples to fit on, for question answering in a form that `read_squad` reads; answers are not used.
         validation: Examples to choose on; by default some articles of `data`. For question answering the score is the
-            mean of F1 against the data's answers and the expected F1 under `full`'s own answer distribution; where a
-            question has no answer, the latter alone. Unanswerable questions are scored by SQuAD v2's rules, and the
-            bundle gets the threshold of no answer that gives `full` the best F1.
+            mean of F1 against the annotated answers and the expected F1 under the answer distribution of `full`; if a
+            question has no annotated answer, it is the latter alone. Unanswerable questions are scored by SQuAD v2's
+            rules, and the bundle gets the no-answer threshold that gives `full` the best F1.
         test: Examples to report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes the bundle's scorers, for checkpoints that
-            were trained with scorers; ``attention`` goes by the attention that tokens receive.
-        budget_minutes: Time for everything. The time that is needed in any case is estimated once the data is read; if
-            it exceeds the budget, the calibration takes longer than the budget.
+            were trained with scorers; ``attention`` uses the attention that tokens receive.
+        budget_minutes: Minutes for the whole calibration. The time that is needed whatever the budget is estimated once
+            the data is read; if it exceeds the budget, the calibration takes longer.
         evaluations: End the search after this many configurations even if there is time left.
         seed: Seed for every random choice.
         resume: Continue an interrupted run, if there is one.
         num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
-        strict: Refuse data in which something is wrong with an example, at the start.
-        say: Receives a line for each step.
+        strict: Refuse data with a faulty example, before anything is fitted.
+        say: Called with a line of text for each step.
 
     Raises:
         BundleError: The bundle is missing, damaged or of a newer format.
@@ -87,7 +87,7 @@ def calibrate(
     header = stages.journal_header(source, [file for file in (data, validation, test) if file is not None], settings)
     place = source.path.resolve().with_name(f"{source.path.resolve().name}.calibration")
     unfinished = CalibrationError(
-        f"{place} holds what an interrupted calibration measured; go on from there with --resume, or delete it"
+        f"{place} holds the measurements of an interrupted calibration; continue it with --resume, or delete the folder"
     )
     with (
         work_dir(place, resume=resume, error_if_exists=unfinished) as folder,

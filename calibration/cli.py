@@ -29,13 +29,16 @@ def calibrate(
         typer.Option(help="Questions to choose on; by default some articles of --data."),
     ] = None,
     test: Annotated[
-        Path | None, typer.Option(help="Questions to report on; by default some articles of the one above.")
+        Path | None,
+        typer.Option(
+            help="Questions to report on; by default some articles of --validation or, without it, of --data."
+        ),
     ] = None,
     significance: Annotated[
         _Significance,
-        typer.Option(help="Fit a scorer per layer, use those trained with the model, or use attention."),
+        typer.Option(help="Fit a scorer per layer, use the scorers trained with the model, or use attention."),
     ] = _Significance.LEARNT,
-    budget_minutes: Annotated[float, typer.Option(help="Time for everything.")] = 45.0,
+    budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End the search after N length configurations.")
     ] = None,
@@ -44,7 +47,7 @@ def calibrate(
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     num_threads: ThreadsOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data that holds a question which is too long or invalid.")
+        bool, typer.Option("--strict", help="Refuse data with a question that is too long or faulty.")
     ] = False,
 ) -> None:
     """Find a bundle's best length configurations on this machine, from questions."""

@@ -1,4 +1,4 @@
-"""Examples for calibration: what is fitted on, chosen on and reported on, kept apart by group."""
+"""Examples for calibration: separate sets to fit on, to choose on and to report on, of which no two share a group."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.measure import Finding, Measure, ReadExamples
 
 FEWEST_EXAMPLES = 50
-"""Fewer cannot tell length configurations apart, and are too few to fit scorers on."""
+"""Smallest size of a set: fewer examples cannot tell length configurations apart, nor can scorers be fitted on them."""
 
 _FITTING, _CHOOSING = 0.6, 0.25  # shares of a single file; the rest is for reporting
 _CHOOSING_OF_VALIDATION = 2 / 3
@@ -27,11 +27,11 @@ class CalibrationData(Generic[E]):
     """Three sets of examples of which no two share a group, such as an article.
 
     Attributes:
-        fitting: Scorers and thresholds are fitted on these; labels are not looked at.
+        fitting: Scorers and thresholds are fitted on these; labels are not used.
         choosing: Length configurations are searched and chosen on these.
         reporting: The figures that are published come from these.
         findings: What is wrong with examples; those that the model cannot read are in none of the sets.
-        lines: The same, a line for each file and kind.
+        lines: The findings as messages, one line for each file and kind.
     """
 
     fitting: Sequence[E]
@@ -53,12 +53,12 @@ def read_calibration_data(
     """Read and split the examples of up to three files.
 
     Args:
-        measure: Reads the files, and tells which examples belong together.
+        measure: Reads the files, and names the group of each example.
         data: Examples to fit on; without `validation`, some of its groups are set aside for the other purposes.
         validation: Examples to choose on; without `test`, a third of them is set aside for reporting.
         test: Examples to report on.
         seed: Decides which groups are set aside.
-        strict: Refuse a file if anything is wrong with one of its examples. All labels may be missing.
+        strict: Refuse a file with a faulty example. A file without any labels is accepted.
 
     Raises:
         DataError: A file cannot be read, a part has too few examples, or `strict` refuses one.

@@ -12,12 +12,12 @@ LOSSY = 1.0
 
 
 def measured_figures(result: Scored, full: Scored, metrics: Iterable[str]) -> dict[str, object]:
-    """Figures of a run of single examples beside that of `full` on the same ones.
+    """The figures of a run, compared with one of `full` on the same examples; both ran with a batch size of 1.
 
     Args:
         result: The run.
         full: The run of `full`.
-        metrics: Keys of the measure's `metrics`; the first is that of the scores.
+        metrics: Keys of the measure's `metrics`; the first is the key of the scores.
     """
     of_scores, *_ = metrics
     against_full = paired_bootstrap(result.scores, full.scores)

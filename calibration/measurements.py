@@ -80,7 +80,12 @@ def run_trial(
 
 @dataclass(frozen=True)
 class MeasuredFront:
-    """A front with latencies from measured shares of that of `full`, and the median error of the predicted shares."""
+    """The front of a search after it was timed.
+
+    Attributes:
+        trials: The front, fastest first; each latency is that of `full` times the measured ratio to it.
+        error: Median relative error of the ratios that the latency model predicted; NaN if nothing was timed.
+    """
 
     trials: list[Trial]
     error: float
@@ -94,7 +99,7 @@ def measured_front(
     trials: Sequence[Trial],
     windows: Sequence[TokenSequence],
 ) -> MeasuredFront:
-    """Time the best configurations, taking turns with `full`, and give the front of the measured times."""
+    """Time the best configurations, taking turns with `full`, and return the front by these times."""
     if not trials:
         return MeasuredFront([], math.nan)
     every = [full, *trials]
@@ -105,7 +110,7 @@ def measured_front(
             predicted = latency.predict(trial.config, table.lengths, table.kept[i]).mean()
             journal.add("front", keys[i], [float(table.ms[i].mean()), float(predicted)])
     (full_ms, full_modelled), *figures = (journal.all("front")[key] for key in keys)
-    # The machine may be faster or slower now than when the model was fitted, so that only shares of `full` compare.
+    # The machine may be faster or slower than when the model was fitted, so only ratios to `full` can be compared.
     modelled_by_measured = [(modelled / full_modelled) / (ms / full_ms) for ms, modelled in figures]
     measured = [replace(t, latency_ms=t.latency_ms / r) for t, r in zip(trials, modelled_by_measured, strict=True)]
     return MeasuredFront(front(measured), median(abs(ratio - 1) for ratio in modelled_by_measured))
@@ -114,7 +119,7 @@ def measured_front(
 def measure_for_report(
     reporting: Scoring[Any], model: LengthAdaptiveModel, configs: Mapping[str, LengthConfig]
 ) -> dict[str, Scored]:
-    """Run configurations example by example. Kernels are prepared before, so that times do not include that.
+    """Run configurations example by example, after a warm-up, so that times do not include the preparation of kernels.
 
     The configurations take turns, so that a machine that is slower for a while slows down all of them alike.
     """
@@ -128,7 +133,7 @@ def measure_for_report(
 
 
 def progress_lines(log: Callable[[str], None], full: Trial, metric: str) -> Callable[[Progress], None]:
-    """Log every 20 seconds how far the search is; `metric` is the name of the score."""
+    """A function that logs the progress of the search every 20 seconds; `metric` is the name of the score."""
     last = 0.0
 
     def show(progress: Progress) -> None:

@@ -1,4 +1,4 @@
-"""Write a bundle again with other significance and length configurations; its model stays the same."""
+"""Write a bundle with the model of another one, but with new significance and length configurations."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def write_recalibrated(
         folder: An empty folder.
         scorers: The file of scorers; None for attention significance.
         length_configs: All length configurations by name.
-        no_answer_threshold: By default that of `bundle`, if it has one.
+        no_answer_threshold: The no-answer threshold; None for that of `bundle`, if it has one.
 
     Raises:
         StorageError: A file could not be written.

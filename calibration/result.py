@@ -1,4 +1,4 @@
-"""What a calibration found."""
+"""The result of a calibration."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .search.trial import Trial
 
 @dataclass(frozen=True)
 class Calibration:
-    """What a calibration found.
+    """The result of a calibration.
 
     Attributes:
         path: The bundle.
         length_configs: Its named length configurations with their figures.
         reporting: The examples that these figures were measured on.
         evaluations: The runs that these figures come from, by name.
-        chosen: The trials by which the named configurations were chosen, on the examples to choose on, as `points`
-            and `front` are; with scores as in `front`.
-        points: All configurations that were tried on all of these examples, with predicted latencies.
-        front: The front of these, fastest first, with measured latencies and with the scores that are expected given
+        chosen: The trials of the named configurations on the examples to choose on; but for `full`, they are taken
+            from `front`.
+        points: All configurations that were tried on all examples to choose on, with predicted latencies.
+        front: The front of `points`, fastest first, with measured latencies and with the scores that are expected given
             all measurements.
         latency_error: Median relative error of the latency model on the front.
-        notes: What was done on which data, a line each.
+        notes: What was done on which data, one line each.
         metrics: Short names of the figures that the task measures, by key; the first is the mean score.
-        findings: What is wrong with examples of the data; those that the model cannot read were skipped.
+        findings: Faults of the examples; those that the model cannot read were skipped.
     """
 
     path: Path

@@ -1,4 +1,4 @@
-"""The values that the stages of a calibration give to one another."""
+"""The values that the stages of a calibration pass to one another."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ class Settings:
 
 @dataclass(frozen=True)
 class Run:
-    """A calibration that is running, as all of its stages need it.
+    """A running calibration: what all of its stages need.
 
     Attributes:
         source: The bundle to calibrate.
         measure: The measure of its task.
         data: The examples.
-        settings: Options.
+        settings: The options that stages need.
         folder: The work folder.
         journal: Keeps every measurement.
         end: Value of `time.monotonic` at which the budget is used up.
-        log: Receives a line about the progress.
-        note: Receives a line that is also part of the result.
+        log: Called with a line about the progress.
+        note: Called with a line that also becomes part of the result.
     """
 
     source: Bundle
@@ -65,7 +65,7 @@ class Run:
 
     @property
     def score_name(self) -> str:
-        """The name of the score, for people."""
+        """The name of the score, for messages."""
         return next(iter(self.measure.metrics.values()))
 
 
@@ -76,7 +76,7 @@ class Windows:
     Attributes:
         every: All windows.
         per_example: Mean number of windows of an example.
-        timed: Some windows of all lengths, for the latency model.
+        timed: Some windows, of all lengths, that the latency model is fitted on.
     """
 
     every: Sequence[TokenSequence]
@@ -90,7 +90,7 @@ class Selection:
 
     Attributes:
         scorers: The file of the scorers; None for attention significance.
-        to_config: The length configuration of a schedule.
+        to_config: Returns the length configuration of a schedule.
         space: The schedules to search.
     """
 
@@ -104,7 +104,7 @@ class Models:
     """The bundle with its new significance.
 
     Attributes:
-        compiled: Compiles a graph for each configuration: what is timed.
+        compiled: Compiles a graph for each configuration; this one is timed.
         elastic: Runs all configurations on one graph, so that nothing is compiled for a candidate of the search.
     """
 

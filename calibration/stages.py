@@ -46,7 +46,7 @@ _FITTING_SHARE = 0.55  # of the budget
 
 
 def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settings) -> dict[str, object]:
-    """What distinguishes this calibration from others, whose measurements must not be used for it."""
+    """What identifies this calibration: measurements of a calibration with another header must not be reused."""
     trained = source.scorers if settings.significance == "trained" else None
     return {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
@@ -68,7 +68,7 @@ def windows_to_choose_on(run: Run) -> Windows:
 
 
 def estimate_time(run: Run, windows: Windows) -> float:
-    """Log the time that is needed whatever the budget, and give it in seconds."""
+    """Log the time that is needed whatever the budget, and return it in seconds."""
     fitted = run.settings.significance == "attention" or (run.folder / "fit").is_dir()
     needed = seconds_in_any_case(
         LengthAdaptiveModel(run.source, ov_config=run.settings.ov_config),
@@ -86,11 +86,11 @@ def estimate_time(run: Run, windows: Windows) -> float:
 
 
 def select_by(run: Run, seconds_needed: float) -> Selection:
-    """Fit the scorers or load those of an interrupted run, or go by attention.
+    """Fit the scorers or load those of an interrupted run; with attention significance there are none.
 
     Args:
         run: The calibration.
-        seconds_needed: The time to leave for the other stages.
+        seconds_needed: Seconds to leave for the other stages.
     """
     num_layers, settings = run.source.shape.num_layers, run.settings
     if settings.significance == "attention":
@@ -122,7 +122,7 @@ def load_candidate(run: Run, selection: Selection) -> Models:
 
 
 def scoring_to_choose(run: Run, models: Models) -> Scoring[Any]:
-    """What the examples to choose on are scored against."""
+    """Prepare the scoring of the examples to choose on."""
     scoring = run.measure.scoring(models.elastic, shuffled(run.data.choosing, run.settings.seed))
     for line in scoring.lines:
         run.note(line)
@@ -138,7 +138,7 @@ def latency_model(run: Run, models: Models, selection: Selection, windows: Windo
 def search_configs(
     run: Run, models: Models, selection: Selection, windows: Windows, choosing: Scoring[Any], latency: LatencyModel
 ) -> Searched:
-    """Search until the time is used up but for that of the stages that follow."""
+    """Search until only the time for the later stages is left."""
     run.note(f"Searching on {len(choosing.examples)} {run.measure.examples}, scored by {choosing.scored_by}")
     measurer = Measurer(
         lambda config, part: run_trial(choosing, models.elastic, latency, config, part),
@@ -173,15 +173,15 @@ def name_configs(run: Run, searched: Searched, best: MeasuredFront) -> dict[str,
     """Choose the named configurations, `full` among them.
 
     Raises:
-        CalibrationError: None is faster than `full` and within a limit.
+        CalibrationError: No configuration is faster than `full` and within a limit.
     """
     named = choose_named(best.trials, searched.full)
     num_tried = len(searched.result.outcomes)
     if not named:
         raise CalibrationError(
             f"{run.settings.budget_minutes:g} minutes were too short: of {num_tried} length configurations none is "
-            f"faster than full and surely within {max(NAMED_LIMITS.values())} {run.score_name} of it, and "
-            f"{run.source.path} stays as it was; go on with --resume, which keeps what was measured, and a longer "
+            f"faster than full and, with confidence, within {max(NAMED_LIMITS.values())} {run.score_name} of it; "
+            f"{run.source.path} is unchanged; continue with --resume, which keeps the measurements, and a longer "
             "--budget-minutes"
         )
     run.note(
@@ -194,7 +194,7 @@ def name_configs(run: Run, searched: Searched, best: MeasuredFront) -> dict[str,
 def report_configs(
     run: Run, models: Models, choosing: Scoring[Any], named: Mapping[str, Trial]
 ) -> tuple[Scoring[Any], dict[str, Scored]]:
-    """Run the named configurations on examples that nothing was chosen on."""
+    """Run the named configurations on the examples to report on, on which nothing was chosen."""
     examples = run.data.reporting
     run.log(f"Measuring {', '.join(named)} on {len(examples)} {run.measure.examples} that nothing was chosen on")
     reporting = choosing.for_reporting(models.compiled, examples)
@@ -212,7 +212,7 @@ def with_figures(
         named: Trials by name.
         results: Runs by name.
         scored_by: What the examples were scored against.
-        data: The name of the file that they come from.
+        data: The name of the file that the examples come from.
     """
     circumstances = {
         "scored_by": scored_by,

@@ -12,7 +12,7 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from .search.front import NAMED_LIMITS
 from .significance.fitting import HELD_OUT
 
-SECONDS_TO_COMPILE = 5.0  # for one configuration, with the kernels of all lengths
+SECONDS_TO_COMPILE = 5.0  # one configuration, with its kernels for all lengths
 PASSES_BEFORE_TIMING = 2
 _TIMED = 12
 
@@ -22,7 +22,7 @@ class Measurement:
     """Windows on which some configurations are timed.
 
     Attributes:
-        configs: Number of configurations, at most.
+        configs: Largest number of configurations.
         windows: Number of windows.
         repeats: How many times each window is timed.
     """
@@ -32,12 +32,12 @@ class Measurement:
     repeats: int
 
     def seconds(self, ms: float) -> float:
-        """Time that it takes if a window at `full` takes `ms` milliseconds."""
+        """Seconds that the measurement takes if a window at `full` takes `ms` milliseconds."""
         return self.configs * (SECONDS_TO_COMPILE + self.windows * (self.repeats + PASSES_BEFORE_TIMING) * ms / 1e3)
 
 
 def seconds_to_report(front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int) -> float:
-    """Time after the search: to compile and time the front, and to run the named configurations on each question."""
+    """Seconds after the search: to compile and time the front, and to run the named configurations on each question."""
     return front.seconds(ms_per_window) + (1 + len(NAMED_LIMITS)) * num_examples * (ms_per_example + 1) / 1e3
 
 
@@ -53,10 +53,10 @@ def seconds_in_any_case(
     latency_model: Measurement | None,
     full_is_known: bool,
 ) -> dict[str, float]:
-    """Seconds by purpose.
+    """Seconds that a calibration needs whatever its budget, by purpose.
 
     Args:
-        model: The bundle before its calibration; some windows are timed on it.
+        model: The bundle before its calibration, which some windows are timed with.
         timed: Windows of all lengths.
         windows_per_example: Mean number of windows of a question.
         num_fitting: Questions to fit on; 0 if nothing is fitted.

@@ -1,4 +1,4 @@
-"""Make bundles of a checkpoint and a graph: the one that is exported, and temporary ones to measure."""
+"""Write bundles from a checkpoint and a graph: the exported one, and temporary ones for measurements."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def write_bundle(
     Args:
         folder: Holds what `Checkpoint.copy_files` wrote.
         checkpoint: The checkpoint that the graph was made from.
-        graph: FP32 or INT8.
+        graph: The graph, in FP32 or INT8.
         configs: Length configurations by name, "full" among them.
-        quantization: For the manifest; holds `precision` and `weight_bits` at least.
+        quantization: The entry of the manifest; holds at least `precision` and `weight_bits`.
 
     Raises:
         StorageError: A file could not be written.
@@ -61,13 +61,13 @@ def write_bundle(
 def temporary_bundle(
     parent: Path, checkpoint: Checkpoint, graph: ov.Model, *, weight_bits: int | None
 ) -> Iterator[Bundle]:
-    """A bundle with the configuration "full" only, which is deleted at the end.
+    """Write a bundle with the configuration "full" only; it is deleted when the context ends.
 
     Args:
-        parent: An existing folder for it.
+        parent: An existing folder to create the bundle in.
         checkpoint: The checkpoint that the graph was made from.
-        graph: FP32 or INT8.
-        weight_bits: Of an INT8 graph; None for FP32.
+        graph: The graph, in FP32 or INT8.
+        weight_bits: Bits of the weights of an INT8 graph; None for FP32.
 
     Raises:
         StorageError: The bundle could not be written.

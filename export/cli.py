@@ -37,32 +37,32 @@ def export(
     validation: Annotated[
         Path | None,
         typer.Option(
-            help="Questions, likewise, to compare INT8 with FP32 on, all of them (about a thousand are enough); "
-            "by default other articles of the calibration data."
+            help="Questions, in the same form, to compare INT8 with FP32 on; all are used, and a thousand are enough. "
+            "Default: other articles of the calibration data."
         ),
     ] = None,
-    num_samples: Annotated[int, typer.Option(min=1, help="Number of windows of the calibration data to use.")] = 128,
+    num_samples: Annotated[int, typer.Option(min=1, help="Number of calibration windows.")] = 128,
     tune: Annotated[
         bool,
-        typer.Option(help="Try about ten INT8 settings; each takes about the time of a calibration and an evaluation."),
+        typer.Option(help="Try about ten INT8 settings; each takes as long as a calibration and an evaluation."),
     ] = True,
     length_config: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=LIST",
-            help="Keep ratios like fast=1,0.9,0.7,0.5,0.3,0.1 or token counts with their window like "
-            "paper=315,251,242,159,142,33@384; may be repeated.",
+            help="Keep ratios, as in fast=1,0.9,0.7,0.5,0.3,0.1, or token counts and the window that they refer to, as "
+            "in paper=315,251,242,159,142,33@384; may be repeated.",
         ),
     ] = None,
     weight_bits: Annotated[int, typer.Option(min=7, max=8, help="7 for other runtimes on CPUs without VNNI.")] = 8,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing bundle.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit on the Hub.")] = None,
     token: Annotated[str | None, typer.Option(help="Hub token.", envvar="HF_TOKEN", show_envvar=False)] = None,
-    cache_dir: Annotated[Path | None, typer.Option(help="Where downloads are kept.")] = None,
+    cache_dir: Annotated[Path | None, typer.Option(help="Folder for downloads.")] = None,
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never touch the network.")] = False,
     trust_remote_code: Annotated[
         bool,
-        typer.Option("--trust-remote-code", help="Allow running the tokenizer's own code, if it has any."),
+        typer.Option("--trust-remote-code", help="Run the checkpoint's own tokenizer code, if it has any."),
     ] = False,
 ) -> None:
     """Export a PyTorch checkpoint to an OpenVINO bundle whose layers can drop tokens."""
@@ -71,7 +71,7 @@ def export(
     from . import export_model  # raises an error that names the missing extra
 
     transformers_logging = import_module("transformers.utils.logging")
-    transformers_logging.disable_progress_bar()  # progress bars of loads that take a second
+    transformers_logging.disable_progress_bar()  # loading takes a second
     start = perf_counter()
     report = export_model(
         model,
@@ -119,4 +119,6 @@ def _print(report: ExportReport) -> None:
             f"other tokens, same answer to {change.same_answers:.1f} %{f1}"
         )
         if not change.tolerable:
-            print("That is much; calibrate on data closer to the checkpoint's, or export with --precision fp32")
+            print(
+                "This is a large change; calibrate on data closer to the checkpoint's, or export with --precision fp32"
+            )

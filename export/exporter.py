@@ -41,8 +41,8 @@ class ExportReport:
         path: The bundle.
         size: Its size in bytes.
         parity: By length configuration, the comparison of the FP32 graph with the PyTorch reference.
-        int8_steps: The INT8 settings that were tried, with the change of each against FP32 on held-out questions;
-            `calibration.int8.tuning.chosen` returns that of the bundle. Empty for an FP32 bundle.
+        int8_steps: The INT8 settings that were tried, each with its change against FP32 on held-out questions;
+            `calibration.int8.tuning.chosen` returns the one that the bundle has. Empty for an FP32 bundle.
     """
 
     path: Path
@@ -80,17 +80,17 @@ def export_model(
             from; answers are not used.
         validation: Questions to compare INT8 with FP32 on, also by F1 if all have answers. By default, questions of
             other articles of `calibration_data`, without F1.
-        num_samples: Windows of `calibration_data` to calibrate with.
+        num_samples: Number of windows of `calibration_data` to calibrate with.
         tune: Search for the INT8 setting that moves the least probability on those questions; else use the default.
-        length_configs: Length configurations by name; ``full`` is always there.
+        length_configs: Length configurations by name; ``full`` is always added.
         weight_bits: 7 for other runtimes on CPUs without VNNI, where sums of 8-bit products can saturate.
-        force: Replace a bundle that is there.
+        force: Replace an existing bundle.
         revision: Branch, tag or commit on the Hub.
-        token: Hub token.
-        cache_dir: Where downloads are kept.
+        token: Access token of the Hub; True for the token that is stored on this machine.
+        cache_dir: Folder for downloads, instead of the Hub's own cache.
         local_files_only: Never touch the network.
-        trust_remote_code: Run the code that a checkpoint brings for its tokenizer.
-        say: Receives a line for each step.
+        trust_remote_code: Run the checkpoint's own tokenizer code, if it has any.
+        say: Called with a line of text for each step.
 
     Raises:
         CheckpointError: The checkpoint is missing or not supported.
@@ -189,7 +189,7 @@ def _parity(checkpoint: Checkpoint, graph: ov.Model, configs: Mapping[str, Lengt
     scorers = checkpoint.scorers
     reference = ReferenceModel(checkpoint.model, "learnt" if scorers else "attention", scorers)
     weights = {layer: scorer_weights(scorer) for layer, scorer in scorers.items()} or None
-    if scorers:  # which `full` does not use
+    if scorers:  # `full` runs none of them
         configs = {**configs, "all scorers": _using_all(scorers, config.num_hidden_layers)}
     longest = min(384, config.max_position_embeddings)
     mixed = [min(length, longest) for length in (171, 64, 17)]

@@ -1,7 +1,7 @@
 """Write a BERT encoder and the head of its task as an OpenVINO model, layer by layer.
 
-Written by hand rather than converted: the token-selection pass finds its places by name
-(docs/bundle-format.md), and no reshape is tied to the length of the model's input.
+The graph is built node by node rather than converted: nodes get the names by which token selection finds them
+(docs/bundle-format.md), and no reshape depends on the length of the input.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ Array = npt.NDArray[np.float32]
 
 
 def write_ir(model: BertPreTrainedModel, quantized: Mapping[str, QuantizedLinear] | None = None) -> ov.Model:
-    """The full-length graph of a checkpoint's model.
+    """Build the full-length graph of a checkpoint's model.
 
     Args:
         model: The checkpoint's model, in FP32.
-        quantized: INT8 weights and activation ranges by module name; modules that are not in it stay FP32.
-            With it the word embeddings become INT8, too, with a scale per row.
+        quantized: INT8 weights and activation ranges by module name; other modules stay FP32. If there are any, the
+            word embeddings become INT8 as well, with a scale per row.
 
     Returns:
         A model with int64 inputs `input_ids`, `attention_mask` and `token_type_ids` [B, L] and the outputs of the
@@ -119,7 +119,7 @@ class _Writer:
         return ops.add(ops.matmul(self.quantize_activation(x, quantized), weight, False, True), bias)
 
     def quantize_activation(self, x: ov.Output, to: QuantizedLinear) -> ov.Output:
-        """SmoothQuant's factors, then FakeQuantize to 256 levels."""
+        """Multiply by SmoothQuant's factors, then quantise to 256 levels."""
         smoothing = b"" if to.smoothing is None else to.smoothing.tobytes()
         key = (x.get_node().get_friendly_name(), to.activation_scale, to.activation_zero_point, smoothing)
         if key not in self.quantized_activations:  # query, key and value share one FakeQuantize
@@ -136,7 +136,7 @@ class _Writer:
 
 
 def quantize_rows(table: Array) -> tuple[npt.NDArray[np.int8], Array]:
-    """Symmetric INT8 with a scale per row: `table` [V, H] ≈ values [V, H] * scale [V, 1]."""
+    """Symmetric INT8 values [V, H] and a scale per row [V], so that `table` ≈ values * scale[:, None]."""
     scale = np.maximum(np.abs(table).max(1), np.finfo(np.float32).tiny).astype(np.float32) / np.float32(127)
     return np.rint(table / scale[:, None]).astype(np.int8), scale
 

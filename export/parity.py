@@ -24,10 +24,12 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 TokenBatch = Mapping[str, npt.NDArray[np.int64]]
 """The inputs of a model, int64 [B, L] by name."""
+
 Runner = Callable[[TokenBatch], Arrays]
+"""Runs a graph on a batch; returns its outputs by name."""
 
 LOGIT_TOLERANCE = 1e-4
-SIGNIFICANCE_TOLERANCE = 1e-5  # learnt; times the number of heads for attention
+SIGNIFICANCE_TOLERANCE = 1e-5  # of learnt significance; times the number of heads for attention significance
 
 
 @dataclass(frozen=True)
@@ -37,9 +39,9 @@ class Parity:
     Attributes:
         max_difference: Largest absolute difference of an output of the head, padding left out, with the graph's kept
             positions forced into the reference.
-        disputed: Number of tokens that only one of the two keeps; their significance equals the cut or the threshold up
-            to rounding.
-        chosen_from: Number of tokens that could be kept.
+        disputed: Number of tokens that only one of the two keeps, because their significance is within rounding of the
+            cut or of the threshold.
+        chosen_from: Number of tokens that selecting layers chose from.
     """
 
     max_difference: float
@@ -56,7 +58,19 @@ def graph_runner(
     scorers: Mapping[int, LayerSignificance] | None = None,
     elastic: bool = False,
 ) -> Runner:
-    """Compile a plain graph at a length configuration, as the runtime does, to be called with batches."""
+    """Compile a plain graph at a length configuration, as the runtime does.
+
+    Args:
+        plain: The full-length graph.
+        length_config: The length configuration.
+        task: The task of the graph.
+        num_heads: Number of attention heads.
+        scorers: Scorers and context rules by layer; None for attention significance.
+        elastic: Make the length configuration an input of the graph.
+
+    Returns:
+        A function from a batch to the graph's outputs.
+    """
     num_layers = len(length_config.keep_ratios)
     graph = with_selection(
         plain,
@@ -82,7 +96,7 @@ def check_parity(
     reference would, except for tokens whose significance is within rounding of the cut or of the threshold.
 
     Raises:
-        ParityError: They do not.
+        ParityError: The outputs or the kept tokens do not agree.
     """
     length_config = reference.carried_out(length_config)
     difference, disputed, chosen_from = np.float32(0), 0, 0
@@ -119,7 +133,7 @@ def _compare_selection(
     length_config: LengthConfig,
     layer: int,
 ) -> tuple[int, int]:
-    """Numbers of disputed tokens and of tokens to choose from in a layer; `kept` is what the graph kept, [B, n]."""
+    """Numbers of disputed tokens and of tokens to choose from in a layer; the graph kept positions `kept` [B, n]."""
     by_attention = reference.significance == "attention"
     tolerance = SIGNIFICANCE_TOLERANCE * (reference.model.config.num_attention_heads if by_attention else 1)
     length, lengths = batch["input_ids"].shape[1], batch["attention_mask"].sum(1)
@@ -147,7 +161,7 @@ def _disputed(
     tolerance: float,
     where: str,
 ) -> int:
-    """Number of tokens that only one side keeps; raises for any that rounding does not explain."""
+    """Number of tokens that only one side keeps; raises ParityError for one that rounding does not explain."""
     ranked = sorted(significance, key=lambda position: (-significance[position], position))
     own = [p for p in ranked[:most] if threshold is None or significance[p] >= threshold] or ranked[:1]
     cut = significance[own[-1]]
@@ -163,7 +177,7 @@ def _disputed(
 
 
 def random_batch(lengths: Sequence[int], vocab_size: int, seed: int = 0) -> TokenBatch:
-    """Random token ids: sequences of these lengths, padded to the longest; the first sixth is the first segment."""
+    """Sequences of random token ids, padded to the longest; a sixth of each sequence is its first segment."""
     generator = np.random.default_rng(seed)
     columns = np.arange(max(lengths))
     mask = (columns < np.array(lengths)[:, None]).astype(np.int64)

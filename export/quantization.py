@@ -27,7 +27,7 @@ from .ir import write_ir
 from .tasks.samples import HeldOut, Samples
 
 MORE_SAMPLES = 4
-"""The last step of tuning tries this many times the calibration windows of the first."""
+"""The last step of tuning calibrates on this many times as many windows as the first."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +36,8 @@ class Quantization:
 
     Attributes:
         graph: The graph.
-        steps: The settings that were tried; `calibration.int8.tuning.chosen` gives the one of the graph.
-        record: The entry for the manifest.
+        steps: The settings that were tried; `calibration.int8.tuning.chosen` returns the one that the graph has.
+        record: The entry `quantization` of the manifest.
     """
 
     graph: ov.Model
@@ -56,17 +56,17 @@ def quantize(
     scratch: Path,
     say: Callable[[str], None],
 ) -> Quantization:
-    """Quantise, and compare with FP32 on the held-out examples.
+    """Quantise a checkpoint, and compare the result with FP32 on held-out examples.
 
     Args:
         checkpoint: The FP32 model.
-        plain: Its graph.
-        samples: Inputs to calibrate on, and the examples.
-        num_samples: Inputs to calibrate with; tuning also tries all that there are.
+        plain: Its FP32 graph.
+        samples: Inputs to calibrate on, and held-out examples.
+        num_samples: Number of inputs to calibrate with; tuning also tries all inputs.
         tuned: Whether to search for the best setting, or to take the default one.
-        weight_bits: 8 or 7.
+        weight_bits: 8, or 7 for other runtimes on CPUs without VNNI.
         scratch: An existing folder for temporary files.
-        say: Receives the lines of a table, one for each setting tried.
+        say: Called with the lines of a table, one for each setting that was tried.
 
     """
     model, head, held_out = checkpoint.model, checkpoint.task.head_linears, samples.held_out

@@ -37,14 +37,14 @@ class Checkpoint:
     """A checkpoint that can be exported.
 
     Attributes:
-        task: The task whose head it has.
+        task: The task whose head the model has.
         model: The model, FP32, in evaluation mode, with eager attention.
         tokenizer: A tokenizer that gives the same tokens as transformers' AutoTokenizer.
         folder: The folder of its files.
-        source: The Hub id or path by which it was asked for.
+        source: The Hub id or path that it was loaded from.
         commit: The Hub's commit hash; None for a local folder.
         tokenizer_as_filed: Whether `tokenizer` is the folder's tokenizer.json, unchanged.
-        notes: What its owner should know about how it was read, a line each.
+        notes: Remarks for the user about how the checkpoint was read, one line each.
         scorers: Scorers of learnt significance by layer, if the checkpoint was trained with any.
 
     """
@@ -62,7 +62,7 @@ class Checkpoint:
     def copy_files(self, output: Path) -> None:
         """Copy config.json and the tokenizer's files into `output`, byte for byte.
 
-        If the checkpoint has no tokenizer.json, or other files of it correct that one, `tokenizer` is written instead.
+        If the checkpoint has no tokenizer.json, or its other files correct it, `tokenizer` is written in its place.
 
         Raises:
             StorageError: A file cannot be written.
@@ -93,10 +93,10 @@ def load_checkpoint(
     Args:
         model_id_or_path: A Hub id or a local folder; a `Path` is never interpreted as an id.
         revision: Branch, tag or commit on the Hub.
-        token: Access token of the Hub; True for the one that is stored on this machine.
+        token: Access token of the Hub; True for the token that is stored on this machine.
         cache_dir: Folder for downloads, instead of the Hub's own cache.
         local_files_only: Use only files that were downloaded before.
-        trust_remote_code: Run the code that a checkpoint brings for its tokenizer. Its modelling code is never run.
+        trust_remote_code: Run the checkpoint's own tokenizer code, if it has any. Its modelling code is never run.
 
     Raises:
         CheckpointError: There is no such checkpoint, it cannot be read, or it is not supported.
@@ -109,7 +109,7 @@ def load_checkpoint(
         folder = Path(source)
     elif isinstance(model_id_or_path, Path) or Path(source).is_file():
         what = f"{source} is a file; give the folder that it is in" if Path(source).is_file() else ""
-        raise CheckpointError(what or f"there is no folder {source}; give a folder, or a Hub id as text")
+        raise CheckpointError(what or f"there is no folder {source}; give an existing folder, or a Hub id as a string")
     else:
         fetch = partial(download, source, token, cache_dir, local_files_only)
         own_code = ("*.py",) if trust_remote_code else ()

@@ -1,4 +1,4 @@
-"""What a checkpoint is by its config.json: the task that it has a head for, if the exported graph can compute it."""
+"""Read from config.json which task a checkpoint is for, and whether the exported graph can compute its model."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .foreign import ADAPTER, refuse_placeholder, what_it_is
 from .tasks import model_tasks
 from .tasks.task import ModelTask
 
-# A key that config.json leaves out has this value in transformers too.
+# For keys that config.json leaves out, transformers has the same defaults.
 _REQUIRED = {
     "model_type": "bert",
     "hidden_act": "gelu",
@@ -29,10 +29,10 @@ class CheckpointKind:
     """A supported kind of checkpoint.
 
     Attributes:
-        architectures: The classes that config.json names, for people.
-        task: The task of one of them. If config.json names none of a task, the first task of all, whose head must
+        architectures: The model classes that config.json names, for messages.
+        task: The task of one of these classes. If none of them belongs to a task, the first of all tasks; its head must
             then be among the weights.
-        names_task: Whether config.json names its class.
+        names_task: Whether config.json names the model class of a task, or no class at all.
     """
 
     architectures: str
@@ -46,12 +46,12 @@ class CheckpointKind:
 
 
 def check_config(source: str, folder: Path, names: Callable[[], Collection[str]]) -> CheckpointKind:
-    """Read config.json, which must describe a model that the graph computes.
+    """Read config.json, and check that the exported graph can compute the model that it describes.
 
     Args:
-        source: What the checkpoint is called in errors.
+        source: Name of the checkpoint in error messages.
         folder: Holds config.json.
-        names: Gives the names of the checkpoint's files, for errors.
+        names: Returns the names of the checkpoint's files, for error messages.
 
     Raises:
         CheckpointError: There is no config.json, it cannot be read, or the model is not supported.
@@ -78,8 +78,8 @@ def check_config(source: str, folder: Path, names: Callable[[], Collection[str]]
         raise CheckpointError(f"{source} {reason}; {_supported()}")
     if config.get("quantization_config"):
         raise CheckpointError(
-            f"{source} is quantised already (quantization_config in {CONFIG}); bring the checkpoint in float32, "
-            "float16 or bfloat16 that it was made from"
+            f"{source} is already quantised (quantization_config in {CONFIG}); use the float32, float16 or bfloat16 "
+            "checkpoint that it was made from"
         )
     if (folder / ADAPTER).is_file():
         raise CheckpointError(f"{source} cannot be exported: {what_it_is([ADAPTER])}; or remove its files ({ADAPTER})")
@@ -87,7 +87,7 @@ def check_config(source: str, folder: Path, names: Callable[[], Collection[str]]
 
 
 def no_head(source: str, kind: CheckpointKind) -> CheckpointError:
-    """The error that a checkpoint lacks the head of its task, or has one of another size."""
+    """The error for a checkpoint that lacks the head of its task, or whose head has the wrong size."""
     return CheckpointError(f"{source} is a {kind.architectures} and has no {kind.task.no_head}; {_supported()}")
 
 

@@ -22,9 +22,9 @@ def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTraine
     """Load the model, FP32, in evaluation mode, with eager attention.
 
     Args:
-        source: What the checkpoint is called in errors.
+        source: Name of the checkpoint in error messages.
         folder: Holds config.json and the weights.
-        kind: What config.json says.
+        kind: The result of `check_config`.
 
     Raises:
         CheckpointError: The weights cannot be read, do not fit config.json, are not finite, or lack the task's head.
@@ -33,7 +33,7 @@ def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTraine
     if kind.head not in weights:
         raise no_head(source, kind)
     verbosity = transformers_logging.get_verbosity()
-    transformers_logging.set_verbosity(logging.ERROR)  # silence its own report of mismatches
+    transformers_logging.set_verbosity(logging.ERROR)  # mismatches are reported below
     try:
         loaded: tuple[BertPreTrainedModel, dict[str, Any]]
         loaded = kind.task.architecture.from_pretrained(  # type: ignore[assignment]
@@ -43,7 +43,7 @@ def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTraine
             dtype=torch.float32,
             attn_implementation="eager",
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # reported below
+            ignore_mismatched_sizes=True,  # raised below
         )
     except Exception as error:  # transformers and torch share no narrower base
         raise CheckpointError(f"cannot load the model of {source}: {error}") from error
@@ -74,7 +74,7 @@ def _check_finite(source: str, model: BertPreTrainedModel) -> None:
         if not (finite := tensor.isfinite()).all():
             raise CheckpointError(
                 f"{name} of {source} holds NaN or infinite numbers, {int((~finite).sum())} of {tensor.numel()}: its "
-                "training diverged, or it was saved in too small a precision; bring an earlier or a sound checkpoint"
+                "training diverged, or its type has too small a range; use an earlier or an intact checkpoint"
             )
 
 
@@ -96,6 +96,7 @@ def load_trained_scorers(source: str, folder: Path, model: BertPreTrainedModel) 
         if layer >= config.num_hidden_layers or width != config.hidden_size:
             raise CheckpointError(
                 f"{SCORERS} of {source} has a scorer of layer {layer} for states of {width}, but the model has "
-                f"{config.num_hidden_layers} layers of {config.hidden_size}; remove the file, or bring its own model"
+                f"{config.num_hidden_layers} layers of {config.hidden_size}; remove the file, or use the model that it "
+                "was trained with"
             )
     return scorers

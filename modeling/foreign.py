@@ -1,4 +1,4 @@
-"""Recognise folders that are no PyTorch checkpoint and files that are placeholders, and say what to do about them."""
+"""Recognise folders that are not PyTorch checkpoints and files that are placeholders, and say what to do with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ MERGE_FIRST = (
     ".merge_and_unload().save_pretrained(NEW_FOLDER), with the tokenizer saved beside it"
 )
 
-_CONVERT = "load it where that library is (transformers 4) and save it with save_pretrained as PyTorch weights"
+_CONVERT = (
+    "load it where that library is installed (transformers 4) and save it as PyTorch weights with save_pretrained"
+)
 # The first pattern that matches a file decides.
 _KINDS = (
     (ADAPTER, f"it is a LoRA or other PEFT adapter, a part of a model; {MERGE_FIRST}"),
@@ -36,12 +38,12 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 def names_in(folder: Path) -> list[str]:
-    """Paths, relative to a folder, of its files and of those one folder deeper."""
+    """Paths of the entries of a folder and of its direct subfolders, relative to the folder, sorted."""
     return sorted(str(file.relative_to(folder)) for depth in ("*", "*/*") for file in folder.glob(depth))
 
 
 def what_it_is(names: Collection[str]) -> str:
-    """Say what a folder with these files is, if it is no checkpoint, and what its owner can do."""
+    """Describe what a folder with these files is if it is not a checkpoint, and what the user can do."""
     for pattern, kind in _KINDS:
         if any(fnmatch(name.rpartition("/")[2], pattern) for name in names):
             return kind
@@ -58,10 +60,10 @@ def what_it_is(names: Collection[str]) -> str:
 
 
 def refuse_placeholder(source: str, file: Path) -> None:
-    """Refuse a placeholder for a file: a Git LFS pointer, a web page, an empty file.
+    """Refuse a file that is only a placeholder: a Git LFS pointer, a web page or an empty file.
 
     Raises:
-        CheckpointError: The file is one of these, or cannot be read.
+        CheckpointError: The file is a placeholder, or cannot be read.
     """
     try:
         with file.open("rb") as stream:

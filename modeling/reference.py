@@ -1,4 +1,4 @@
-"""The reference in PyTorch: a BERT model whose layers drop tokens, as the exported graph must."""
+"""The reference in PyTorch: a BERT model whose layers drop the tokens that the exported graph must drop."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from .tasks import task_of
 from .tasks.task import encoder_of
 
 MASKED = -10000.0
-"""The number that is added to the attention scores of padding."""
+"""Added to the attention scores of padding, before the softmax."""
 
 
 @dataclass(frozen=True)
 class ReferenceOutput:
     """The output of the reference, for a batch of B inputs of L tokens.
 
-    The head's outputs are attributes, too, as those of transformers' models are: `output.start_logits`.
+    The head's outputs can also be read as attributes, as with transformers' models: `output.start_logits`.
 
     Attributes:
-        outputs: The head's outputs by name. Those of a head per token are `[B, L]`, at the tokens' original
-            positions; at padding they mean nothing.
-        kept: For each selecting layer, the original positions that it passed on, `[B, n]`, ascending; rows that kept
-            fewer than n are filled up with L.
-        entering: For each selecting layer the original positions that it chose from, `[B, rows]`; L for
-            padding and fillers.
-        significance: For each selecting layer, the significance of the tokens in `entering`, `[B, rows]`.
+        outputs: The head's outputs by name. Those of a per-token head are `[B, L]`, at the tokens' original positions;
+            their values at padding are undefined.
+        kept: For each selecting layer, the original positions that it passed on, `[B, n]`, ascending; inputs that
+            kept fewer than n are filled up with L.
+        entering: For each selecting layer, the original positions that it chose from, `[B, R]`; L for padding and
+            fillers.
+        significance: For each selecting layer, the significance of the tokens in `entering`, `[B, R]`.
 
     """
 
@@ -47,7 +47,7 @@ class ReferenceOutput:
     significance: Mapping[int, Tensor]
 
     def __getattr__(self, name: str) -> Tensor:
-        """The head's output of a name."""
+        """The head's output with this name."""
         try:
             return cast(Tensor, self.__dict__["outputs"][name])
         except KeyError:
@@ -55,15 +55,15 @@ class ReferenceOutput:
 
 
 class ReferenceModel(nn.Module):
-    """Drop-and-restore around a plain model, whose weights it shares.
+    """A plain model with drop-and-restore: layers drop tokens, and the head sees all of them. The weights are shared.
 
     Args:
         model: The plain model, of one of the tasks.
-        significance: How tokens are ranked: by the attention that they receive, or by learnt scorers.
-        scorers: For `learnt`, the scorer or the rule of the layers that have one.
+        significance: What tokens are ranked by: the attention that they receive, or learnt scorers.
+        scorers: For `learnt`, the scorer or the context rule of each layer that has one.
 
     Raises:
-        InvalidInputError: The model has the head of no task.
+        InvalidInputError: The model's class belongs to no task.
 
     """
 
@@ -81,23 +81,23 @@ class ReferenceModel(nn.Module):
 
     @property
     def rule_layer(self) -> int | None:
-        """The layer that has the rule, if there is one."""
+        """The layer with the context rule; None if there is none."""
         ruled = (int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule))
         return next(ruled, None)
 
     @property
     def learnt_layers(self) -> LearntLayers | None:
-        """The layers with a scorer or the rule; None where significance is attention."""
+        """The layers with a scorer or the context rule; None for attention significance."""
         if self.significance == "attention":
             return None
         rules = {int(layer) for layer, scorer in self.scorers.items() if isinstance(scorer, ContextRule)}
         return LearntLayers(frozenset(map(int, self.scorers)) - rules, frozenset(rules))
 
     def carried_out(self, length_config: LengthConfig) -> LengthConfig:
-        """The length configuration that this model can execute, see `LearntLayers.carried_out`.
+        """A length configuration as this model can carry it out; see `LearntLayers.carried_out`.
 
         Raises:
-            LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
+            LengthConfigError: It has another number of layers, or a threshold for a layer without a scorer.
         """
         length_config.check_layers(len(encoder_of(self.model).encoder.layer))
         learnt = self.learnt_layers
@@ -115,25 +115,25 @@ class ReferenceModel(nn.Module):
         skipped_layers: Collection[int] = (),
         attention_bias: Mapping[int, Tensor] | None = None,
     ) -> ReferenceOutput:
-        """The head's outputs under a length configuration.
+        """Compute the head's outputs at a length configuration.
 
         Args:
             input_ids: `[B, L]` int64.
             attention_mask: `[B, L]` int64, 0 for padding, else 1. Padding is ignored wherever it stands: a token
-                behind it keeps its position, and is the neighbour of the last one before it.
+                after it keeps its position, and counts as the neighbour of the last token before it.
             token_type_ids: `[B, L]` int64, 0 for the first segment.
             length_config: Which tokens each layer passes on.
-            forced_positions: For some selecting layers the original positions to pass on, `[B, n]`, ascending
+            forced_positions: For some selecting layers, the original positions to pass on, `[B, n]`, ascending
                 and filled up with L, instead of the most significant ones.
-            shares: For some selecting layers the share of the batch's tokens to pass on, up to 1, which replaces
+            shares: For some selecting layers, the share of the batch's tokens to pass on, up to 1; it replaces
                 their thresholds.
             skipped_layers: Layers to leave out, as training with layer dropout does.
-            attention_bias: For some layers `[B, R]`, for each of the R tokens that enter it, what is added to the
-                attention scores that it receives. Training reads the importance of tokens off its gradient.
+            attention_bias: For some layers, `[B, R]`: added to the attention scores that each of the R tokens entering
+                the layer receives. Training derives token importance from its gradient.
 
         Raises:
-            LengthConfigError: The configuration has another number of layers than the model, or a threshold where
-                there is no scorer.
+            LengthConfigError: The configuration has another number of layers than the model, or a threshold for a
+                layer without a scorer.
             InvalidInputError: A forced position did not enter its layer.
 
         """
@@ -163,7 +163,7 @@ class ReferenceModel(nn.Module):
                 if probabilities is not None:
                     ranking = (probabilities * rows.real[:, None, :, None]).sum((1, 2))
                 else:
-                    assert rows.significance is not None  # no configuration as carried out selects before a scorer
+                    assert rows.significance is not None  # `carried_out` lets no layer select before a scorer
                     ranking = rows.significance
                 entering[i], significance[i] = rows.positions.masked_fill(~rows.real, length), ranking
                 if forced_positions and i in forced_positions:
@@ -185,7 +185,7 @@ class ReferenceModel(nn.Module):
         return ReferenceOutput(outputs, kept, entering, significance)
 
     def _embedded(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Rows:
-        """All tokens of the inputs behind the embeddings, padding last."""
+        """The embeddings of all tokens, with the padding of each input moved to its end."""
         batch, length = input_ids.shape
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "token_type_ids": token_type_ids}
         positions = torch.arange(length, device=input_ids.device).expand(batch, length)
@@ -198,20 +198,20 @@ class ReferenceModel(nn.Module):
         return rows
 
     def _score(self, layer: int, attended: Tensor, rows: Rows, *, accumulated: bool) -> Tensor:
-        """A layer's learnt significance `[B, R]`; if `accumulated`, it is multiplied with the one before it."""
+        """A layer's learnt significance `[B, R]`; if `accumulated`, times 1 + the significance that it follows."""
         own: Tensor = self.scorers[str(layer)](attended, rows.protected.to(attended), rows.real.to(attended))
         return own * (1 + rows.significance) if accumulated and rows.significance is not None else own
 
     def _attend(
         self, layer: BertSelfAttention, rows: Tensor, real: Tensor, bias: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Attention among the rows of each input; where it ranks tokens, also its probabilities, `[B, heads, R, R]`.
+        """Attention among the rows of each input; for attention significance also its probabilities `[B, heads, R, R]`.
 
         Args:
-            layer: With the weights.
-            rows: `[N, hidden]`, the states at `real`.
+            layer: The layer's self-attention module.
+            rows: `[N, hidden]`, the states of the N real rows.
             real: `[B, R]` bool.
-            bias: `[B, R]`, added to the scores that each token receives.
+            bias: `[B, R]`, added to the attention scores that each token receives; or None.
 
         """
         query, key, value = (

@@ -1,4 +1,4 @@
-"""Tokens of a batch as rows: which are kept, where they stand, and how they return to their places."""
+"""The tokens of a batch as rows: which are kept, their original positions, and how dropped ones are restored."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 @dataclass(frozen=True)
 class Rows:
-    """The tokens that are still there: R rows for each of B inputs of L tokens, in the order of the input.
+    """The tokens that were not dropped yet: R rows for each of B inputs of L tokens, in the order of the input.
 
     Attributes:
-        state: `[B, R, hidden]`.
-        positions: Of each row in the input, `[B, R]`; L for fillers.
+        state: Hidden states, `[B, R, hidden]`.
+        positions: Position of each row in the input, `[B, R]`; L for fillers.
         real: `[B, R]` bool; False for padding and fillers.
-        protected: `[B, R]` bool, rows that no layer drops by learnt significance.
-        significance: The last that was learnt, `[B, R]`; None before the first scorer.
+        protected: `[B, R]` bool; True for rows that no layer drops by learnt significance.
+        significance: Result of the last scorer or context rule, `[B, R]`; None before the first.
     """
 
     state: Tensor
@@ -43,10 +43,10 @@ def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None)
     """Rows to keep, `[B, n]`, ascending, filled up with the number of rows R.
 
     Args:
-        ranking: `[B, R]`; higher ones are kept first, the earlier row of equals.
+        ranking: `[B, R]`; rows with higher values are kept first, and of equal ones the earlier row.
         real: `[B, R]` bool, rows that may be kept.
         most: `[B]`, how many to keep at most.
-        threshold: Keep only rows that reach it, or the first if none does.
+        threshold: Keep only rows that reach it, or the highest-ranked row if none does; None for no threshold.
 
     """
     ranking = ranking.detach().masked_fill(~real, -torch.inf)
@@ -59,7 +59,7 @@ def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None)
 
 
 def threshold_of_share(ranking: Tensor, count: float) -> float:
-    """The threshold that `count` of these values reach, or all of them if there are fewer.
+    """The threshold that `count` values of `ranking` [N] reach, or all of them if there are fewer.
 
     It is at most 1, so that protected tokens are kept in any case.
     """
@@ -68,16 +68,16 @@ def threshold_of_share(ranking: Tensor, count: float) -> float:
 
 
 def slots_of(wanted: Tensor, entering: Tensor, length: int, layer: int) -> Tensor:
-    """Rows `[B, n]` that hold the wanted original positions `[B, n]`, filled up as in `select`.
+    """The rows `[B, n]` in which the wanted original positions `[B, n]` stand, filled up as in `select`.
 
     Args:
         wanted: Original positions; `length` for a filler.
         entering: Original positions of the rows that enter the layer, `[B, R]`.
-        length: Tokens of the input, L.
-        layer: Its number, for the error.
+        length: Number of tokens of the input, L.
+        layer: Number of the layer, for the error message.
 
     Raises:
-        InvalidInputError: A wanted position is not among those that enter.
+        InvalidInputError: A wanted position is not among those that enter the layer.
     """
     asked = wanted < length
     holds = (wanted[..., None] == entering[:, None]) & asked[..., None]

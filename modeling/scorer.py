@@ -25,8 +25,8 @@ class Scorer(nn.Module):
         hidden_size: Width H of the states.
         width: Width W of the scorer.
         kernel_sizes: Odd size, in tokens, of each depthwise convolution.
-        heads: Number of similarities of a token with the protected tokens that are computed.
-        head_size: Size of the vectors that each of them compares.
+        heads: Number of heads that each compute a similarity of a token with the protected tokens.
+        head_size: Size of the vectors that a head compares.
 
     Raises:
         InvalidInputError: A kernel size is even.
@@ -50,7 +50,7 @@ class Scorer(nn.Module):
         self.input = nn.Linear(2 * hidden_size, width)
         self.match_token = nn.Linear(hidden_size, heads * head_size, bias=False)
         self.match_question = nn.Linear(hidden_size, heads * head_size, bias=False)
-        # The same rotation for both: from the first step on, words of the question are found in the context.
+        # Both start as the same rotation: words of the question are found in the context from the first step on.
         nn.init.orthogonal_(self.match_token.weight)
         self.match_question.weight.data.copy_(self.match_token.weight)
         self.match = nn.Linear(heads, width, bias=False)
@@ -82,7 +82,7 @@ class Scorer(nn.Module):
         context = (real * (1 - protected))[..., None]
         for k, (convolution, mix) in enumerate(zip(self.convolution, self.mix, strict=True)):
             mixed = mix(convolution(hidden * real[..., None]))
-            if self.pool is not None and k == len(self.mix) - 1:  # a token competes with distant ones, too
+            if self.pool is not None and k == len(self.mix) - 1:  # a token also competes with distant ones
                 mixed = mixed + self.pool((hidden * context).amax(1, keepdim=True))
             hidden = hidden + functional.relu(mixed)
         logits: Tensor = self.output(hidden)
@@ -113,9 +113,9 @@ class _Neighbourhood(nn.Conv1d):
 
 
 class ContextRule(nn.Module):
-    """Significance in a layer after which the words of the question are no longer needed; it has no parameters.
+    """Significance that drops the words of the question, after the last layer that needs them; it has no parameters.
 
-    [CLS] and the [SEP] behind the question stay: heads put on them the attention that no other token gets.
+    [CLS] and the [SEP] after the question stay, as heads direct the attention to them that no other token gets.
     """
 
     def __init__(self) -> None:
@@ -131,13 +131,13 @@ class ContextRule(nn.Module):
 
 
 def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[int, Scorer | ContextRule]:
-    """Scorers, at least one, and the rule in the last layer but one if it has no scorer and one comes before it."""
+    """Add the context rule to the last layer but one, if that has no scorer and comes after one of the `scorers`."""
     rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
     return {**rules, **scorers}
 
 
 def scorer_weights(scorer: Scorer | ContextRule) -> LayerSignificance:
-    """A scorer or a rule as the runtime takes it."""
+    """Convert a scorer or the context rule to the type that the runtime uses."""
     if isinstance(scorer, ContextRule):
         return RuntimeContextRule()
     return LearntScorer({name: tensor.cpu().numpy() for name, tensor in scorer.state_dict().items()})
@@ -160,7 +160,7 @@ def save_scorers(scorers: Mapping[int, Scorer | ContextRule], path: Path) -> Non
 
 
 def load_scorers(path: Path) -> dict[int, Scorer]:
-    """Read what `save_scorers` wrote: layer → scorer, without rules; sizes come from the tensors' shapes.
+    """Read the scorers of a file that `save_scorers` wrote, by layer; context rules in it are left out.
 
     Raises:
         BundleCorruptError: The file is missing, is not safetensors, or its tensors are not those of scorers.

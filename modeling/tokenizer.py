@@ -30,7 +30,7 @@ _NORMALIZER = {
 class OneTokenType(nn.Embedding):
     """Token types of a model whose tokenizer gives none: all tokens get the embedding of type 0.
 
-    The runtime feeds such a model the types 0 and 1 like any other, as it tells the question from its context by them.
+    The runtime still feeds such a model types 0 and 1, because it tells the question from the context by them.
     """
 
     def __init__(self, types: nn.Embedding) -> None:
@@ -49,8 +49,8 @@ class LoadedTokenizer:
     Attributes:
         tokenizer: The tokenizer, as the runtime will read it.
         as_filed: Whether it is the checkpoint's tokenizer.json, unchanged.
-        token_types: Whether the tokenizer gives the types 0 and 1; else all are 0.
-        notes: Messages for the checkpoint's owner, a line each.
+        token_types: Whether the tokenizer gives types 0 and 1; if not, all are 0.
+        notes: Remarks for the user, one line each.
     """
 
     tokenizer: Tokenizer
@@ -68,11 +68,11 @@ def load_tokenizer(
     characters and added tokens are applied to it, as AutoTokenizer does.
 
     Args:
-        source: What the checkpoint is called in errors.
+        source: Name of the checkpoint in error messages.
         folder: Holds tokenizer.json, vocab.txt or both.
-        vocab_size: Token ids of the model are below this.
+        vocab_size: Size of the model's vocabulary; all its token ids are smaller.
         max_length: Longest input of the model in tokens.
-        trust_remote_code: Run the code that the checkpoint brings for its tokenizer.
+        trust_remote_code: Run the checkpoint's own tokenizer code, if it has any.
 
     Raises:
         CheckpointError: There is no tokenizer, it cannot be read, the runtime cannot run it, its files contradict
@@ -107,7 +107,7 @@ def load_tokenizer(
             return LoadedTokenizer(tokenizer, as_filed, token_types, notes)
         difference = difference or found
     raise CheckpointError(
-        f"the tokenizer of {source} is not clear: for {difference}; {_advice(truth, settings, filed=filed)}"
+        f"the tokenizer of {source} is ambiguous: for {difference}; {_advice(truth, settings, filed=filed)}"
     )
 
 
@@ -132,12 +132,12 @@ def _auto_tokenizer(source: str, folder: Path, trust_remote_code: bool, settings
         named = f" ({settings['tokenizer_class']})" if "tokenizer_class" in settings else ""
         raise CheckpointError(
             f"cannot load the tokenizer of {source}{named}: {str(error).strip():.300}; give it "
-            f"a valid {TOKENIZER}, or trust_remote_code where the tokenizer has code of its own"
+            f"a valid {TOKENIZER}, or set trust_remote_code if the tokenizer has code of its own"
         ) from error
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CheckpointError(
-            f"the tokenizer of {source} is a {type(tokenizer).__name__}, which runs in Python and cannot be put into a "
-            f"bundle; only what the tokenizers library can store as {TOKENIZER} can"
+            f"the tokenizer of {source} is a {type(tokenizer).__name__}, which runs in Python and cannot be part of a "
+            f"bundle; use a tokenizer that the tokenizers library can save as {TOKENIZER}"
         )
     return tokenizer
 
@@ -149,8 +149,8 @@ def _gives_types(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[
     generic = settings.get("tokenizer_class") == "PreTrainedTokenizerFast" and "model_input_names" not in settings
     if templated and generic and not named:
         raise CheckpointError(
-            f"the tokenizer of {source} is not clear: {TOKENIZER} has token types, and for its tokenizer_class "
-            f"PreTrainedTokenizerFast transformers 4 gave them and transformers 5 gives none; say in {_SETTINGS} what "
+            f"the tokenizer of {source} is ambiguous: {TOKENIZER} has token types, but for its tokenizer_class "
+            f"PreTrainedTokenizerFast transformers 4 gave them and transformers 5 gives none; set in {_SETTINGS} what "
             'the model was trained with: "model_input_names": ["input_ids", "token_type_ids", "attention_mask"], or '
             'without "token_type_ids"'
         )
@@ -190,7 +190,7 @@ def _add(tokenizer: Tokenizer, token: AddedToken) -> None:
 
 
 def _refuse_unclear_case(source: str, truth: PreTrainedTokenizerFast, settings: Mapping[str, Any]) -> None:
-    """Refuse a vocabulary with words in capitals, which the default lower-casing could never produce."""
+    """Refuse a vocabulary with capital letters, which the default lower-casing could never produce."""
     if "do_lower_case" in settings or not getattr(truth, "do_lower_case", False):
         return
     vocabulary = truth.get_vocab()
@@ -201,10 +201,10 @@ def _refuse_unclear_case(source: str, truth: PreTrainedTokenizerFast, settings: 
         shown = max(cased, key=len)
         text = shown.removeprefix("##")
         raise CheckpointError(
-            f"the tokenizer of {source} is not clear: for {text!r} transformers' AutoTokenizer gives "
-            f"{truth.tokenize(text)}, as it lower-cases where {_SETTINGS} does not say do_lower_case, and {VOCABULARY} "
-            f"has {shown!r} and {len(cased) - 1} other words in capitals; write {_SETTINGS} with "
-            '"do_lower_case": false, or true if the model was trained so'
+            f"the tokenizer of {source} is ambiguous: for {text!r} transformers' AutoTokenizer gives "
+            f"{truth.tokenize(text)}, because it lower-cases if {_SETTINGS} does not set do_lower_case, but "
+            f"{VOCABULARY} has {shown!r} and {len(cased) - 1} other words with capitals; write {_SETTINGS} with "
+            '"do_lower_case": false, or true if the model was trained on lower-cased text'
         )
 
 
@@ -215,7 +215,7 @@ def _advice(truth: PreTrainedTokenizerFast, settings: Mapping[str, Any], *, file
         return f"split_special_tokens in {_SETTINGS} is not supported; remove it"
     if filed and "do_lower_case" not in settings:
         return (
-            f"make them agree: say do_lower_case in {_SETTINGS} as the model was trained (true where it says nothing), "
+            f"make them agree: set do_lower_case in {_SETTINGS} as the model was trained (the default is true), "
             "or save the tokenizer again with save_pretrained"
         )
     return "make them agree: save the tokenizer that the model was trained with again, with save_pretrained"
@@ -224,13 +224,13 @@ def _advice(truth: PreTrainedTokenizerFast, settings: Mapping[str, Any], *, file
 def _notes(truth: PreTrainedTokenizerFast, max_length: int, *, corrected: bool, token_types: bool) -> tuple[str, ...]:
     notes = []
     if corrected:
-        notes.append(f"{TOKENIZER} is corrected by what {_SETTINGS} says, as transformers' AutoTokenizer does")
+        notes.append(f"{TOKENIZER} is corrected by the settings in {_SETTINGS}, as transformers' AutoTokenizer does")
     if not token_types:
-        notes.append("The tokenizer gives no token types: all tokens are of type 0 to the model")
+        notes.append("The tokenizer gives no token types, so the model receives type 0 for all tokens")
     if truth.model_max_length < min(384, max_length):
         size = truth.model_max_length
         notes.append(
-            f"The tokenizer's model_max_length is {size}, to which transformers' pipeline cut its windows; give "
-            f"max_seq_len={size} (--max-seq-len) to cut them so here"
+            f"The tokenizer's model_max_length is {size}, and transformers' pipeline cut windows to that length; give "
+            f"max_seq_len={size} (--max-seq-len) to do the same here"
         )
     return tuple(notes)

@@ -22,7 +22,7 @@ _CUT = {
 PROBES = (
     "Who opened the Harbour Bridge in VELMORA on 3 May 1931, and why?",
     "Émile Zola\u2019s naïve café-crème cost £1,234.50 (≈ 1 500 €) in Zürich — Ångström, Dvořák, İstanbul, Straße.",
-    "e\u0301 o\u0308 n\u0303 A\u030a",  # accents as characters of their own
+    "e\u0301 o\u0308 n\u0303 A\u030a",  # combining accents
     "東京は日本の首都です。中国的首都是北京",
     "Привет мир! Αθήνα, ירושלים, القاهرة, हिन्दी, 서울",
     "🙂 ok 👩‍👩‍👧 🇫🇷 x² ½ ﬁne \uff26\uff55\uff4c\uff4c",
@@ -43,10 +43,10 @@ def first_difference(
     skipped.
 
     Args:
-        truth: A tokenizer of transformers.
+        truth: The tokenizer of transformers.
         tokenizer: The tokenizer that the bundle would hold.
-        token_types: Whether the model gets the types 0 and 1.
-        vocab_size: Token ids of the model are below this.
+        token_types: Whether the model receives token types 0 and 1, not 0 alone.
+        vocab_size: Size of the model's vocabulary; all its token ids are smaller.
     """
     tokenize = WindowTokenizer(tokenizer)
     for question, context in _pairs(truth, tokenizer):
@@ -137,5 +137,5 @@ def _described(
         elif a[1] != b[1]:
             theirs, ours = f"the token types {a[1]}", f"{b[1]}"
         else:
-            theirs, ours = f"the places {a[2]}", f"{b[2]}"
+            theirs, ours = f"the offsets {a[2]}", f"{b[2]}"
     return f"{varied!r} transformers' AutoTokenizer gives {theirs}, and {TOKENIZER} by itself {ours}"

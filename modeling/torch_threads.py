@@ -1,4 +1,4 @@
-"""Limit PyTorch's threads: it respects CPU affinity, but not quotas of cgroups."""
+"""Limit PyTorch's threads, because PyTorch respects CPU affinity but not cgroup quotas."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dynamic_tinybert.runtime.cpu_quota import usable_cpus
 
 
 def stay_within_quota() -> None:
-    """Reduce the number of PyTorch's threads in this process to the number of CPUs that it may use."""
+    """Reduce the number of PyTorch's threads in this process to the number of CPUs that the process may use."""
     cpus = usable_cpus()
     if torch.get_num_threads() > cpus:
         torch.set_num_threads(cpus)

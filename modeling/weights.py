@@ -25,15 +25,15 @@ _FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
 
 def read_weights(source: str, folder: Path, head: str) -> dict[str, Tensor]:
-    """The weights by their names in transformers' class for the task, in the precision in which they are stored.
+    """Read the weights, named as in transformers' class for the task, in the precision in which they are stored.
 
-    Whatever stands before the head's name is removed from all names: `module.` of DataParallel, `_orig_mod.` of
-    torch.compile, `model.` of a class around it.
+    A prefix of the head's name is removed from all names: `module.` of DataParallel, `_orig_mod.` of torch.compile,
+    `model.` of a wrapping class.
 
     Args:
-        source: What the checkpoint is called in errors.
+        source: Name of the checkpoint in error messages.
         folder: Holds one of `PLACES`.
-        head: Name of a weight of the head in transformers' class.
+        head: Name of one of the head's weights in transformers' class.
 
     Raises:
         CheckpointError: The weights cannot be read or are incomplete, quantised, or an adapter's.
@@ -44,7 +44,7 @@ def read_weights(source: str, folder: Path, head: str) -> dict[str, Tensor]:
         weights |= _read(source, file)
     if adapted := sorted(name for name in weights if "lora_" in name or ".base_layer." in name):
         raise CheckpointError(
-            f"the weights of {source} are those of an adapter and its base apart ({adapted[0]}); {MERGE_FIRST}"
+            f"the weights of {source} are an adapter and its base model, not merged ({adapted[0]}); {MERGE_FIRST}"
         )
     heads = sorted(name for name in weights if name == head or name.endswith(f".{head}"))
     if len(heads) > 1:
@@ -52,8 +52,8 @@ def read_weights(source: str, folder: Path, head: str) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if name.endswith((".weight", ".bias")) and tensor.dtype not in _FLOATS:
             raise CheckpointError(
-                f"{name} of {source} is stored as {tensor.dtype}: the checkpoint is quantised; bring the one in "
-                "float32, float16 or bfloat16 that it was made from"
+                f"{name} of {source} is stored as {tensor.dtype}: the checkpoint is quantised; use the float32, "
+                "float16 or bfloat16 checkpoint that it was made from"
             )
     prefix = heads[0].removesuffix(head) if heads else ""
     in_order = sorted(weights.items(), key=lambda item: item[0].startswith(prefix))  # names with the prefix win
@@ -68,7 +68,7 @@ def _shards(source: str, place: Path) -> list[Path]:
         names = sorted(set(json.loads(place.read_text(encoding="utf-8"))["weight_map"].values()))
         files = [place.parent / name for name in names]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise CheckpointError(f"{place.name} of {source} is no index of weights: {error!r}") from error
+        raise CheckpointError(f"{place.name} of {source} is not an index of weights: {error!r}") from error
     outside = [name for name, file in zip(names, files, strict=True) if file.parent != place.parent]
     missing = [file.name for file in files if not file.is_file()]
     if outside or missing:
@@ -89,11 +89,11 @@ def _read(source: str, file: Path) -> dict[str, Tensor]:
             raise CheckpointError(f"{damaged}: {error}; download or save it again") from error
     try:
         content = torch.load(file, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch's own and those of whatever is in the file share no narrower base
+    except Exception as error:  # errors of torch and of the file's contents share no narrower base
         if isinstance(error, pickle.UnpicklingError) and (object_type := re.search(r"GLOBAL (\S+)", str(error))):
             raise CheckpointError(
                 f"{file.name} of {source} holds Python objects ({object_type[1]}), as torch.save(model) writes them; "
-                "reading them would run code that is in the file. Where you trust it, load it yourself and save the "
+                "reading them would run code that is in the file. If you trust it, load it yourself and save the "
                 "weights alone: model.save_pretrained(FOLDER), or torch.save(model.state_dict(), 'pytorch_model.bin')"
             ) from error
         reason = str(error).split("\n", 1)[0]
@@ -108,7 +108,7 @@ def _tensors(source: str, file: Path, content: Any) -> dict[str, Tensor]:  # noq
         keys = ", ".join(map(repr, list(named)[:6]))
         inside = f"a mapping of {keys}" if keys else f"a {type(content).__name__}"
         raise CheckpointError(
-            f"{file.name} of {source} holds {inside}, not weights by name; if it is the state of a training, take the "
-            "model's weights out of it and save them: torch.save(state['state_dict'], 'pytorch_model.bin')"
+            f"{file.name} of {source} holds {inside}, not weights by name; if it is the state of a training run, take "
+            "the model's weights out of it and save them: torch.save(state['state_dict'], 'pytorch_model.bin')"
         )
     return tensors

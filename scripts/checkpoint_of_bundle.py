@@ -3,7 +3,7 @@
     python scripts/checkpoint_of_bundle.py BUNDLE OUTPUT
 
 The scorers and the tokenizer are copied. INT8 weights are dequantised: OUTPUT computes what the bundle's `full`
-computes but for the rounding of activations, which is not exactly what the exported checkpoint computed.
+computes, except for the rounding of activations; that is not exactly what the exported checkpoint computed.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""Damage bundles and send random requests, in child processes: each must end in an answer or in one of our errors.
+"""Load damaged bundles and send random requests, in child processes; each must end in an answer or one of our errors.
 
     python scripts/fuzz.py [--mutations 1000] [--requests 10000] [--seed 0] [--children 2] [--bundle FOLDER]
 
-A mutation changes one file of a tiny bundle in one to three places, makes the digests right again, loads it and asks
-it. A request is a call of a model with random arrays and length configurations; each row of its output is compared with
-that of the row alone. Bundles are tiny ones made on the spot; with --bundle, requests go to that one, too. Failures are
-printed with their seeds, and the exit code is then 1. It needs the extra `test`.
+A mutation changes one file of a tiny bundle in one to three places, corrects the digests, loads the bundle and asks it
+a question. A request is a call of a model with random arrays and length configurations; each row of its output is
+compared with the output for that row alone. The bundles are tiny and made on the spot; with --bundle, requests also go
+to that bundle. Failures are printed with their seeds, and the exit code is then 1. Needs the extra `test`.
 """
 
 from __future__ import annotations
@@ -25,10 +25,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=1000)
     parser.add_argument("--requests", type=int, default=10000)
-    parser.add_argument("--seed", type=int, default=0, help="of the first mutation and request; the others follow")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="seed of the first mutation and request; those of the others follow"
+    )
     parser.add_argument("--children", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0, help="after which a job counts as hanging")
-    parser.add_argument("--bundle", help="to send requests to, beside the tiny ones")
+    parser.add_argument("--seconds", type=float, default=60.0, help="seconds after which a job counts as hanging")
+    parser.add_argument("--bundle", help="another bundle to send requests to")
     arguments = parser.parse_args()
     from fuzzing.answering import mutate_and_ask, request
     from fuzzing.children import run_all

@@ -2,12 +2,12 @@
 
     python scripts/make_default_bundle.py CHECKPOINT DATA [--scorers-only]
 
-CHECKPOINT is what `dynamic-tinybert train --objective front` made of the MiniLM checkpoint and scorers fitted for it,
-DATA a folder with squad-style-train.json (INT8 ranges, significance), squad-search.json (what is chosen) and
-squad-report.json (what is reported). With `--scorers-only`, CHECKPOINT is what `--objective scorers` made of the
-bundle's own model (`checkpoint_of_bundle.py`), and the bundle keeps its graph to the bit. Takes about half an hour on 2
-cores with VNNI, twice as long without, and needs a quiet machine: it measures latencies. The new bundle is made in
-build/ and replaces the old one at the end; an interrupted run goes on with its calibration.
+CHECKPOINT is the result of `dynamic-tinybert train --objective front` on the MiniLM checkpoint and scorers fitted for
+it. DATA is a folder with squad-style-train.json (for INT8 ranges and significance), squad-search.json (to choose on)
+and squad-report.json (to report on). With `--scorers-only`, CHECKPOINT is the result of `--objective scorers` on the
+bundle's own model (`checkpoint_of_bundle.py`), and the bundle keeps its graph to the bit. This takes about half an hour
+on 2 cores with VNNI, twice as long without, and needs an idle machine, because it measures latencies. The new bundle is
+made in build/ and replaces the old one at the end; an interrupted run resumes its calibration.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ SOURCE = {
 }
 REPORT = Path(__file__).parents[1] / "docs" / "default-bundle.html"
 WORK = Path(__file__).parents[1] / "build" / "default_bundle"
-BUDGET_MINUTES = 20 if extension_library.worth_fusing() else 50  # without our ops for INT8 every window takes longer
+BUDGET_MINUTES = 20 if extension_library.worth_fusing() else 50  # without our INT8 ops every window takes longer
 NUM_THREADS = 2
 
 CARD = """---
@@ -122,11 +122,13 @@ def main() -> None:
 
 
 def give_scorers(checkpoint: Path) -> None:
-    """Write the bundle with the scorers of a checkpoint, and until it is calibrated `full` alone."""
+    """Write the bundle with the scorers of a checkpoint; until it is calibrated, it has `full` alone."""
     source, trained = open_bundle(TARGET), load_checkpoint(checkpoint).model
     own = weights_of(ov.Core().read_model(source.model_xml), source.shape.num_layers)
     if not all(np.array_equal(own[name], tensor.numpy()) for name, tensor in trained.state_dict().items()):
-        raise SystemExit(f"{checkpoint} is not of the bundle's model, whose graph would not fit: export it instead")
+        raise SystemExit(
+            f"{checkpoint} does not have the weights of the bundle's model; run without --scorers-only to export it"
+        )
     full = {"full": NamedLengthConfig(LengthConfig.full(source.shape.num_layers))}
     with publishing(WORK, force=True) as folder:
         write_recalibrated(source, folder, checkpoint / SCORERS, full)

@@ -3,8 +3,8 @@
     python scripts/sanitize.py [--mutations 60] [--build FOLDER] [PYTEST ARGUMENT ...]
 
 Builds the extension with -DDYNAMIC_TINYBERT_SANITIZE=ON in FOLDER (build/sanitize), which needs GCC and CMake, and
-preloads GCC's libasan. Python, OpenVINO and TBB are not instrumented; every read and write of the ops is checked, also
-of memory that those have allocated. The first error ends its process, and so fails the test.
+preloads GCC's libasan. Python, OpenVINO and TBB are not instrumented, but every read and write of the ops is checked,
+also of memory that those have allocated. The first error ends its process, and so fails the test.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def build(folder: Path) -> Path:
 
 
 def environment(library: Path) -> dict[str, str]:
-    """The environment in which a Python process loads that library instead of the installed one."""
+    """The environment in which a Python process loads `library` instead of the installed one."""
     compiler = os.environ.get("CXX", "g++")
     preloaded = [  # libstdc++, too, because libasan looks for its throw functions before Python has loaded it
         subprocess.run(
@@ -61,7 +61,7 @@ def environment(library: Path) -> dict[str, str]:
 
 
 def main() -> int:
-    """Build, run both, and return the first exit code that is not 0."""
+    """Build, run the tests and the damaged bundles, and return the first exit code that is not 0."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mutations", type=int, default=60)
     parser.add_argument("--build", type=Path, default=ROOT / "build/sanitize")

@@ -13,21 +13,21 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 TokenBatch = Mapping[str, Tensor]
-"""The tensors of a step by name. Int64 `[B, L]`: input_ids, attention_mask and token_type_ids. `[B]`: a tensor for each
-label of the task's rows. If the rows hold teacher logits: `teacher_logits`, float32, `[B, L, K]` or `[B, K]`."""
+"""The tensors of a step by name: `input_ids`, `attention_mask` and `token_type_ids`, int64 `[B, L]`; each label of the
+rows, int64 `[B]`; and, if the rows have them, `teacher_logits`, float32 `[B, L, K]` or `[B, K]`."""
 
-_SORTED_BATCHES = 50  # rows are sorted by length within so many batches; more would make epochs too much alike
+_SORTED_BATCHES = 50  # rows are sorted by length within this many batches; with more, epochs would be too similar
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingRow:
-    """One input of the model with what it should be trained to.
+    """One input of the model with its labels.
 
     Attributes:
         ids: Token ids, int32 `[N]`.
-        second_segment: Index of the first token of the second segment, for question answering the context; those
+        second_segment: Index of the first token of the second segment, which is the context for question answering;
             before it are [CLS], the first segment and its [SEP].
-        labels: The task's labels by the names that its losses read from a batch.
+        labels: The labels, by the names under which the task's losses look for them in a batch.
         teacher_logits: The logits of a teacher, float16, `[N, K]` for a task that labels tokens, else `[K]`; None if
             no teacher was run.
     """
@@ -50,10 +50,13 @@ def plan_batches(
 
     Args:
         lengths: Number of tokens of each row.
-        batch_size: Rows of a step.
-        epochs: How often each row is seen; a fraction cuts off the end of the last epoch.
+        batch_size: Number of rows of a step.
+        epochs: Number of times that each row is seen; a fraction cuts off the end of the last epoch.
         max_steps: Number of steps, instead of `epochs`.
         seed: Seed of the order.
+
+    Returns:
+        For each step, the indices of its rows.
     """
     in_epoch = math.ceil(len(lengths) / batch_size)
     steps = math.ceil(epochs * in_epoch) if max_steps is None else max_steps
@@ -85,7 +88,7 @@ def collate(rows: Sequence[TrainingRow]) -> dict[str, Tensor]:
 
 
 def inputs_of(batch: TokenBatch) -> dict[str, Tensor]:
-    """The inputs of the model."""
+    """The inputs of the model that a batch holds."""
     return {name: batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
 
 

@@ -19,29 +19,32 @@ def train(
     objective: Annotated[str, typer.Option(help=f"Training objective: {', '.join(RECIPES)}.")] = "fine-tune",
     teacher: Annotated[str | None, typer.Option(help="Hub id or folder of the checkpoint to distil from.")] = None,
     validation: Annotated[
-        Path | None, typer.Option(help="Questions to measure F1 on, before and after the training, at several costs.")
+        Path | None,
+        typer.Option(
+            help="Questions to measure F1 on, before and after the training, at several length configurations."
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Use only this many questions of each file.")] = None,
     num_layers: Annotated[
-        int | None, typer.Option(min=1, help="Train a student with this many of the layers, evenly spaced.")
+        int | None, typer.Option(min=1, help="Train a student with only this many layers, evenly spaced.")
     ] = None,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; default: by objective.")] = None,
     max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of --epochs.")] = None,
-    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows of a step; default: by objective.")] = None,
+    batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per step; default: by objective.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by objective.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Dropout during training; by default the checkpoint's.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Dropout during training; default: the checkpoint's.")] = None,
     max_seq_len: Annotated[
-        int | None, typer.Option(min=1, help="Largest number of tokens in a window; by default 384.")
+        int | None, typer.Option(min=1, help="Largest number of tokens in a window; default: 384.")
     ] = None,
     layer_dropout: Annotated[
         float, typer.Option(help="For length-drop: probability of leaving a layer out of a random configuration.")
     ] = 0.2,
     scorer_weight: Annotated[
-        float, typer.Option(help="Weight of the scorers' loss, from which the model learns, too.")
+        float, typer.Option(help="Weight of the scorers' loss, from which the model learns as well.")
     ] = 1.0,
     macs_fewer: Annotated[
         float,
-        typer.Option(help="For straight-through and soft-masks: the target, in times fewer MACs."),
+        typer.Option(help="For straight-through and soft-masks: by what factor to reduce MACs."),
     ] = 2.6,
     save_steps: Annotated[int, typer.Option(min=1, help="Steps between checkpoints to resume from.")] = 500,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
@@ -53,7 +56,7 @@ def train(
     ] = False,
 ) -> None:
     """Train a checkpoint: fine-tune it, distil it, or prepare it for dropped tokens."""
-    for name in ("torchao", "torch.utils._pytree"):  # they warn when they are imported
+    for name in ("torchao", "torch.utils._pytree"):  # suppress warnings when they are imported
         logging.getLogger(name).setLevel(logging.ERROR)
     from . import train as run  # raises an error that names the extra if a dependency is missing
 

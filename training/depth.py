@@ -17,7 +17,7 @@ def mapped_layers(deep: int, shallow: int) -> tuple[int, ...]:
 
 
 def with_fewer_layers(model: BertPreTrainedModel, num_layers: int) -> BertPreTrainedModel:
-    """A copy of a model with evenly spaced layers of it: for three of six, the second, fourth and sixth.
+    """A copy of a model with only `num_layers` of its layers, evenly spaced: for 3 of 6, the second, fourth and sixth.
 
     Raises:
         InvalidInputError: The model does not have that many layers.

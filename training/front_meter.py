@@ -1,4 +1,4 @@
-"""Quality and MACs of a model in training, at several length configurations."""
+"""Measure the quality and the MACs of a model in training, at several length configurations."""
 
 from __future__ import annotations
 
@@ -46,17 +46,17 @@ class Point:
 
     @property
     def f1(self) -> float:
-        """The mean score of a model for question answering: F1 in percent."""
+        """The mean score under its name in question answering: F1 in percent."""
         return self.score
 
     @property
     def question_f1(self) -> tuple[float, ...]:
-        """The scores of a model for question answering: F1 of each question in percent."""
+        """The scores under their name in question answering: F1 of each question in percent."""
         return self.scores
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Point:
-        """The point that `to_dict` made plain values of, also if they went through JSON."""
+        """Make the point from the result of `to_dict`, which may have been stored as JSON."""
         fields: dict[str, Any] = {
             _FORMER_NAMES.get(name, name): tuple(value) if isinstance(value, list) else value
             for name, value in values.items()
@@ -73,7 +73,7 @@ class FrontMeter:
 
     Args:
         scored: The examples.
-        sample: Model inputs to take thresholds from; they should be of other examples.
+        sample: Model inputs to take thresholds from; they should come from other examples.
     """
 
     def __init__(self, scored: ScoredInputs, sample: Sequence[TokenSequence]) -> None:
@@ -87,7 +87,7 @@ class FrontMeter:
         *,
         every: int = 1,
     ) -> list[Point]:
-        """Measure `full`, every `every`-th configuration of a front, named by its last share, and those of `more`."""
+        """Measure `full`, each `every`-th configuration of the front, named by its last share, and those in `more`."""
         configs = self._configs(reference, every) | dict(more or {})
         return [self.point(reference, name, c) for name, c in tqdm(configs.items(), desc="Measuring", disable=None)]
 

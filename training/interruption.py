@@ -13,10 +13,10 @@ from transformers.trainer_callback import TrainerControl, TrainerState
 
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM, so that a training can save and stop; a second one ends it at once.
+    """Notes the first SIGINT or SIGTERM, so that a training can save and stop; a second signal ends it at once.
 
     Attributes:
-        signum: The signal that came, or None.
+        signum: The signal that was received, or None.
     """
 
     def __init__(self) -> None:
@@ -35,7 +35,7 @@ class Interruption:
         self._restore.close()
 
     def end(self) -> None:
-        """If there was a signal, end the process as it would have: by KeyboardInterrupt or SystemExit."""
+        """If a signal was received, raise the KeyboardInterrupt or SystemExit that ends the process."""
         if self.signum == signal.SIGINT:
             raise KeyboardInterrupt
         if self.signum is not None:
@@ -48,7 +48,7 @@ class Interruption:
 
 
 class SaveAndStop(TrainerCallback):
-    """Makes transformers' Trainer save and stop after the step during which a signal came."""
+    """Makes transformers' Trainer save and stop after the step during which a signal was received."""
 
     def __init__(self, interruption: Interruption) -> None:
         self._interruption = interruption
@@ -56,7 +56,7 @@ class SaveAndStop(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> TrainerControl:
-        """Set the flags to save and stop, if a signal came."""
+        """Set the flags to save and stop, if a signal was received."""
         if self._interruption.signum is not None:
             control.should_save = control.should_training_stop = True
         return control

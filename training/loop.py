@@ -52,17 +52,17 @@ def run_steps(
     record: Callable[[int, Mapping[str, float]], None],
     write_tokenizer: Callable[[Path], None] = lambda folder: None,
 ) -> None:
-    """Train an objective, from the last checkpoint in `checkpoints` if there is one.
+    """Train an objective, starting from the last checkpoint in `checkpoints` if there is one.
 
     GPUs use mixed precision (bfloat16, or float16 on a GPU that lacks it), and so do CPUs with bfloat16 products; on a
-    CPU all its cores are used. The first SIGINT or SIGTERM saves a checkpoint and ends the process, a second one ends
-    it at once.
+    CPU all its cores are used. The first SIGINT or SIGTERM saves a checkpoint and ends the process, a second signal
+    ends it at once.
 
     Args:
-        objective: The objective to minimise; afterwards it is on the device of the training.
+        objective: The objective to minimise; afterwards it is on the device that was trained on.
         rows: The rows to train on.
-        plan: The rows of each step, as indices.
-        checkpoints: Folder of the checkpoints. Each is a folder that transformers can load, too.
+        plan: For each step, the indices of its rows.
+        checkpoints: Folder of the checkpoints; each of them is a folder that transformers can load.
         options: Options of the optimisation.
         record: Called with the number of each step, from 1, and the parts of its loss by name.
         write_tokenizer: Writes the other files of a checkpoint, such as the tokenizer's, into a folder.
@@ -70,8 +70,8 @@ def run_steps(
     Raises:
         TrainingError: The loss or a weight is not finite. The last checkpoint is from before that.
         StorageError: A checkpoint could not be written; the one before is kept.
-        KeyboardInterrupt: The training was interrupted.
-        SystemExit: It was terminated.
+        KeyboardInterrupt: The training was interrupted by SIGINT.
+        SystemExit: The training was terminated by SIGTERM.
     """
     on_gpu, half = torch.cuda.is_available(), half_precision()
     arguments = TrainingArguments(
@@ -100,7 +100,7 @@ def run_steps(
 
 
 class _Trainer(Trainer):
-    """Trainer with planned batches, losses of several parts, and checkpoints that are complete or not there at all."""
+    """Trainer with planned batches, losses of several parts, and checkpoints that appear complete or not at all."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Reuse the memory of earlier steps for later ones."""
+"""Reuse the memory of earlier training steps."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ class Models:
     """The models of a training.
 
     Attributes:
-        checkpoint: What the trained model is made from.
-        trained: The model to train: that of the checkpoint, maybe with fewer layers.
+        checkpoint: The checkpoint that the trained model is made from.
+        trained: The model to train: that of the checkpoint, or a copy with fewer layers.
         teacher: The checkpoint to distil from, if there is one.
     """
 
@@ -37,7 +37,7 @@ class Models:
 
     @property
     def max_length(self) -> int:
-        """Most tokens that all of them read."""
+        """Largest number of tokens that all of these models can read."""
         return min(int(model.config.max_position_embeddings) for model in self.all)
 
 
@@ -49,7 +49,7 @@ def load_models(
     Args:
         model: Hub id or folder of the checkpoint to train.
         teacher: Hub id or folder of the checkpoint to distil from, or None.
-        num_layers: Train a student with so many of the layers, or None for all.
+        num_layers: Number of layers to keep, evenly spaced; None for all.
         local_files_only: Never use the network.
 
     Raises:
@@ -66,29 +66,29 @@ def load_models(
 
 
 def check_vocabularies(student: Checkpoint, teacher: Checkpoint) -> None:
-    """Check that both checkpoints have the same token ids for the same words.
+    """Check that two checkpoints have the same vocabulary.
 
     Raises:
-        CheckpointError: They do not.
+        CheckpointError: Their vocabularies differ.
     """
     own, others = student.tokenizer.get_vocab(), teacher.tokenizer.get_vocab()
     if own != others:
         token = min(token for token, _ in own.items() ^ others.items())
         raise CheckpointError(
             f"{teacher.source} cannot teach {student.source}: their vocabularies differ, the token {token!r} has id "
-            f"{others.get(token)} there and {own.get(token)} here; distil between checkpoints with one vocabulary"
+            f"{others.get(token)} there and {own.get(token)} here; distil between checkpoints with the same vocabulary"
         )
 
 
 def set_dropout(model: BertPreTrainedModel, probability: float) -> None:
-    """Set the dropout of a model, but not of its configuration, which the new checkpoint inherits."""
+    """Set the dropout of a model's modules, but not of its configuration, which the new checkpoint inherits."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = probability
 
 
 def digest_of_weights(model: BertPreTrainedModel) -> str:
-    """SHA-256 of the weights, which tells whether a training is resumed with the same model."""
+    """SHA-256 of the weights, to check that a training is resumed with the same model."""
     digest = hashlib.sha256()
     for tensor in model.state_dict().values():
         digest.update(tensor.numpy().tobytes())

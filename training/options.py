@@ -39,17 +39,18 @@ class TrainingOptions:
 
     Attributes:
         objective: Name of the objective, a key of `RECIPES`.
-        num_layers: Train a student with so many of the model's layers, evenly spaced; None for all layers.
-        epochs: How often to see each window; None for the objective's default.
+        num_layers: Train a student with only this many of the model's layers, evenly spaced; None for all layers.
+        epochs: Number of times that each window is seen; None for the objective's default.
         max_steps: Number of steps, instead of `epochs`.
-        batch_size: Windows of a step; None for the objective's default.
+        batch_size: Number of windows per step; None for the objective's default.
         learning_rate: Peak learning rate; None for the objective's default.
         dropout: Dropout probability of states and attention; None for the checkpoint's own.
-        max_seq_len: Tokens of a window; None for 384, or what the model reads if that is less.
+        max_seq_len: Largest number of tokens in a window; None for 384, or the model's longest input if that is less.
         layer_dropout: For `length-drop`: probability with which each layer is left out of a random configuration.
         scorer_weight: Weight of the scorers' loss. It does not change how scorers learn, but how much the model learns
             from their loss.
-        macs_fewer: For `straight-through` and `soft-masks`: how many times fewer MACs the selection should need.
+        macs_fewer: For `straight-through` and `soft-masks`: target for the MACs of `full` divided by those
+            with selection.
         save_steps: Steps between checkpoints.
         seed: Seed of all random choices.
 

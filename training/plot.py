@@ -19,7 +19,7 @@ def plot_fronts(fronts: Mapping[str, Sequence[Point]], path: Path, *, metric: st
     Args:
         fronts: Fronts by name.
         path: The file.
-        metric: Name of the scores.
+        metric: Name of the score, for the axis.
 
     Raises:
         StorageError: The file could not be written.

@@ -1,4 +1,4 @@
-"""Progress of a training: losses are written to its journal, and a line is printed now and then."""
+"""Progress of a training: write losses to its journal, and report them at intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STEP = "step"
 """Kind of the journal entries that hold the parts of each step's loss."""
 
 _SECONDS_BETWEEN_LINES = 20.0
-_AVERAGED = 50  # a line shows the mean losses of so many steps
+_AVERAGED = 50  # steps whose mean losses a line shows
 
 
 class Progress:
@@ -37,7 +37,7 @@ class Progress:
         """Record a step.
 
         Args:
-            step: Its number, from 1.
+            step: Number of the step, from 1.
             losses: The parts of its loss by name.
 
         Raises:

@@ -1,4 +1,4 @@
-"""The model in training as it will be deployed: the reference, run on NumPy inputs, and its cost."""
+"""Run a model in training as it will be deployed, by the reference, on NumPy inputs; and compute its cost."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BATCH_SIZE = 32
 
 
 def reference_of(model: BertPreTrainedModel, scorers: Mapping[int, Scorer]) -> ReferenceModel:
-    """A model as it will be deployed: tokens go by its scorers and the rule that calibration adds, else by attention.
+    """A model as it will be deployed: it drops tokens by its scorers and the context rule, or else by attention.
 
     Args:
         model: The plain model.
-        scorers: Its scorers by layer; none for attention.
+        scorers: Its scorers by layer; empty for attention significance.
     """
     if not scorers:
         return ReferenceModel(model)
@@ -37,7 +37,7 @@ def reference_of(model: BertPreTrainedModel, scorers: Mapping[int, Scorer]) -> R
 def run_reference(
     reference: ReferenceModel, inputs: Mapping[str, npt.NDArray[np.int64]], length_config: LengthConfig
 ) -> ReferenceOutput:
-    """The output for a batch of model inputs, int64 `[B, L]` by name; the reference is in evaluation mode then."""
+    """Run a batch of model inputs, int64 `[B, L]` by name. The reference is put into evaluation mode."""
     reference.eval()
     device = reference.model.device
     tensors = {name: torch.from_numpy(array).to(device) for name, array in inputs.items()}
@@ -69,7 +69,7 @@ def sampled_significance(
 
 
 def cost_function(reference: ReferenceModel, length_config: LengthConfig) -> Callable[[int, Sequence[int]], int]:
-    """Executed multiply-accumulates of an input, given its number of tokens and how many each layer passes on."""
+    """A function from an input's number of tokens, and how many each layer passes on, to its executed MACs."""
     bert = reference.model.config
     shape = EncoderShape(bert.num_hidden_layers, bert.hidden_size, bert.intermediate_size)
     learnt = reference.learnt_layers

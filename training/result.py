@@ -1,4 +1,4 @@
-"""The result of a training: a checkpoint with its model card, its losses and a plot of its fronts."""
+"""Write the result of a training: a checkpoint with its model card, its losses and a plot of its fronts."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Training:
         before: Quality and cost of the model before the training: `full`, then other length configurations. Empty
             without validation data.
         after: Quality and cost after the training.
-        findings: What is wrong with examples of the training data and the validation data.
+        findings: Faults of the examples of the training data and the validation data.
         metric: The name of the metric that scores are of.
     """
 
@@ -79,13 +79,13 @@ class Training:
 
 
 def write_result(folder: Path, objective: Objective, training: Training, facts: Mapping[str, object]) -> None:
-    """Write all files of the new checkpoint but those of the tokenizer.
+    """Write all files of the new checkpoint except those of the tokenizer.
 
     Args:
         folder: The folder.
         objective: The objective with the trained model.
         training: The result.
-        facts: Values of the model card's placeholders.
+        facts: Values for the placeholders of the model card.
 
     Raises:
         StorageError: A file could not be written.
@@ -110,7 +110,7 @@ def write_result(folder: Path, objective: Objective, training: Training, facts: 
 
 
 def name_of(source: str) -> str:
-    """A Hub id as it is; of a local folder only the name, because other machines do not have its path."""
+    """The source as other machines can read it: a Hub id unchanged, of a local folder only its name."""
     return Path(source).resolve().name if Path(source).exists() else source
 
 
@@ -137,6 +137,6 @@ def _figures(training: Training, scored: str) -> str:
 
 
 def _guide(front: Sequence[Point]) -> str:
-    """The method by which tokens are chosen, in words."""
+    """What tokens are chosen by, in words."""
     learnt = any(threshold is not None for point in front for threshold in point.thresholds)
     return "scorers and thresholds" if learnt else "the attention received"

@@ -1,4 +1,4 @@
-"""The checkpoints of a training: files that anyone can load, and others that only a resumed training needs."""
+"""The checkpoints of a training: files that transformers can load, and others that only a resumed training needs."""
 
 from __future__ import annotations
 

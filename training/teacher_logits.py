@@ -19,7 +19,7 @@ from .batches import TrainingRow, collate, inputs_of
 from .tasks import training_task_of
 
 TEACHER_LOGITS = "teacher_logits.npz"
-"""The file in the work folder of a training."""
+"""Name of the file of the logits in the work folder of a training."""
 
 _BATCH_SIZE = 32
 
@@ -27,13 +27,13 @@ _BATCH_SIZE = 32
 def with_teacher_logits(
     rows: Sequence[TrainingRow], model: BertPreTrainedModel, file: Path, say: Callable[[str], None]
 ) -> list[TrainingRow]:
-    """The rows with the logits that a model gives for them.
+    """Add to each row the logits that a model gives for it.
 
     Args:
         rows: The rows.
-        model: The model, with its weights of before the training.
+        model: The model, with its weights from before the training.
         file: File of the logits. If it exists, it is read and the model is not run.
-        say: Called with a line of text before the model is run, which takes long.
+        say: Called with a line of text before the model is run, which takes a long time.
 
     Raises:
         StorageError: The file could not be written.
@@ -62,7 +62,7 @@ def _logits_of(rows: Sequence[TrainingRow], model: BertPreTrainedModel) -> list[
 
 
 def _save(logits: Sequence[npt.NDArray[np.float16]], file: Path) -> None:
-    """Write one array of all values and the shape of each row's part; the file appears whole or not at all."""
+    """Write all values as one array, and the shape of each row's part; the file appears complete or not at all."""
     partial = file.with_name(f"partial-{file.name}")
     with writing(file):
         shapes = np.array([own.shape for own in logits])

@@ -1,4 +1,4 @@
-"""Training: from a checkpoint and labelled examples to a new checkpoint."""
+"""Train a checkpoint on labelled examples to get a new checkpoint."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from .result import PACKAGES, Training, name_of, write_result
 from .tasks.task import Reader
 from .teacher_logits import TEACHER_LOGITS, with_teacher_logits
 
-_HELD_OUT = 256  # most examples that thresholds are taken from; they are at most a tenth of all
+_HELD_OUT = 256  # largest number of examples, at most a tenth of all, to take thresholds from
 
 
 def train(
@@ -54,24 +54,24 @@ def train(
 ) -> Training:
     """Train a question-answering checkpoint.
 
-    Until the end everything is in a folder named like `output` and ending in ``.training``. An interrupted training
-    can be resumed from it, with the same losses as without the interruption. It runs on a GPU if there is one, else on
-    the CPUs that the process may use; in that case the process does not return freed memory (`keep_freed_memory`).
+    Until the end, all files are in a folder with the name of `output` and the ending ``.training``, from which an
+    interrupted training can be resumed, with the same losses as without the interruption. The training runs on a GPU if
+    there is one, else on the CPUs that the process may use; then the process keeps freed memory (`keep_freed_memory`).
 
     Args:
         model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
-        output: Folder of the new checkpoint, which must not exist; it appears whole or not at all.
+        output: Folder of the new checkpoint, which must not exist; it appears complete or not at all.
         data: Questions with answers to train on, in a form that `read_squad` reads. Unanswerable questions are trained
             to [CLS]. An answer that is not where the file says is corrected if its text occurs once in the context,
             else its question is skipped, as are questions that the model cannot read.
         options: Options of the training.
         teacher: Hub id or folder of the checkpoint to distil from.
-        validation: Questions to measure F1 on before and after, in the same form; nothing is chosen by it.
+        validation: Questions, in the same form, to measure F1 on before and after; nothing is chosen on them.
         limit: Use only the first `limit` questions of each file.
         resume: Resume an interrupted training, if there is one.
         local_files_only: Never use the network.
-        strict: Refuse data in which anything is wrong with a question, before the training starts.
-        say: Called with a line of text for each stage of the work, and now and then during the steps.
+        strict: Refuse data with a faulty question, before the training starts.
+        say: Called with a line of text for each stage of the work, and every 20 seconds during the steps.
 
     Raises:
         CheckpointError: A checkpoint is missing, not supported, or does not match the other one.
@@ -123,7 +123,7 @@ def train(
 
 
 def _silence_transformers() -> None:
-    """Hide warnings and progress bars of loading and saving, which take a second."""
+    """Hide transformers' warnings, and the progress bars of loading and saving, which take a second."""
     for function in ("set_verbosity_error", "disable_progress_bar"):  # they have no types
         getattr(transformers_logging, function)()
 
@@ -134,9 +134,9 @@ class _Examples:
 
     Attributes:
         training: Examples to train on, shuffled.
-        sample: Examples that thresholds are taken from, none if nothing is measured.
+        sample: Examples to take thresholds from; empty if nothing is measured.
         scored: Examples that the model is measured on before and after; may be empty.
-        findings: What is wrong with examples of both files.
+        findings: Faults of the examples of both files.
     """
 
     training: Sequence[Any]
@@ -181,7 +181,7 @@ def _journal_header(
 
 
 def _meter(reader: Reader[Any], examples: _Examples) -> FrontMeter | None:
-    """What measures models before and after, if there are examples for it."""
+    """The meter of models before and after the training; None without validation data."""
     if not examples.scored:
         return None
     return FrontMeter(reader.scored_inputs(examples.scored), reader.inputs(examples.sample))
@@ -195,7 +195,7 @@ def _prepare(
     folder: Path,
     say: Callable[[str], None],
 ) -> Sequence[TrainingRow]:
-    """Set up dropout, device and memory; the rows, with teacher logits if the objective needs them."""
+    """Set up dropout, device and memory; return the rows, with teacher logits if the objective needs them."""
     if options.dropout is not None:
         set_dropout(models.trained, options.dropout)
     if torch.cuda.is_available():
@@ -217,7 +217,7 @@ def _run(
     journal: Journal,
     say: Callable[[str], None],
 ) -> None:
-    """Run all steps, or those that an interrupted training has left."""
+    """Run all steps, or those that an interrupted training did not reach."""
     recipe = options.recipe
     plan = plan_batches(
         [len(row) for row in rows],
@@ -245,7 +245,7 @@ def _measured(
     reference: ReferenceModel,
     learnt_config: LengthConfig | None = None,
 ) -> list[Point]:
-    """The front of a model; it is measured once, then read from the journal."""
+    """Measure the front of a model, or read it from the journal if it was measured before."""
     if meter is None:
         return []
     recorded = journal.get("front", when)
@@ -260,10 +260,10 @@ def _facts(options: TrainingOptions, models: Models, data: str, scored: str) -> 
     """The facts of the model card."""
     return {
         "base": name_of(models.checkpoint.source),
-        "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly chosen",
+        "layers": "" if options.num_layers is None else f", {options.num_layers} of its layers, evenly spaced",
         "data": data,
         "objective": options.objective,
-        "teacher": "" if models.teacher is None else f", taught by {name_of(models.teacher.source)}",
+        "teacher": "" if models.teacher is None else f", distilled from {name_of(models.teacher.source)}",
         "batch_size": options.recipe.batch_size,
         "learning_rate": options.recipe.learning_rate,
         "seed": options.seed,

@@ -1,1 +1,1 @@
-"""What the C++ ops and kernels take, beside what the CPU could do at best."""
+"""Times of the C++ ops and kernels, compared with the CPU's limits."""

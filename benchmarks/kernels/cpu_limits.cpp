@@ -1,4 +1,4 @@
-// The best multiply-accumulate rate of N threads with each instruction set that this CPU has: independent
+// The highest multiply-accumulate rate of N threads with each instruction set that this CPU has: independent
 // accumulators in registers, no memory. Prints JSON, {"int8": {"avx2": GOPS, ...}, "fp32": {"avx2": GFLOPS, ...}};
 // a multiply-accumulate counts as two operations.
 #include <immintrin.h>
@@ -13,7 +13,7 @@
 namespace {
 
 constexpr int accumulators = 12;  // hides the latency of two units, and leaves registers for the factors
-constexpr long rounds = 500'000;  // about a millisecond, so that some of many runs are disturbed by nothing
+constexpr long rounds = 500'000;  // about a millisecond, so that some of many runs are not disturbed
 
 // A function that executes INSTRUCTIONS (%0: the accumulator; %1, %2: the factors) on each accumulator.
 #define KERNEL(NAME, TARGET, VECTOR, INSTRUCTIONS)                                               \
@@ -38,7 +38,7 @@ struct Kernel {
     const char* name;
     bool runs_here;
     void (*function)();
-    int products;  // of a call for each accumulator and round
+    int products;  // multiply-accumulates per accumulator and round
 };
 
 double best_rate(const Kernel& kernel, int threads) {

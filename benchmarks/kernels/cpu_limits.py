@@ -1,4 +1,4 @@
-"""What this CPU can do at best: INT8 and FP32 multiply-accumulates on N threads.
+"""The limits of this CPU: the largest rates of INT8 and FP32 multiply-accumulates on N threads.
 
     python -m benchmarks.kernels.cpu_limits [THREADS]
 
@@ -20,13 +20,13 @@ from benchmarks.common import argument_parser
 
 @dataclass(frozen=True)
 class CpuLimits:
-    """Best rates in 10^9 operations a second, two for a multiply-accumulate, by instruction set."""
+    """Largest rates in 10^9 operations per second, by instruction set; a multiply-accumulate is two operations."""
 
     int8: dict[str, float]
     fp32: dict[str, float]
 
     def seconds(self, int8_macs: float, fp32_macs: float) -> float:
-        """The least time for so many multiply-accumulates."""
+        """The least time, in seconds, for these numbers of multiply-accumulates."""
         return 2e-9 * (int8_macs / max(self.int8.values()) + fp32_macs / max(self.fp32.values()))
 
     def __str__(self) -> str:

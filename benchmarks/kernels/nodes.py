@@ -2,9 +2,9 @@
 
     python -m benchmarks.kernels.nodes BUNDLE [--length-config NAME] [--length 171] [--threads 2]
 
-Batch 1, random tokens behind a question of 16. The call is timed in a graph without profiling, after a call of the same
-length and after one of another length; it takes turns with a profiled graph, for which OpenVINO gives the mean time of
-each node. For comparison, the least time that the CPU could need is measured in the same run: the request's
+Batch 1; random tokens, of which 16 are the question. The call is timed in a graph without profiling, after a call of
+the same length and after one of another length; it takes turns with a profiled graph, for which OpenVINO reports the
+mean time of each node. For comparison, the least time that the CPU could need comes from the same run: the request's
 multiply-accumulates at the rate of a loop of INT8 dot products.
 """
 
@@ -55,7 +55,7 @@ def random_inputs(bundle: Bundle, length: int) -> dict[str, Ids]:
 
 
 def kind_of(node: ov.ProfilingInfo) -> str:
-    """The type of a node; of our ops the name, as OpenVINO calls them all "Reference"."""
+    """The type of a node; for our ops, which OpenVINO all calls "Reference", the name."""
     if node.node_type != "Reference":
         return str(node.node_type)
     if node.node_name == "embeddings.output":
@@ -64,7 +64,7 @@ def kind_of(node: ov.ProfilingInfo) -> str:
 
 
 def microseconds(request: ov.InferRequest, before: dict[str, Ids], inputs: dict[str, Ids]) -> list[float]:
-    """Times of a call with `inputs`, each after one with `before`."""
+    """Times in microseconds of calls with `inputs`, each after a call with `before`."""
     found = []
     for _ in range(WARM_UP + REQUESTS):
         request.infer(before, share_inputs=True)

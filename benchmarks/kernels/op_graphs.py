@@ -1,7 +1,8 @@
-"""What ops.py times: for each shape a table of small graphs, of our ops or of stock ones, and what each must give.
+"""The graphs that ops.py times: for each shape, small graphs of our ops or of stock ones, and their expected outputs.
 
-Batch 1, no padding, static shapes, which stock OpenVINO likes best. All inputs are f32, as INT8 layers hand them to
-attention, too; INT8 variants quantise them on their own. The inputs lie on an INT8 grid, so a fixed step loses nothing.
+Batch 1, no padding, and static shapes, with which stock OpenVINO is fastest. All inputs are f32, which is what
+attention gets from INT8 layers, too; INT8 variants quantise them themselves. The inputs lie on an INT8 grid, so that a
+fixed step loses nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Outputs = Sequence[ov.Node | ov.Output]
 
 HEADS = 12
 STEP = np.float32(1 / 32)  # of the INT8 grid
-INT8_TOLERANCE = 0.03  # where steps follow the inputs: of contexts near 1, of significance near 12
+INT8_TOLERANCE = 0.03  # for steps that follow the inputs; contexts are near 1, significance near 12
 FUSED = "attention: stock, fused"
 
 
@@ -39,8 +40,8 @@ class Variant:
     build: Callable[..., Outputs]  # from the graph's inputs
     expected: Sequence[Array]
     flops: int = 0
-    base: str = FUSED  # whose time its own is compared with
-    overhead: str | None = None  # whose time is taken off first: the same graph with one token
+    base: str = FUSED  # the variant whose time is compared with
+    overhead: str | None = None  # the variant whose time is subtracted first: the same graph with one token
     tolerance: float = 1e-4
 
 
@@ -117,12 +118,12 @@ def variants(tokens: int, width: int, keep_ratios: Sequence[float]) -> dict[str,
 
 
 def count(keep_ratio: float, tokens: int) -> int:
-    """Tokens that go on (docs/bundle-format.md)."""
+    """Number of tokens that are kept (docs/bundle-format.md)."""
     return max(1, math.ceil(keep_ratio * tokens - 1e-4))
 
 
 def attention(*qkv: Array) -> tuple[Array, Array]:
-    """What attention must give, in float64: context [1, L, D] and significance [1, L]."""
+    """The expected result of attention, computed in float64: context [1, L, D] and significance [1, L]."""
     heads = (np.stack(np.split(x[0].astype(np.float64), HEADS, axis=1)) for x in qkv)  # [heads, L, D / heads]
     query, key, value = heads
     scores = query @ key.swapaxes(1, 2) / math.sqrt(query.shape[2])
@@ -155,7 +156,7 @@ def int8_fused_attention(query: ov.Output, key: ov.Output, value: ov.Output, mas
 
 
 def stock_significance(query: ov.Output, key: ov.Output, value: ov.Output, mask: ov.Output) -> Outputs:
-    """Probabilities have two uses, so nothing is fused around the softmax. No slower than without dividing them."""
+    """Attention with significance by stock ops. Probabilities have two uses, so nothing is fused around the softmax."""
     query, key, value = (split_heads(x) for x in (query, key, value))
     scale = np.float32(1 / math.sqrt(key.get_output_shape(0)[3]))
     scores = ops.add(ops.matmul(ops.multiply(query, scale), key, False, True), ops.unsqueeze(mask, [1, 2]))
@@ -200,7 +201,7 @@ def selection(
     length: ov.Output,
     *rows: ov.Output,
 ) -> Outputs:
-    """The mask of the kept tokens, and their rows of all `rows`."""
+    """The mask of the kept tokens, and their rows in each of `rows`."""
     positions, kept_mask = choose(ratio, significance, mask, length)
     return [kept_mask, *(ops.gather(row, positions, 1, batch_dims=1) for row in rows)]
 

@@ -1,11 +1,11 @@
-"""Time of the C++ ops, alone and together, beside stock OpenVINO's attention and a copy of the kept rows.
+"""Times of the C++ ops, alone and together, compared with stock OpenVINO's attention and a copy of the kept rows.
 
     python -m benchmarks.kernels.ops [--quick] [--threads N] [--json FILE] [--plot FILE.svg]
 
 The variants of a shape (op_graphs.py) are compiled, checked against their references and warmed up; then they take
 turns in random order, in short blocks. Every request runs twice and the second is timed, so that its own weights are
-in the caches. Ratios are of the medians of neighbouring blocks: their median and its 95 % bootstrap interval. From
-selections and copies the time of the same graph with one token ("empty") is taken off before.
+in the caches. Ratios are those of the medians of neighbouring blocks: their median and its 95 % bootstrap interval. For
+selections and copies, the time of the same graph with one token ("empty") is subtracted first.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--blocks", type=int, default=60)
-    parser.add_argument("--requests", type=int, default=5, help="of each variant in a block")
+    parser.add_argument("--requests", type=int, default=5, help="requests of each variant in a block")
     parser.add_argument("--quick", action="store_true", help="two shapes only")
     parser.add_argument("--json", type=Path, help="raw samples, in microseconds")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg")

@@ -1,4 +1,4 @@
-"""What llvm-mca predicts for the inner loops of the 8-bit products, on CPUs that are not here.
+"""What llvm-mca predicts for the inner loops of the 8-bit products, on CPUs that are not at hand.
 
     python -m benchmarks.kernels.predicted_loops
 
@@ -22,7 +22,7 @@ EXTENSION = ROOT / "runtime" / "extension"
 
 @dataclass(frozen=True)
 class Loop:
-    """The loop of a file that has the most of an instruction, and the most MACs a cycle that a CPU can do with it."""
+    """The loop with the most `instruction`s of a file; `peak` is the most MACs per cycle that they allow on `cpu`."""
 
     isa: str
     cpu: str
@@ -40,7 +40,7 @@ LOOPS = (
 
 
 def assembly(isa: str) -> list[str]:
-    """The lines of a file of kernels, compiled as the extension is."""
+    """The assembly of a file of kernels, compiled as the extension is, by lines."""
     options: list[str | Path] = [
         "-std=c++20",
         "-O3",
@@ -83,10 +83,10 @@ def main() -> None:
     names = ["llvm-mca", *(f"llvm-mca-{version}" for version in range(22, 16, -1))]
     mca = next(filter(None, map(shutil.which, reversed(names))), None)
     if not mca:
-        sys.exit("llvm-mca is not here; Debian has it in llvm-19")
+        sys.exit("llvm-mca was not found; in Debian it is part of llvm-19")
     version = subprocess.run([mca, "--version"], check=True, capture_output=True, text=True).stdout
     print(*re.findall(r"LLVM version \S+", version))
-    print("Predicted, not measured: instructions of the loop, cycles a turn, MACs a cycle, of the core's peak")
+    print("Predicted, not measured: instructions, cycles per iteration, MACs per cycle, share of the core's peak")
     for loop in LOOPS:
         found = innermost_loops(assembly(loop.isa))
         inner = max(found, key=lambda lines: sum(loop.instruction in line for line in lines))

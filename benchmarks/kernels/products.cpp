@@ -1,5 +1,5 @@
-// Rates of the 8-bit products of every path that this CPU runs, one thread, in 10^9 multiply-accumulates a second: the
-// best of many short runs, in which the paths take turns, and two ways that are no path of ours. Prints JSON,
+// Rates of 8-bit products on every path that this CPU runs, and in two ways that are not paths of ours (widened.hpp):
+// one thread, 10^9 multiply-accumulates per second, the best of many short runs that take turns. Prints JSON,
 // {"rows, depth, columns": {"avx2": rate, ...}}.
 #include <algorithm>
 #include <chrono>
@@ -20,7 +20,7 @@ using namespace dynamic_tinybert;
 
 namespace {
 
-/// Weights of which 0.8 % of the pairs would saturate 16 bits, as in the embedded bundle.
+/// Random weights; 0.8 % of their pairs would saturate 16 bits, as in the embedded bundle.
 Aligned<int8_t> random_weights(size_t width, size_t depth, std::mt19937& generator) {
     std::normal_distribution<float> normal(0.0f, 34.3f);
     Aligned<int8_t> weights(width * depth);

@@ -1,10 +1,10 @@
-"""Rates of our 8-bit matrix products by each instruction set of this CPU, on one thread, beside the CPU's limits.
+"""Rates of our 8-bit matrix products with each instruction set of this CPU, on one thread, and the CPU's limits.
 
     python -m benchmarks.kernels.products [--rounds 200]
 
 A C++ compiler is needed: products.cpp and the kernels are compiled on the spot, without OpenVINO. A rate is that of the
-fastest of many short runs, in which the instruction sets take turns, so that a busy machine disturbs it little. For
-comparison: AVX2 with numbers widened to 16 bits (widened.hpp), the other exact way without VNNI.
+fastest of many short runs, in which the instruction sets take turns, so that other load on the machine has little
+effect. For comparison: AVX2 with numbers widened to 16 bits (widened.hpp), the other exact way without VNNI.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 #pragma once
-// The other exact way to multiply u8 and s8 without VNNI, for comparison: both widened to 16 bits, vpmaddwd, AVX2.
+// The other exact way to multiply u8 and s8 without VNNI, for comparison: widen both to 16 bits, then vpmaddwd (AVX2).
 
 #include <immintrin.h>
 
@@ -12,13 +12,13 @@ namespace widened {
 
 #define AVX2 __attribute__((target("avx2,fma")))
 
-constexpr size_t columns = 16, strip = 4;  // of a block; with 6 rows GCC 12 spills
+constexpr size_t columns = 16, strip = 4;  // size of a block; with 6 rows GCC 12 spills
 
 AVX2 inline __m256i load(const int16_t* weights) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(weights));
 }
 
-/// Widened in the loop.
+/// Loads INT8 weights and widens them: this is done in the loop.
 AVX2 inline __m256i load(const int8_t* weights) {
     return _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(weights)));
 }
@@ -27,7 +27,7 @@ AVX2 inline void add_products(__m256i& sums, __m256i a, __m256i b) {
     sums = _mm256_add_epi32(sums, _mm256_madd_epi16(a, b));
 }
 
-/// result[4, 16] of levels [4, depth] and weights [depth / 2, 16, 2]
+/// Computes result [4, 16] (rows `width` apart) from levels [4, depth] and weights [depth / 2, 16, 2].
 template <typename Weight>
 AVX2 inline void multiply_strip(const int16_t* levels, size_t depth, const Weight* weights, float* result, size_t width) {
     __m256i sum[strip][2];
@@ -51,7 +51,7 @@ AVX2 inline void multiply_strip(const int16_t* levels, size_t depth, const Weigh
     }
 }
 
-/// Weights [width, depth] in panels of 16 columns, two depths of each side by side.
+/// Packs weights [width, depth] into panels of 16 columns, [depth / 2, 16, 2] each.
 template <typename Weight>
 dynamic_tinybert::Aligned<Weight> pack(const int8_t* weights, size_t width, size_t depth) {
     dynamic_tinybert::Aligned<Weight> packed(width * depth);
@@ -61,7 +61,7 @@ dynamic_tinybert::Aligned<Weight> pack(const int8_t* weights, size_t width, size
     return packed;
 }
 
-/// All of a product whose rows are a multiple of 4 and whose columns one of 16, levels being widened first.
+/// Computes a whole product: widens `from` into `levels` first. `rows` must be a multiple of 4, `width` one of 16.
 template <typename Weight>
 AVX2 void multiply(const uint8_t* from, size_t rows, size_t depth, const Weight* packed, size_t width, float* result,
                    int16_t* levels) {

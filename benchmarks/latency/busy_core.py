@@ -1,13 +1,14 @@
-"""Times of requests while another process occupies a part of one of the cores, for one or more builds of the extension.
+"""Times of requests while another process takes part of one core, for one or more builds of the extension.
 
     python -m benchmarks.latency.busy_core [BUNDLE] [--library NAME=FILE.so ...] [--length-configs full fast]
 
 Each library (DYNAMIC_TINYBERT_EXTENSION) runs in a process of its own on the first `--threads` CPUs of this process.
-Blocks of requests of random tokens take turns: library by library, quiet and disturbed. In a disturbed block a further
-process, pinned to the last of these CPUs, computes for --busy-ms and then sleeps as long as gives --share. Workers are
-stopped while it is not their turn.
+Blocks of requests of random tokens take turns: library by library, quiet and disturbed. In a disturbed block another
+process, pinned to the last of these CPUs, computes for --busy-ms and then sleeps, so that it takes --share of the CPU.
+Workers are stopped while it is not their turn.
 
-With N threads and a share s of one core taken away, the lost computing power alone makes N / (N - s) of the quiet time.
+With N threads and a share s of one core taken away, the lost computing power alone explains N / (N - s) times the quiet
+time.
 A FILE.so needs the extension-build.json of its build beside it.
 """
 
@@ -36,13 +37,15 @@ from benchmarks.common import argument_parser
 def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("bundle", nargs="?", type=Path, help="by default the embedded one")
-    parser.add_argument("--library", action="append", default=[], metavar="NAME=FILE.so", help="default: the installed")
+    parser.add_argument(
+        "--library", action="append", default=[], metavar="NAME=FILE.so", help="default: the installed one"
+    )
     parser.add_argument("--length-configs", nargs="+", default=["full", "fast"])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--share", type=float, default=0.5, help="of one core, that the other process takes")
-    parser.add_argument("--busy-ms", type=float, default=2.0, help="for how long it computes at a time")
+    parser.add_argument("--share", type=float, default=0.5, help="share of one core that the other process takes")
+    parser.add_argument("--busy-ms", type=float, default=2.0, help="milliseconds that it computes at a time")
     parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--block", type=int, default=40, help="requests of a turn")
+    parser.add_argument("--block", type=int, default=40, help="requests per turn")
     arguments = parser.parse_args()
     cpus = sorted(os.sched_getaffinity(0))[: arguments.threads]
     if len(cpus) < arguments.threads:
@@ -67,7 +70,7 @@ def measure(
     """Median milliseconds of each round by length configuration, library and whether the core was busy."""
     times: defaultdict[tuple[str, str, bool], list[float]] = defaultdict(list)
     turns = [(config, name) for config in arguments.length_configs for name in workers]
-    for turn in turns:  # compiles the graphs, and visits all lengths
+    for turn in turns:  # compiles the graphs, and runs all lengths once
         workers[turn[1]].times(turn[0], seed=0, count=arguments.block)
     for i in tqdm(range(arguments.rounds), disable=None):
         for disturbed in (False, True) if i % 2 else (True, False):
@@ -131,7 +134,7 @@ class Worker:
 
 
 def work(bundle: str | None, cpus: list[int]) -> None:
-    """What a worker does: requests of random tokens, as many as each line of its input asks for."""
+    """The worker: for each line of its input, run as many requests of random tokens as that line asks for."""
     os.sched_setaffinity(0, cpus)
     model = LengthAdaptiveModel.from_pretrained(*([bundle] if bundle else []), num_threads=len(cpus))
     words = model.bundle.vocab_size
@@ -157,7 +160,7 @@ def occupy(cpu_number: int, share: float, busy: float) -> subprocess.Popen[bytes
 
 
 def burn(cpu_number: int, share: float, busy: float) -> None:
-    """Compute for `busy` seconds, then sleep, so that computing takes `share` of the time; for ever."""
+    """For ever: compute for `busy` seconds, then sleep, so that computing takes `share` of the time."""
     os.sched_setaffinity(0, [cpu_number])
     while True:
         end = perf_counter() + busy

@@ -1,10 +1,10 @@
-"""Throughput of one model object that 1, 2 and 8 threads call, and of batches for offline work.
+"""Throughput of one model object that is called by 1, 2 and 8 threads, and of batches.
 
     python -m benchmarks.latency.callers BUNDLE DATA.json [--length-config NAME]
 
-Every call has one window of DATA. All windows are answered by each number of callers, in random order of the numbers,
-with OpenVINO's settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then
-the same windows are sorted by length and run in batches of 8, as `evaluate` does.
+Every call has one window of DATA. All windows are run with each number of callers, in random order, with OpenVINO's
+settings for latency (one stream) and for throughput. Logits must equal those of a single caller. Then the same windows
+are sorted by length and run in batches of 8, as `evaluate` does.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def main() -> None:
             return output.start_logits.tobytes() + output.end_logits.tobytes()
 
         expected = [answer(i) for i in range(len(inputs))]
-        for _ in range(max(CALLERS)):  # each request of the pool prepares kernels of its own
+        for _ in range(max(CALLERS)):  # each request of the pool prepares its own kernels
             with ThreadPoolExecutor(max(CALLERS)) as pool:
                 list(pool.map(answer, range(len(inputs))))
         seconds: dict[str, list[float]] = {name: [] for name in (*(f"{n} threads" for n in CALLERS), "batches of 8")}
@@ -66,7 +66,7 @@ def main() -> None:
                     found = list(pool.map(answer, range(len(inputs))))
                     seconds[f"{n} threads"].append(perf_counter() - started)
                 if found != expected:
-                    raise SystemExit(f"{n} threads found other logits than one")
+                    raise SystemExit(f"{n} threads gave other logits than one thread")
             started = perf_counter()
             run_windows(model, [windows], length_config=config, batch_size=8)
             seconds["batches of 8"].append(perf_counter() - started)

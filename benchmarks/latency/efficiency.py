@@ -1,13 +1,13 @@
-"""Whether fewer multiply-accumulates save time: a bundle at its length configurations, and its graph in stock OpenVINO.
+"""Do saved multiply-accumulates save time? A bundle at its length configurations, and its graph in stock OpenVINO.
 
     python -m benchmarks.latency.efficiency DATA.json BUNDLE [BUNDLE ...] [--lengths 64 128 171 256 384] [--json FILE]
 
 For each bundle, over random questions of DATA and over windows near each of the lengths, it prints the time of the
-model's call and the multiply-accumulates (MACs) that are executed: of the bundle's own graph called through OpenVINO
-alone (stock), of `full`, and of every other length configuration. Efficiency is (time of full / time) / (MACs of full /
-MACs): at 1, time falls as MACs do. Each system runs in a process of its own; systems take turns in blocks of questions,
-each of which begins with questions that are not timed; every length is run once before anything is timed. Ratios
-are of sums over all passes, with 95 % intervals from resampling the blocks.
+model's call and the executed multiply-accumulates (MACs) of three kinds of systems: the bundle's own graph called
+through OpenVINO alone (stock), `full`, and every other length configuration. Efficiency is (time of full / time) /
+(MACs of full / MACs); at 1, time falls as MACs do. Each system runs in a process of its own. Systems take turns in
+blocks of questions, each of which begins with questions that are not timed; every length is run once before anything is
+timed. Ratios are those of sums over all passes, with 95 % intervals from resampling the blocks.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--lengths", type=int, nargs="*", default=[64, 128, 171, 256, 384])
-    parser.add_argument("--windows", type=int, default=96, help="of each set")
+    parser.add_argument("--windows", type=int, default=96, help="windows of each set")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path, help="raw seconds of each system and window")
@@ -67,7 +67,7 @@ def stock(bundle: Bundle) -> System:
 
 
 def window_sets(bundle: Bundle, data: Path, lengths: Sequence[int], count: int) -> dict[str, list[Window]]:
-    """Random windows, and for each length those that come nearest to it."""
+    """Random windows, and for each length the windows nearest to it."""
     windows = random_sample(list(chain.from_iterable(windows_of(bundle, read_squad(data)))))
     sets = {"real lengths": windows[:count]}
     for length in lengths:

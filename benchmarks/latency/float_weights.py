@@ -1,11 +1,11 @@
-"""What 8-bit products gain in time and lose by saturated sums, compared with the same weights as floats.
+"""What 8-bit products gain in time and lose by saturated sums, compared with the same weights converted to floats.
 
     python -m benchmarks.latency.float_weights BUNDLE SQUAD.json [--windows 96] [--threads 2]
 
 Three graphs without selection take turns in stock OpenVINO: the exported one, whose 8-bit products saturate where the
 CPU has no VNNI; one with weights as floats, which the runtime takes on such CPUs for products that it leaves to
-OpenVINO; and one in FP32, which does not round activations either. Differences are of the windows' logits from those
-with float weights.
+OpenVINO; and one in FP32, which does not round activations either. Differences are those of logits from the logits with
+float weights.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""Whether children of fork() answer: a parent whose threads keep asking forks again and again.
+"""Do children of fork() answer? A parent whose threads keep sending requests forks again and again.
 
     python -m benchmarks.latency.forks [--bundle BUNDLE] [--forks 200] [--callers 4] [--elastic] [--threads N]
 
-Each child asks, compares the answers with those that the parent got before it forked, asks from two threads at once,
-and exits as Python does, with all destructors. It prints the times of the children, and of a process that loaded the
-model itself.
+Each child sends requests, compares the answers with those that the parent got before it forked, sends requests from two
+threads at once, and exits as Python does, with all destructors. The output has the times of the children, and of a
+process that loaded the model itself.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Asker:
 
 
 def report(ask: Asker) -> dict[str, float]:
-    """Time to the first answer, the median of those after it, and the cores that they keep busy."""
+    """Milliseconds of the first request, median of the later ones, and the number of cores that these keep busy."""
     start = perf_counter()
     ask()
     first = perf_counter() - start
@@ -59,7 +59,7 @@ def report(ask: Asker) -> dict[str, float]:
 
 
 def in_child(ask: Asker, expected: dict[str, np.ndarray], write_end: int) -> None:
-    """Answer, and exit with 0 if all is right."""
+    """Run requests, and exit with 0 if all answers are right."""
     measured = report(ask)
     wrong: list[str] = []
 
@@ -79,7 +79,7 @@ def in_child(ask: Asker, expected: dict[str, np.ndarray], write_end: int) -> Non
 
 
 def forked(ask: Asker, expected: dict[str, np.ndarray]) -> tuple[int, dict[str, float]]:
-    """Exit code of a child, negative for a signal, and what it measured."""
+    """Fork; returns the child's exit code, negative for a signal, and what it measured."""
     read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -96,7 +96,7 @@ def main() -> int:
     parser = argument_parser(__doc__)
     parser.add_argument("--bundle")
     parser.add_argument("--forks", type=int, default=200)
-    parser.add_argument("--callers", type=int, default=4, help="threads of the parent that ask all the time")
+    parser.add_argument("--callers", type=int, default=4, help="threads of the parent that send requests all the time")
     parser.add_argument("--elastic", action="store_true")
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
@@ -122,7 +122,7 @@ def main() -> int:
     codes: list[int] = []
     children: list[dict[str, float]] = []
     for number in tqdm(range(arguments.forks)):
-        if number % 10 == 0:  # a graph that the parent has given up leaves threads behind
+        if number % 10 == 0:  # a graph that the parent has dropped leaves threads behind
             LengthAdaptiveModel(ask.model.bundle)(**ask.inputs)
             gc.collect()
         code, measured = forked(ask, expected)

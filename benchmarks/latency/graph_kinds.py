@@ -3,11 +3,11 @@
     python -m benchmarks.latency.graph_kinds BUNDLE DATA.json [--length TOKENS] [--json FILE]
 
 static: a graph for each configuration and each padded length; dynamic: a graph for each configuration; elastic: one
-graph that has the configuration as inputs. With inputs, and what selections keep, padded to a multiple of 16, 8 or 1
-("8, 1" is what the runtime does with INT8 graphs), for one and for eight configurations (the bundle's, and some between
-them), each in a process of its own: a first pass over random windows of DATA, in which graphs are compiled and kernels
-prepared, then passes that take turns. Memory is what the process holds beyond what it held before its first graph.
-Ratios are of sums over the windows, with the lowest and highest of the passes'.
+graph that has the configuration as inputs. Inputs, and the tokens that selections keep, are padded to a multiple of 16,
+8 or 1 ("8, 1" is what the runtime does with INT8 graphs). Each kind serves one and eight configurations (the bundle's,
+and some between them), in a process of its own: a first pass over random windows of DATA, in which graphs are compiled
+and kernels prepared, then passes that take turns. Memory is the resident memory beyond that before the first graph.
+Ratios are those of sums over the windows, with the lowest and the highest ratio of a pass.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from benchmarks.common import (
     selecting_graph,
 )
 
-MULTIPLES = ((8, 1), (16, 16), (8, 8), (1, 1))  # of inputs, of what is kept; the first is the runtime's
+MULTIPLES = ((8, 1), (16, 16), (8, 8), (1, 1))  # of inputs, and of kept tokens; the first pair is that of the runtime
 KINDS = [(kind, *multiples) for kind in ("dynamic", "elastic") for multiples in MULTIPLES]
 KINDS.append(("static", 16, 16))  # OpenVINO 2026.4.1 crashes in a static Gather of fewer than 16 of a sequence's tokens
 COUNTS = (1, 8)
@@ -49,7 +49,7 @@ Arrays = dict[str, np.ndarray]
 
 
 def configurations(bundle: Bundle, count: int) -> list[LengthConfig]:
-    """The bundle's, and with them more whose thresholds are multiples of theirs."""
+    """The bundle's configurations, and more of them whose thresholds are multiples of theirs."""
     found = [named.config for named in bundle.length_configs.values()][:count]
     selecting = [config for config in found if config.selecting_layers]
     for factor in (0.8, 1.2, 0.9, 1.1):
@@ -62,7 +62,7 @@ def configurations(bundle: Bundle, count: int) -> list[LengthConfig]:
 def graphs(
     bundle: Bundle, kind: str, kept_multiple: int, threads: int
 ) -> Callable[[LengthConfig, int], ov.InferRequest]:
-    """A function that gives a request for a configuration and a padded length."""
+    """A function that returns the request for a configuration and a padded length."""
     core, plain = extension_library.core(), plain_graph(bundle)
     properties = latency_properties(threads)
     made: dict[object, ov.InferRequest] = {}
@@ -88,7 +88,7 @@ def padded(arrays: Arrays, multiple: int, longest: int) -> Arrays:
 
 
 def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
-    """Print the seconds of a first pass and the memory after it, then those of one more for each line of input."""
+    """Print the seconds of a first pass and the memory after it, then those of another pass for each line of input."""
     bundle = open_bundle(arguments.bundle)
     windows = first_windows_of(bundle, random_sample(read_squad(arguments.data)))
     if arguments.length:
@@ -110,7 +110,7 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple
         return seconds
 
     print(json.dumps(one_pass()), resident_mib() - before, flush=True)
-    for _ in sys.stdin:  # each line asks for one more
+    for _ in sys.stdin:  # each line asks for another pass
         for arrays in inputs[:WARM_UP]:
             for config in configs:
                 given = arrays | (bounds(config) if kind == "elastic" else {})
@@ -119,7 +119,7 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple
 
 
 class Kind:
-    """A kind of graph at work in a process of its own."""
+    """A kind of graph that serves requests in a process of its own."""
 
     def __init__(self, kind: str, multiple: int, kept_multiple: int, count: int) -> None:
         command = [sys.executable, "-m", "benchmarks.latency.graph_kinds", *sys.argv[1:]]
@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("--windows", type=int, default=60)
-    parser.add_argument("--length", type=int, help="windows nearest to so many tokens, instead of any")
+    parser.add_argument("--length", type=int, help="take the windows nearest to this many tokens, instead of any")
     parser.add_argument("--passes", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)

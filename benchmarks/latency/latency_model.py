@@ -2,7 +2,7 @@
 
     python -m benchmarks.latency.latency_model BUNDLE SQUAD.json [--threads N]
 
-It is fitted on a dozen random length configurations, in which from none to all of the layers select; ten others are
+It is fitted on a dozen random length configurations, in which between none and all of the layers select. Ten others are
 predicted and measured. With learnt significance, thresholds are set so that random shares of the tokens are kept.
 """
 
@@ -33,14 +33,14 @@ ToConfig = Callable[[Shares], LengthConfig]
 
 
 def random_shares(generator: np.random.Generator, layers: Sequence[int], selecting: int, num_layers: int) -> Shares:
-    """Shares of the tokens that go on after each layer; `selecting` of `layers` drop some."""
+    """The share of the tokens that each layer passes on; `selecting` of `layers`, chosen at random, drop some."""
     chosen = generator.choice(layers, selecting, replace=False)
     factors = [generator.uniform(0.4, 0.95) if layer in chosen else 1.0 for layer in range(num_layers)]
     return tuple(np.cumprod(factors).tolist())
 
 
 def by_thresholds(bundle: Bundle, windows: Sequence[Window]) -> tuple[list[int], ToConfig]:
-    """The layers with a scorer, and how to make shares of the tokens into thresholds."""
+    """The layers with a scorer, and a function that turns shares of the tokens into thresholds."""
     assert bundle.scorers
     scorers = load_scorers(bundle.scorers)
     read = StateReader(bundle, scorers)
@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--windows", type=int, default=48)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--fitted", type=int, default=12, help="configurations to fit on")
-    parser.add_argument("--predicted", type=int, default=10, help="others to predict")
+    parser.add_argument("--predicted", type=int, default=10, help="other configurations to predict")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
 
@@ -78,7 +78,7 @@ def main() -> None:
     generator = np.random.default_rng(arguments.seed)
 
     def configs(count: int) -> list[LengthConfig]:
-        """The number of layers that select goes from none to all."""
+        """Random configurations, in which the number of selecting layers rises from none to all."""
         selecting = np.linspace(0, len(layers), count).round().astype(int)
         return [to_config(random_shares(generator, layers, n, num_layers)) for n in selecting]
 

@@ -1,4 +1,4 @@
-"""Whether memory stays flat over many requests of random lengths at random length configurations.
+"""Does memory stay flat over many requests of random lengths at random length configurations?
 
 python -m benchmarks.latency.soak BUNDLE [--elastic] [--requests 100000]
 """

@@ -1,1 +1,1 @@
-"""A bundle beside PyTorch, optimum-intel and ONNX Runtime: the systems, and how they are measured."""
+"""A bundle compared with PyTorch, optimum-intel and ONNX Runtime: the systems, and how they are measured."""

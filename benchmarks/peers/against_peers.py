@@ -3,10 +3,10 @@
     python -m benchmarks.peers.against_peers prepare CHECKPOINT FOLDER --calibration-data SQUAD.json
     python -m benchmarks.peers.against_peers measure CHECKPOINT BUNDLE DATA.json --prepared FOLDER --json RESULT.json
 
-`prepare` writes the peers' model files, once. `measure` runs each system in a process of its own that is stopped
-while another one's turn is; all get the same windows, answers are decoded by the same code, and what is timed is
-the call of the model alone, from numpy arrays to numpy arrays, batch 1. It prints a table and writes raw samples and
-a picture beside them. pip install 'dynamic-tinybert[benchmarks]' brings what it needs; a C++ compiler is needed, too.
+`prepare` writes the peers' model files, once. `measure` runs each system in a process of its own, which is stopped
+while it is another system's turn. All get the same windows, answers are decoded by the same code, and only the call of
+the model is timed, from NumPy arrays to NumPy arrays, batch 1. It prints a table, and writes raw samples and a plot
+beside them. It needs pip install 'dynamic-tinybert[benchmarks]' and a C++ compiler.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from benchmarks.peers.systems import ours, peers
 
 PACKAGES = ("torch", "transformers", "optimum-intel", "nncf", "onnxruntime", "onnx")
 PEERS = ("pytorch", "optimum_intel", "onnx_runtime")
-PREPARED_PEERS = PEERS[1:]  # that have model files of their own
+PREPARED_PEERS = PEERS[1:]  # have model files of their own
 REFERENCE, FP32, FP32_PADDED = "ours full", "ours full FP32", "ours full FP32, padded"
 RECORD = "prepared.json"
 
@@ -57,15 +57,17 @@ def main() -> None:
     command.add_argument("bundle", type=Path, help="measured at each of its length configurations")
     command.add_argument("data", type=Path, help="SQuAD v1.1 JSON with answers")
     command.add_argument("--prepared", type=Path, required=True, help="the folder of `prepare`")
-    command.add_argument("--json", type=Path, required=True, help="where to write; the picture goes beside it")
-    command.add_argument("--also", action="append", default=[], metavar="NAME=BUNDLE@CONFIG", help="more of ours")
-    command.add_argument("--fp32-bundle", type=Path, help="for what INT8, unpadding and dropping gain, each")
+    command.add_argument("--json", type=Path, required=True, help="file to write; the plot is written beside it")
+    command.add_argument(
+        "--also", action="append", default=[], metavar="NAME=BUNDLE@CONFIG", help="further bundles of ours"
+    )
+    command.add_argument("--fp32-bundle", type=Path, help="to show what unpadding, INT8 and dropping each gain")
     add_peers(command)
     command.add_argument("--threads", type=int, default=2)
-    command.add_argument("--questions", type=int, help="how many of the data, at random; by default all")
+    command.add_argument("--questions", type=int, help="number of random questions; by default all")
     command.add_argument("--timed", type=int, default=300, help="questions of the later passes")
     command.add_argument("--passes", type=int, default=3, help="later passes")
-    command.add_argument("--block", type=int, default=25, help="questions of a turn")
+    command.add_argument("--block", type=int, default=25, help="questions per turn")
     command.add_argument("--starts", type=int, default=5, help="process starts of each kind")
     command.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

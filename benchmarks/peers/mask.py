@@ -3,8 +3,8 @@
     python -m benchmarks.peers.mask FOLDER
 
 In the copy each `cpuid` is replaced by `ud2`, an instruction of the same size that raises SIGILL; a library that is
-loaded by LD_PRELOAD answers in its place, without these flags (masked_cpuid.c). Needs objdump, readelf and gcc.
-Use it by LD_PRELOAD=FOLDER/masked_cpuid.so PYTHONPATH=FOLDER.
+loaded by LD_PRELOAD then answers in its place, without these flags (masked_cpuid.c). Needs objdump, readelf and gcc.
+Use the copy with LD_PRELOAD=FOLDER/masked_cpuid.so PYTHONPATH=FOLDER.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
 
 
 def replace_cpuid(library: Path) -> int:
-    """Replace every `cpuid` of a library; returns how many there were."""
+    """Replace every `cpuid` of a library; returns their number."""
     code = _output("objdump", "-d", str(library))
     addresses = [int(at, 16) for at in re.findall(r"^\s*([0-9a-f]+):\s+0f a2\s+\tcpuid", code, re.MULTILINE)]
     headers = _output("readelf", "-lW", str(library))

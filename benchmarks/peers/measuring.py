@@ -27,14 +27,14 @@ WARM_UP = 3
 
 @dataclass(frozen=True)
 class Protocol:
-    """How much is measured.
+    """Counts of the protocol.
 
     Attributes:
-        threads: Of each system, by its own setting.
-        timed: How many questions, the first in the random order, the later passes have.
-        passes: Later passes.
-        block: Questions that a system answers before it is the next one's turn.
-        starts: Process starts, of each kind.
+        threads: Threads of each system, set by its own option.
+        timed: Number of questions, the first in the random order, of the later passes.
+        passes: Number of later passes.
+        block: Number of questions that a system answers before it is the next system's turn.
+        starts: Number of process starts of each kind.
     """
 
     threads: int
@@ -46,16 +46,17 @@ class Protocol:
 
 @dataclass
 class Measurement:
-    """What was measured of one system; lists are in the order of the questions.
+    """The measurements of one system; lists are in the order of the questions.
 
     Attributes:
         first_visit: Seconds of each question at its first visit.
         later: In each later pass, seconds of each timed question.
         answers: The answer to each question.
-        kept: For each window of each question, how many tokens a layer passed on, by layer as text.
+        kept: For each window of each question, the number of tokens that each selecting layer passed on, by the
+            layer's number as a string.
         cold_start: Seconds from process start to the first answer.
-        warm_start: The same when a former process has left what it compiled; None where nothing can be left.
-        resident_bytes: After all passes.
+        warm_start: The same if an earlier process has cached its compiled graphs; None for systems without a cache.
+        resident_bytes: Resident memory after all passes.
     """
 
     first_visit: list[float] = field(default_factory=list)
@@ -74,7 +75,7 @@ def measure(
     windows: Sequence[Sequence[Window]],
     protocol: Protocol,
 ) -> dict[str, Measurement]:
-    """Measure systems on examples in random order, given with their windows, which the tokenizer of `bundle` cut."""
+    """Measure systems on examples in random order; `windows` are theirs, cut by the tokenizer of `bundle`."""
     questions = [[{"ids": window.encoding.ids, "context": window.context.start} for window in own] for own in windows]
     measured = {system.name: Measurement() for system in systems}
     for system in tqdm(systems, desc="starts", disable=None):

@@ -1,4 +1,4 @@
-"""What every system is to the benchmark: a call from numpy arrays to numpy arrays."""
+"""The interface of all systems: a call from NumPy arrays to NumPy arrays."""
 
 from __future__ import annotations
 

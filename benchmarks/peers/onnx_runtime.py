@@ -1,12 +1,12 @@
 """ONNX Runtime FP32 and INT8, quantised as "Quantize ONNX Models" in its documentation advises for transformers.
 
-Transformer optimiser first, quantisation after it, per channel, without `reduce_range` (for CPUs without VNNI only).
-Where this advice did not give the fastest model, a faster one is measured, too, or instead:
+That is: first the transformer optimiser, then quantisation per channel, without `reduce_range`, which is for CPUs
+without VNNI. Where this advice did not give the fastest model, a faster one is measured as well, or instead:
 
 - The session's own graph optimisations make the unoptimised graph as fast or faster here, so that FP32 and
   dynamic INT8 are measured from both.
 - Static: activations u8, not s8, which took 2.5 times as long; ranges that are the mean of the windows' extremes, as
-  our own export uses; the matmuls and embedding tables only; attention left unfused, as the QDQ format would keep a
+  in our own export; the matmuls and embedding tables only; attention left unfused, as the QDQ format would keep a
   fused one in FP32.
 """
 
@@ -82,13 +82,13 @@ def load(model: str, threads: int) -> Model:
 
 
 def _export(checkpoint: Path, target: Path) -> None:
-    """By the exporter, and with the mask, whose graph the transformer optimiser knows how to fuse."""
+    """Export with the exporter, and with a mask, whose graphs the transformer optimiser can fuse."""
     import torch
     from torch import Tensor, nn
     from transformers import BertForQuestionAnswering
 
     class WithAdditiveMask(nn.Module):
-        """The mask as transformers 4 computed it: that of 5.5 cannot be traced."""
+        """Computes the mask as transformers 4 did; that of 5.5 cannot be traced."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -124,7 +124,7 @@ def _optimize(checkpoint: Path, source: Path, target: Path, *, fuse_attention: b
 
     config = BertConfig.from_pretrained(checkpoint, local_files_only=True)
     options = FusionOptions("bert")
-    options.enable_embed_layer_norm = False  # as its own benchmark for INT8 does
+    options.enable_embed_layer_norm = False  # as in ONNX Runtime's own benchmark for INT8
     options.enable_attention = fuse_attention
     optimized = optimize_model(
         str(source),

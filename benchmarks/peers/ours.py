@@ -1,4 +1,4 @@
-"""Ours: a bundle at one of its length configurations."""
+"""Our runtime: a bundle at one of its length configurations."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
     python -m benchmarks.peers.paths BUNDLE DATA.json [--onnx NAME=MODEL.onnx ...] [--masked FOLDER]
 
-Every length configuration on every path (`DYNAMIC_TINYBERT_ISA`), each in a process of its own that is stopped while
-another one's turn is (see against_peers.py). `--onnx` adds models for ONNX Runtime, as `against_peers.py prepare`
-writes them. What ONNX Runtime would do on a CPU with AVX2 alone can be seen on any: `mask.py FOLDER` makes a
-copy of it that finds neither AVX-512 nor VNNI, and `--masked FOLDER` takes that one. Only what the instruction set does
-is seen so: caches, clocks and the number of units stay those of this CPU.
+Every length configuration runs on every path (`DYNAMIC_TINYBERT_ISA`), each in a process of its own, which is stopped
+while it is another one's turn (see against_peers.py). `--onnx` adds models for ONNX Runtime, as `against_peers.py
+prepare` writes them. To see what ONNX Runtime does without AVX-512 and VNNI, let `mask.py FOLDER` make a copy of it
+that does not find them, and give `--masked FOLDER`. This shows the effect of the instruction set alone: caches, clocks
+and the number of units stay those of this CPU.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ def main() -> None:
     )
     parser.add_argument("--configs", nargs="+", help="length configurations; by default all of the bundle")
     parser.add_argument("--onnx", action="append", default=[], metavar="NAME=MODEL.onnx")
-    parser.add_argument("--masked", type=Path, help="what mask.py made")
+    parser.add_argument("--masked", type=Path, help="folder that mask.py wrote")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--questions", type=int, help="how many of the data, at random; by default all")
+    parser.add_argument("--questions", type=int, help="number of random questions; by default all")
     parser.add_argument("--timed", type=int, default=150, help="questions of the later passes")
     parser.add_argument("--passes", type=int, default=3, help="later passes")
     parser.add_argument("--starts", type=int, default=3, help="process starts")

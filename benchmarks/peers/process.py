@@ -1,4 +1,4 @@
-"""Run a system in a process of its own, which is stopped whenever it is not asked."""
+"""Run a system in a process of its own, which is stopped between requests."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class SystemProcess:
         options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
         places = (system.environment.get("PYTHONPATH", ""), str(ROOT), os.environ.get("PYTHONPATH", ""))
         path = os.pathsep.join(filter(None, places))
-        self._log = TemporaryFile("w+")  # noqa: SIM115 - of what libraries print, for when the worker fails; `end` closes it
+        self._log = TemporaryFile("w+")  # noqa: SIM115 - holds what libraries print, in case the worker fails; `end` closes it
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.peers.worker", system.loader, json.dumps(options)],
             stdin=subprocess.PIPE,

@@ -1,4 +1,4 @@
-"""The table, the decomposition and the picture."""
+"""The table, the decomposition and the plot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = (
 
 
 def table(figures: Mapping[str, Figures], reference: str) -> Iterable[str]:
-    """Lines of Markdown; "its time" is that of the reference."""
+    """The table as lines of Markdown; in its heads, "its time" is the time of the reference."""
     names = [title.format(reference=f"`{reference}`") for title, _ in _COLUMNS]
     yield "| " + " | ".join(["System", *names]) + " |"
     yield "| --- |" + " ---: |" * len(names)

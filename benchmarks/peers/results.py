@@ -28,15 +28,15 @@ class Figures:
     """The figures of one system; times are of a question.
 
     Attributes:
-        f1: Over all questions; None for random weights.
-        f1_difference: To the reference system.
-        p50_ms: Of the later passes, as are `p95_ms`, `mean_ms` and `questions_per_second`.
-        ratio: Its time to that of the reference: median of the blocks.
-        first_visit_p50_ms: Of the questions, in random order, that brought a new length; in the first pass.
-        resident_mib: After all passes.
+        f1: F1 over all questions; None for random weights.
+        f1_difference: F1 minus that of the reference system.
+        p50_ms: Median time in the later passes, which `p95_ms`, `mean_ms` and `questions_per_second` are of, too.
+        ratio: The time divided by that of the reference: median over the blocks.
+        first_visit_p50_ms: Median time, in the first pass, of the questions with a length that none before them had.
+        resident_mib: Resident memory after all passes.
         cold_start: Seconds from process start to the first answer.
-        warm_start: The same with what a former process has compiled.
-        limit_share: The least time that this CPU needs for its multiply-accumulates, over the time it took.
+        warm_start: The same if an earlier process has cached its compiled graphs.
+        limit_share: The least time in which this CPU could do the multiply-accumulates, divided by the actual time.
     """
 
     f1: float | None
@@ -95,7 +95,7 @@ def figures(
 
 
 def _first_visits(windows: Sequence[Sequence[Window]]) -> list[int]:
-    """The questions with a window of a length that no question before them had."""
+    """The questions that have a window of a length which no question before them had."""
     visits = []
     seen = {len(window) for own in windows[:WARM_UP] for window in own}
     for number, own in enumerate(windows[WARM_UP:], WARM_UP):
@@ -117,7 +117,7 @@ def _ratio(own: npt.NDArray[np.float64], reference: npt.NDArray[np.float64], blo
 def _least_seconds(
     system: System, result: Measurement, windows: Sequence[Sequence[Window]], limits: CpuLimits
 ) -> float:
-    """Of a timed question, on average: attention in FP32, all other matmuls as the system does them."""
+    """The least mean time of a timed question: attention in FP32, all other matmuls in the system's precision."""
     model = LengthAdaptiveModel.from_pretrained(system.options["bundle"]) if system.length_config else None
     shape = system.shape
     timed = len(result.later[0])

@@ -15,16 +15,16 @@ class System:
     """A system, and how a worker loads it.
 
     Attributes:
-        name: For people.
+        name: The name in tables.
         loader: The module of `benchmarks.peers` that loads it.
-        options: What its `load` is given, besides `threads`.
-        shape: Of its encoder.
-        pad_to: Tokens that inputs are padded up to; 0 for none.
+        options: The arguments of the loader's `load`, besides `threads`.
+        shape: The shape of its encoder.
+        pad_to: Number of tokens that inputs are padded to; 0 for no padding.
         int8: Whether its matmuls with weights are INT8.
-        cached: Whether it can keep what it compiled for its next start (`load` then takes `cache`).
-        scored: Whether its answers mean anything; random weights are there for their time alone.
-        length_config: Of ours, the name of its length configuration.
-        environment: Variables of its process.
+        cached: Whether it can cache compiled graphs for its next start (`load` then takes `cache`).
+        scored: Whether its answers are scored; a model with random weights is only timed.
+        length_config: For our runtime, the name of the length configuration.
+        environment: Environment variables of its process.
     """
 
     name: str
@@ -50,9 +50,9 @@ def peers(checkpoint: Path, shape: EncoderShape, prepared: Path, window: int) ->
 
     Args:
         checkpoint: The folder of the model that all share.
-        shape: Its encoder's.
+        shape: The shape of its encoder.
         prepared: The folder that was given to `prepare`.
-        window: Most tokens of a window, which the padded systems fill.
+        window: Largest number of tokens of a window, to which the padded systems pad.
     """
     base = EncoderShape(num_layers=12, hidden_size=768, intermediate_size=3072)
     pytorch = {"checkpoint": str(checkpoint)}

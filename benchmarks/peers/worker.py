@@ -1,11 +1,11 @@
-"""One system in a process of its own. Commands come on standard input, a JSON object a line, and so do the answers.
+"""One system in a process of its own. It reads commands from standard input and writes replies, one JSON per line.
 
     python -m benchmarks.peers.worker LOADER OPTIONS
 
-{"text": {"tokenizer", "question", "context", "size", "stride"}, "pad_to"}   the logits of the first window of a
-    question, of which the worker makes tokens itself, as that is a part of a start
-{"run": [[{"ids", "context"}, ...], ...], "pad_to", "outputs": bool}   of questions, given as their windows, the
-    times: of each the model's calls for all its windows; and the logits, if wanted
+{"text": {"tokenizer", "question", "context", "size", "stride"}, "pad_to"}   replies with the logits of the first window
+    of a question; the worker tokenises it itself, because that is part of a start
+{"run": [[{"ids", "context"}, ...], ...], "pad_to", "outputs": bool}   runs questions, given as their windows; replies
+    with the time of each, which is that of the model's calls for all its windows, and with the logits if `outputs`
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .model import Inputs, Model, Outputs
 
 
 def main(loader: str, options: str) -> None:
-    replies, sys.stdout = sys.stdout, sys.stderr  # what libraries print is no reply
+    replies, sys.stdout = sys.stdout, sys.stderr  # keeps what libraries print out of the replies
     model: Model = import_module(f"benchmarks.peers.{loader}").load(**json.loads(options))
     for line in sys.stdin:
         match json.loads(line):
@@ -48,7 +48,7 @@ def _run(model: Model, questions: list[list[Inputs]]) -> tuple[list[float], list
 
 
 def _inputs(window: dict[str, Any], pad_to: int) -> Inputs:
-    ids, context = window["ids"], window["context"]  # its tokens, and the first one of its context
+    ids, context = window["ids"], window["context"]  # token ids, and the index of the first token of the context
     length = max(len(ids), pad_to)
     inputs = {name: np.zeros((1, length), np.int64) for name in ("input_ids", "attention_mask", "token_type_ids")}
     inputs["input_ids"][0, : len(ids)] = ids
@@ -58,7 +58,7 @@ def _inputs(window: dict[str, Any], pad_to: int) -> Inputs:
 
 
 def _first_window(tokenizer: str, question: str, context: str, size: int, stride: int) -> dict[str, Any]:
-    """By `tokenizers` alone: the start of a peer would else pay for the import of our package."""
+    """Tokenise with `tokenizers` alone, so that the start of a peer does not include the import of our package."""
     from tokenizers import Tokenizer
 
     loaded = Tokenizer.from_file(tokenizer)

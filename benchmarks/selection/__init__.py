@@ -1,1 +1,1 @@
-"""Which tokens are dropped and what that costs in F1: significance, search and training."""
+"""Which tokens are dropped, and what that costs in F1: significance, search and training."""

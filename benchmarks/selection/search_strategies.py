@@ -2,12 +2,12 @@
 
     python -m benchmarks.selection.search_strategies [BUDGET [LANDSCAPES]]
 
-Each strategy may measure all questions BUDGET times (80) on each of LANDSCAPES (8) synthetic models of six
-layers, with two seeds. A synthetic question is answered until the damage of the layers adds up to more than it
+Each strategy may measure all questions BUDGET (80) times on each of LANDSCAPES (8) synthetic models of six layers, with
+two seeds. A synthetic question is answered as by `full` until the damage that the layers do adds up to more than it
 tolerates; loss, its spread over questions and the cost of layers and scorers are like those of MiniLM on SQuAD. The
-table gives the latency of the named points as a share of that of `full`, and the F1 that they lose on 8,000 other
-questions: what was chosen by chance loses more there. They are chosen by what was measured of each configuration alone,
-and of all of them together.
+table shows the latency of the named configurations as a share of that of `full`, and the F1 that they lose on 8,000
+other questions, where configurations that were chosen by chance lose more. They are chosen both by the measurements of
+each configuration alone and by those of all of them together.
 """
 
 from collections import defaultdict
@@ -40,12 +40,12 @@ SPACE = ScheduleSpace(6)
 
 
 def to_config(schedule: Schedule) -> LengthConfig:
-    """Thresholds stand for the shares."""
+    """The configuration whose thresholds are, in this synthetic world, the shares themselves."""
     return LengthConfig((1.0,) * 6, tuple(None if share == 1 else share for share in schedule.shares))
 
 
 class OutOfBudgetError(Exception):
-    """The questions are used up."""
+    """The budget of questions is used up."""
 
 
 class Landscape:
@@ -63,7 +63,7 @@ class Landscape:
         self.tolerance = random.exponential(75, number)
         self.weight = np.exp(random.normal(-0.32, 0.8, (number, 6)))
         self.hardness = np.exp(random.normal(0, 0.18, (number, 6)) + random.normal(0, 0.28, (number, 1)))
-        self.hardness /= self.hardness.mean(0)  # the share that a question keeps, against the mean share
+        self.hardness /= self.hardness.mean(0)  # the share that a question keeps, relative to the mean share
 
     def measure(self, config: LengthConfig, questions: range) -> Trial:
         part = slice(questions.start, questions.stop)
@@ -88,7 +88,7 @@ class Landscape:
 
 
 class Recorder(Measurer):
-    """Keeps what was measured, until the budget of questions is used up."""
+    """A `Measurer` that keeps all outcomes, and stops when the budget of questions is used up."""
 
     def __init__(self, landscape: Landscape, budget: float, journal: Journal) -> None:
         self.outcomes: list[Outcome] = []
@@ -131,7 +131,7 @@ def plain_nsga2(measurer: Measurer, seed: int, offspring: int = 12) -> None:
 
 
 def local_steps(measurer: Measurer, seed: int) -> None:
-    """Plain NSGA-II's start, then steps of one or two shares from points of the front."""
+    """The start of plain NSGA-II, then steps in one or two shares from points of the front."""
     generator = np.random.default_rng(seed)
     tried = {}
     todo = list(np.vstack([SPACE.known(), SPACE.random(10, generator)]))

@@ -1,9 +1,9 @@
-"""What the scorers of learnt significance gain by each part of their design: F1 at equal MACs.
+"""What each part of the design of scorers gains: F1 at equal MACs.
 
     python -m benchmarks.selection.significance_ablation BUNDLE DATA [QUESTIONS]
 
-Fits all variants side by side, on the same states in the same order, on QUESTIONS (by default 6000) of
-DATA/squad-style-train.json, in three layers; evaluates each at two schedules on DATA/squad-search.json.
+Fits all variants side by side in three layers, on the same states in the same order, from QUESTIONS (by default 6000)
+of DATA/squad-style-train.json, and evaluates each at two schedules on DATA/squad-search.json.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Variant:
     widened_by: int = WIDENED_BY
     weight_of_kept: float = WEIGHT_OF_KEPT
     replays: int = REPLAYS
-    first_part: float = 1.0  # of the questions
+    first_part: float = 1.0  # share of the questions to fit on
 
 
 BASE = Variant("as shipped")
@@ -90,7 +90,7 @@ def main() -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("data", type=Path)
     parser.add_argument("questions", nargs="?", type=int, default=6000)
-    parser.add_argument("--held-out", type=int, default=400, help="of the questions, not fitted on")
+    parser.add_argument("--held-out", type=int, default=400, help="number of these questions that are not fitted on")
     parser.add_argument("--variants", nargs="+", help="names; by default all", metavar="VARIANT")
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
@@ -161,7 +161,7 @@ def targets(widened_by: int) -> Targets:
 def judged(
     bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
 ) -> tuple[SignificanceSample, str]:
-    """What thresholds follow from, and the loss of each layer by the target that is shipped."""
+    """The sample to take thresholds from, and the held-out loss of each layer with the shipped targets."""
     measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
     shipped = model_task(bundle.task).significance_targets
     batches = [readable_windows(measure, batch) for batch in batches_by_length(measure, examples)]

@@ -1,10 +1,10 @@
-"""F1 and latency of a calibrated bundle's length configurations, beside published and plain ones.
+"""F1 and latency of a calibrated bundle's length configurations, compared with published and simple ones.
 
     python -m benchmarks.selection.significance_kinds BUNDLE REPORT.json
 
-Attention significance with the published configurations taken as ratios, with equal ratios in all layers and with
-(1, .9, .7, .5, .3, .12); learnt significance with ratios alone. F1 is of all questions of the file; times are of the
-model's call on random windows, all configurations of both kinds taking turns, medians of the repeats.
+Both attention significance and learnt significance run with the published configurations as keep ratios, with equal
+ratios in all layers, and with (1, .9, .7, .5, .3, .12). F1 is measured on all questions of the file. Times are those of
+the model's call on random windows: medians of the repeats, in which all configurations of both kinds take turns.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def main() -> None:
     parser = argument_parser(__doc__)
     parser.add_argument("bundle", type=Path)
     parser.add_argument("report", type=Path)
-    parser.add_argument("--windows", type=int, default=48, help="to measure times on")
+    parser.add_argument("--windows", type=int, default=48, help="number of windows to time")
     parser.add_argument("--repeats", type=int, default=5)
     arguments = parser.parse_args()
     examples = read_squad(arguments.report, require_answers=True)
@@ -71,7 +71,7 @@ def main() -> None:
 
 
 def of_layers(ratios: Sequence[float], selecting: Collection[int]) -> tuple[float, ...]:
-    """The ratios of some layers; the others keep what the layer before them kept."""
+    """The ratios of the `selecting` layers; the others pass on what the layer before them did."""
     kept = 1.0
     return tuple(kept := ratio if layer in selecting else kept for layer, ratio in enumerate(ratios))
 

@@ -1,10 +1,10 @@
-"""What training gains: F1 against MACs of bundles, such as that of a checkpoint before and the one after.
+"""What training gains: F1 against MACs of several bundles, such as those of a checkpoint before and after it.
 
     python -m benchmarks.selection.trained_front DATA BUNDLE [BUNDLE ...] [--questions 500] [--costs 1.5 1.8 …]
 
-For each cost, schedules that should have it are tried on questions of DATA/squad-search.json, with thresholds from
-questions of DATA/squad-style-train.json. The best, by the score that calibrations choose by, is measured on
-DATA/squad-report.json. Costs are executed multiply-accumulates, scorers included, of unpadded inputs.
+For each cost, schedules that should have this cost are tried on questions of DATA/squad-search.json, with thresholds
+from questions of DATA/squad-style-train.json. The best schedule, by the score that calibration uses, is measured on
+DATA/squad-report.json. Costs are executed multiply-accumulates of unpadded inputs, scorers included.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def chosen(
     search: list[Example],
     costs: list[float],
 ) -> Iterator[tuple[str, LengthConfig]]:
-    """For each cost the configuration that does best on the questions to search on, with its description."""
+    """For each cost, the best configuration on the questions to search on, after its description."""
     assert bundle.scorers is not None
     num_layers = bundle.shape.num_layers
     rule_layer = next(iter(ruled_layers(load_scorer_tensors(bundle.scorers))), None)
@@ -94,7 +94,7 @@ def chosen(
 
 
 def schedules_of(bundle: Bundle, length: int, cost: float) -> Iterator[Schedule]:
-    """Schedules whose shares fall evenly, with which an input of this length needs so many times fewer MACs."""
+    """Schedules with evenly falling shares at which an input of `length` needs `cost` times fewer MACs than `full`."""
     assert bundle.scorers is not None
     layers = bundle.shape.num_layers
     scorer_macs = {layer: macs_per_token(weights) for layer, weights in load_scorer_tensors(bundle.scorers).items()}

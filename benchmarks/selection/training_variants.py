@@ -1,11 +1,11 @@
-"""What each way of training selection gains: F1 at equal MACs after equal steps, beside smaller models and windows.
+"""What each way of training selection gains: F1 at equal MACs after equally many steps, and that of smaller models.
 
     python -m benchmarks.selection.training_variants CHECKPOINT DATA FOLDER [STEPS [QUESTIONS [VARIANT ...]]]
 
-Trains each variant (by default all) for STEPS steps (3000) of 16 windows of DATA/squad-style-train.json, without
-dropout, which takes a fifth of a CPU's time, and measures it on QUESTIONS questions (all) of DATA/squad-search.json.
-CHECKPOINT may have scorers, with which all variants begin that train some. FOLDER keeps the models and what was
-measured; a run that was interrupted goes on from there.
+Trains each VARIANT (by default all) for STEPS (3000) steps of 16 windows of DATA/squad-style-train.json, and measures
+it on QUESTIONS (by default all) questions of DATA/squad-search.json. There is no dropout, which would take a fifth of
+the time on a CPU. If CHECKPOINT has scorers, all variants that train scorers start from them. FOLDER keeps the models
+and the measurements, from which an interrupted run continues.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dynamic_tinybert.training.tasks import training_task_of
 from benchmarks.common import argument_parser, mean_change
 
 COSTS = (1.5, 2.0, 2.6, 3.0)  # times fewer MACs than `full` of the checkpoint
-SLOWLY = 2e-5  # a short training does not come back from more
+SLOWLY = 2e-5  # a short training does not recover from a higher learning rate
 
 VARIANTS: dict[str, dict[str, object]] = {
     "fine-tuned only": {"objective": "fine-tune", "learning_rate": SLOWLY},
@@ -88,7 +88,7 @@ def main() -> None:
 
 
 def trained(checkpoint: str, data: Path, output: Path, steps: int, variant: dict[str, object]) -> float:
-    """Train a variant, unless it was trained before; the minutes that it took, 0 where it was."""
+    """Train a variant unless it was trained before; returns the minutes that it took, about 0 if it was."""
     started = perf_counter()
     if not output.exists():
         train(
@@ -113,7 +113,7 @@ def front(
     max_seq_len: int | None = None,
     only_full: bool = False,
 ) -> list[Point]:
-    """What a checkpoint gives, by its scorers if it has some; from `file` if it was measured before."""
+    """Measure a checkpoint with its scorers if it has any, or read the result from `file` if it was measured before."""
     if not file.exists():
         loaded = load_checkpoint(checkpoint)
         reference = reference_of(loaded.model, {} if attention else loaded.scorers)
@@ -132,7 +132,7 @@ def front(
 
 
 def f1_at(points: Sequence[Point], macs: float) -> str:
-    """F1 at a cost, on the line between the points beside it."""
+    """F1 at a cost, interpolated linearly between the neighbouring points; empty outside their range."""
     ordered = sorted(points, key=lambda point: point.macs)
     costs = [point.macs for point in ordered]
     if not costs[0] <= macs <= costs[-1]:

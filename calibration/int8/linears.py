@@ -60,9 +60,9 @@ class ChannelExtremes:
 def channel_extremes(
     model: nn.Module, batches: Sequence[Batch], *, skip: Collection[str] = (), progress: bool = True
 ) -> ChannelExtremes:
-    """Run the calibration batches once to find the channel ranges that SmoothQuant needs, for many `quantize_linears`.
+    """Run the calibration batches once to find the channel ranges that SmoothQuant needs.
 
-    Arguments and errors are those of `quantize_linears`.
+    The result serves any number of calls of `quantize_linears`, which describes the arguments and errors.
     """
     names = linear_names(model, skip)
     check_batches(batches)
@@ -92,15 +92,15 @@ def quantize_linears(
 ) -> dict[str, QuantizedLinear]:
     """Calibrate the Linear layers of `model` with INC's SmoothQuant and PT2E static quantisation.
 
-    Weights take one scale per output channel. Layers that read the same tensor (query, key and value of one
+    Weights have one scale per output channel. Layers that read the same tensor (query, key and value of one
     layer) get the same smoothing, scale and zero point, so that one quantised input serves them all.
 
     Args:
         model: An FP32 module that `torch.export` accepts. It is copied, not changed.
         batches: Calibration inputs, each the keyword arguments of one call: tensors [1, length] without
             padding, which would count towards the ranges. Lengths may differ from batch to batch.
-        smooth_alpha: SmoothQuant's migration strength, 0 to 1: how much of the activations' difficulty moves to the
-            weights; None for no SmoothQuant.
+        smooth_alpha: SmoothQuant's migration strength, 0 to 1: how much of the difficulty of quantisation moves from
+            the activations to the weights; None for no SmoothQuant.
         ranges: INC's default is "moving-average" (constant 0.01) of the batches' minima and maxima: the first
             batch counts most, so it should be a typical one. "extremes" clips nothing that occurred;
             "histogram" (INC's `kl`) clips where that costs the least squared error.

@@ -41,8 +41,8 @@ def readers_by_tensor(model: nn.Module, names: Sequence[str], inputs: Mapping[st
 def insert_smoothing(model: nn.Module, group: Sequence[str], low: Tensor, high: Tensor, alpha: float) -> Tensor:
     """Insert SmoothQuant's multiplication before each Linear of `group`, and divide their weights by it.
 
-    These are the parts of INC's TorchSmoothQuant. That class finds such groups by torch.jit.trace, which
-    transformers' BERT does not pass, and imports peft, which is not among INC's requirements.
+    This uses parts of INC's TorchSmoothQuant rather than that class, which finds such groups by torch.jit.trace
+    (it fails on transformers' BERT) and imports peft (it is not among INC's requirements).
 
     Args:
         model: Changed in place: each Linear is wrapped in INC's SQLinearWrapper.

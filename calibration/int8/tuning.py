@@ -20,10 +20,12 @@ LEAST_GAIN = 0.05
 """Minimum improvement, in points of moved probability, to accept a step. (Four times the windows gained 0.01 on
 MiniLM.)"""
 MOVED_TOLERANCE = 5.0
+"""Largest tolerable share of moved probability, in percent."""
 F1_TOLERANCE = 0.25
+"""Largest tolerable loss of F1, in points."""
 
 _PROBE = 100
-"""Number of questions on which FP32 for single matmuls is compared: there are many, and differences are clear."""
+"""Number of questions on which each matmul is tried in FP32: there are many matmuls, and differences are clear."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,10 @@ class Int8Setting:
 
 @dataclass(frozen=True)
 class Int8Change:
-    """The change by INT8 on held-out questions.
+    """What INT8 changes on held-out questions.
 
     Attributes:
-        moved: Percent of the probability that lies on other tokens than in FP32. For question answering, the total
+        moved: Percent of the probability that lies on other tokens than in FP32: for question answering, the total
             variation distance of the softmax over the context's tokens, averaged over start and end of all windows.
         logit_error: Mean absolute difference of these logits.
         same_answers: Percent of questions whose answer is the same text.
@@ -107,18 +109,18 @@ def tune(
     macs: Mapping[str, int],
     report: Callable[[Step], None] = lambda step: None,
 ) -> list[Step]:
-    """Search in steps, each from the best so far: strength, ranges, more windows, single matmuls in FP32.
+    """Search in steps, each from the best setting so far: SmoothQuant's strength, ranges, more windows, FP32 matmuls.
 
-    The setting that moves less probability is the better one: that can be measured on a few hundred questions, while F1
-    would need tens of thousands. Matmuls stay in FP32 only as long as the change is not tolerable, those that gain most
-    first, and at most a quarter of them.
+    Settings are compared by the probability that they move: that can be measured on a few hundred questions, while F1
+    would need tens of thousands. If the change is still not tolerable, matmuls are left in FP32, those that gain most
+    first, until it is, or until a quarter of them are.
 
     Args:
         trial: Measures a setting.
         num_samples: Number of calibration windows to start with.
         more_samples: Number of calibration windows to try at the end, if it is larger.
         macs: MACs per token of each Linear module that may be quantised, by name.
-        report: Receives each step after it was measured.
+        report: Called with each step after it was measured.
 
     Returns:
         All steps in order, for `chosen`.
@@ -154,6 +156,6 @@ def chosen(steps: Sequence[Step]) -> Step:
 
 
 def _by_gain(trial: Int8Trial, setting: Int8Setting, names: Iterable[str]) -> list[str]:
-    """The matmuls, sorted by the probability that is moved if only that one stays in FP32, least first."""
+    """The matmuls in the order of the probability that is moved when one alone stays in FP32, least first."""
     moved = {name: trial(replace(setting, fp32_linears=(name,)), limit=_PROBE).moved for name in names}
     return sorted(moved, key=moved.__getitem__)

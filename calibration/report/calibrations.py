@@ -1,4 +1,4 @@
-"""Reports of calibrations."""
+"""The HTML report of a calibration."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
     Args:
         calibration: A calibration of a question-answering bundle.
         path: The HTML file.
-        num_threads: CPU threads that the calibration measured with.
+        num_threads: CPU threads that the calibration was run with.
 
     Raises:
         InferenceError: OpenVINO failed.
         InvalidInputError: There is no folder to write the page to, or the bundle is of another task.
-        StorageError: It could not be written.
+        StorageError: The page could not be written.
     """
     model = LengthAdaptiveModel.from_pretrained(calibration.path, num_threads=num_threads)
     evaluations = {name: run for name, run in calibration.evaluations.items() if isinstance(run, Evaluation)}
@@ -45,11 +45,11 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
     )
     note = (
         "Significance was fitted, configurations were chosen, and the table's figures were measured on three different "
-        "sets of questions. The picture of F1 against cost is of the questions to choose on: the times of faint points "
+        "sets of questions. The plot of F1 against cost shows the questions to choose on: the times of faint points "
         "are predicted by a latency model, those of the front and of named configurations were measured. Its F1 is the "
-        "mean of F1 against the data's answers and the expected F1 under full's own answer distribution; where "
-        "questions lack answers, only the latter. F1 of faint points is as measured, that of the front and of named "
-        "configurations is the expected one given all measurements."
+        "mean of F1 against the annotated answers and the expected F1 under the answer distribution of full; for "
+        "questions without annotated answers, it is the latter alone. F1 of faint points is as measured; F1 of the "
+        "front and of named configurations is the expected value given all measurements."
     )
     report = replace(
         report,

@@ -17,7 +17,7 @@ class Point:
     """A length configuration as a point in the plot of F1 against cost.
 
     Attributes:
-        latency_ms: Mean time of a question.
+        latency_ms: Mean time of a question in milliseconds.
         f1: 0 to 100.
         macs_fewer: MACs of `full` divided by those of the configuration.
     """
@@ -29,7 +29,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Peer:
-    """Another system for comparison: its name, mean time of a question, and F1 (0 to 100)."""
+    """Another system for comparison: its name, its mean time of a question in milliseconds, and its F1, 0 to 100."""
 
     name: str
     latency_ms: float
@@ -48,7 +48,7 @@ class Latency:
 
 @dataclass(frozen=True)
 class Spread:
-    """Tokens over windows: mean, 10th and 90th percentile."""
+    """Numbers of tokens over all windows: mean, 10th percentile and 90th percentile."""
 
     mean: float
     low: float
@@ -65,10 +65,10 @@ class NamedResult:
         point: Its point in the plot of F1 against cost, measured like `Report.front`.
         f1: F1, 0 to 100.
         exact_match: Exact match, 0 to 100.
-        difference: F1 minus that of `full` on the same questions, and the lower and upper end of its paired 95 %
-            interval; None for `full`, and if `full` was not evaluated.
-        macs_fewer: MACs of `full` divided by its own.
-        latency: Times of a question.
+        difference: F1 minus that of `full` on the same questions, and the lower and upper end of the 95 % interval of
+            this difference; None for `full`, and if `full` was not evaluated.
+        macs_fewer: MACs of `full` divided by those of this configuration.
+        latency: Times of a question in milliseconds.
         kept: Tokens that enter the first layer, then those that each layer passes on, [layers + 1].
     """
 

@@ -51,12 +51,12 @@ class Decomposition:
 
     @property
     def int8(self) -> float | None:
-        """Speedup by INT8 on top of that; None for a bundle that is computed in floats."""
+        """Additional speedup by INT8; None for a bundle that is computed in floats."""
         return None if self.int8_ms is None else self.unpadded_ms / self.int8_ms
 
     @property
     def dropping(self) -> dict[str, float]:
-        """Speedup of each named configuration on top of these."""
+        """Additional speedup of each named configuration by dropping tokens."""
         full = self.unpadded_ms if self.int8_ms is None else self.int8_ms
         return {name: full / ms for name, ms in self.dropping_ms.items()}
 
@@ -85,14 +85,14 @@ def decompose(
     repeats: int = 5,
     seed: int = 0,
 ) -> Decomposition:
-    """Measure each step, one window at a time, all steps taking turns.
+    """Time each step on one window after another; the steps take turns.
 
     Args:
         model: A bundle.
-        configs: Length configurations by name, with `full` at most as many as the model keeps compiled.
+        configs: Length configurations by name; with `full`, no more than the model keeps compiled.
         windows: A random sample of the data, about 64, so that each length has its natural weight.
-        num_threads: CPU threads of the FP32 graph; give what the model was loaded with.
-        max_seq_len: Tokens of a padded input, and at least of each window; by default as `window_size` has it.
+        num_threads: CPU threads of the FP32 graph; give the number that the model was loaded with.
+        max_seq_len: Length of a padded input in tokens; no window may be longer. Default: see `window_size`.
         repeats: How often each window is timed in each step; the median counts.
         seed: Seed for the order.
 

@@ -1,4 +1,4 @@
-"""Reports of evaluations."""
+"""The HTML report of an evaluation."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .decomposition import decompose
 from .length_gain import LengthGain, gain_by_length
 from .page import write_report
 
-_TIMED_WINDOWS = 32  # for the parts of the speedup: a random sample, so that each length has its natural weight
+_TIMED_WINDOWS = 32  # for the steps of the speedup: a random sample, in which each length has its natural weight
 _REPEATS = 3
 
 
@@ -47,7 +47,7 @@ def write_evaluation_report(
     Args:
         model: The model that was evaluated.
         examples: The questions.
-        evaluations: Evaluations on `examples`, one window at a time, by name of the length configuration.
+        evaluations: Evaluations on `examples` with a batch size of 1, by name of the length configuration.
         path: The HTML file.
         data: Describes where the questions come from and how many there are.
         num_threads: CPU threads that the model was given.
@@ -57,7 +57,7 @@ def write_evaluation_report(
     Raises:
         InferenceError: OpenVINO failed.
         InvalidInputError: There is no folder to write the page to, or an evaluation ran in batches.
-        StorageError: It could not be written.
+        StorageError: The page could not be written.
     """
     report = evaluation_report(
         model,
@@ -69,9 +69,9 @@ def write_evaluation_report(
         doc_stride=doc_stride,
     )
     note = (
-        "Graphs were compiled before, but the first window of each length makes OpenVINO prepare kernels, and the "
-        "longest time may include that. The configurations were timed one after another, so that differences of a few "
-        "per cent between them may come from the machine. F1 is too optimistic for configurations that were chosen on "
+        "Graphs were compiled before, but OpenVINO prepares kernels at the first window of each length, which the "
+        "longest time may include. The configurations were timed one after another, so differences of a few per cent "
+        "between them may come from the machine. F1 is too optimistic for configurations that were chosen on "
         "these questions."
     )
     write_report(replace(report, notes=(*report.notes, note)), path)
@@ -87,7 +87,7 @@ def evaluation_report(
     max_seq_len: int | None = None,
     doc_stride: int | None = None,
 ) -> Report:
-    """Make the report of evaluations, to which more can be added; see `write_evaluation_report` for the arguments.
+    """The report of evaluations, which callers may extend; see `write_evaluation_report` for the arguments.
 
     Raises:
         InferenceError: OpenVINO failed.
@@ -178,7 +178,7 @@ def _gain_by_length(
 def _notes(max_seq_len: int, doc_stride: int) -> tuple[str, ...]:
     return (
         f"Each question was answered alone, in windows of up to {max_seq_len} tokens that share {doc_stride}, and "
-        "scored by SQuAD's rules. Its time is that from text to answer: tokenisation, all its windows, the best span.",
+        "scored by SQuAD's rules. Its time is from text to answer: tokenisation, all its windows, the best span.",
         "The parts of the speedup were timed separately, taking turns, on the model's call alone: up to "
         f"{_TIMED_WINDOWS} random windows, {_REPEATS} times each, of which the median counts. The gain by length was "
         "timed in the same way, on windows within 15 % of each length.",

@@ -1,4 +1,4 @@
-"""Place labels beside the points of a figure so that they cover as little as possible."""
+"""Place labels near the points of a figure so that they cover as little as possible."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DIRECTIONS = (
     (-1, 1),
     (0, 1),
     (0, -1),
-)  # ties go to the right
+)  # of equal costs, the first wins
 _MARKER = 5  # radius of a point in pixels
 
 
@@ -39,9 +39,9 @@ def place_labels(axes: Axes, labels: Sequence[Label], obstacles: npt.ArrayLike, 
     """Write each label near its point: clear of the other labels, inside the axes, over few obstacles.
 
     Args:
-        axes: The axes. Everything else must have been drawn before, as limits and layout are taken as they are.
+        axes: The axes. Everything else must be drawn already, because limits and layout must not change afterwards.
         labels: The labels, the most important first.
-        obstacles: Further points that should stay visible, [n, 2].
+        obstacles: Further points, [n, 2], that should stay visible.
         colour: Colour of the line from a point to a distant label.
     """
     figure = axes.get_figure(root=True)

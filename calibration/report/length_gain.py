@@ -20,12 +20,12 @@ class LengthGain:
     """What dropping tokens gains on inputs of about one length.
 
     Attributes:
-        name: Such as "200 tokens".
+        name: Name of the group, such as "200 tokens".
         windows: Number of windows that were measured.
         mean_length: Mean real tokens of a window.
         full_ms: Mean time of a window at `full`, in milliseconds.
-        speedup: By configuration, time at `full` divided by its time.
-        macs_fewer: By configuration, executed multiply-accumulates of `full` divided by its own.
+        speedup: By configuration, the time at `full` divided by that of the configuration.
+        macs_fewer: By configuration, the MACs of `full` divided by those of the configuration.
     """
 
     name: str
@@ -60,7 +60,7 @@ def gain_by_length(
         seed: See `measure_latency`.
 
     Returns:
-        The groups that the questions have windows for; there may be none.
+        The gains for the groups that have windows; there may be none.
 
     Raises:
         InvalidInputError: A number is out of range.

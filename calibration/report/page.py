@@ -15,7 +15,7 @@ from .svg import COLOURS
 
 
 def write_report(report: Report, path: str | Path) -> None:
-    """Write the page of a report: the same bytes for the same report.
+    """Write the page of a report; the same report always gives the same bytes.
 
     Args:
         report: The contents.
@@ -23,7 +23,7 @@ def write_report(report: Report, path: str | Path) -> None:
 
     Raises:
         InvalidInputError: The folder to write to does not exist.
-        StorageError: It could not be written.
+        StorageError: The page could not be written.
     """
     path = Path(path)
     if not path.parent.is_dir():

@@ -25,7 +25,7 @@ _COST_LABELS: dict[Cost, str] = {
     "macs_fewer": "MACs, x fewer than full",
 }
 _GAIN_LABELS: dict[Gain, str] = {"speedup": "x faster", "macs_fewer": "MACs, x fewer"}
-_F1_SHOWN = 5  # points below the best; lower ones are of no interest
+_F1_SHOWN = 5  # points below the best; configurations below that are of no interest
 _ROUND = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 3, 5, 7)]
 
 
@@ -81,7 +81,7 @@ def kept_tokens(result: NamedResult, colour: str, most: float, width: int, heigh
     Args:
         result: The configuration.
         colour: A name of `svg.COLOURS`.
-        most: The upper end of the axis, which all plots side by side share.
+        most: The largest number of tokens; plots side by side share this upper end of the axis.
         width: Width in pixels.
         height: Height in pixels.
     """
@@ -127,7 +127,7 @@ def speed_parts(parts: Decomposition, named: Iterable[NamedResult], width: int) 
 
 
 def gain_by_length(report: Report, gain: Gain, width: int, height: int) -> Markup:
-    """The gain of each configuration, a line each, against the length of the input."""
+    """The gain of each configuration against the length of the input, as one line for each configuration."""
     groups = report.by_length
     gains: list[Mapping[str, float]] = [attrgetter(gain)(group) for group in groups]
     with drawing(width, height) as axes:

@@ -61,7 +61,7 @@ _STYLE: dict[Any, Any] = {
 
 @contextmanager
 def drawing(width: int, height: int) -> Iterator[Axes]:
-    """Give the axes of a new figure of a size in pixels; its layout is computed once everything is drawn."""
+    """The axes of a new figure of this size in pixels; its layout is computed once everything is drawn."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(width / 72, height / 72), layout="constrained")
         yield figure.add_subplot()

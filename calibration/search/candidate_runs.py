@@ -17,7 +17,7 @@ from .trial import Trial, joined
 WORST_LOSS = 6.0
 """Configurations that lose more points than this against `full` are rejected early."""
 
-_FIRST_PART = 4  # one example in so many decides whether the others are run
+_FIRST_PART = 4  # one in this many examples decides whether the others are run
 _ONE_SIDED_95 = 1.645  # standard errors
 _SCORES = "question_f1"  # key of the scores in a journal, kept so that interrupted runs can be resumed
 
@@ -31,7 +31,7 @@ class Outcome:
 
     Attributes:
         trial: The measurement.
-        rejected: It was hopeless after the first part of the examples, and `trial` holds only those.
+        rejected: Whether it was hopeless after the first part of the examples; then `trial` holds only those.
         loss: Mean score lost, in points.
         loss_error: Standard error of `loss`.
         latency: Mean latency as a share of that of `full`.
@@ -60,8 +60,8 @@ class Measurer:
         Args:
             run: Measures a configuration. The same call must always give the same scores.
             journal: Keeps every measurement, so that none is repeated.
-            num_layers: Layers of the encoder.
-            num_examples: Examples to choose on, in random order: the first quarter must be like the rest.
+            num_layers: Number of layers of the encoder.
+            num_examples: Number of examples, which are in random order: the first quarter must be like the rest.
 
         Raises:
             InvalidInputError: There are fewer than 4 examples.

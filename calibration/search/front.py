@@ -32,7 +32,7 @@ def front(trials: Iterable[Trial]) -> list[Trial]:
 
 
 def loss_bound(trial: Trial, full: Trial) -> float:
-    """Upper bound of the points that `trial` loses against `full`, one-sided at 80 %, from resampled examples."""
+    """Upper bound of the points that `trial` loses against `full`, one-sided at 80 %, by paired bootstrap."""
     return paired_bootstrap(full.scores, trial.scores, samples=2_000, level=2 * _CONFIDENCE - 1)[2]
 
 

@@ -108,7 +108,7 @@ def executed_lengths(model: LengthAdaptiveModel, config: LengthConfig, windows: 
 
 
 def requests_of(model: LengthAdaptiveModel, windows: Sequence[TokenSequence]) -> Callable[[LengthConfig], Request]:
-    """A function that makes the request of a configuration for `interleaved_ms`."""
+    """A function that returns the `Request` of a configuration on these windows, for `interleaved_ms`."""
     inputs = [stack([window]) for window in windows]
     return lambda config: lambda window: model(**inputs[window], length_config=config)
 

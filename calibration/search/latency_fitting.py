@@ -16,8 +16,8 @@ def fit_latency_model(table: LatencyTable) -> LatencyModel:
     """Fit a model that predicts other configurations, by least squares of the relative errors.
 
     Args:
-        table: Times of at least two configurations, better of a dozen very different ones: from no layer that selects
-            to all layers, with thresholds where the predicted ones have them, over windows `spread_by_length`.
+        table: Times of at least two configurations, better of a dozen that differ widely: from none to all layers
+            selecting, with thresholds if the configurations to predict have them; on windows from `spread_by_length`.
 
     Raises:
         InvalidInputError: There are fewer than two configurations.

@@ -1,4 +1,4 @@
-"""Predicts how long a request takes from the lengths that its layers execute. Fitted in `latency_fitting`."""
+"""Predict how long a request takes from the lengths that its layers execute. `latency_fitting` fits the model."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class LatencyModel:
             `layer_square` of each row and each pair of rows in layers that keep everything; `selection` of a layer that
             selects, `selection_row` and `selection_square` of the rows that enter it, and `selection_kept_row` of those
             that it passes on. Rows are tokens; those of the input include padding. In graphs that are not fused, the
-            padding of the rows that go on is not modelled.
+            padding of kept rows is not modelled.
         median_error: Expected relative error for a configuration that was not measured: the median, over the
             configurations that this was fitted on, of the error of its mean time when it is left out of the fit.
     """

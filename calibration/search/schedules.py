@@ -1,4 +1,4 @@
-"""Schedules: how many tokens each layer is to keep on average. The search varies these."""
+"""Schedules: the mean share of tokens that each layer is to keep. The search varies them."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Genes = npt.NDArray[np.float64]
 
 _LEAST_SHARE = 0.05
 _GRID = 0.01
-_LEAST_REDUCTION = 0.985
+_LEAST_REDUCTION = 0.985  # a layer selects only if it keeps at most this share of the tokens that enter it
 
-# For six layers; other models take them at the same relative depth. Good ones come first: what they beat is rejected
+# For six layers; other depths interpolate them. Good ones come first, so that those which they beat are rejected
 # early.
 _KNOWN = (
     *(  # good with trained scorers; each layer that selects costs time
@@ -53,7 +53,8 @@ class Schedule:
 
     Attributes:
         shares: For each layer the share of an input's tokens that it passes on, averaged over inputs;
-            non-increasing in (0, 1]. A layer with the share of the layer before (of the first: 1) does not select.
+            non-increasing in (0, 1]. A layer that keeps the share of the layer before it (the first layer: 1) does not
+            select.
     """
 
     shares: tuple[float, ...]
@@ -75,7 +76,7 @@ class ScheduleSpace:
         """Set the bounds.
 
         Args:
-            num_layers: Layers of the encoder.
+            num_layers: Number of layers of the encoder.
             selectable: Layers that may select; None for all.
 
         Raises:

@@ -24,10 +24,10 @@ from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
 from .trial import Trial
 
-_RANDOM = 10  # schedules at the start, beside the known ones
+_RANDOM = 10  # schedules at the start, in addition to the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
 _PATIENCE = 10  # batches without a new configuration until the search gives up
-_AROUND = (0.75, 1.25)  # times the loss that is aimed at
+_AROUND = (0.75, 1.25)  # range of the random factor on the loss to aim at
 _NEAREST = 5  # configurations that the loss to aim at is estimated from
 _POPULATION, _GENERATIONS = 64, 15  # NSGA-II on predictions
 _LEAST_ERROR, _LATENCY_ERROR = 0.15, 0.002
@@ -88,7 +88,7 @@ def search(
         seed: Seed for every random choice.
         max_evaluations: Configurations to measure, including those in the journal; None for no limit.
         deadline: Value of `time.monotonic` after which no measurement begins; None for no deadline.
-        limits: Losses in points near which the search looks closest.
+        limits: Losses, in points, around which the search concentrates.
         progress: Called after each measurement.
 
     Raises:
@@ -145,7 +145,7 @@ def _promising(
     limits: Sequence[float],
     generator: np.random.Generator,
 ) -> Genes:
-    """New schedules predicted to be the fastest within some losses, from the `outcomes` of those in `genes`."""
+    """New schedules that are predicted to be the fastest within some loss, given the `outcomes` of those in `genes`."""
     predict = _predictor(space, genes, outcomes)
     candidates = _front_of_predictions(space, predict, genes, seed=int(generator.integers(2**31)))
     candidates = candidates[~(candidates[:, None] == genes).all(-1).any(1)]
@@ -161,7 +161,7 @@ def _promising(
 
 
 def _loss_at(limit: float, outcomes: Sequence[Outcome]) -> float:
-    """The mean loss of configurations whose upper bound is near a limit: it is the bound that must be within it."""
+    """The mean loss of the configurations whose upper bound, which the limit applies to, is nearest to the limit."""
     full_runs = [outcome for outcome in outcomes if not outcome.rejected]
     nearest = sorted(full_runs, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[
         :_NEAREST

@@ -1,4 +1,4 @@
-"""Gaussian process regression: predicts measurements that were not made from those that were."""
+"""Gaussian process regression: predicts what a measurement would give from the measurements that were made."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ class GaussianProcess:
         length_scales: Sequence[float] = (1.0, 2.0, 4.0),
         noise_factors: Sequence[float] = (1.0,),
     ) -> None:
-        """Fit.
+        """Fit the process.
 
         Args:
             points: Where measurements were made, [n, d]. One unit should matter about equally in each dimension.
             values: The measurements, [n].
             noise: Standard error of each value, above 0, [n].
             length_scales: Candidates for the length scale of the Matérn kernel.
-            noise_factors: Candidates for a factor on `noise`: where configurations are measured on the same examples,
-                part of each error is common to all of them.
+            noise_factors: Candidates for a factor on `noise`. If all configurations are measured on the same examples,
+                they share part of their errors.
         """
         self._points, self._mean = points, values.mean()
         self._variance = values.var() + 1e-12

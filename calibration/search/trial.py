@@ -17,7 +17,7 @@ class Trial:
         config: The configuration.
         scores: Score of each example in points, 0 to 100.
         macs: Mean executed multiply-accumulates of an example, all its windows together.
-        latency_ms: Mean time of an example in milliseconds, measured or modelled.
+        latency_ms: Mean time of an example in milliseconds, measured or predicted.
     """
 
     config: LengthConfig

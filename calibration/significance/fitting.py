@@ -28,17 +28,17 @@ BATCH_SIZE = 16
 LEARNING_RATE = 4e-3
 WARM_UP_STEPS = 20
 WEIGHT_OF_KEPT = 5.0
-"""Loss weight of a token that is worth keeping, against 1 of another: to drop it costs more than to keep another."""
+"""Loss weight of tokens worth keeping; others have 1. Dropping a needed token costs more than keeping another."""
 
 RECENT, REPLAYS = 64, 2
-"""To read the states of a batch takes as long as two steps on them. So each new batch is followed by steps on `REPLAYS`
-of the `RECENT` batches read last."""
+"""Reading the states of a batch takes as long as two optimiser steps on them. So the step on each new batch is
+followed by steps on `REPLAYS` of the `RECENT` batches that were read last."""
 
 HELD_OUT = 400
-"""Examples, at most a tenth of all, that thresholds and held-out losses come from."""
+"""Largest number of examples, at most a tenth of all, for thresholds and held-out losses."""
 
 Targets = Callable[[Mapping[str, Tensor], Tensor], Tensor]
-"""What scorers learn, [B, L], from the outputs of a model and which tokens may be dropped; see `ModelTask`."""
+"""Targets of scorers [B, L], given a model's outputs and a mask of droppable tokens; see `ModelTask`."""
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
 
@@ -48,11 +48,11 @@ class Fit:
     """Fitted scorers.
 
     Attributes:
-        scorers: One per layer asked for.
-        significance: For each of these the significance of every real token of the held-out examples, float32
+        scorers: One scorer for each requested layer.
+        significance: For each of these layers, the significance of all real tokens of the held-out examples, float32
             [tokens].
         losses: Mean held-out loss of each layer.
-        windows: Windows that were read to fit on; a window that was read twice counts twice.
+        windows: Number of windows that were fitted on; a window that was read twice counts twice.
     """
 
     scorers: Mapping[int, Scorer]
@@ -74,13 +74,13 @@ def fit_scorers(
     """Fit a scorer for each of some layers to the outputs of the bundle itself.
 
     Args:
-        bundle: A bundle; its graph is run at full length and stays as it is.
+        bundle: A bundle; its graph is run at full length and not changed.
         examples: Examples of the bundle's task, at least two; those that the model cannot read are skipped. Labels
-            are not looked at.
+            are not used.
         layers: Layers that get a scorer.
         seconds: Longest time to spend.
-        most_passes: How many times an example is seen at most.
-        seed: Decides the order of the examples and the scorers' first weights.
+        most_passes: Largest number of passes over the examples.
+        seed: Seed for the order of the examples and the initial weights of the scorers.
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
@@ -138,7 +138,7 @@ def sample_significance(
         bundle: A bundle; its graph is run at full length.
         examples: Examples of the bundle's task; those that the model cannot read are skipped.
         scorers: Scorers by layer.
-        seed: Decides which examples are taken.
+        seed: Seed for the choice of examples.
 
     Raises:
         DataError: The model can read none of the examples.
@@ -183,9 +183,9 @@ def losses(
 
     Args:
         scorers: Scorers by layer.
-        states: What they see, and the outputs of the model.
-        targets: Gives what they should say.
-        weight_of_kept: Weight of a token that is worth keeping, against 1 of another.
+        states: The states that they read, and the outputs of the model.
+        targets: Computes their targets.
+        weight_of_kept: Weight of tokens that are worth keeping, relative to others.
     """
     droppable = torch.from_numpy(states.real - states.protected)
     outputs = {name: torch.from_numpy(output) for name, output in states.outputs.items()}

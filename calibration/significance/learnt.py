@@ -1,4 +1,4 @@
-"""Learnt significance of one calibration: fitted once, then read back by a run that was resumed."""
+"""Learnt significance of a calibration: fitted once, and read from the work folder when a run is resumed."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _MOST_PASSES = 10
 
 @dataclass(frozen=True)
 class LearntSignificance:
-    """Scorers and what follows from them.
+    """Scorers with their significance on a sample.
 
     Attributes:
         scorers: The file of the scorers.
         sample: The significance that they give to some examples that they were not fitted on.
-        line: What was done, for people.
+        line: How the scorers were made, for messages.
     """
 
     scorers: Path
@@ -48,19 +48,19 @@ def fit_or_load_scorers(
 ) -> LearntSignificance:
     """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
 
-    After a selection in the last two layers so little is left to compute that it does not pay for a scorer. After the
-    last layer but one the words of the question are no longer needed, either; a rule finds those.
+    So little is left to compute after the last two layers select that a scorer there costs more than it saves. The last
+    layer but one gets the context rule instead, which drops the words of the question.
 
     Args:
         bundle: The bundle.
         examples: Examples of its task to fit on.
-        folder: Where the scorers are kept; it appears whole or not at all.
+        folder: Folder for the scorers; it appears complete or not at all.
         seconds: Time to spend on fitting.
         seed: Seed of the fit.
         trained: Take the scorers of the bundle, which were trained with its model, instead of fitting new ones.
 
     Raises:
-        InvalidInputError: `trained`, and the bundle has no scorers.
+        InvalidInputError: `trained` is set, but the bundle has no scorers.
     """
     num_layers = bundle.shape.num_layers
     line = "Using the scorers of the interrupted run"

@@ -1,4 +1,4 @@
-"""Read the states that scorers see, and the outputs that they learn from, from a bundle's own graph at full length."""
+"""Read the inputs of scorers, and the outputs that their targets come from, off a bundle's graph at full length."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class States:
     """The graph's results for a batch of windows.
 
     Attributes:
-        by_layer: For each requested layer its states after attention's LayerNorm, float32 [B, L, H].
+        by_layer: For each requested layer, its states after attention's LayerNorm, float32 [B, L, H].
         outputs: The outputs of the task's head, and the further tensors that its targets need, float32 by name.
         protected: 1 for tokens that no layer drops by learnt significance, else 0, float32 [B, L].
         real: 0 for padding, else 1, float32 [B, L].
@@ -43,10 +43,10 @@ class States:
 
 
 class StateReader:
-    """A bundle's graph, compiled with the states of some layers as further outputs."""
+    """A bundle's graph, compiled with the states of some layers as additional outputs."""
 
     def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
-        """Compile the graph of a bundle; `layers` are those whose states are wanted."""
+        """Compile the graph of a bundle so that it also outputs the states of `layers`."""
         num_layers, task = bundle.shape.num_layers, task_named(bundle.task)
         model = with_selection(
             read_plain_graph(bundle, task),
@@ -78,7 +78,7 @@ class StateReader:
         self._outputs = (*task.output_names, *target_nodes)
 
     def __call__(self, windows: Sequence[TokenSequence]) -> States:
-        """Run one batch."""
+        """Run one batch of windows."""
         inputs = stack(windows, multiple=LENGTH_MULTIPLE)  # OpenVINO prepares kernels for each new length
         outputs = self._graph.infer(inputs)
         return States(

@@ -11,7 +11,7 @@ from dynamic_tinybert.calibration.search.schedules import Schedule
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 RULE_THRESHOLD = 0.5
-"""Threshold of a layer with a rule, whose significance is 0 or 1."""
+"""Threshold of a layer with the context rule, whose significance is 0 or 1."""
 
 
 class SignificanceSample:
@@ -26,10 +26,10 @@ class SignificanceSample:
         """Keep a sample.
 
         Args:
-            significance: For each layer with a scorer the significance of every real token, [tokens].
-            num_layers: Layers of the encoder.
-            rule_layer: The layer with a rule, which drops the words of the question wherever tokens are dropped at all;
-                None for no such layer.
+            significance: For each layer with a scorer, the significance of every real token, [tokens].
+            num_layers: Number of layers of the encoder.
+            rule_layer: The layer with the context rule, which every configuration that drops tokens applies; None if
+                there is none.
         """
         self._significance = significance
         self._num_layers = num_layers
@@ -41,7 +41,7 @@ class SignificanceSample:
         return self._significance.keys()
 
     def length_config(self, schedule: Schedule) -> LengthConfig:
-        """Thresholds with which each layer keeps the share of the sample's tokens that a schedule gives it."""
+        """The configuration whose thresholds make each layer keep its share, in a schedule, of the sample's tokens."""
         alive: npt.NDArray[np.bool_] | None = None
         thresholds: list[float | None] = [None] * self._num_layers
         before = 1.0

@@ -17,10 +17,10 @@ SAMPLE_READERS: dict[str, str] = {
 
 
 def sample_reader(task: str) -> ReadSamples:
-    """What reads the samples of a task.
+    """The reader of a task's samples.
 
     Raises:
-        InvalidInputError: The task has none, and can be exported in FP32 only.
+        InvalidInputError: The task has none, so that it can be exported in FP32 only.
     """
     read: ReadSamples = entry_of(
         SAMPLE_READERS,

@@ -1,4 +1,4 @@
-"""What INT8 needs of data: inputs to calibrate on, and other examples to compare it with FP32 on, read by each task."""
+"""The data for INT8: inputs to calibrate on, and other examples to compare with FP32 on. Each task has a reader."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ class HeldOut(Protocol):
 
     @property
     def name(self) -> str:
-        """Where they come from, for people."""
+        """Where the examples come from, for messages."""
 
     def __len__(self) -> int:
         """Number of examples."""
 
     def first(self, count: int | None) -> Self:
-        """The first `count` questions, or all if it is None."""
+        """The first `count` examples, or all if it is None."""
 
     def run(self, model: LengthAdaptiveModel) -> Sequence[Any]:
-        """What a model gives for each of them at full length."""
+        """The outputs of a model for each example, at full length."""
 
     def compare(self, fp32: Sequence[Any], int8: Sequence[Any]) -> Int8Change:
-        """Compare what `run` gave for two models."""
+        """Compare the results of `run` for two models."""
 
 
 H = TypeVar("H", bound=HeldOut, covariant=True)
@@ -41,8 +41,8 @@ class Samples(Generic[H]):
 
     Attributes:
         calibration: Batches of one unpadded input each, in random order.
-        held_out: Other examples.
-        lines: Messages about examples that were skipped because the model cannot read them, for people.
+        held_out: Other examples, to compare with FP32 on.
+        lines: Messages about examples that were skipped because the model cannot read them.
     """
 
     calibration: Sequence[TokenBatch]
@@ -51,7 +51,7 @@ class Samples(Generic[H]):
 
 
 class ReadSamples(Protocol):
-    """Reads the samples of a task from files, always the same for the same arguments."""
+    """Reads the samples of a task from files; the same arguments always give the same samples."""
 
     def __call__(
         self, tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int
@@ -62,7 +62,7 @@ class ReadSamples(Protocol):
             tokenizer_file: The checkpoint's tokenizer.json.
             data: Examples; some of them are held out if there is no `validation`.
             validation: Examples to compare on.
-            count: Most calibration inputs to take.
+            count: Largest number of calibration inputs.
             max_length: Longest input of the model in tokens.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Tasks in PyTorch, by name. Each is imported when it is first asked for."""
+"""Tasks in PyTorch, by name. Each is imported when it is first needed."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 MODEL_TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.modeling.tasks.question_answering:TASK",
 }
-"""For each task's name, as in the manifest, the module and the attribute that hold it."""
+"""For each task's name, as in the manifest, the module and the attribute that hold its `ModelTask`."""
 
 
 def model_task(name: str) -> ModelTask:
-    """The task of a name.
+    """The task with this name.
 
     Raises:
-        InvalidInputError: There is none.
+        InvalidInputError: There is no such task.
     """
     task: ModelTask = entry_of(
         MODEL_TASKS, name, lambda known: InvalidInputError(f"there is no task {name!r}; the tasks are: {known}")
@@ -32,15 +32,15 @@ def model_task(name: str) -> ModelTask:
 
 
 def model_tasks() -> Iterator[ModelTask]:
-    """All tasks."""
+    """All tasks, in the order of `MODEL_TASKS`."""
     return map(model_task, MODEL_TASKS)
 
 
 def task_of(model: PreTrainedModel) -> ModelTask:
-    """The task that a model has the head for.
+    """The task whose head a model has.
 
     Raises:
-        InvalidInputError: It has the head of none.
+        InvalidInputError: The model has the head of no task.
     """
     for task in model_tasks():
         if isinstance(model, task.architecture):

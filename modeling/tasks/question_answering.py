@@ -1,4 +1,4 @@
-"""Extractive question answering: two logits for each token, of the answer's start and of its end."""
+"""Extractive question answering: each token has two logits, one for the start of the answer and one for its end."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class QuestionAnswering:
     per_token = True
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
-        """Whether there are two outputs."""
+        """Whether the head has two outputs."""
         return bool(model.config.num_labels == 2 and head_weight.shape[0] == 2)
 
     def unsupported(self, config: Mapping[str, object]) -> str | None:
@@ -55,7 +55,7 @@ class QuestionAnswering:
         return dict(zip(OUTPUTS, logits.unbind(-1), strict=True))
 
     def head_nodes(self, linear: Linear, states: ov.Output) -> Iterator[tuple[str, ov.Node]]:
-        """The node `logits`, [B, L, 2], and its two halves."""
+        """Write the node `logits`, [B, L, 2]; its two columns are the outputs."""
         logits = linear(_HEAD, states)
         logits.set_friendly_name("logits")
         for k, name in enumerate(OUTPUTS):
@@ -66,7 +66,7 @@ class QuestionAnswering:
         return near_answer(outputs["start_logits"], outputs["end_logits"], context)
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
-        """None: the logits say it all."""
+        """None: the logits are enough."""
         return ()
 
 
@@ -77,7 +77,7 @@ def near_answer(start_logits: Tensor, end_logits: Tensor, context: Tensor, widen
         start_logits: Start logits of the model, [B, L].
         end_logits: End logits of the model, [B, L].
         context: 0 for tokens that cannot be part of an answer, else 1, [B, L].
-        widened_by: Distance in tokens that counts as near.
+        widened_by: Largest distance, in tokens, that counts as near.
     """
     start, end = (logits.masked_fill(context == 0, -torch.inf).softmax(1) for logits in (start_logits, end_logits))
     near = start.new_ones(1, 1, 2 * widened_by + 1)

@@ -10,18 +10,18 @@ from torch import Tensor
 from transformers import BertModel, BertPreTrainedModel
 
 Linear = Callable[[str, ov.Output], ov.Node]
-"""Writes the Linear module of a name as graph nodes, behind a tensor [..., in]; gives the node of [..., out]."""
+"""Writes the Linear module of a given name as graph nodes: from its input [..., in] to its node [..., out]."""
 
 
 class ModelTask(Protocol):
-    """One task: its head behind the encoder, and what a token is worth to it.
+    """One task: its head after the encoder, and which tokens it needs.
 
     Its counterpart without PyTorch, of the same name, is in `runtime/tasks/`.
     """
 
     @property
     def name(self) -> str:
-        """As in the manifest."""
+        """Name of the task, as in the manifest."""
 
     @property
     def architecture(self) -> type[BertPreTrainedModel]:
@@ -29,21 +29,21 @@ class ModelTask(Protocol):
 
     @property
     def head_linears(self) -> tuple[str, ...]:
-        """Names of the Linear modules behind the encoder, the last of them last. They are never quantised."""
+        """Names of the head's Linear modules, in the order in which they run. They are never quantised."""
 
     @property
     def no_head(self) -> str:
-        """What a checkpoint without this head lacks, and what to do, to follow "has no" in an error message."""
+        """What a checkpoint without this head lacks and what to do, to follow "has no" in an error message."""
 
     @property
     def per_token(self) -> bool:
-        """Whether the outputs are [B, L], one number for each token; those of padding mean nothing."""
+        """Whether the outputs are [B, L], one number for each token; at padding they are undefined."""
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether a model and the stored weight of its last Linear have as many outputs as the task needs."""
 
     def unsupported(self, config: Mapping[str, object]) -> str | None:
-        """What the task cannot work with in a config.json, to follow the checkpoint's name in an error message."""
+        """What the task does not support in config.json, to follow the checkpoint's name in a message, or None."""
 
     def protected(self, inputs: Mapping[str, Tensor]) -> Tensor:
         """Tokens that no layer drops by learnt significance, bool [B, L]; padding is not among them.
@@ -56,24 +56,24 @@ class ModelTask(Protocol):
         """The head's outputs by name.
 
         Args:
-            model: With the weights of the head.
-            states: Of all tokens at their places in the input, [B, L, H]; that of a token that was dropped is the one
-                with which it entered the layer that dropped it.
+            model: The model, for the weights of its head.
+            states: States of all tokens at their original positions, [B, L, H]; a dropped token has the state with
+                which it entered the layer that dropped it.
         """
 
     def head_nodes(self, linear: Linear, states: ov.Output) -> Iterator[tuple[str, ov.Node]]:
-        """Write the head as graph nodes: its outputs with their names.
+        """Write the head as graph nodes, and yield its outputs with their names.
 
         Args:
             linear: Writes a Linear module.
-            states: Of all tokens, float32 [B, L, H].
+            states: States of all tokens, float32 [B, L, H].
         """
 
     def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
-        """For each token the probability, 0 to 1, that it is worth keeping: what scorers learn, [B, L].
+        """For each token the probability that it is worth keeping, 0 to 1, [B, L]; scorers learn these targets.
 
         Args:
-            outputs: By name what the head gives when nothing is dropped, and in calibration the tensors of
+            outputs: The head's outputs by name when nothing is dropped; in calibration also the tensors of
                 `target_nodes`.
             context: 1 for the tokens that may be dropped, neither protected nor padding; else 0, [B, L].
         """

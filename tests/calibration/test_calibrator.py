@@ -112,7 +112,7 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
     before = contents(bundle)
     lines: list[str] = []
     start = time.monotonic()
-    with pytest.raises(CalibrationError, match=r"1e-06 minutes were too short: of 0 .* stays as it was; .*--resume"):
+    with pytest.raises(CalibrationError, match=r"1e-06 minutes were too short: of 0 .* is unchanged; .*--resume"):
         calibrate(bundle, data, budget_minutes=1e-6, say=lines.append)
     minutes = (time.monotonic() - start) / 60
     said = re.fullmatch(
@@ -125,7 +125,7 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
     assert contents(bundle) == before
     journal = tmp_path / "tiny.calibration" / "journal.jsonl"
     recorded = journal.read_bytes()
-    with pytest.raises(CalibrationError, match=r"tiny.calibration holds .* --resume, or delete it"):
+    with pytest.raises(CalibrationError, match=r"tiny.calibration holds .* --resume, or delete the folder"):
         calibrate(bundle, data, budget_minutes=1e-6)
     with pytest.raises(CalibrationError, match="were too short"):
         calibrate(bundle, data, budget_minutes=1e-6, resume=True)

@@ -252,7 +252,7 @@ def test_a_missing_folder_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="there is no folder"):
         load_checkpoint(tmp_path / "nothing")
     for text in ("", str(tmp_path / "nothing")):
-        with pytest.raises(CheckpointError, match="no local folder"):
+        with pytest.raises(CheckpointError, match="not a local folder"):
             load_checkpoint(text)
 
 

@@ -153,7 +153,7 @@ CASES: dict[str, tuple[Any, Any, Any, str]] = {
     "cased tokenizer.json, unsaid": (
         tokenizer_json(CASED, lowercase=False), None, None,
         r"for 'Who opened the Harbour.*' transformers' AutoTokenizer gives \['\[CLS\]', 'who', .*, and tokenizer\.json "
-        r"by itself \['\[CLS\]', 'Who', .*say do_lower_case",
+        r"by itself \['\[CLS\]', 'Who', .*set do_lower_case",
     ),
     "cased vocab.txt alone": (
         None, None, CASED,

@@ -19,7 +19,7 @@ def check_contract(
 ) -> None:
     """Assert that `answerer` gives the pipeline's answers: equal texts and places, scores up to `tolerance`.
 
-    Neighbours whose scores the pipeline has within 1e-5 of each other may come in either order.
+    Neighbouring answers whose scores in the pipeline differ by at most 1e-5 may come in either order.
     """
     for case in cases:
         names = case["context"]

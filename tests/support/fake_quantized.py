@@ -1,4 +1,4 @@
-"""What an INT8 graph should compute, by an independent source."""
+"""An independent computation of what an INT8 graph should compute."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
 def fake_quantized(
     model: BertForQuestionAnswering, quantized: Mapping[str, QuantizedLinear]
 ) -> BertForQuestionAnswering:
-    """A copy that fakes INT8 by PyTorch's own operations, word embeddings included."""
+    """A copy of a model that simulates INT8 with PyTorch's own operations, word embeddings included."""
     fake = copy.deepcopy(model)
 
     def quantize_input(linear: QuantizedLinear) -> Callable[[nn.Module, tuple[Tensor]], Tensor]:

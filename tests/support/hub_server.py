@@ -1,4 +1,4 @@
-"""A loopback server that speaks as much of the Hugging Face Hub's protocol as downloads need."""
+"""A loopback server with as much of the Hugging Face Hub's protocol as downloads need."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass
 class HubServer:
-    """Serves `root/{owner}/{name}` as repositories; `requests` lists what was asked of them."""
+    """Serves `root/{owner}/{name}` as repositories; `requests` lists the requests that were received."""
 
     root: Path
     endpoint: str = ""
@@ -31,7 +31,7 @@ class HubServer:
 
 @contextmanager
 def serve_hub(root: Path) -> Iterator[HubServer]:
-    """Serve the repositories below `root` for the duration; HF_ENDPOINT takes the server's `endpoint`."""
+    """Serve the repositories below `root` until the context ends; set HF_ENDPOINT to the server's `endpoint`."""
     hub = HubServer(root)
     handler = type("Handler", (_Handler,), {"hub": hub})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:

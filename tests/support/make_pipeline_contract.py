@@ -175,7 +175,7 @@ def inputs() -> Iterator[dict[str, Any]]:
     """Yield calls of the pipeline; a context is given by its name in CONTEXTS."""
     for context, questions in QUESTIONS.items():
         for question, options in product(questions, OPTIONS):
-            if context == "one_word":  # has one span; for more the pipeline gives spans outside the context
+            if context == "one_word":  # it has one span; asked for more, the pipeline gives spans outside the context
                 options = options | {"top_k": 1}
             yield {"question": question, "context": context, "options": options}
     for context in ("expedition", "repeated"):

@@ -1,8 +1,8 @@
-"""Write the graph of `tiny_bert()` that `tiny_bundle` copies, after a change of the graphs that an export writes.
+"""Store the graph of `tiny_bert()`, which `tiny_bundle` copies. Run it after a change of the graphs that export writes.
 
     PYTHONPATH=tests python tests/support/store_tiny_bundle.py
 
-Not after every change: that a stored graph still runs shows that bundles made before do.
+Do not run it after every change: that the stored graph still runs shows that older bundles do.
 """
 
 import shutil

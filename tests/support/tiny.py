@@ -1,6 +1,6 @@
 """Tiny random models built in code, for tests in which the weights do not matter.
 
-Tests of the runtime run without PyTorch, too: `tiny_bundle` does not need it, and what needs it skips the test.
+Tests of the runtime also run without PyTorch: `tiny_bundle` does not need it, and helpers that need it skip the test.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def random_bert(config: Mapping[str, object], seed: int = 0) -> BertForQuestionA
     torch.manual_seed(seed)
     model = BertForQuestionAnswering(BertConfig.from_dict({**config, "attn_implementation": "eager"}))
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:  # else all 0 or all 1, and nobody would see them swapped
+        if parameter.ndim == 1:  # all 0 or all 1 otherwise, so that a test would not notice if two were swapped
             torch.nn.init.normal_(parameter, mean=float(name.endswith("LayerNorm.weight")), std=0.1)
     model.eval()
     return model
@@ -93,9 +93,9 @@ def letter_tokenizer(folder: Path) -> Path:
 
 
 def tiny_bundle(folder: Path, length_configs: Mapping[str, LengthConfig] | None = None) -> Path:
-    """Write the bundle of `tiny_bert()` in FP32 with attention's significance, without PyTorch: from a stored graph.
+    """Write the bundle of `tiny_bert()` in FP32 with attention significance, from a stored graph, so without PyTorch.
 
-    A tokenizer that the folder has already stays.
+    If the folder has a tokenizer already, it is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
     for file in TINY_BUNDLE.iterdir():

@@ -1,4 +1,4 @@
-"""A PyTorch model in the place of LengthAdaptiveModel, to test what is built on top of one."""
+"""A PyTorch model with the interface of LengthAdaptiveModel, to test the code that uses one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Kept = Mapping[int, npt.NDArray[np.int32]]
 
 
 class TorchModel:
-    """Runs a BertForQuestionAnswering; `kept` makes the kept positions of a batch from its attention mask."""
+    """Runs a BertForQuestionAnswering; `kept` computes the kept positions of a batch from its attention mask."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class TorchModel:
 
 
 def load_bert(checkpoint: Path) -> BertForQuestionAnswering:
-    """The checkpoint's model in FP32, with the attention that transformers means as the reference."""
+    """The checkpoint's model in FP32, with eager attention, which is the reference in transformers."""
     torch = pytest.importorskip("torch", reason="PyTorch's model is what is compared with")
     from transformers import BertForQuestionAnswering
 

@@ -1,6 +1,6 @@
-"""Which modules of tests cannot be imported where PyTorch is not installed, so that they are skipped with a reason.
+"""Find the test modules that cannot be imported without PyTorch, so that they are skipped with a reason.
 
-Only what a module imports as it is loaded counts; a test that needs PyTorch alone says so by `pytest.importorskip`.
+Only imports at the top of a module count; a single test that needs PyTorch calls `pytest.importorskip`.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ NEED_THEM = (
     "support.fake_quantized",
     "fuzzing",
 )
-"""Of ours: importing what they export may import PyTorch."""
+"""Our packages and helpers whose import may import PyTorch."""
 TORCH_FREE = ("dynamic_tinybert.calibration.recalibrated",)
 
 
 def lacking(file: Path) -> str | None:
-    """The first package that a module of tests imports, itself or through ours, and that is not installed."""
+    """The first missing package that a test module imports, itself or through our packages; None if there is none."""
     for name in imported(file):
         for heavy in HEAVY:
             if is_within(name, heavy) and not is_installed(heavy):
@@ -40,7 +40,7 @@ def lacking(file: Path) -> str | None:
 
 
 def imported(file: Path) -> Iterator[str]:
-    """Full names of what is imported at the top of a module."""
+    """Full names of everything that is imported at the top of a module."""
     for node in ast.parse(file.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -62,11 +62,11 @@ def is_installed(package: str) -> bool:
 
 
 class SkippedModule(pytest.Module):
-    """Stands for a module of tests that is not imported."""
+    """Stands for a test module that is not imported."""
 
     def __init__(self, *, missing: str, **others: Any) -> None:  # noqa: ANN401 - what pytest gives
         super().__init__(**others)
         self.missing = missing
 
     def collect(self) -> list[pytest.Item | pytest.Collector]:
-        pytest.skip(f"{self.path.name} imports {self.missing}, or what needs it, and that is not installed")
+        pytest.skip(f"{self.path.name} imports {self.missing}, directly or indirectly, and that is not installed")

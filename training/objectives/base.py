@@ -1,4 +1,4 @@
-"""What a training minimises: the interface of all objectives."""
+"""The interface of all training objectives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ M = TypeVar("M", bound=nn.Module)
 class TrainingStep:
     """A step of a training.
 
-    An objective seeds its random choices with `seed` and `index` alone, so that a resumed training draws the same.
+    An objective seeds its random choices with `seed` and `index` alone, so that a resumed training makes the same ones.
 
     Attributes:
         index: Number of steps before this one.
@@ -48,7 +48,7 @@ class Objective(nn.Module):
     Attributes:
         needs_teacher_logits: Whether batches must have `teacher_logits`, of the model as it was before the training.
         model: The model.
-        task: Losses of the model's task.
+        task: The `TrainingTask` of the model, with its losses.
 
     Raises:
         InvalidInputError: The model's task cannot be trained.
@@ -66,7 +66,7 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Learning rates that differ from the training's, by prefix of the parameters' names."""
+        """Learning rates that differ from that of the training, by prefix of the parameters' names."""
         return {}
 
     def scorers(self) -> Mapping[int, Scorer]:
@@ -80,9 +80,9 @@ class Objective(nn.Module):
 
 @dataclass(frozen=True)
 class Unregistered(Generic[M]):
-    """Holds a module for an `nn.Module` whose parameters must not include those of the held one.
+    """Holds a module as an attribute of another one without registering its parameters there.
 
-    PyTorch would register a module that is an attribute of its own: train it, count its weights and save them.
+    PyTorch would register a module that is itself an attribute, and so train and save its weights.
     """
 
     module: M

@@ -18,7 +18,7 @@ from .base import Objective, TrainingStep, Unregistered
 
 
 class Distillation(Objective):
-    """A student and its teacher, which is not changed.
+    """A student and its teacher, which is frozen.
 
     Args:
         model: The student.
@@ -49,7 +49,7 @@ class PredictionDistillation(Distillation):
 class LayerDistillation(Distillation):
     """Squared differences of embeddings, states and attention scores between each student layer and a teacher layer.
 
-    If the widths differ, a linear projection of the student's states to the teacher's width is learnt, too. If the
+    If the widths differ, a linear projection of the student's states to the teacher's width is learnt with them. If the
     numbers of heads differ, attention scores are averaged over heads.
     """
 
@@ -104,6 +104,6 @@ def _same_heads(student: Tensor, teacher: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _difference(student: Tensor, teacher: Tensor, counted: Tensor) -> Tensor:
-    """Mean squared difference of the elements at which `counted`, which is broadcast, is true."""
+    """Mean squared difference of the elements at which `counted` is true, after broadcasting it."""
     counted = counted.expand_as(student)
     return ((student.float() - teacher.float()) ** 2)[counted].mean()

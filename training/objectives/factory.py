@@ -1,4 +1,4 @@
-"""Make the objective that the options of a training name."""
+"""Make the objective of a training from its options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .relaxed import RelaxedSelection
 from .scorer_objective import WARM_UP
 from .scorers_only import ScorersOnly
 
-_SOFT_UNTIL = 0.7  # fraction of a training with soft masks from which on gates are 0 or 1
+_SOFT_UNTIL = 0.7  # fraction of a training with soft masks after which gates are 0 or 1
 
 
 def make_objective(
@@ -28,7 +28,7 @@ def make_objective(
     scorers: Mapping[int, Scorer],
     teacher: BertPreTrainedModel | None,
 ) -> Objective:
-    """The objective that the options name.
+    """Make the objective that `options` names.
 
     Args:
         options: The options.
@@ -37,7 +37,7 @@ def make_objective(
         teacher: The teacher of a distillation, else None.
 
     Raises:
-        InvalidInputError: The objective needs a teacher and there is none, or the other way round.
+        InvalidInputError: A distillation has no teacher, or another objective has one.
     """
     if (teacher is not None) != options.objective.startswith("distill"):
         wrong = "needs a teacher: name its checkpoint" if teacher is None else "has no teacher: leave it out"

@@ -10,7 +10,7 @@ from .base import Objective, TrainingStep
 
 
 class FineTuning(Objective):
-    """Loss against the labels."""
+    """Minimises the loss against the labels."""
 
     def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:
         """One part, `answers`."""

@@ -1,4 +1,4 @@
-"""Learnt selection by sampling: each step drops tokens as a random configuration of the deployed front would."""
+"""Learnt selection by sampling: each step drops tokens by a random configuration like those that are deployed."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from .scorer_objective import WARM_UP, ScorerObjective, ScorerTarget
 
 
 class FrontSampling(ScorerObjective):
-    """The same soft labels for every pass, whatever it drops: half labels, half probabilities of the initial model.
+    """Trains every pass, whatever it drops, to the same soft labels: the mean of labels and initial probabilities.
 
-    A step is one pass. A quarter of the steps keep all tokens, the others drop as a configuration that is drawn from
-    the range of those that calibrations choose. Tokens are dropped by gathering, so that such steps are cheaper.
+    A step is one pass. A quarter of the steps keep all tokens; each of the others drops them by a configuration that is
+    drawn from the range that calibrations choose from. Dropped tokens are not computed, so these steps are cheaper.
 
     The target of a scorer is the significance that the task computes from the soft labels, for question answering the
     probability that the answer starts or ends near a token. In the first half of the layers it is the mean of that and
     of the token's importance to later layers (`token_importance`), because a token far from the answer may matter
-    there. Only passes that keep everything tell the importance, so these scorers learn in such steps alone.
+    there. Importance is known only in passes that keep everything, so these scorers learn in such steps alone.
 
     Args:
         model: The model.
-        scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two. The latter
-            learn without the model during `WARM_UP`.
+        scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two. New
+            scorers learn without the model during `WARM_UP`.
         scorer_weight: Weight of the scorers' loss.
 
     Attributes:
@@ -75,20 +75,20 @@ class FrontSampling(ScorerObjective):
         return losses
 
     def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
-        """Shares of the tokens that layers of a step pass on, by layer; empty if it keeps everything."""
+        """Draw the share of the tokens that each selecting layer passes on in a step; empty if it keeps everything."""
         return {} if random.random() < self.keeps_all else draw_shares(list(self.scorers()), random)
 
     def early_layers(self) -> list[int]:
-        """Layers whose scorers learn importance, too, and only in steps that keep everything."""
+        """Layers whose scorers also learn importance, and therefore learn only in steps that keep everything."""
         num_layers = self.model.config.num_hidden_layers
         if num_layers == 1:  # there is no later layer
             return []
         return [layer for layer in self.scorers() if layer < num_layers / 2]
 
     def _config(self, computing: Collection[int], *, drops: bool) -> LengthConfig:
-        """The configuration in which these layers compute their scorers; shares, not thresholds, decide what they drop.
+        """The configuration in which the layers `computing` run their scorers; shares replace their thresholds.
 
-        Only the rule selects by its threshold, if the step `drops` at all.
+        The context rule selects by its threshold if the step `drops` tokens.
         """
         config = keeping_all(self.model.config.num_hidden_layers, computing)
         rule = self.reference.rule_layer
@@ -105,7 +105,7 @@ class FrontSampling(ScorerObjective):
         soft_labels: Tensor,
         biases: Mapping[int, Tensor],
     ) -> dict[int, ScorerTarget]:
-        """Targets of the computed scorers that learn in a step, by layer; only passes that keep all have `biases`."""
+        """Targets by layer of the scorers that learn in a step; `biases` is empty if the pass dropped tokens."""
         significance = self.reference.task.significance_targets(
             self.task.outputs_of(soft_labels), self.droppable(batch)
         ).float()

@@ -1,4 +1,4 @@
-"""LengthDrop of the Length-Adaptive Transformer, with keep ratios of the real length."""
+"""LengthDrop of the Length-Adaptive Transformer, with keep ratios relative to the real length."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
 from .base import Objective, TrainingStep, Unregistered
 
-_RATIO_BOUND = 0.2  # largest share of the tokens that enter a layer that it drops
-_RANDOM = 2  # random configurations of a step, besides the smallest one
+_RATIO_BOUND = 0.2  # largest share that a layer drops of the tokens that enter it
+_RANDOM = 2  # random configurations per step, besides the smallest one
 
 
 class LengthDrop(Objective):

@@ -20,20 +20,20 @@ from .base import TrainingStep
 from .relaxed_pass import relaxed_pass
 from .scorer_objective import WARM_UP, ScorerObjective, ScorerTarget
 
-_INITIAL_THRESHOLD = -3.0  # of logits: most tokens are about there once scorers tell some apart
+_INITIAL_THRESHOLD = -3.0  # on the scale of logits: most scores are near it once scorers tell tokens apart
 _THRESHOLD_LEARNING_RATE = 1e-2
-_PENALTY = 10.0  # per share of the MACs above the target
+_PENALTY = 10.0  # times the excess over the target share of MACs
 _TEMPERATURES = (1.0, 0.1)  # of soft masks, at the beginning and at the end
 
 
 class RelaxedSelection(ScorerObjective):
-    """The loss of `full`, that of a pass with learnt selection, and a penalty on the MACs that this needs.
+    """Minimises the loss of `full`, the loss of a pass with learnt selection, and a penalty on the MACs of that pass.
 
     Args:
         model: The model.
         scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two.
-        macs_fewer: The selection should need so many times fewer MACs than `full`.
-        hard_from: Fraction of the training from which on gates are 0 or 1. Before, they are soft, at a falling
+        macs_fewer: Target for the MACs of `full` divided by those with selection.
+        hard_from: Fraction of the training after which gates are 0 or 1. Before it they are soft, at a falling
             temperature.
         scorer_weight: Weight of the scorers' loss.
     """
@@ -55,7 +55,7 @@ class RelaxedSelection(ScorerObjective):
         self._hard_from = hard_from
 
     def learning_rates(self) -> Mapping[str, float]:
-        """Those of scorers and of thresholds; the latter have far to go."""
+        """The learning rates of scorers and of thresholds, which have far to go."""
         return {**super().learning_rates(), "thresholds.": _THRESHOLD_LEARNING_RATE}
 
     def learnt_config(self) -> LengthConfig:
@@ -104,7 +104,7 @@ class RelaxedSelection(ScorerObjective):
 
 
 def share_of_macs(shares: Sequence[Tensor], hidden: int, intermediate: int) -> Tensor:
-    """MACs of all products with weights relative to those of `full`, from the share of tokens each layer passes on."""
+    """MACs of the products with weights as a share of those of `full`; layers pass on `shares` of the tokens."""
     attention, rest = 4 * hidden * hidden, 2 * hidden * intermediate
     entering = [torch.ones_like(shares[0]), *shares[:-1]]
     costs = [attention * before + rest * after for before, after in zip(entering, shares, strict=True)]

@@ -18,7 +18,7 @@ from dynamic_tinybert.modeling.tasks import task_of
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
-_LEAST_GATE = 1e-6  # of tokens that are attended to: its logarithm must be finite
+_LEAST_GATE = 1e-6  # so that the logarithm is finite
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ def relaxed_pass(
     """Run a model whose tokens each have a gate: the probability that the token's score reaches the layer's threshold.
 
     A token with gate g is attended to g times as much, and its new state is g times the layer's output plus 1 - g times
-    its state before. With gates of 0 and 1 this is drop-and-restore, except that to scorers a token that a soft mask
-    hides is a gap between its neighbours.
+    its state before. With gates of 0 and 1 this is drop-and-restore, except that a token which a soft mask hides still
+    separates its neighbours in the convolutions of scorers.
 
     Args:
         model: The model.
-        scorers: Scorers by layer. A rule among them gives gates of 0 or 1 without a gradient.
+        scorers: Scorers by layer. The context rule among them gives gates of 0 or 1 without a gradient.
         thresholds: Thresholds of the scorers' logits, scalars by layer.
         batch: The inputs.
-        temperature: Temperature of the probability, sigmoid((logit - threshold) / temperature); that of protected
-            tokens is 1.
+        temperature: Temperature of the probability sigmoid((logit - threshold) / temperature). Protected tokens have
+            the probability 1.
         hard: Make gates 0 or 1, with the gradient of the probability. Tokens with gate 0 are removed, so that their
             own probabilities have no gradient.
     """

@@ -1,4 +1,4 @@
-"""Objectives that train scorers with the model: which layers have one, how they start, and their loss."""
+"""The base of objectives that train scorers with the model: their layers, their initial weights and their loss."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WARM_UP = 0.1
 
 _LEARNING_RATE = 1e-3  # of new scorers: they are small
 _LEARNING_RATE_FITTED = 3e-4  # of scorers that were fitted before
-_LEAST_SIGNIFICANCE = 1e-6  # and its distance from 1: the logarithm must be finite
+_LEAST_SIGNIFICANCE = 1e-6  # also the least distance from 1, so that logarithms are finite
 
 
 class ScorerTarget(NamedTuple):
@@ -56,11 +56,11 @@ class ScorerObjective(Objective):
         initial = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
         self.scorer_of_layer = nn.ModuleDict({str(layer): _TrainedScorer(scorer) for layer, scorer in initial.items()})
         deployed = with_context_rule(self.scorers(), model.config.num_hidden_layers)
-        self._reference = Unregistered(ReferenceModel(model, "learnt", deployed))  # its weights are those above
+        self._reference = Unregistered(ReferenceModel(model, "learnt", deployed))  # shares the weights above
 
     @property
     def reference(self) -> ReferenceModel:
-        """The model as it will be deployed, with the scorers and the rule that calibration adds."""
+        """The model as it will be deployed, with the scorers and the context rule that calibration adds."""
         return self._reference.module
 
     def scorers(self) -> Mapping[int, Scorer]:
@@ -68,15 +68,15 @@ class ScorerObjective(Objective):
         return {int(layer): cast(Scorer, scorer) for layer, scorer in self.scorer_of_layer.items()}
 
     def deployed_scorers(self) -> Mapping[int, Scorer | ContextRule]:
-        """The scorers and the rule that calibration adds, by layer."""
+        """The scorers and the context rule that calibration adds, by layer."""
         return {int(layer): cast(Scorer | ContextRule, scorer) for layer, scorer in self.reference.scorers.items()}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """The learning rate of the scorers."""
+        """The learning rate of the scorers, by the prefix of their parameters."""
         return {"scorer_of_layer.": self._scorer_learning_rate}
 
     def detach_scorers(self, detached: bool) -> None:
-        """Set whether the model learns nothing from the scorers' loss."""
+        """Set whether the scorers' loss is detached from the model, which then learns nothing from it."""
         for scorer in self.scorer_of_layer.values():
             cast(_TrainedScorer, scorer).detached = detached
 
@@ -85,12 +85,12 @@ class ScorerObjective(Objective):
         return batch["attention_mask"] * ~self.reference.task.protected(inputs_of(batch))
 
     def scorer_loss(self, output: ReferenceOutput, targets: Mapping[int, ScorerTarget], droppable: Tensor) -> Tensor:
-        """The weighted loss of the scorers, see `scorer_loss`."""
+        """The function `scorer_loss`, times the weight of the scorers' loss."""
         return self.scorer_weight * scorer_loss(output, targets, droppable)
 
 
 class _TrainedScorer(Scorer):
-    """A scorer that computes in FP32 under mixed precision: bfloat16 rounds scores on both sides of a threshold alike.
+    """A scorer that computes in FP32 under mixed precision: bfloat16 would round scores near a threshold to one value.
 
     While it is `detached`, the model does not learn from it.
     """
@@ -113,7 +113,7 @@ class _TrainedScorer(Scorer):
 
 
 def scorer_loss(output: ReferenceOutput, targets: Mapping[int, ScorerTarget], droppable: Tensor) -> Tensor:
-    """Binary cross-entropy of significance over the droppable tokens that enter a layer, mean of the layers.
+    """Binary cross-entropy of significance, averaged over the droppable tokens that enter a layer, then over layers.
 
     Args:
         output: The output of a pass in which all layers with a target computed their significance.
@@ -121,7 +121,7 @@ def scorer_loss(output: ReferenceOutput, targets: Mapping[int, ScorerTarget], dr
         droppable: 1 for the tokens that count, `[B, L]`.
     """
     losses = []
-    filler = next(iter(output.outputs.values())).new_zeros(len(droppable), 1).float()  # where fillers point to
+    filler = next(iter(output.outputs.values())).new_zeros(len(droppable), 1).float()  # the row that fillers point to
     counts = torch.cat([droppable.to(filler), filler], 1)
     for layer, target in targets.items():
         positions = output.entering[layer]

@@ -1,4 +1,4 @@
-"""Scorers trained on a model that is not changed."""
+"""Training of scorers on a frozen model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ScorersOnly(FrontSampling):
         scorers: Scorers to start from, by layer; without any, new ones for all layers but the last two.
     """
 
-    keeps_all = 0.5  # early scorers learn only in these steps, and in the others no model has to learn
+    keeps_all = 0.5  # early scorers learn only in these steps; the model learns in none
 
     def __init__(self, model: BertPreTrainedModel, scorers: Mapping[int, Scorer] | None = None) -> None:
         super().__init__(model.requires_grad_(False), scorers)
@@ -35,7 +35,7 @@ class ScorersOnly(FrontSampling):
         return self
 
     def detach_scorers(self, detached: bool) -> None:
-        """Always detach them: no gradient need be computed for a frozen model."""
+        """Always detach the scorers: a frozen model needs no gradient."""
         super().detach_scorers(True)
 
     def drawn_shares(self, random: np.random.Generator) -> dict[int, float]:
@@ -44,7 +44,7 @@ class ScorersOnly(FrontSampling):
         return shares if shares.keys() - self.early_layers() else {}
 
     def learning_rates(self) -> Mapping[str, float]:
-        """None: the training's own is that of the scorers."""
+        """None: the scorers use the learning rate of the training."""
         return {}
 
     def forward(self, batch: TokenBatch, step: TrainingStep) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""The tasks that can be trained, by name. Each is imported when it is first asked for."""
+"""The tasks that can be trained, by name. Each is imported when it is first needed."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 TRAINING_TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.training.tasks.question_answering:TASK",
 }
-"""For each task's name, as in the manifest, the module and the attribute that hold it."""
+"""For each task's name, as in the manifest, the module and the attribute that hold its `TrainingTask`."""
 
 
 def training_task_of(model: PreTrainedModel) -> TrainingTask:
-    """What trainings need of the task that a model has the head for.
+    """The `TrainingTask` for the head of a model.
 
     Raises:
         InvalidInputError: The model has the head of no task, or of one that cannot be trained.

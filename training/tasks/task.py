@@ -1,4 +1,4 @@
-"""What trainings need of a task: losses, soft labels, training rows, and a measure of models."""
+"""What training needs of a task: losses, soft labels, training rows, and scores of models."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.tasks.measure import ReadExamples
 from dynamic_tinybert.training.batches import TokenBatch, TrainingRow
 
 E = TypeVar("E")
-"""An example of a task, which only the task itself looks into."""
+"""An example of a task; only the task itself knows its type."""
 
 Outputs = Mapping[str, Tensor]
 """Outputs of a task's head by name, of the plain model or of `ReferenceModel`."""
@@ -39,36 +39,36 @@ class TrainingTask(Protocol):
 
     @property
     def examples(self) -> str:
-        """What its examples are called, in the plural."""
+        """What examples of the task are called, in the plural."""
 
     def loss(self, outputs: Outputs, batch: TokenBatch) -> Tensor:
         """Loss against the labels of the batch."""
 
     def soft_loss(self, outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-        """Loss against probabilities; these receive no gradient."""
+        """Loss against target probabilities, which receive no gradient."""
 
     def probabilities(self, outputs: Outputs, batch: TokenBatch) -> Tensor:
-        """The probabilities that a model gives, as targets for another one."""
+        """The probabilities that a model's outputs give, as targets for another model."""
 
     def soft_labels(self, batch: TokenBatch) -> Tensor:
         """The mean of the labels, as probabilities, and of the probabilities that the batch's `teacher_logits` give."""
 
     def teacher_logits(self, outputs: Outputs) -> Tensor:
-        """The logits that rows keep of a teacher: `[B, L, K]` if the task labels tokens, else `[B, K]`."""
+        """The teacher's logits that rows store: `[B, L, K]` if the task labels tokens, else `[B, K]`."""
 
     def outputs_of(self, targets: Tensor) -> Outputs:
-        """Outputs of the head that give these probabilities, to compute targets of significance from."""
+        """Outputs of the head that would give these probabilities, for `ModelTask.significance_targets`."""
 
     def importance_scalar(self, outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-        """The scalar whose gradient says how important tokens are: see `token_importance`."""
+        """The scalar whose gradient measures the importance of tokens; see `token_importance`."""
 
     def reader(self, tokenizer: Tokenizer, max_length: int, max_seq_len: int | None) -> Reader[Any]:
         """A reader of examples.
 
         Args:
             tokenizer: The tokenizer of the model.
-            max_length: Most tokens that the model reads.
-            max_seq_len: Most tokens of a row; None for the task's default.
+            max_length: Longest input of the model in tokens.
+            max_seq_len: Largest number of tokens in a row; None for the task's default.
 
         Raises:
             InvalidInputError: `max_seq_len` is more than `max_length` or less than 1.
@@ -110,31 +110,30 @@ class Reader(Protocol[E]):
         """
 
     def scored_inputs(self, scored: Sequence[E]) -> ScoredInputs:
-        """Examples as inputs of models that are measured on them.
+        """Turn examples into inputs that models are measured on.
 
         Raises:
             DataError: The model can read none of the examples.
         """
 
     def inputs(self, examples: Sequence[E]) -> Sequence[TokenSequence]:
-        """The model inputs of examples; those that the model cannot read have none."""
+        """The model inputs of examples; examples that the model cannot read have none."""
 
 
 class ScoredInputs(Protocol):
     """Examples that models are measured on."""
 
     def scores(self, reference: ReferenceModel, length_config: LengthConfig) -> list[ExampleScore]:
-        """Run the examples and score them."""
+        """Run a model on the examples at a length configuration, and score each of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class ExampleScore:
-    """How good and how costly a model was at one example.
+    """The score and the cost of a model on one example.
 
     Attributes:
         score: The task's metric, in points of 100.
-        kept: For each input that the model ran for the example: its number of tokens, and how many of them each layer
-            passed on.
+        kept: For each model input of the example: its number of tokens, and how many of them each layer passed on.
     """
 
     score: float

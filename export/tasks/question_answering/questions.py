@@ -30,10 +30,10 @@ class Questions:
     """Questions to compare INT8 with FP32 on.
 
     Attributes:
-        name: Where they come from, for people.
+        name: Where the questions come from, for messages.
         examples: The questions.
-        windows: The windows of each.
-        scored: Whether F1 is to be computed from their answers.
+        windows: The windows of each question.
+        scored: Whether F1 against their answers is computed.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Questions:
         return len(self.examples)
 
     def first(self, count: int | None) -> Questions:
-        """The first `count` of them, all for None."""
+        """The first `count` questions, or all if it is None."""
         return Questions(self.name, self.examples[:count], self.windows[:count], self.scored)
 
     def run(self, model: LengthAdaptiveModel) -> Outputs:

@@ -24,13 +24,13 @@ _HELD_OUT_SHARE = 0.2
 _HELD_OUT_MOST = 500  # questions; enough for a comparison without F1
 
 TREATMENT = {Kind.UNREADABLE: "skipped"}
-"""How an export treats questions that have a problem."""
+"""What an export does with faulty questions, by kind of fault."""
 
 
 def read_samples(
     tokenizer_file: Path, data: Path, validation: Path | None, count: int, max_length: int
 ) -> Samples[Questions]:
-    """Draw windows to calibrate on and questions to compare on; deterministic for the same arguments.
+    """Draw windows to calibrate on and questions to compare on; the same arguments always give the same ones.
 
     The held-out questions are those of `validation` or, without it, up to 500 questions of articles of `data` that the
     calibration windows do not come from. The latter are not scored by F1, because checkpoints are often trained on the

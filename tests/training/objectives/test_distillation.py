@@ -123,7 +123,7 @@ def test_a_teacher_stays_as_it_is(tiny_checkpoint: Path, questions: Path, tmp_pa
         assert sum(losses[-5:]) < sum(losses[:5])
     assert (teacher / "model.safetensors").read_bytes() == before
     assert load_checkpoint(result.path).model.config.hidden_size == 32
-    assert "taught by teacher" in (result.path / "README.md").read_text()
+    assert "distilled from teacher" in (result.path / "README.md").read_text()
     options = replace(options, objective="distill-answers")
     again = train(result.path, tmp_path / "again", questions, options=options, teacher=teacher)
     assert sum(losses["answers"] for losses in again.losses[-5:]) < sum(x["answers"] for x in again.losses[:5])

@@ -16,7 +16,7 @@ from .reader import QuestionReader
 
 
 class QuestionAnsweringTraining:
-    """Start and end of answers; see `TrainingTask`. Targets are probabilities of both, `[B, L, 2]`."""
+    """Losses of the start and end of answers; see `TrainingTask`. Targets are probabilities of both, `[B, L, 2]`."""
 
     pipeline_tag = "question-answering"
     metric = "F1"
@@ -35,7 +35,7 @@ class QuestionAnsweringTraining:
         return losses.answer_probabilities(outputs, batch)
 
     def soft_labels(self, batch: TokenBatch) -> Tensor:
-        """Half the labelled answer, half the teacher's probabilities."""
+        """The mean of the labels and of the teacher's probabilities."""
         return losses.soft_labels(batch)
 
     def teacher_logits(self, outputs: Outputs) -> Tensor:
@@ -43,7 +43,7 @@ class QuestionAnsweringTraining:
         return torch.stack([outputs["start_logits"], outputs["end_logits"]], -1)
 
     def outputs_of(self, targets: Tensor) -> Outputs:
-        """Logarithms of the probabilities, which are logits but for a constant."""
+        """Logarithms of the probabilities, which equal the logits up to a constant."""
         start, end = targets.clamp(min=torch.finfo(targets.dtype).tiny).log().unbind(-1)
         return {"start_logits": start, "end_logits": end}
 

@@ -1,4 +1,4 @@
-"""Losses of start and end logits, and the probabilities that they are trained towards."""
+"""Losses of start and end logits, and their target probabilities."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dynamic_tinybert.training.tasks.task import Outputs
 
 
 def answer_loss(outputs: Outputs, batch: TokenBatch) -> Tensor:
-    """Cross-entropy with the labelled start and end, the mean of both over the batch."""
+    """Cross-entropy with the labelled start and end, averaged over both and over the batch."""
     start, end = _logits_of_real(outputs, batch)
     return (
         functional.cross_entropy(start, batch["start_positions"])
@@ -21,7 +21,7 @@ def answer_loss(outputs: Outputs, batch: TokenBatch) -> Tensor:
 
 
 def soft_answer_loss(outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-    """Cross-entropy with probabilities of the start and the end `[B, L, 2]`, the mean of both over the batch."""
+    """Cross-entropy with probabilities `[B, L, 2]` of the start and the end, averaged over both and over the batch."""
     losses = [
         functional.cross_entropy(logits, probabilities)
         for logits, probabilities in zip(_logits_of_real(outputs, batch), targets.unbind(-1), strict=True)

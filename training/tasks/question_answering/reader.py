@@ -1,4 +1,4 @@
-"""Questions for trainings: read from files, as training rows, and as inputs of models that are measured."""
+"""Read questions for trainings, and turn them into training rows and into inputs that models are measured on."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class QuestionReader:
     """Reads questions; see `Reader`.
 
     Args:
-        windowing: Cuts the windows.
+        windowing: Cuts questions and contexts into windows.
     """
 
     def __init__(self, windowing: Windowing) -> None:
@@ -56,7 +56,7 @@ class QuestionReader:
         return answered_rows(self._windowing, examples)
 
     def scored_inputs(self, scored: Sequence[Example]) -> ScoredQuestions:
-        """Questions as windows; those that the model cannot read have none and score 0."""
+        """Questions with their windows; those that the model cannot read have none and score 0."""
         windows = [self._windowing(example) for example in scored]
         if not any(windows):
             raise self._windowing.refuse_all(f"any of the {len(scored)} questions")
@@ -70,7 +70,7 @@ class QuestionReader:
 class ScoredQuestions:
     """Questions that models are measured on by F1.
 
-    If some of them are unanswerable, they are scored as SQuAD v2 does, with a threshold of 0 for no answer.
+    If some of them are unanswerable, all are scored by SQuAD v2's rules, with a no-answer threshold of 0.
 
     Args:
         questions: Questions with answers, or unanswerable.

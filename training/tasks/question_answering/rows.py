@@ -1,4 +1,4 @@
-"""Training rows for question answering: windows of tokens in which the answer is marked."""
+"""Training rows for question answering: windows whose labels are the positions of the answer."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def read_answered(
     Args:
         path: A file that `read_squad` reads.
         limit: Read only the first `limit` questions.
-        windowing: Tells which questions the model can read; the others are skipped.
-        strict: Refuse the file if it holds an invalid question.
+        windowing: Decides which questions the model can read; the others are skipped.
+        strict: Refuse the file if it holds a faulty question.
 
     Raises:
         DataError: The file cannot be read, no question can be trained on, or `strict` refuses one.
@@ -57,7 +57,7 @@ def answered_rows(windowing: Windowing, examples: Sequence[Example]) -> list[Tra
     unanswerable questions.
 
     Args:
-        windowing: Cuts the windows.
+        windowing: Cuts questions and contexts into windows.
         examples: Questions from `read_answered`.
 
     Raises:
@@ -76,7 +76,7 @@ def answered_rows(windowing: Windowing, examples: Sequence[Example]) -> list[Tra
 
 
 def _characters_of_answer(example: Example) -> tuple[int, int] | None:
-    """Begin and end, in characters of the context, of the first answer that has a position; None if none has."""
+    """Start and end, in characters of the context, of the first answer that has a position; None if none has."""
     for answer, start in zip(example.answers, example.answer_starts, strict=False):
         if isinstance(start, int):
             begin = start + len(answer) - len(answer.lstrip())  # tokens contain no white space
