@@ -1,6 +1,6 @@
 """Load a bundle and answer questions with it, with any length configuration.
 
-The names below are imported on first use, so that light modules do not load OpenVINO.
+The names below are imported on first use, so that importing a light submodule does not load OpenVINO.
 """
 
 from importlib import import_module

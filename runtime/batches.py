@@ -53,10 +53,10 @@ def run_batches(
 
     Args:
         run: Runs the model on a batch of inputs, given by their indices, padded to the longest of them.
-        lengths: Tokens of each input.
-        row_of: Makes the result for one input of a batch's output, of the input's row there, and of how many of its
-            tokens each layer passed on that may drop some.
-        batch_size: Inputs to run at once.
+        lengths: Number of tokens of each input.
+        row_of: Makes the result for one input. It is called with the batch's output, the input's row in it and, for
+            each layer that may drop tokens, the number of the input's tokens that the layer passed on.
+        batch_size: Maximum number of inputs to run at once.
 
     Returns:
         The results in the inputs' order.

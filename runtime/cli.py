@@ -1,9 +1,9 @@
 """The command line: ``dynamic-tinybert``.
 
 Exit codes: 0 success, 1 an error, explained in one line on standard error (also if standard output is full or closed),
-2 wrong usage, 130 interrupted, 141 nobody reads standard output any more (`| head`), 143 terminated.
-Commands of other folders are found by the entry points ``dynamic_tinybert.commands``. Modules of commands import what
-they run inside their functions: all of them are imported at every start, and ``--help`` is to stay quick.
+2 wrong usage, 130 interrupted, 141 the reader of standard output has gone (`| head`), 143 terminated.
+Commands of the other subpackages are found by the entry points ``dynamic_tinybert.commands``. Every start imports the
+modules of all commands. To keep ``--help`` fast, these modules import what they run inside their functions.
 """
 
 from __future__ import annotations

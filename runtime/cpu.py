@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 _INT8_PRODUCTS = {"amx_int8": "AMX", "avx512_vnni": "AVX-512 VNNI", "avx_vnni": "AVX-VNNI"}
-"""Instruction sets that accumulate 8-bit products in 32 bits, by CPU flag, the fastest first."""
+"""Instruction sets that accumulate 8-bit products in 32 bits, by CPU flag, fastest first."""
 
 
 @cache
@@ -17,7 +17,7 @@ def flags() -> frozenset[str]:
 
 @cache
 def name() -> str:
-    """The CPU's model name, which virtual machines may cut short, and its INT8 instruction set."""
+    """The CPU's model name, which virtual machines may truncate, and its INT8 instruction set."""
     products = next((name for flag, name in _INT8_PRODUCTS.items() if flag in flags()), "no VNNI")
     return f"{_cpuinfo('model name') or 'unknown CPU'}, {products}"
 

@@ -9,10 +9,13 @@ from pathlib import Path, PurePosixPath
 
 
 def usable_cpus(root: Path = Path("/")) -> int:
-    """The number of CPUs in the process's affinity or its cgroups' quota, rounded up, if that is less; at least 1.
+    """The number of CPUs in the process's affinity, or the quota of its cgroups, rounded up, if that is lower.
 
     Args:
         root: Folder that contains /proc and the mounted cgroups.
+
+    Returns:
+        At least 1.
     """
     affine = len(os.sched_getaffinity(0))
     return max(1, min([affine, *map(math.ceil, quotas(root))]))
@@ -83,9 +86,11 @@ def _folders(root: Path) -> Iterator[Path]:
     for line in _text(root / "proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, own = rest.partition(":")
-        for mounted, place, of in mounts:
-            # version 2 has no controllers in its line, and mounts without options that name them
-            if ("cpu" in controllers.split(",") and "cpu" in of) or (not controllers and of == ["cgroup2"]):
+        for mounted, place, available in mounts:
+            # The line of version 2 lists no controllers, and neither do the options of its mount.
+            if ("cpu" in controllers.split(",") and "cpu" in available) or (
+                not controllers and available == ["cgroup2"]
+            ):
                 # A container sees its own cgroup as the mount's root, whatever the line calls it.
                 is_below = PurePosixPath(own).is_relative_to(mounted) and ".." not in own
                 below = PurePosixPath(own).relative_to(mounted) if is_below else PurePosixPath()
@@ -98,13 +103,13 @@ def _mounts(root: Path) -> Iterator[tuple[str, str, list[str]]]:
     """For each cgroup mount: the cgroup at its root, the mount point, and its controllers or ["cgroup2"]."""
     for line in _text(root / "proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
-        fields, of = left.split(), right.split()
-        if len(fields) < 5 or len(of) < 3:
+        fields, file_system = left.split(), right.split()
+        if len(fields) < 5 or len(file_system) < 3:
             continue
-        if of[0] == "cgroup2":
+        if file_system[0] == "cgroup2":
             yield fields[3], fields[4], ["cgroup2"]
-        elif of[0] == "cgroup":
-            yield fields[3], fields[4], of[2].split(",")
+        elif file_system[0] == "cgroup":
+            yield fields[3], fields[4], file_system[2].split(",")
 
 
 def _text(file: Path) -> str:

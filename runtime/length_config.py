@@ -23,8 +23,8 @@ class LengthConfig:
             Only tokens whose significance reaches the threshold are kept, but at least the most significant one.
 
     Raises:
-        LengthConfigError: A ratio is outside (0, 1] or larger than the one before, a threshold is not a
-            finite number, or the two differ in length.
+        LengthConfigError: There is no ratio, a ratio is outside (0, 1] or larger than the one before, a threshold is
+            not a finite number, or ratios and thresholds differ in length.
     """
 
     keep_ratios: tuple[float, ...]
@@ -66,10 +66,10 @@ class LengthConfig:
 
     @classmethod
     def parse(cls, text: str) -> LengthConfig:
-        """Read ``1,0.9,0.7`` (keep ratios) or ``315,251,242@384`` (token counts of a window of 384).
+        """Read ``1,0.9,0.7`` (keep ratios) or ``315,251,242@384`` (token counts of a window of 384 tokens).
 
         Raises:
-            LengthConfigError: The text is neither.
+            LengthConfigError: The text is neither, or its values are not valid keep ratios.
         """
         numbers, at, window = text.partition("@")
         try:
@@ -84,7 +84,7 @@ class LengthConfig:
         if size < 1:
             raise LengthConfigError(f"the window {size} in {text!r} must be at least 1 token")
         if not at and max(values) > 1:
-            raise LengthConfigError(f"{text!r} holds more than 1: token counts need their window, as in {text}@384")
+            raise LengthConfigError(f"{text!r} has a value above 1: token counts need their window, as in {text}@384")
         return cls(ratios)
 
     def check_layers(self, num_layers: int) -> None:
@@ -131,9 +131,10 @@ def executed_macs(
     Args:
         shape: Sizes of the encoder.
         length: Real tokens that enter layer 0.
-        kept: Tokens that each layer passes on.
+        kept: Number of tokens that each layer passes on.
         significance: The significance that each layer computes: "attention", "learnt" (by its scorer), or None.
-        scorer_macs_per_token: By layer, the multiply-accumulates of its scorer per token that enters the layer.
+        scorer_macs_per_token: For each layer with "learnt" significance, the multiply-accumulates of its scorer per
+            token that enters the layer.
     """
     h, f = shape.hidden_size, shape.intermediate_size
     total, before = 0, length

@@ -1,4 +1,4 @@
-"""The arguments with which a model is loaded: as OpenVINO's properties, and as what a pickle holds."""
+"""Arguments for loading a model: how they become OpenVINO properties, and how a pickle stores them."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ _SHORT_FORMS = {
 }
 
 
-def spelled_out(short: Mapping[str, object], ov_config: Mapping[str, object] | None) -> dict[str, object]:
-    """OpenVINO's properties by their own names.
+def openvino_properties(short: Mapping[str, object], ov_config: Mapping[str, object] | None) -> dict[str, object]:
+    """Merge properties given as arguments of `from_pretrained` with those in `ov_config`.
 
     Args:
-        short: Some of them by the names of `from_pretrained`; None for what the caller did not give.
-        ov_config: Others, by their own names.
+        short: Properties by the argument names of `from_pretrained`; None for an argument that was not given.
+        ov_config: Properties by OpenVINO's names.
+
+    Returns:
+        All given properties by OpenVINO's names.
 
     Raises:
         InvalidInputError: A property is given in both forms.
@@ -34,13 +37,13 @@ def spelled_out(short: Mapping[str, object], ov_config: Mapping[str, object] | N
         if value is None:
             continue
         if _SHORT_FORMS[name] in properties:
-            raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] set the same thing; give one")
+            raise InvalidInputError(f"{name} and ov_config[{_SHORT_FORMS[name]!r}] set the same property; give one")
         properties[_SHORT_FORMS[name]] = str(value) if isinstance(value, Path) else value
     return properties
 
 
 def with_defaults(ov_config: Mapping[str, object] | None) -> dict[str, object]:
-    """OpenVINO's properties, those that a caller did not give being the best for single requests on this CPU."""
+    """Add defaults that suit single requests on this CPU to the OpenVINO properties that a caller gave."""
     return {
         "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
         "PERFORMANCE_HINT": "LATENCY",
@@ -49,16 +52,16 @@ def with_defaults(ov_config: Mapping[str, object] | None) -> dict[str, object]:
     }
 
 
-def to_load_again(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """Arguments of `from_pretrained` that load the same model in a process with another working folder.
+def reload_arguments(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """Arguments of `from_pretrained` that load the same model in a process with another working directory.
 
     Args:
-        arguments: Those with which it was loaded, without the token, which no pickle may hold.
-        path: The folder that the bundle was found in.
+        arguments: The arguments that the model was loaded with, except the token, which must not be pickled.
+        path: The folder that the bundle was loaded from.
     """
     again = dict(arguments)
     if again["id_or_path"] is not None and Path(again["id_or_path"]) == path:
-        again["id_or_path"] = path.absolute()  # a Path that is gone is missed, and never looked for on the Hub
+        again["id_or_path"] = path.absolute()  # a Path, because a missing one is never looked up on the Hub
     for name in ("cache_dir", "compiled_cache_dir"):
         if again.get(name) is not None:
             again[name] = Path(again[name]).absolute()

@@ -1,4 +1,4 @@
-"""A length-adaptive model: a bundle, compiled at the length configurations asked for."""
+"""A length-adaptive model: a bundle, compiled on demand for each length configuration."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
 from .encoder.scorer_file import load_scorer_tensors
 from .length_config import LengthConfig, executed_macs
-from .loading import spelled_out, to_load_again, with_defaults
+from .loading import openvino_properties, reload_arguments, with_defaults
 from .tasks import task_named
 
 
@@ -52,10 +52,10 @@ class LengthAdaptiveModel:
         self._scorers: dict[int, LayerSignificance] | None = None
         if bundle.scorers is not None:
             self._scorers = load_scorer_tensors(bundle.scorers, bundle.shape)
-        self._named: dict[str, LengthConfig] = {}  # as the model carries them out
+        self._named: dict[str, LengthConfig] = {}  # resolved, by name
         self._graphs = CompiledGraphs(max_compiled)
         given = {"ov_config": ov_config, "elastic": elastic, "max_compiled": max_compiled}
-        self._arguments = to_load_again({"id_or_path": bundle.path, **given}, bundle.path)
+        self._arguments = reload_arguments({"id_or_path": bundle.path, **given}, bundle.path)
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
         return _loaded, (type(self), self._arguments)
@@ -110,7 +110,7 @@ class LengthAdaptiveModel:
             "precision": precision,
             "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir),
         }
-        properties = spelled_out(short, ov_config)
+        properties = openvino_properties(short, ov_config)
         path = (
             default_bundle()
             if id_or_path is None
@@ -133,7 +133,7 @@ class LengthAdaptiveModel:
             "elastic": elastic,
             "max_compiled": max_compiled,
         }
-        model._arguments = to_load_again(arguments, path)
+        model._arguments = reload_arguments(arguments, path)
         return model
 
     @property
@@ -148,7 +148,7 @@ class LengthAdaptiveModel:
 
     @property
     def max_length(self) -> int:
-        """Longest input in tokens."""
+        """Maximum length of an input in tokens, special tokens included."""
         return self.bundle.max_length
 
     @property
@@ -157,7 +157,7 @@ class LengthAdaptiveModel:
         return self.bundle.tokenizer_json
 
     def resolve(self, length_config: str | LengthConfig | Sequence[float] | None) -> LengthConfig:
-        """The length configuration that the model carries out for a name, for keep ratios, or by default.
+        """The length configuration that the model actually executes, given a name, keep ratios or None.
 
         Any keep ratios can be given. With learnt significance, a layer without a scorer selects by the significance
         from the nearest layer before it; before the first scorer nothing ranks tokens, so ratios there become 1.
@@ -167,7 +167,8 @@ class LengthAdaptiveModel:
                 default.
 
         Raises:
-            LengthConfigError: Unknown name, another number of layers, or a threshold where there is no scorer.
+            LengthConfigError: The name is unknown, the keep ratios are invalid or do not match the number of layers, or
+                a layer without a scorer has a threshold.
         """
         if length_config is None:
             length_config = self.bundle.default_length_config
@@ -179,7 +180,7 @@ class LengthAdaptiveModel:
                 self._named[length_config] = self.resolve(self.length_configs[length_config].config)
             return self._named[length_config]
         if not isinstance(length_config, LengthConfig):
-            length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # it makes a tuple, or refuses
+            length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # the constructor converts and checks
         return carried_out(length_config, self.bundle.shape.num_layers, self._scorers)
 
     def __call__(
@@ -226,8 +227,11 @@ class LengthAdaptiveModel:
         """Compile graphs and prepare their kernels before the first request needs them.
 
         Args:
-            length_configs: By default the first of the bundle, as many as are kept in memory.
+            length_configs: By default the bundle's first `max_compiled` ones, which all stay in memory.
             lengths: Input lengths in tokens; by default every multiple of 8 up to 384.
+
+        Raises:
+            InvalidInputError, LengthConfigError, InferenceError: As for `__call__`.
         """
         configs = list(self.length_configs)[: self.max_compiled] if length_configs is None else length_configs
         sizes = range(LENGTH_MULTIPLE, min(384, self.max_length) + 1, LENGTH_MULTIPLE) if lengths is None else lengths
@@ -239,7 +243,16 @@ class LengthAdaptiveModel:
     def executed_macs(
         self, length_config: str | LengthConfig | Sequence[float] | None, length: int, kept: Sequence[int]
     ) -> int:
-        """Multiply-accumulates of one sequence of `length` real tokens whose layers passed on `kept` tokens."""
+        """Multiply-accumulates that the encoder and its scorers execute for one sequence.
+
+        Args:
+            length_config: As for `__call__`.
+            length: Number of real tokens of the sequence.
+            kept: For each layer, the number of tokens that it passed on.
+
+        Raises:
+            LengthConfigError: The length configuration is unknown or does not fit the model.
+        """
         config, num_layers = self.resolve(length_config), self.bundle.shape.num_layers
         scorers = self._scorers or {}
         computing = config.selecting_layers
@@ -254,7 +267,7 @@ class LengthAdaptiveModel:
         )
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
-        fixed = None if self._elastic else config  # and no `self` below, as a graph that holds its model keeps it alive
+        fixed = None if self._elastic else config  # the partial must not hold `self`: graphs would keep it alive
         compile_model = partial(
             compile_bundle, self.bundle, self._task, self._plain, self._scorers, fixed, self._ov_config
         )
@@ -274,8 +287,8 @@ def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
             row, *rest = index = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
             where = f"token {rest[0]} in row {row}" if values.shape[1:2] == (length,) else f"row {row}"
             raise InferenceError(
-                f"{name} of {where} is {values[index]}: weights of the bundle are not finite, or so large that what "
-                "they give is not; export the checkpoint again, or take another one"
+                f"{name} of {where} is {values[index]}: the weights of the bundle are not finite, or so large that "
+                "results overflow; export the checkpoint again, or use another one"
             )
 
 

@@ -65,22 +65,22 @@ The default bundle of dynamic-tinybert: six layers, hidden 384, 12 heads, 22.6 M
   dropout, without any token dropping, on 43,291 questions of SQuAD v1.1 train articles (CC BY-SA 4.0) and SQuADShifts
   new-wiki, reddit and amazon reviews (CC BY 4.0), on QAMR (MIT), and on a subset of Natural Questions with oracle
   paragraphs (CC BY-SA 3.0). No question of SQuAD dev.
-- **Trained to live with dropped tokens** by `dynamic-tinybert train --objective front` on the same questions: 5,000
-  steps of 16 windows (1.8 epochs), AdamW 5e-5 with linear decay, no dropout, with scorers of learnt significance that
-  had been fitted for the model before.
+- **Trained for token dropping** by `dynamic-tinybert train --objective front` on the same questions: 5,000
+  steps of 16 windows (1.8 epochs), AdamW 5e-5 with linear decay, no dropout, together with scorers of learnt
+  significance that had been fitted to the model beforehand.
 - **Quantised** to INT8 by Intel Neural Compressor (SmoothQuant, static), embeddings INT8, QA head FP32.
 - **Scorers retrained** for the quantised weights by `dynamic-tinybert train --objective scorers` on the first 12,000
-  of these questions: 1,000 steps of 16 windows, AdamW 1e-3 with linear decay; those of the first three layers also
-  learn the importance of tokens to later layers.
-- **Licence**: CC BY-SA 4.0, as its training data asks.
+  of these questions: 1,000 steps of 16 windows, AdamW 1e-3 with linear decay; the scorers of the first three layers
+  also learn how important each token is to later layers.
+- **Licence**: CC BY-SA 4.0, as its training data requires.
 - **Calibrated** by `dynamic-tinybert calibrate --significance trained`: length configurations chosen on 8 articles of
-  SQuAD v1.1 dev, their figures found on 16 others.
+  SQuAD v1.1 dev, their figures measured on 16 others.
 
-It never abstains: every question that it was trained on has an answer in its text, so that its empty answer
-(`handle_impossible_answer`) means nothing.
+It never abstains: every question that it was trained on has an answer in its text, so its empty answer
+(`handle_impossible_answer`) is meaningless.
 
 It is not a strong reader: it was trained for less than three epochs on data of about half of SQuAD's size.
-`dynamic_tinybert.json` says what each length configuration costs in F1.
+`dynamic_tinybert.json` records what each length configuration costs in F1.
 """
 
 

@@ -112,8 +112,8 @@ def test_evaluate_runs_through_the_format_of_covid_qa(bundle: Path, tmp_path: Pa
     assert figures["ids"] == ["100", "101", "102", "103", "104", "105"]
     assert min(figures["question_windows"]) > 10
     assert max(figures["window_lengths"]) == 256
-    assert "covid.json: 1 of 6 questions have an answer that is not where the file says and cannot be put right" in lost
-    assert "the first is question '101': the answer 'the cat' is not at its answer_start 1, and stands " in lost
+    assert "covid.json: 1 of 6 questions have an answer that is not where the file says and cannot be corrected" in lost
+    assert "the first is question '101': the answer 'the cat' is not at its answer_start 1, and occurs " in lost
     assert moved.startswith(
         "covid.json: 2 of 6 questions have an answer that is not where the file says, but elsewhere"
     )
@@ -125,7 +125,7 @@ def test_train_puts_a_misplaced_answer_right_or_refuses_it(tiny_checkpoint: Path
     result = train(tiny_checkpoint, tmp_path / "new", CASES / "offby1.json", options=ONE_STEP, say=lines.append)
     assert [finding.id for finding in result.findings] == ["a1"]
     assert lines[0] == (
-        "offby1.json: 1 of 2 questions have an answer that is not where the file says, but elsewhere (put right); the "
+        "offby1.json: 1 of 2 questions have an answer that is not where the file says, but elsewhere (corrected); the "
         "first is question 'a1': the answer 'Ida Kroll' is not at its answer_start 66, but at 65"
     )
     assert "windows of 2 questions" in lines[1]
@@ -172,7 +172,7 @@ def many(name: str, path: Path, articles: int) -> Path:
     ("name", "said"),
     [
         ("longq.json", ["600 questions cannot be read by the model (skipped); the first is question "]),
-        ("v2.json", ["questions, scored by answers and agreement", "The threshold of no answer is "]),
+        ("v2.json", ["questions, scored by answers and agreement", "The no-answer threshold is "]),
     ],
 )
 def test_calibrate_goes_on(tmp_path: Path, name: str, said: list[str]) -> None:

@@ -65,20 +65,21 @@ class Bundle:
 
     Attributes:
         path: Its folder.
-        significance: What its layers select tokens by: received attention, or learnt scorers.
+        significance: What layers select tokens by: "attention" (the attention that a token receives) or "learnt"
+            (scorers).
         length_configs: Its length configurations by name; "full" is always one of them.
-        default_length_config: The name of the one that is used when a caller names none.
-        quantization: `precision` ("fp32" or "int8"), `weight_bits` (8 or 7, None for fp32) and how it was done.
+        default_length_config: Name of the length configuration that is used if a caller gives none.
+        quantization: `precision` ("fp32" or "int8"), `weight_bits` (8 or 7, None for fp32) and details of the method.
         versions: Versions of the software that wrote it, for information only.
         source: The checkpoint that it was exported from: `model`, `revision`, `license` and the like.
         shape: Sizes of the encoder.
         num_attention_heads: Heads of each layer.
-        max_length: Most tokens of one input, special tokens included.
+        max_length: Maximum number of tokens of an input, special tokens included.
         vocab_size: Token ids are below this.
         type_vocab_size: Token type ids are below this.
-        no_answer_threshold: A score of no answer (`no_answer`) above it means that there is none; None if it
-            was not measured.
-        task: The name of the task that its head is for.
+        no_answer_threshold: A question whose no-answer score (see `no_answer`) is above it has no answer; None if no
+            threshold was measured.
+        task: Name of the task that the model's head is for.
     """
 
     path: Path
@@ -142,20 +143,20 @@ def write_manifest(
     """Turn the files in `folder` into a bundle by writing its manifest; call it when all of them are final.
 
     Args:
-        folder: Holds the other files of the bundle already.
-        significance: See `Bundle`, here and below.
-        length_configs: Must hold "full".
-        quantization: Must hold `precision` and `weight_bits`.
+        folder: Already contains the other files of the bundle.
+        significance: What layers select tokens by; this and the following values are described in `Bundle`.
+        length_configs: Length configurations by name; one of them must be "full".
+        quantization: Must contain `precision` and `weight_bits`.
         versions: Versions of the software that wrote the files.
         source: Where the model comes from.
-        default_length_config: A name of `length_configs`.
+        default_length_config: A name in `length_configs`.
         no_answer_threshold: Left out of the manifest if None.
-        task: Decides the version of the format, because older readers know question answering only.
+        task: Name of the task. The format version depends on it, because older readers know question answering only.
 
     Raises:
         BundleCorruptError: A file that the bundle needs is not in `folder`.
-        BundleFormatError: A value breaks the rules of the format; a length configuration does not fit.
-        InvalidInputError: A value is not JSON: NaN, infinite or of another type.
+        BundleFormatError: A value breaks the rules of the format, or a length configuration does not fit the model.
+        InvalidInputError: A value cannot be stored as JSON: it is NaN, infinite or of another type.
     """
     described: dict[str, object] = {
         "format_version": format_version_of(task),
@@ -203,7 +204,7 @@ def check_length_configs(length_configs: Mapping[str, LengthConfig], num_layers:
     if "full" not in length_configs:
         raise LengthConfigError(f"there is no length configuration 'full' among {reprlib.repr(sorted(length_configs))}")
     if length_configs["full"] != LengthConfig.full(num_layers):
-        raise LengthConfigError(f"'full' must keep all tokens, and is {length_configs['full']}")
+        raise LengthConfigError(f"'full' must keep all tokens, but is {length_configs['full']}")
 
 
 def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
@@ -211,7 +212,7 @@ def _bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
     for name in REQUIRED_FILES[significance]:
         if name not in manifest["files"]:
             raise BundleCorruptError(
-                f"the bundle {folder} has no {name}, which one with {significance} significance needs; "
+                f"the bundle {folder} has no {name}, which a bundle with {significance} significance needs; "
                 "export or download it again"
             )
     quantization = get(manifest, "quantization", dict)
@@ -248,7 +249,7 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
         if len(thresholds) != len(ratios):
             raise BundleFormatError(
                 f"{MANIFEST}: length configuration {reprlib.repr(name)} has {len(thresholds)} thresholds for "
-                f"{len(ratios)} keep ratios, and needs one for each layer"
+                f"{len(ratios)} keep ratios; both need one value per layer"
             )
         try:
             configs[name] = NamedLengthConfig(LengthConfig(tuple(ratios), tuple(thresholds)), measured)

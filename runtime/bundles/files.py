@@ -1,4 +1,4 @@
-"""The files of a bundle: their names, and whether they are what the manifest lists."""
+"""The files of a bundle: their names, and checks of their contents against the manifest."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _LARGEST_JSON = 16 * 2**20  # bytes
 
 
 def size_and_digest(file: Path) -> dict[str, int | str]:
-    """A file's entry in the manifest."""
+    """A file's entry in the manifest: `size` in bytes, and `sha256` in hex."""
     with file.open("rb") as stream:
         return {"size": file.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}
 
@@ -46,8 +46,12 @@ def size_and_digest(file: Path) -> dict[str, int | str]:
 def check_file(file: Path, expected: Mapping[str, Any]) -> None:
     """Check that a file has the size and digest that the manifest lists.
 
+    Args:
+        file: Path of the file.
+        expected: The file's entry in the manifest, see `size_and_digest`.
+
     Raises:
-        BundleCorruptError: It is missing or cannot be read, or has others.
+        BundleCorruptError: The file is missing, cannot be read, or has another size or digest.
     """
     try:
         size = file.stat().st_size
@@ -59,7 +63,7 @@ def check_file(file: Path, expected: Mapping[str, Any]) -> None:
         digest = size_and_digest(file)["sha256"]
     except OSError as error:
         raise BundleCorruptError(
-            f"{file} is listed in {MANIFEST} and cannot be read: {error.strerror}; export or download the bundle again"
+            f"{file} is listed in {MANIFEST} but cannot be read: {error.strerror}; export or download the bundle again"
         ) from error
     if digest != expected["sha256"]:
         raise BundleCorruptError(
@@ -72,12 +76,12 @@ def read_json(file: Path) -> dict[str, Any]:
     """Read a file that holds a JSON object.
 
     Raises:
-        BundleCorruptError: It is missing or no JSON.
-        BundleFormatError: It is too large, or holds something else than an object.
+        BundleCorruptError: The file is missing, cannot be read or is not JSON.
+        BundleFormatError: The file is too large, or holds JSON other than an object.
     """
     try:
         if (size := file.stat().st_size) > _LARGEST_JSON:
-            raise BundleFormatError(f"{file} has {size} bytes, and can have at most {_LARGEST_JSON}")
+            raise BundleFormatError(f"{file} has {size} bytes, but at most {_LARGEST_JSON} are allowed")
         data = json.loads(file.read_bytes(), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise BundleCorruptError(

@@ -15,8 +15,8 @@ from dynamic_tinybert.runtime.common.errors import BundleCorruptError, BundleFor
 _LARGEST = 64 * 2**20  # bytes of XML
 _MOST_NODES = 100_000
 
-# Only what the exporter writes (export/ir.py): OpenVINO's other operations can read files, loop for ever, or structure
-# a graph in ways that our rewriting does not expect.
+# Only the operations that the exporter writes (export/ir.py): others of OpenVINO can read files, loop forever, or
+# structure a graph in ways that our rewriting does not expect.
 _OPERATIONS = {
     "Add",
     "Const",
@@ -46,23 +46,23 @@ def check_graph_file(xml: Path, weights: Path) -> None:
     """Check that a graph holds only operations that the exporter writes, and constants within its weights file.
 
     Raises:
-        BundleCorruptError: It is not XML, or a constant lies outside the weights file.
-        BundleFormatError: It is not a graph, is too large, or holds operations that the exporter does not write.
+        BundleCorruptError: The graph file is not XML, or a constant lies outside the weights file.
+        BundleFormatError: The file is not a graph, is too large, or holds operations that the exporter does not write.
     """
     root = _read(xml)
     layers, edges = root.find("layers"), root.find("edges")
     if root.tag != "net" or root.get("version") not in ("10", "11") or layers is None or edges is None:
-        raise BundleFormatError(f"{xml} is no OpenVINO IR of version 10 or 11; export the checkpoint again")
+        raise BundleFormatError(f"{xml} is not an OpenVINO IR of version 10 or 11; export the checkpoint again")
     if len(layers) > _MOST_NODES or len(edges) > 10 * _MOST_NODES:
-        raise BundleFormatError(f"{xml} has {len(layers)} nodes and {len(edges)} edges, more than any encoder")
+        raise BundleFormatError(f"{xml} has {len(layers)} nodes and {len(edges)} edges, more than any encoder has")
     constants = np.memmap(weights, np.uint8, "r") if weights.stat().st_size else np.empty(0, np.uint8)
     names = set()
     for layer in layers:
         name, kind, version = (layer.get(key, "") for key in ("name", "type", "version"))
         if layer.tag != "layer" or kind not in _OPERATIONS or not version.startswith("opset"):
             raise BundleFormatError(
-                f"{xml}: node {reprlib.repr(name)} is a {reprlib.repr(kind)} of {reprlib.repr(version)}, which no "
-                f"exporter of bundles writes; it may hold {', '.join(sorted(_OPERATIONS))} of OpenVINO's opsets"
+                f"{xml}: node {reprlib.repr(name)} is a {reprlib.repr(kind)} of {reprlib.repr(version)}, which is not "
+                f"allowed in bundles; allowed are {', '.join(sorted(_OPERATIONS))} of OpenVINO's opsets"
             )
         if name in names:
             raise BundleFormatError(f"{xml} has two nodes named {reprlib.repr(name)}; export the checkpoint again")
@@ -73,7 +73,7 @@ def check_graph_file(xml: Path, weights: Path) -> None:
 
 def _read(xml: Path) -> ElementTree.Element:
     if (size := xml.stat().st_size) > _LARGEST:
-        raise BundleFormatError(f"{xml} has {size} bytes, and can have at most {_LARGEST}")
+        raise BundleFormatError(f"{xml} has {size} bytes, but at most {_LARGEST} are allowed")
     text = xml.read_bytes()
     if b"\0" in text or b"<!" in text.replace(b"<!--", b""):  # another encoding could hide such a declaration
         raise BundleFormatError(
@@ -81,7 +81,7 @@ def _read(xml: Path) -> ElementTree.Element:
         )
     try:
         return ElementTree.fromstring(text)
-    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: of an encoding that is none
+    except (ElementTree.ParseError, ValueError, LookupError) as error:  # the last two: an unknown encoding
         raise BundleCorruptError(
             f"{xml} cannot be read as XML: {error}; export or download the bundle again"
         ) from error
@@ -98,22 +98,24 @@ def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArra
         offset, length = _number(values.get("offset", "")), _number(values.get("size", ""))
     except ValueError as error:
         raise BundleFormatError(
-            f"{what} has a shape, offset or size that is no non-negative integer: {error}"
+            f"{what} has a shape, offset or size that is not a non-negative integer: {error}"
         ) from error
     if length != math.prod(shape) * _BYTES[kind]:
-        raise BundleFormatError(f"{what} of type {kind} and shape {reprlib.repr(shape)} has {length} bytes")
+        raise BundleFormatError(
+            f"{what} has {length} bytes, which does not fit its type {kind} and shape {reprlib.repr(shape)}"
+        )
     if offset + length > (size := len(constants)):
         raise BundleCorruptError(
-            f"{what} lies at {offset} to {offset + length} of a file of {size} bytes; export or download "
+            f"{what} spans bytes {offset} to {offset + length} of a file of {size} bytes; export or download "
             "the bundle again"
         )
 
     if kind in _INTEGERS:
-        values_of = constants[offset : offset + length].view(kind.replace("i", "int"))
-        if values_of.size and not (values_of.min() >= -1 and values_of.max() <= _LARGEST_INTEGER):
+        integers = constants[offset : offset + length].view(kind.replace("i", "int"))
+        if integers.size and not (integers.min() >= -1 and integers.max() <= _LARGEST_INTEGER):
             raise BundleFormatError(
-                f"{what} holds {values_of.min()} to {values_of.max()}, where sizes and axes are at least -1 "
-                f"and at most {_LARGEST_INTEGER}"
+                f"{what} holds {integers.min()} to {integers.max()}, but sizes, axes and indices must be at least "
+                f"-1 and at most {_LARGEST_INTEGER}"
             )
 
 

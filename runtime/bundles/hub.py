@@ -18,7 +18,7 @@ def default_bundle() -> Path:
     """Find the bundle that is shipped inside the package.
 
     Raises:
-        BundleNotFoundError: This installation has none.
+        BundleNotFoundError: This installation contains no bundle.
     """
     folder = Path(__file__).parents[1] / "default_bundle"
     if not (folder / MANIFEST).is_file():
@@ -46,8 +46,8 @@ def resolve_bundle(
         local_files_only: Use what is in the cache and do not connect.
 
     Raises:
-        BundleNotFoundError: There is neither such a folder nor such a bundle on the Hub, or the Hub cannot be
-            reached and the bundle is not in the cache.
+        BundleNotFoundError: Neither a folder nor a bundle on the Hub has this name, or the Hub cannot be reached and
+            the bundle is not in the cache.
         BundleCorruptError, BundleFormatError: The downloaded manifest is not usable.
         StorageError: The download could not be stored.
     """
@@ -55,7 +55,7 @@ def resolve_bundle(
     if id_or_path and folder.is_dir():
         return folder
     if folder.is_file():
-        raise BundleNotFoundError(f"{folder} is a file, and a bundle is a folder")
+        raise BundleNotFoundError(f"{folder} is a file, but a bundle is a folder")
     if isinstance(id_or_path, Path):
         raise BundleNotFoundError(f"there is no folder {folder}")
     return _from_hub(id_or_path, revision, token, cache_dir, local_files_only)
@@ -68,7 +68,7 @@ def _from_hub(
     cache_dir: str | Path | None,
     local_files_only: bool,
 ) -> Path:
-    from httpx import HTTPError, InvalidURL  # imported late: a quarter of a second that local bundles need not pay
+    from httpx import HTTPError, InvalidURL  # imported late: takes 0.25 s, and local bundles do not need it
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import (
         HFValidationError,
@@ -79,7 +79,7 @@ def _from_hub(
 
     fetch = partial(hf_hub_download, repo_id, token=token, cache_dir=cache_dir, local_files_only=local_files_only)
     try:
-        folder = Path(fetch(MANIFEST, revision=revision)).parent  # named by the commit
+        folder = Path(fetch(MANIFEST, revision=revision)).parent  # the folder is named after the commit
         for name in read_manifest(folder)["files"]:
             fetch(name, revision=folder.name)  # all files of one commit; cached files need no request
     except HFValidationError as error:
@@ -87,7 +87,7 @@ def _from_hub(
     except RepositoryNotFoundError as error:
         raise BundleNotFoundError(
             f"there is no folder {repo_id!r} here, and the Hub shows no repository of that name; "
-            "check it, and for a private or gated one pass a token or log in with: hf auth login"
+            "check the name, and for a private or gated repository pass a token or log in with: hf auth login"
         ) from error
     except RevisionNotFoundError as error:
         raise BundleNotFoundError(f"the Hub's {repo_id} has no revision {revision!r}") from error
@@ -97,24 +97,25 @@ def _from_hub(
             f"if it is a checkpoint, make a bundle from it: dynamic-tinybert export {repo_id} OUTPUT"
         ) from error
     except (OSError, HTTPError, RuntimeError) as error:
-        if getattr(error, "errno", None):  # of the operating system: huggingface_hub's own OSErrors have none
+        if getattr(error, "errno", None):  # from the operating system: huggingface_hub's own OSErrors have no errno
             raise StorageError(f"{repo_id} could not be stored in the Hub's cache: {error}") from error
         # RuntimeError: huggingface_hub 1.21 retries a refused connection with a client that it has closed
         raise BundleNotFoundError(
-            f"there is no folder {repo_id!r} here, and the Hub's {repo_id} is not wholly in the cache and "
-            f"could not be fetched ({error.__cause__ or error}); connect once, or name a local bundle"
+            f"there is no folder {repo_id!r} here, and the Hub's {repo_id} could not be fetched "
+            f"({error.__cause__ or error}) and is not completely in the cache; connect to the Hub once, or give a "
+            "local bundle"
         ) from error
-    except (ImportError, InvalidURL, ValueError) as error:  # httpx's, of proxies: it reads them from the environment
+    except (ImportError, InvalidURL, ValueError) as error:  # httpx refuses a proxy that the environment names
         where = f"there is no folder {repo_id!r} here, and the Hub's {repo_id}"
         proxies = {name: value for name, value in os.environ.items() if name.lower() in _PROXIES and value}
         if not proxies:
             raise BundleNotFoundError(
-                f"{where} could not be fetched ({error}); connect once, or name a local bundle"
+                f"{where} could not be fetched ({error}); connect to the Hub once, or give a local bundle"
             ) from error
         socks = any("socks" in value.lower() for value in proxies.values())
         raise BundleNotFoundError(
             f"{where} cannot be fetched through the proxy of {', '.join(proxies)} ({error}); "
             + ("for a SOCKS proxy run: pip install 'httpx[socks]', else " if socks else "")
-            + "correct or unset the variable, or name a local bundle"
+            + "correct or unset the variable, or give a local bundle"
         ) from error
     return folder

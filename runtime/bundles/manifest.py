@@ -1,4 +1,4 @@
-"""A bundle's manifest: read with its version, digest and list of files checked; and its values by type."""
+"""Read, check and write the manifest of a bundle."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dynamic_tinybert.runtime.common.errors import (
 from .files import CONFIG, LISTED_FILES, MANIFEST, MODEL_XML, read_json
 
 FORMAT_VERSION = 2
-"""The newest format that is read."""
+"""The newest version of the format that this release reads."""
 
 DEFAULT_TASK = "question_answering"
 """The task of bundles of format 1, whether they name it or not."""
@@ -36,8 +36,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
     Raises:
         BundleNotFoundError: There is no manifest in `folder`.
-        BundleCorruptError: It is truncated or edited.
-        BundleFormatError: It has a newer format, or is not one of our manifests.
+        BundleCorruptError: The manifest is truncated or edited.
+        BundleFormatError: The manifest has a newer format, or is not one of our manifests.
     """
     file = folder / MANIFEST
     if not file.is_file():
@@ -46,7 +46,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     version = get(manifest, "format_version", int)
     if version > FORMAT_VERSION:
         raise BundleFormatError(
-            f"{folder} is a bundle of format {version}, and this release reads up to {FORMAT_VERSION}; "
+            f"{folder} is a bundle of format {version}, but this release only reads formats up to {FORMAT_VERSION}; "
             "upgrade with: pip install --upgrade dynamic-tinybert"
         )
     if version < 1:
@@ -61,7 +61,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     for name in files:
         if name not in LISTED_FILES:
             raise BundleFormatError(
-                f"{file}: {reprlib.repr(name)} in its files is not one of {', '.join(LISTED_FILES)}"
+                f"{file} lists the file {reprlib.repr(name)}, which is not one of {', '.join(LISTED_FILES)}"
             )
         entry = get(files, name, dict)
         get(entry, "size", int)
@@ -70,7 +70,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
 
 
 def as_json(described: Mapping[str, object]) -> dict[str, Any]:
-    """A manifest as it will be read back.
+    """A manifest's values as they will be read back from JSON: tuples become lists.
 
     Raises:
         InvalidInputError: A value is not JSON: NaN, infinite or of another type.
@@ -78,7 +78,7 @@ def as_json(described: Mapping[str, object]) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads(json.dumps(described, allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"{MANIFEST} takes plain JSON values only: {error}") from error
+        raise InvalidInputError(f"{MANIFEST} can only hold plain JSON values: {error}") from error
     return manifest
 
 
@@ -89,7 +89,7 @@ def seal(folder: Path, manifest: Mapping[str, Any]) -> None:
 
 
 def format_version_of(task: str) -> int:
-    """The oldest format that can hold a task: readers of format 1 would take any for question answering."""
+    """The oldest version of the format that can hold a task: readers of version 1 assume question answering."""
     return 1 if task == DEFAULT_TASK else 2
 
 
@@ -97,7 +97,7 @@ def task_of(manifest: Mapping[str, Any]) -> str:
     """The name of the task that a bundle is for.
 
     Raises:
-        BundleFormatError: It is none, or not of the manifest's version of the format.
+        BundleFormatError: The name is missing or malformed, or not allowed in the manifest's version of the format.
     """
     if manifest["format_version"] == 1:
         return DEFAULT_TASK if "task" not in manifest else str(one_of(manifest, "task", (DEFAULT_TASK,)))
@@ -110,10 +110,10 @@ def task_of(manifest: Mapping[str, Any]) -> str:
 
 
 def no_answer_threshold_of(manifest: Mapping[str, Any]) -> float | None:
-    """The score of no answer above which a question has none; None if the manifest does not say.
+    """The no-answer score above which a question has no answer; None if the manifest has no such threshold.
 
     Raises:
-        BundleFormatError: It is no number, or out of range.
+        BundleFormatError: The threshold is not a number, or is out of range.
     """
     value = manifest.get(NO_ANSWER)
     if value is None:
@@ -126,10 +126,10 @@ def no_answer_threshold_of(manifest: Mapping[str, Any]) -> float | None:
 
 
 def get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
-    """A value of the manifest, or of an object in it.
+    """A value of the manifest, or of an object in it, checked to be of type `kind`.
 
     Raises:
-        BundleFormatError: It is missing or not of this type.
+        BundleFormatError: The value is missing or of another type.
     """
     value = data.get(key)
     if type(value) is not kind:  # not isinstance: True must not count as an int
@@ -138,10 +138,10 @@ def get(data: Mapping[str, Any], key: str, kind: type[T]) -> T:
 
 
 def one_of(data: Mapping[str, Any], key: str, values: tuple[Any, ...]) -> Any:  # noqa: ANN401 - one of `values`
-    """A value of the manifest, or of an object in it, that can only be one of `values`.
+    """A value of the manifest, or of an object in it, checked to be one of `values`.
 
     Raises:
-        BundleFormatError: It is missing or none of them.
+        BundleFormatError: The value is missing or not one of them.
     """
     if key not in data or data[key] not in values:
         raise BundleFormatError(
@@ -157,10 +157,10 @@ def _digest_of(manifest: Mapping[str, Any]) -> str:
 
 def _why_no_bundle(folder: Path) -> str:
     if not folder.is_dir():
-        return f"there is no folder {folder}, hence no bundle"
+        return f"there is no folder {folder}"
     missing = f"{folder} is not a bundle: it has no {MANIFEST}"
     if (folder / MODEL_XML).exists():
-        return f"{missing}; make one of the checkpoint of this model: dynamic-tinybert export MODEL OUTPUT"
+        return f"{missing}; make a bundle from this model's checkpoint: dynamic-tinybert export MODEL OUTPUT"
     if (folder / CONFIG).exists():
         return f"{missing}; if it is a checkpoint, make a bundle from it: dynamic-tinybert export {folder} OUTPUT"
     return missing

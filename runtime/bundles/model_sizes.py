@@ -11,10 +11,10 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
 MOST_LAYERS = 256
 LARGEST_WIDTH = 2**16
-"""Also the largest number of heads, which the ops accept."""
+"""The largest width, and the largest number of heads, that the ops accept."""
 
-# For each key, the default of transformers' BertConfig and the largest value accepted: no encoder comes near it, and no
-# product of these numbers overflows.
+# For each key, the default of transformers' BertConfig and the largest accepted value. No encoder comes near these
+# values, and their products do not overflow.
 _SIZES = {
     "num_hidden_layers": (12, MOST_LAYERS),
     "hidden_size": (768, LARGEST_WIDTH),
@@ -30,8 +30,8 @@ def model_sizes(config: Mapping[str, Any], file: Path) -> dict[str, int]:
     """The sizes by their keys in config.json.
 
     Args:
-        config: Its contents.
-        file: Its path, for error messages.
+        config: Contents of config.json.
+        file: Path of config.json, for error messages.
 
     Raises:
         BundleFormatError: A size is not an integer, is out of range, or contradicts another one.
@@ -42,11 +42,11 @@ def model_sizes(config: Mapping[str, Any], file: Path) -> dict[str, int]:
         if type(value) is not int or value < 1:
             raise BundleFormatError(f"{file}: {key} must be a positive integer, not {reprlib.repr(value)}")
         if value > most:
-            raise BundleFormatError(f"{file}: {key} is {reprlib.repr(value)}, and can be at most {most}")
+            raise BundleFormatError(f"{file}: {key} is {reprlib.repr(value)}, but at most {most} is allowed")
         sizes[key] = value
     if sizes["hidden_size"] % sizes["num_attention_heads"]:
         raise BundleFormatError(
-            f"{file}: hidden_size {sizes['hidden_size']} is no multiple of the {sizes['num_attention_heads']} heads of "
-            "num_attention_heads"
+            f"{file}: hidden_size {sizes['hidden_size']} is not a multiple of num_attention_heads "
+            f"{sizes['num_attention_heads']}"
         )
     return sizes

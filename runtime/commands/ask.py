@@ -70,7 +70,7 @@ def ask(
         return
     cost = f"length configuration {config}, {milliseconds:.1f} ms"
     for answer in answers:
-        print(" ".join(answer["answer"].split()), flush=True)  # before the line about it
+        print(" ".join(answer["answer"].split()), flush=True)  # to appear before its line on standard error
         about = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"
         if not answer["answer"]:
             about = f"no answer in the text: score {answer['score']:.3f}"

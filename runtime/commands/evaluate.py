@@ -27,7 +27,7 @@ def evaluate_command(
     bundle: BundleOption = None,
     length_config: Annotated[
         str | None,
-        typer.Option(help="Name of a length configuration, or all; by default the bundle's default."),
+        typer.Option(help="Name of a length configuration, or 'all'; by default the bundle's default."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Read only this many questions.")] = None,
     batch_size: Annotated[
@@ -39,11 +39,11 @@ def evaluate_command(
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data that holds a question which is too long or invalid.")
+        bool, typer.Option("--strict", help="Refuse data with a question that is too long or invalid.")
     ] = False,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this JSON file.")] = None,
-    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write a page with charts.")] = None,
+    report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write an HTML page with charts.")] = None,
 ) -> None:
     """Measure F1, exact match, cost and latency on questions with answers."""
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
@@ -111,7 +111,7 @@ def _about_no_answer(figures: Mapping[str, float], threshold: float | None) -> s
         if f"{prefix}total" in figures
     ]
     best = f"best F1 {figures['best_f1']:.2f} at {figures['best_f1_thresh']:.3f}"
-    return f"  {'; '.join(groups)}; threshold of no answer {threshold:.3f}, {best}"
+    return f"  {'; '.join(groups)}; no-answer threshold {threshold:.3f}, {best}"
 
 
 def _write_json(file: Path, results: Mapping[str, Evaluation]) -> None:
@@ -126,7 +126,7 @@ def _report_writer(batch_size: int) -> Callable[..., None]:
     """The function that writes the report of an evaluation; it needs an optional extra."""
     if batch_size > 1:
         raise InvalidInputError(
-            f"--report shows latencies, which --batch-size {batch_size} does not measure; leave one of them out"
+            f"--report shows latencies, which are not measured with --batch-size {batch_size}; leave out one of them"
         )
     (entry,) = entry_points(group="dynamic_tinybert.reports", name="html")
     writer: Callable[..., None] = entry.load()

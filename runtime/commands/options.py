@@ -41,7 +41,7 @@ StrideOption = Annotated[
 
 
 def read_context(context: str | None, file: Path | None) -> str:
-    """The text that is given as an argument or in a file; - is standard input.
+    """The context, which is given either as an argument or in a file; the file - is standard input.
 
     All characters of the file are kept, including line ends, except a byte-order mark at its start.
 

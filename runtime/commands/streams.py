@@ -11,7 +11,7 @@ import sys
 from dynamic_tinybert.runtime.common.errors import StorageError
 
 CLOSED_PIPE = 141
-"""Exit code if nobody reads standard output any more, the same as of a process that SIGPIPE ended."""
+"""Exit code if the reader of standard output has gone; shells report the same for a process that SIGPIPE ended."""
 
 
 def read_input() -> str:
@@ -20,8 +20,8 @@ def read_input() -> str:
     Line ends are kept; a byte-order mark at the start is removed.
 
     Raises:
-        OSError: It is closed or cannot be read.
-        UnicodeDecodeError: It is not UTF-8.
+        OSError: Standard input is closed or cannot be read.
+        UnicodeDecodeError: The input is not UTF-8.
     """
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
@@ -52,7 +52,7 @@ def _escape(error: UnicodeError) -> tuple[str, int]:
 
 
 class _Output(io.RawIOBase):
-    """A file descriptor that fails at most once, because Python writes the rest again at exit."""
+    """Writes to a file descriptor. Reports one failure at most, because Python tries to write the rest at exit."""
 
     def __init__(self, target: int | None) -> None:
         self._target = target

@@ -1,1 +1,1 @@
-"""Shared by all folders: errors, checks, files that appear whole or not at all, and journals of long runs."""
+"""Code that all subpackages share: errors, checks, atomic publishing of folders, and journals of long runs."""

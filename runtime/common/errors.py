@@ -1,4 +1,4 @@
-"""Every error that dynamic-tinybert raises on purpose.
+"""The exceptions that dynamic-tinybert raises.
 
 DynamicTinyBertError
 ├── InvalidInputError (ValueError)     an argument of a call: text, token ids, options
@@ -25,7 +25,7 @@ class DynamicTinyBertError(Exception):
 
 
 class InvalidInputError(DynamicTinyBertError, ValueError):
-    """An argument of a call is not usable."""
+    """An argument of a call is invalid."""
 
 
 class LengthConfigError(DynamicTinyBertError, ValueError):

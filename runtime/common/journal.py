@@ -48,7 +48,7 @@ class Journal:
                 self._check_header(first, header)
                 for number, line in enumerate(lines, 2):
                     self._read_entry(number, line)
-            elif not _line({"journal": header}).startswith(content):  # nor a truncated header
+            elif not _line({"journal": header}).startswith(content):  # a header that was cut off is no error
                 raise self._no_journal()
             with writing(self.path):
                 self._file.truncate(self._end)
@@ -109,7 +109,7 @@ class Journal:
             if name not in found or name not in wanted or found[name] != wanted[name]:
                 raise InvalidInputError(
                     f"{self.path} is the journal of another run: its {name} is {found.get(name)!r}, here it is "
-                    f"{wanted.get(name)!r}; run with what it was begun with, or delete it to begin anew"
+                    f"{wanted.get(name)!r}; use the options and data of that run, or delete the journal to start again"
                 )
 
     def _read_entry(self, number: int, line: bytes) -> None:

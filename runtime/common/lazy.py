@@ -17,7 +17,7 @@ def lazy_attributes(package: str, homes: Mapping[str, str], extra: str) -> Calla
         extra: The extra of the package that the imports need.
 
     Returns:
-        A function that raises MissingExtraError, naming the pip line, if a dependency is not installed.
+        The function. It raises MissingExtraError, with the pip command to run, if a dependency is not installed.
     """
 
     def get(name: str) -> object:

@@ -31,17 +31,17 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
     """Yield a new folder beside `target` that replaces `target` at the end, and is removed on any exception.
 
     SIGTERM counts as an exception (SystemExit 143) where it would have ended the process, and neither it nor
-    SIGINT interrupts the clean-up, unless the application has handlers of its own. What a killed process left,
-    the next call with the same `target` removes; if it was killed while it replaced `target`, the old folder
-    comes back.
+    SIGINT interrupts the clean-up, unless the application has handlers of its own. The next call with the same
+    `target` removes what a killed process left behind, and restores the old folder if the process was killed
+    while it replaced `target`.
 
     Args:
         target: The final path of the folder; missing parents are created.
         force: Replace an existing bundle or empty folder. The old one stays intact until the new one is complete.
 
     Raises:
-        BundleExistsError: `target` is there, and `force` is not set or it is not a bundle. Raised before
-            anything is written, and again at the end if `target` has appeared meanwhile.
+        BundleExistsError: `target` exists, and `force` is not set or `target` is neither a bundle nor an empty
+            folder. Raised before anything is written, or at the end if `target` has appeared in the meantime.
         StorageError: The folder could not be made, the disk is full, or `target` is a mount point.
     """
     with _signals_unwind() as ignore_signals, ExitStack() as cleanup:
@@ -143,9 +143,9 @@ def _settle_replaced(target: Path) -> None:
             old.rename(target)
 
 
-# A process holds the lock of its partial folder as long as it lives: the kernel ends it with the process,
-# after SIGKILL, too, and across containers, where a process id means nothing. The lock of the parent is held
-# only while folders are made, renamed or cleared. Where a file system has no locks, leftovers stay.
+# A process holds the lock of its partial folder as long as it lives. The kernel releases the lock when the process
+# ends, even by SIGKILL, and other containers see it, where a process id would mean nothing. The lock of the parent
+# is held only while folders are made, renamed or cleared. Where a file system has no locks, leftovers stay.
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
     with _opened(folder) as descriptor:
@@ -185,9 +185,9 @@ def _remove_empty(folders: list[Path]) -> None:
 
 @contextmanager
 def _signals_unwind() -> Iterator[Callable[[], None]]:
-    """Let SIGTERM raise, as SIGINT does, and give a function that makes both be ignored until the end."""
+    """Make SIGTERM raise an exception, as SIGINT does; yield a function that makes the process ignore both."""
     in_main_thread = threading.current_thread() is threading.main_thread()
-    ours = {  # neither signals that the application handles, nor outside the main thread, where Python refuses handlers
+    ours = {  # only signals that the application leaves alone, and only in the main thread, as Python requires
         signum: default
         for signum, default in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL))
         if in_main_thread and signal.getsignal(signum) is default

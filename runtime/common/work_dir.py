@@ -14,7 +14,7 @@ from .publish import writing
 
 @contextmanager
 def work_dir(folder: Path, *, resume: bool, error_if_exists: DynamicTinyBertError) -> Iterator[Path]:
-    """Create the folder or, with `resume`, use the one that is there; delete it at the end, but not after an error.
+    """Create the folder or, with `resume`, use the existing one; delete it at the end, but keep it after an error.
 
     Raises:
         DynamicTinyBertError: `error_if_exists`, if the folder exists and `resume` is not set.
@@ -29,6 +29,6 @@ def work_dir(folder: Path, *, resume: bool, error_if_exists: DynamicTinyBertErro
 
 
 def digest(file: Path) -> str:
-    """SHA-256 of a file, to recognise a run on the same data."""
+    """SHA-256 of a file in hex, by which a resumed run recognises its data."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,1 +1,1 @@
-"""The encoder: its graph with token selection in it, compiled; knows no task."""
+"""The encoder of a model, independent of any task: its graph, token selection in it, and its compilation."""

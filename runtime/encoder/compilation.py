@@ -32,10 +32,10 @@ def compile_bundle(
 
     Args:
         bundle: The bundle.
-        task: Its task.
-        plain: Its graph, from `read_plain_graph`; not changed.
-        scorers: Of its layers; None for attention significance.
-        config: None makes the configuration an input of the graph.
+        task: The bundle's task.
+        plain: The bundle's graph, from `read_plain_graph`; not changed.
+        scorers: Learnt significance by layer; None for attention significance.
+        config: The length configuration; None makes it an input of the graph.
         properties: OpenVINO properties by name.
 
     Raises:
@@ -66,5 +66,8 @@ def is_fused(bundle: Bundle) -> bool:
 
 
 def kept_multiple(bundle: Bundle) -> int:
-    """Multiple to which kept lengths are padded: 1 where no node behind a selection prepares kernels by length."""
+    """The multiple to which numbers of kept tokens are padded.
+
+    It is 1 if none of the nodes that follow a selection has to prepare kernels for each new length.
+    """
     return 1 if is_fused(bundle) and not bundle.quantization.get("fp32_linears") else LENGTH_MULTIPLE

@@ -1,4 +1,4 @@
-"""Compiled graphs that many threads may call, and a cache of a bounded number of them."""
+"""Thread-safe compiled graphs, and an LRU cache of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class CompiledGraph:
     """
 
     def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
-        """Compile.
+        """Compile the model.
 
         Args:
             compile_model: Compiles the model. It is kept, and called again in forked processes.
@@ -40,7 +40,7 @@ class CompiledGraph:
             survive_forks(self)
 
     def infer(self, inputs: Arrays) -> Arrays:
-        """Run once; waits for a free request. Returns copies of the outputs by name.
+        """Run the graph once, after waiting for a free request. Returns copies of the outputs by name.
 
         Raises:
             InferenceError: OpenVINO or an op failed.
@@ -93,7 +93,7 @@ class CompiledGraphs:
         self._lock = threading.Lock()
 
     def get(self, key: object, make: Callable[[], CompiledGraph]) -> CompiledGraph:
-        """The graph of `key`; concurrent callers of a new key wait for the first of them, which calls `make`."""
+        """The graph for `key`; of concurrent callers with a new key the first calls `make`, and the others wait."""
         with gate:  # so that no lock is held at a fork
             return self._get(key, make)
 

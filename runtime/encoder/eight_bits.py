@@ -1,4 +1,4 @@
-"""Pack the constants of 8-bit linear layers as the extension's kernels read them on this CPU."""
+"""Pack the constants of 8-bit linear layers in the layout that the extension's kernels read on this CPU."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from . import extension_library
 
 DEPTH_STEP = 4
-"""The extension multiplies this many numbers of a column at once: K must be a multiple."""
+"""The extension multiplies this many numbers of a column at once: K must be a multiple of it."""
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ def pack(products: Sequence[EightBitProduct], normalization: Sequence[npt.NDArra
 
     Args:
         products: Consecutive layers, at least one.
-        normalization: Gamma and beta of the LayerNorm behind the last layer, float32 [N] each; empty without one.
+        normalization: Gamma and beta of the LayerNorm after the last layer, float32 [N] each; empty without one.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names an instruction set that this CPU
+            cannot run.
     """
     isa = extension_library.isa()
     weights = [extension_library.packed_weights(product.weight, isa) for product in products]

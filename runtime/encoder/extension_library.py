@@ -31,7 +31,7 @@ def extension_path() -> Path:
         ExtensionError: The library does not exist.
     """
     named = os.environ.get(_VARIABLE)
-    # In an editable install the package has several folders, and the library is in another one than this file.
+    # In an editable install the package has several folders, and the library is not in the folder of this file.
     folders = import_module("dynamic_tinybert.runtime").__path__
     candidates = [Path(named)] if named else [Path(folder) / _LIBRARY for folder in folders]
     for path in candidates:
@@ -52,7 +52,7 @@ def check_extension() -> Path:
     """Check that the extension exists, was built for this OpenVINO and can be loaded. Returns its path.
 
     Raises:
-        ExtensionError: One of these does not hold, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+        ExtensionError: A check failed, or DYNAMIC_TINYBERT_ISA names an instruction set that this CPU cannot run.
     """
     path = extension_path()
     isa()
@@ -77,7 +77,7 @@ def node_factory() -> NodeFactory:
     """The factory that creates nodes of the ops by name.
 
     Raises:
-        ExtensionError: As `check_extension`.
+        ExtensionError: The extension is missing or cannot work with this OpenVINO and CPU.
     """
     return _factory(check_extension())
 
@@ -92,10 +92,11 @@ def library() -> ctypes.CDLL:
 
 
 def isa() -> str:
-    """Name of the instruction set that ops created now use: the fastest, or the one that DYNAMIC_TINYBERT_ISA names.
+    """Name of the instruction set that new ops will use: the fastest, or the one that DYNAMIC_TINYBERT_ISA names.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names an instruction set that this CPU
+            cannot run.
     """
     text = _call("dynamic_tinybert_isa")
     if text.startswith("error: "):
@@ -125,7 +126,8 @@ def worth_fusing() -> bool:
     """Whether a fused INT8 graph of our ops is faster than OpenVINO's nodes, with the instruction set in use.
 
     Raises:
-        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names what this CPU cannot run.
+        ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names an instruction set that this CPU
+            cannot run.
     """
     isa()
     is_faster = library().dynamic_tinybert_is_worth_fusing
@@ -134,7 +136,7 @@ def worth_fusing() -> bool:
 
 
 def distrusted_isas() -> tuple[str, ...]:
-    """Names of the instruction sets that are passed over because their kernels gave wrong results on this CPU.
+    """Names of the instruction sets that are not used because their kernels gave wrong results on this CPU.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -143,7 +145,14 @@ def distrusted_isas() -> tuple[str, ...]:
 
 
 def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int8]:
-    """Pack 8-bit weights, [N, K], K a multiple of 4, for the kernels of an instruction set.
+    """Pack 8-bit weights for the kernels of an instruction set.
+
+    Args:
+        weight: int8 [N, K], K a multiple of 4.
+        isa: Name of the instruction set.
+
+    Returns:
+        A vector in the layout of these kernels, whose size depends on the instruction set.
 
     Raises:
         ExtensionError: The extension cannot be loaded, or this CPU cannot run the instruction set.
@@ -157,9 +166,9 @@ def packed_weights(weight: npt.NDArray[np.int8], isa: str) -> npt.NDArray[np.int
     pack.restype = ctypes.c_size_t
     pack.argtypes = [ctypes.c_char_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p]
     weight = np.ascontiguousarray(weight, np.int8)
-    of = (isa.encode(), weight.ctypes.data, *weight.shape)
-    packed = np.empty(pack(*of, None), np.int8)
-    pack(*of, packed.ctypes.data)
+    arguments = (isa.encode(), weight.ctypes.data, *weight.shape)
+    packed = np.empty(pack(*arguments, None), np.int8)
+    pack(*arguments, packed.ctypes.data)
     return packed
 
 
@@ -168,8 +177,8 @@ def _warn_of_distrusted(path: Path) -> None:
     """Warn once about kernels that give wrong results on this CPU."""
     if distrusted := distrusted_isas():
         warnings.warn(
-            f"on this CPU, {cpu.name()}, the kernels for {', '.join(distrusted)} do not compute what they should; "
-            f"{isa()} takes their place. Please report this",
+            f"on this CPU, {cpu.name()}, the kernels for {', '.join(distrusted)} give wrong results; "
+            f"{isa()} is used instead. Please report this",
             RuntimeWarning,
             stacklevel=2,
         )
@@ -189,13 +198,13 @@ def _library(path: Path) -> ctypes.CDLL:
         built_for = json.loads(record.read_text())["openvino"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ExtensionError(
-            f"cannot read {record}, which says which OpenVINO {path.name} was built for ({error!r}); "
+            f"cannot read {record}, which records the OpenVINO version that {path.name} was built for ({error!r}); "
             "install the package again, or keep the file that CMake writes beside the library"
         ) from error
     running = ov.__version__.partition("-")[0]
     if built_for != running:
         raise ExtensionError(
-            f"{path} was built for OpenVINO {built_for}, and OpenVINO {running} is installed; "
+            f"{path} was built for OpenVINO {built_for}, but OpenVINO {running} is installed; "
             f"run: pip install openvino=={built_for}"
         )
     try:

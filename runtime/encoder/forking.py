@@ -1,15 +1,15 @@
 """Keep compiled graphs usable after fork(), in the parent and in the child.
 
-Of its parent's threads a child has only the one that forked, and OpenVINO would wait for the others for ever. Therefore
+A child process has only the thread that forked, and OpenVINO would wait forever for the others. Therefore
 
-- before the fork, running requests finish and new ones wait (`gate`); the executors that dropped graphs left in
-  OpenVINO's pool are ended, because graphs of the child would be given them; TBB's workers are stopped at a place where
-  they hold no lock;
+- before the fork, running requests finish and new ones wait (`gate`); executors that destroyed graphs left in
+  OpenVINO's pool are ended, because OpenVINO would reuse them for graphs of the child; TBB's workers are stopped at a
+  place where they hold no lock;
 - in the child, TBB starts new workers, and each graph is compiled again on first use. The parent's compiled graphs are
   never destroyed there: that would join threads that do not exist, and end the process.
 
-A signal handler may raise while a fork is being prepared. Python ignores exceptions there, and would skip the rest of
-the preparation. Therefore every step is carried out all the same, and the exception is raised after os.fork() returned.
+A signal handler may raise an exception while a fork is being prepared. Python would ignore the exception and skip the
+rest of the preparation. Therefore every step is completed, and the exception is raised after os.fork() has returned.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ _PATIENCE = 1.0
 """Seconds to wait for threads that other code may keep busy."""
 
 _MOST_TRIES = 10
-"""How often a step is repeated that a signal handler interrupted."""
+"""How many times a step is tried if signal handlers interrupt it."""
 
 
 class Forkable(Protocol):
     """An object that relies on threads, which a forked process does not have."""
 
     def abandon(self) -> object:
-        """In a forked process: give up what the parent compiled, and return it to be kept for ever."""
+        """In a forked process: give up what the parent compiled, and return it so that it is never destroyed."""
 
 
 _graphs: WeakSet[Forkable] = WeakSet()
@@ -54,7 +54,7 @@ _put_off: BaseException | None = None  # what a signal handler raised during tha
 
 
 def survive_forks(graph: Forkable) -> None:
-    """Call `abandon` of a graph, once and while it lives, in each child that this process forks."""
+    """Make each child that this process forks call `graph.abandon` once, if the graph still exists."""
     global _library
     if _library is None:
         _library = extension_library.library()
@@ -91,7 +91,7 @@ def _after_in_child() -> None:
 
 
 def _open(open_gate: Callable[[], None], caller: FrameType | None) -> None:
-    """The last step of a fork. `_put_off` is read before the gate opens, as another thread may fork right after."""
+    """The last step of a fork. `_put_off` is read before the gate opens, because another thread may then fork."""
     global _put_off
     put_off, _put_off = _put_off, None
     open_gate()
@@ -100,7 +100,7 @@ def _open(open_gate: Callable[[], None], caller: FrameType | None) -> None:
 
 
 def _take(steps: list[Callable[[], object]]) -> None:
-    """Complete all steps although a signal handler may raise; a step that was interrupted is repeated."""
+    """Complete all steps even if a signal handler raises an exception; an interrupted step is repeated."""
     global _put_off
     for step in steps:
         for _ in range(_MOST_TRIES):
@@ -112,7 +112,7 @@ def _take(steps: list[Callable[[], object]]) -> None:
 
 
 def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
-    """Raise an error in the main thread once os.fork() has returned to its caller; before, Python would ignore it."""
+    """Raise an error in the main thread after os.fork() has returned to its caller; until then Python ignores it."""
     handler = signal.getsignal(signal.SIGINT)
     if handler is None or threading.current_thread() is not threading.main_thread():
         raise error  # a handler that is not Python's cannot be restored; in other threads, no handler can have raised

@@ -1,4 +1,4 @@
-"""Fuse an INT8 graph into few ops of the extension.
+"""Fuse an INT8 graph into a few ops of the extension.
 
 OpenVINO's own nodes look up a kernel for each new number of tokens; these ops do not.
 """
@@ -24,7 +24,10 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
     Args:
         nodes: Nodes by name.
         layer: Index of the layer.
-        value_factors: Factors that the columns of the values are multiplied by, [H].
+        value_factors: Factors by which the columns of the value are multiplied, [H]; None for no factors.
+
+    Raises:
+        BundleFormatError: One of the three nodes is not in the graph.
     """
     biased = [nodes[f"layer.{layer}.{part}"] for part in ("query", "key", "value")]
     factors = np.ones(1, np.float32) if value_factors is None else value_factors
@@ -41,8 +44,8 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: boo
     """Rewrite an INT8 graph in place: one op computes the embeddings, and four compute a layer.
 
     One product computes query, key and value; attention multiplies integers and quantises its context to 8 bits; the
-    output projection and the feed-forward part each include their residual and LayerNorm. Nodes that are not as the
-    exporter writes them stay as they are, except that weights of INT8 products may become floats.
+    output projection and the feed-forward part each include their residual and LayerNorm. Nodes that do not look as the
+    exporter writes them are left unchanged, except that weights of INT8 products may become floats.
 
     Args:
         model: A bundle's graph, with or without token selection.

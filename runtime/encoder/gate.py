@@ -11,7 +11,7 @@ class Gate:
     """A shared, reentrant lock that threads hold while they work in OpenVINO; while closed, it lets no thread in."""
 
     def __init__(self) -> None:
-        self._holds: dict[int, int] = {}  # by thread
+        self._holds: dict[int, int] = {}  # how often each thread inside has entered
         self._changed = threading.Condition()
         self._closer: int | None = None  # the thread that closed it, or is waiting for the last requests
         self._closers_holds = 0
@@ -83,7 +83,7 @@ class Gate:
             self._changed.notify_all()
 
     def open_in_child(self) -> None:
-        """As `open`, in a forked process, where all other threads are gone, and with them their locks and holds."""
+        """Like `open`, for a forked process: the other threads are gone, so their locks and holds are discarded."""
         self._changed = threading.Condition()
         self._holds = {}
         self.open()

@@ -41,11 +41,11 @@ def with_selection(
         length_config: The configuration, after `carried_out`. Its numbers become constants, and layers that keep
             everything stay untouched (a specialised graph). With None, `keep_ratios` and `thresholds`, float32
             [num_layers] (-inf: no threshold), are inputs, and every layer that can select does (the elastic graph).
-        task: Which tokens are protected where significance is learnt, and where the head gets its states from.
+        task: Determines which tokens are protected from learnt significance, and connects the head.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
-        multiple: Kept lengths are padded up to a multiple of this, so that fewer shapes occur.
+        multiple: Numbers of kept tokens are padded to a multiple of this, so that fewer shapes occur.
         fused: Also apply `fuse`, which makes INT8 graphs faster.
         float_weights: See `fuse`; used with `fused` only.
 
@@ -54,7 +54,7 @@ def with_selection(
         the input of each token that went on; 0 for a filler.
 
     Raises:
-        LengthConfigError: The configuration does not fit the layers, or has a threshold where there is no scorer.
+        LengthConfigError: The number of layers differs, or a layer without a scorer has a threshold.
         BundleFormatError: A node is not in the graph.
     """
     if length_config is not None:
@@ -88,11 +88,11 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
 
     Args:
         outputs: The graph's outputs by name.
-        length: Number of tokens of the input before padding; it marks a filler.
+        length: Number of tokens of the input before padding; fillers get this position.
     """
     return {
         # Outputs hold 1 + the position, and 0 for a filler: as an unsigned number, 0 - 1 is larger than any length,
-        # so the minimum makes it `length`. np.where says it plainly and takes a fifth longer, in every call.
+        # so the minimum makes it `length`. np.where would be clearer, but takes a fifth longer in every call.
         int(name.removeprefix(_KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
         for name, tokens in outputs.items()
         if name.startswith(_KEPT)
@@ -137,9 +137,9 @@ def _new_input(model: ov.Model, name: str, num_layers: int) -> ov.Output:
 
 
 class _Selection:
-    """One graph being rewritten.
+    """The rewriting of one graph, from the first layer to the last.
 
-    `mask`, `origins`, `protected` and `significance` always belong to the tokens that are still there.
+    `mask`, `origins`, `protected` and `significance` always describe the tokens that remain.
     """
 
     def __init__(
@@ -240,7 +240,7 @@ class _Selection:
         own = score(state, self.protected, self.mask, self.scorers[layer], int12=self.fused)
         if not self.computed[layer] or self.significance is None:
             return own
-        return ops.multiply(own, ops.add(self.significance, np.float32(1))).output(0)  # what the rule keeps, ranked
+        return ops.multiply(own, ops.add(self.significance, np.float32(1))).output(0)  # rank what the rule keeps
 
     def mask_later_attention(self, layer: int) -> None:
         over_heads_and_queries = ops.unsqueeze(self.mask, [1, 2]).output(0)
@@ -248,7 +248,7 @@ class _Selection:
             self.nodes[f"layer.{later}.attention"].input(3).replace_source_output(over_heads_and_queries)
 
     def note_states(self, layer: int) -> None:
-        """Remember the states that enter a layer, some of which do not leave it."""
+        """Record the states that enter a layer before it drops some, or that leave the last one."""
         state = self.nodes[self.input_name(layer)].output(0)
         if self.origins is None:
             self.all_states = state

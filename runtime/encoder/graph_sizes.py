@@ -17,7 +17,7 @@ _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
-    """Check a graph's inputs, outputs, layers, heads, widths and tables against what the bundle and its task say.
+    """Check a graph's inputs, outputs, layers, heads, widths and tables against the bundle and its task.
 
     Raises:
         BundleFormatError: A size differs, or a node is missing.
@@ -29,7 +29,7 @@ def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
     nodes, shape = NamedNodes(model), bundle.shape
     hidden, heads = shape.hidden_size, bundle.num_attention_heads
     if (more := f"layer.{shape.num_layers}.output") in nodes:
-        raise BundleFormatError(f"the graph has a node {more}, where config.json has {shape.num_layers} layers")
+        raise BundleFormatError(f"the graph has a node {more}, but config.json states {shape.num_layers} layers")
     check_node(nodes["embeddings.output"], 3, {2: hidden})
     for layer in range(shape.num_layers):
         for part in ("query", "key", "value", "context", "attention.residual", "attention.output", "output"):
@@ -44,29 +44,29 @@ def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
 
 
 def check_dynamic(end: ov.Output, name: str, kind: ov.Type = ov.Type.f32) -> None:
-    """Check that an input or output of the graph has this type and two dimensions of any size.
+    """Check that an input or output of the graph has this type and two dynamic dimensions.
 
     Raises:
-        BundleFormatError: It has others.
+        BundleFormatError: Its type or shape differs.
     """
     shape = end.get_partial_shape()
     if end.get_element_type() != kind or shape.rank != ov.Dimension(2) or any(d.is_static for d in shape):
         raise BundleFormatError(
-            f"{name} of the graph is {end.get_element_type()} of shape {shape}, and must be {kind} of any two "
+            f"{name} of the graph is {end.get_element_type()} of shape {shape}, but must be {kind} with two dynamic "
             "dimensions"
         )
 
 
 def check_node(node: ov.Node, rank: int, sizes: Mapping[int, int]) -> None:
-    """Check that a node has one output, float32 of this many dimensions, some of them of known size.
+    """Check that a node has a single float32 output with this number of dimensions and these sizes.
 
     Args:
-        node: Of a graph at full length.
-        rank: Dimensions of its output.
-        sizes: The size of a dimension by its index; others may have any.
+        node: A node of a graph without token selection.
+        rank: Number of dimensions of its output.
+        sizes: Required sizes by index of the dimension; other dimensions may have any size.
 
     Raises:
-        BundleFormatError: It has others.
+        BundleFormatError: The number of outputs, the type or the shape differs.
     """
     shape = node.get_output_partial_shape(0)
     fits = shape.rank == ov.Dimension(rank) and all(shape[k] == ov.Dimension(size) for k, size in sizes.items())
@@ -74,14 +74,14 @@ def check_node(node: ov.Node, rank: int, sizes: Mapping[int, int]) -> None:
         wanted = ", ".join(str(sizes.get(k, "?")) for k in range(rank))
         raise BundleFormatError(
             f"the node {node.get_friendly_name()} of the graph is {node.get_output_element_type(0)} of shape {shape}, "
-            f"where config.json needs f32 [{wanted}]; export the checkpoint again"
+            f"but config.json needs f32 [{wanted}]; export the checkpoint again"
         )
 
 
 def _check_names(ends: Sequence[ov.Output], names: Sequence[str], what: str) -> None:
     found = {tuple(sorted(end.get_names())) for end in ends}
     if len(found) != len(ends) or found != {(name,) for name in names}:
-        raise BundleFormatError(f"the graph has the {what} {sorted(found)}, and needs {list(names)}")
+        raise BundleFormatError(f"the graph has the {what} {sorted(found)}, but needs {list(names)}")
 
 
 def _check_tables(model: ov.Model, bundle: Bundle) -> None:
@@ -95,10 +95,10 @@ def _check_tables(model: ov.Model, bundle: Bundle) -> None:
         elif node.get_type_name() == "Slice":
             _check_rows(producers(node)[0], bundle.max_length, "positions")
     if missing := needed.keys() - looked_up:
-        raise BundleFormatError(f"the graph looks up no {sorted(missing)} in a table")
+        raise BundleFormatError(f"the graph has no embedding table for {sorted(missing)}")
 
 
 def _check_rows(table: ov.Node, rows: int, what: str) -> None:
     shape = table.get_output_partial_shape(0)
     if table.get_type_name() != "Constant" or len(shape) != 2 or shape[0] != ov.Dimension(rows):
-        raise BundleFormatError(f"the table of {what} has shape {shape}, where config.json says {rows} rows")
+        raise BundleFormatError(f"the table of {what} has shape {shape}, but config.json states {rows} rows")

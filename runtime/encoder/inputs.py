@@ -1,4 +1,4 @@
-"""Check the arrays that a caller gives to a model, and add those that were left out."""
+"""Check the input arrays of a model, and fill in those that the caller left out."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def checked_inputs(
     for name, array, limit in limits:
         if array.shape != ids.shape:
             raise InvalidInputError(f"{name} has shape {array.shape}, but input_ids has {ids.shape}")
-        # One pass finds values that are too large and negative ones, which as unsigned numbers are the largest.
+        # Negative values are the largest unsigned ones, so one pass finds both kinds of values outside the range.
         if array.view(np.uint64).max() >= limit:
             wrong = int(array.min() if array.min() < 0 else array.max())
             raise InvalidInputError(f"{name} holds {wrong}, which is outside 0..{limit - 1}")

@@ -25,7 +25,7 @@ class LearntLayers:
     rules: frozenset[int]
 
     def carried_out(self, length_config: LengthConfig) -> LengthConfig:
-        """A length configuration as this model can carry it out: no layer before the first scorer can rank tokens.
+        """A length configuration as this model can execute it: no layer before the first scorer can rank tokens.
 
         Those layers pass on all tokens, whatever their keep ratio; later layers then drop the surplus.
 
@@ -36,8 +36,8 @@ class LearntLayers:
         of_their_own = self.scorers | self.rules
         if missing := [i for i, t in enumerate(thresholds) if t is not None and i not in of_their_own]:
             raise LengthConfigError(
-                f"layers {missing} have a threshold but no significance scorer, on whose scale thresholds are; "
-                f"layers with one: {sorted(of_their_own)}; give the others a keep ratio alone"
+                f"layers {missing} have a threshold but no significance scorer to compare it with; only layers "
+                f"{sorted(of_their_own)} can have thresholds, others only a keep ratio"
             )
         first = min(self.scorers, default=len(thresholds))
         ratios = (1.0,) * first + length_config.keep_ratios[first:]

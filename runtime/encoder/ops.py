@@ -56,7 +56,7 @@ def select_tokens(
 def restore_logits(
     head: npt.NDArray[np.float32], state: ov.Output, fewer: Sequence[tuple[ov.Output, ov.Output]]
 ) -> ov.Output:
-    """Start and end logits of all tokens, each token's from the last layer that had it.
+    """Start and end logits of all tokens, computed from the last state that each token had.
 
     Args:
         head: float32 [2, H + 1], the weights of each logit followed by its bias.
@@ -109,16 +109,23 @@ def attention(
     inv_scale: float = 0.0,
     zero_point: float = 0.0,
 ) -> ov.Output:
-    """Self-attention; gives the context alone.
+    """Self-attention without significance, whose output may be quantised.
 
     Args:
-        projections: As in `attention_with_significance`.
-        mask: Likewise.
-        heads: Likewise.
-        int16: Likewise.
-        inv_scale: Above 0, the context is quantised to uint8, context * inv_scale + zero_point, rounded to even and
-            clamped to 0 ... 255. At 0 it is float32.
-        zero_point: What 0 is quantised to.
+        projections: Query, key and value side by side, float32 [B, L, 3 D].
+        mask: float32 [B, L], 0 for a real token and -10000 for padding.
+        heads: Number of attention heads; D must be a multiple of it.
+        int16: Multiply integers, as in `attention_with_significance`.
+        inv_scale: If above 0, the context is quantised: context * inv_scale + zero_point, rounded to even and clamped
+            to 0 ... 255.
+        zero_point: The quantised value that stands for 0.
+
+    Returns:
+        The context [B, L, D], float32 or, if `inv_scale` is above 0, uint8.
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     attributes = {"heads": heads, "int16": int16, "inv_scale": inv_scale, "zero_point": zero_point}
     return node_factory().create("Attention", [projections, mask], attributes).output(0)
@@ -133,13 +140,13 @@ def quantized_linears(
     epsilon: float | None = None,
     residual: ov.Output | None = None,
 ) -> ov.Node:
-    """Consecutive 8-bit linear layers with GELU between them; a new number of rows costs no preparation.
+    """Consecutive 8-bit linear layers with GELU between them. No kernel is prepared for a new number of rows.
 
     Args:
         rows: uint8 [B, L, K]; or float32 [B, L, K], which the op quantises.
         packed: The layers' constants, from `eight_bits.pack`.
         widths: Number of outputs N of each layer.
-        zero_points: What 0 in the input rows of each layer is quantised to.
+        zero_points: For each layer, the quantised value that stands for 0 in its input rows.
         epsilon: If given, a residual is added to the last layer's result, and LayerNorm with this epsilon follows.
         residual: float32 [B, L, N]; by default the rows themselves.
 
@@ -184,12 +191,12 @@ def quantized_embeddings(
         ids: Word ids, int32 [B, L].
         types: Segment of each token, int32 [B, L].
         words: Word embeddings, a constant int8 [V, H], which is not copied.
-        scales: Scale of each word, V numbers.
+        scales: Scale of each word's embedding, V numbers.
         segments: Segment embeddings, [T, H].
         positions: Position embeddings, [P, H], P being the largest L.
-        gamma: H numbers.
-        beta: H numbers.
-        epsilon: Added to the variance.
+        gamma: LayerNorm's factors, H numbers.
+        beta: LayerNorm's summands, H numbers.
+        epsilon: Added to the variance by LayerNorm.
 
     Returns:
         A node with one output, float32 [B, L, H].
@@ -221,14 +228,14 @@ def learnt_significance(
 
     Args:
         state: float32 [B, L, H].
-        protected: float32 [B, L], 1 for protected tokens, which the scorer takes for the question, else 0.
+        protected: float32 [B, L], 1 for protected tokens, which the scorer treats as the question, else 0.
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         scorer: The scorer's tensors as one float32 vector, in the order that `learnt_significance.hpp` lists.
         width: Number of features, a multiple of 16.
         heads: Number of similarities between a token and the question.
-        head_size: Numbers that are compared for each similarity.
-        kernel_sizes: Tokens that each convolution sees, odd numbers.
-        int12: Project states with integers of 12 bits, which is faster than float32.
+        head_size: Length of the keys that are compared for each similarity.
+        kernel_sizes: Width of each convolution in tokens, odd numbers.
+        int12: Project states with 12-bit integers, which is faster than float32.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
@@ -253,8 +260,8 @@ def context_significance(protected: ov.Output, mask: ov.Output) -> ov.Output:
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
 
     Returns:
-        float32 [B, L]: 0 for a protected token between two protected ones, which is a word of the question, else 1; 1
-        for all tokens of a sequence without context.
+        float32 [B, L]: 0 for a protected token between two other protected ones (a word of the question), 1 for all
+        other tokens. In a sequence without context, 1 for all tokens.
 
     Raises:
         ExtensionError: The extension cannot be loaded.

@@ -1,4 +1,4 @@
-"""Recognise what groups of nodes compute as the exporter writes them: linear layers, LayerNorm, embeddings."""
+"""Recognise groups of nodes that the exporter writes: linear layers, LayerNorm, embeddings."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Product:
         return self.source.get_node().get_friendly_name(), self.source.get_index(), self.weight.dtype
 
     def scaled(self, factors: Array) -> Product:
-        """The same product with its output columns multiplied by factors, [N] or one for all."""
+        """The same product with its output columns multiplied by factors, [N], or by a single one."""
         rows = np.reshape(factors, (-1, 1))
         if self.scale is None:
             return replace(self, weight=self.weight * rows, bias=self.bias * factors)

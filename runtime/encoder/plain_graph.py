@@ -1,4 +1,4 @@
-"""Read a bundle's graph, without token selection, in an arithmetic that does not saturate on this CPU."""
+"""Read a bundle's graph, without token selection, in a form whose products do not saturate on this CPU."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def read_plain_graph(bundle: Bundle, task: TaskGraph) -> ov.Model:
 
     Args:
         bundle: The bundle.
-        task: Its task, which checks the head.
+        task: The bundle's task, which checks the head.
 
     Raises:
         ExtensionError: The C++ extension is missing or was built for another OpenVINO.
-        InferenceError: OpenVINO cannot read it.
-        BundleError: It is not the graph that the bundle describes, or not one that the exporter writes.
+        InferenceError: OpenVINO cannot read the graph.
+        BundleError: The graph does not match the bundle's manifest and sizes, or is not one that the exporter writes.
     """
     check_graph_file(bundle.model_xml, bundle.model_xml.with_suffix(".bin"))
     try:
@@ -62,8 +62,7 @@ def rewriting(bundle: Bundle) -> Iterator[None]:
         raise InferenceError(f"OpenVINO refused the graph of {bundle.path}: {error}") from error
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         raise BundleFormatError(
-            f"the graph of {bundle.path} is not as an exporter of bundles writes it ({error!r}); "
-            "export the checkpoint again"
+            f"the graph of {bundle.path} is not as the exporter writes it ({error!r}); export the checkpoint again"
         ) from error
 
 
@@ -83,8 +82,8 @@ def products_saturate(bundle: Bundle) -> bool:
 def give_float_weights(model: ov.Model) -> None:
     """Replace INT8 weights by their values as floats, so that the CPU plugin multiplies floats.
 
-    Activations are still rounded to 256 levels, and float32 holds sums of products of 8 bits exactly enough: the graph
-    computes what exact integers would. Without VNNI, OpenVINO 2026.4 is no slower this way, and its integer products
+    Activations are still rounded to 256 levels, and float32 represents sums of 8-bit products precisely enough to give
+    the results of exact integers. Without VNNI, OpenVINO 2026.4 is no slower this way, and its integer products
     saturate.
 
     Args:

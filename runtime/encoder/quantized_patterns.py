@@ -18,7 +18,7 @@ class Quantizer:
 
     Attributes:
         node: The FakeQuantize node.
-        smoothing: Factors that its input is multiplied by first, if there are any.
+        smoothing: Factors by which its input is multiplied first; None if there are none.
         scale: Scale of the quantised numbers.
         zero_point: Zero point of the quantised numbers.
     """
@@ -58,7 +58,7 @@ class QuantizedRows:
     Attributes:
         rows: The quantised numbers q, uint8 [B, L, K]; or, with `inv_scale`, the numbers before they are quantised,
             float32 [B, L, K], where q = rows * inv_scale + zero_point, rounded.
-        inv_scale: 1 / scale of each column, smoothing included, float32 [K].
+        inv_scale: 1 / scale of each column, smoothing included, float32 [K]; None for rows that are quantised already.
         scale: Scale of the quantised numbers.
         zero_point: Zero point of the quantised numbers.
     """

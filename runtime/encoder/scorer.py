@@ -1,4 +1,4 @@
-"""Learnt significance of a layer: the tensors of its scorer, or the context rule, and its nodes in a graph."""
+"""Learnt significance of a layer, by a scorer or the context rule: its tensors, and its nodes in a graph."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ LayerSignificance = LearntScorer | ContextRule
 def carried_out(
     length_config: LengthConfig, num_layers: int, scorers: Mapping[int, LayerSignificance] | None
 ) -> LengthConfig:
-    """A length configuration as a model can carry it out, see `LearntLayers.carried_out`.
+    """A length configuration as a model can execute it, see `LearntLayers.carried_out`.
 
     Args:
         length_config: The requested configuration.
@@ -56,7 +56,7 @@ def carried_out(
         scorers: Its scorers by layer; None for a model with attention significance, where every layer can select.
 
     Raises:
-        LengthConfigError: It has another number of layers, or a threshold where there is no scorer.
+        LengthConfigError: The number of layers differs, or a layer without a scorer has a threshold.
     """
     length_config.check_layers(num_layers)
     return length_config if scorers is None else learnt_layers(scorers).carried_out(length_config)
@@ -74,7 +74,7 @@ def ruled_layers(scorers: Mapping[int, LayerSignificance]) -> list[int]:
 
 
 def macs_per_token(significance: LayerSignificance) -> int:
-    """Multiply-accumulates of a scorer per token, beside a question of 16 tokens whose own cost is left out."""
+    """Multiply-accumulates of a scorer per token for a question of 16 tokens, whose own cost is left out."""
     if isinstance(significance, ContextRule):
         return 0
     tensors = significance.tensors
@@ -91,12 +91,13 @@ def score(
 ) -> ov.Output:
     """Build the nodes of a layer's significance, float32 [B, L].
 
-    It is the sigmoid of the scorer's logit, plus 1 for protected tokens; or what `ops.context_significance` gives.
+    The significance is the sigmoid of the scorer's logit, plus 1 for protected tokens; or, for the context rule, the
+    result of `ops.context_significance`.
 
     Args:
         state: The layer's states after attention's LayerNorm, float32 [B, L, H].
-        protected: float32 [B, L], 1 for real tokens that learnt significance never drops (those of the first segment,
-            which the scorer takes for the question), else 0.
+        protected: float32 [B, L], 1 for real tokens that learnt significance never drops and that the scorer treats as
+            the question, else 0.
         mask: float32 [B, L], 0 for real tokens, -10000 for padding.
         significance: The scorer or the rule.
         int12: Project the states with integers of 12 bits, see `ops.learnt_significance`.

@@ -30,7 +30,7 @@ def load_scorer_tensors(path: Path, shape: EncoderShape | None = None) -> dict[i
 
     Args:
         path: The file.
-        shape: Shape of the encoder that the scorers belong to. Without it, their tensors must only fit each other.
+        shape: Sizes of the encoder that the scorers belong to. Without it, their tensors must only fit each other.
 
     Raises:
         BundleCorruptError: The file cannot be read, or a scorer lacks a tensor or has one whose type, shape or values
@@ -54,21 +54,21 @@ def load_scorer_tensors(path: Path, shape: EncoderShape | None = None) -> dict[i
 def _layer(path: Path, digits: str, shape: EncoderShape | None) -> int:
     most = MOST_LAYERS if shape is None else shape.num_layers
     if len(digits) > len(str(most)) or int(digits) >= most:
-        raise BundleCorruptError(f"{path} has a scorer of layer {digits[:20]}, where there are at most {most} layers")
+        raise BundleCorruptError(f"{path} has a scorer for layer {digits[:20]}, but there are at most {most} layers")
     return int(digits)
 
 
 def _tensor(path: Path, file: Any, name: str) -> npt.NDArray[np.float32]:  # noqa: ANN401 - safetensors has no types
     if (kind := file.get_slice(name).get_dtype()) != "F32":
-        raise BundleCorruptError(f"{path}: {name} is of type {kind}, and must be F32; export the checkpoint again")
+        raise BundleCorruptError(f"{path}: {name} is of type {kind}, but must be F32; export the checkpoint again")
     tensor: npt.NDArray[np.float32] = file.get_tensor(name)
     if not np.isfinite(tensor).all():
-        raise BundleCorruptError(f"{path}: {name} holds {tensor[~np.isfinite(tensor)][0]}, and must be finite")
+        raise BundleCorruptError(f"{path}: {name} holds {tensor[~np.isfinite(tensor)][0]}, but must be finite")
     return tensor
 
 
 def _checked(scorer: str, tensors: _Tensors, hidden_size: int | None) -> LayerSignificance:
-    """What a layer's tensors stand for; raises BundleCorruptError if some are missing or do not fit each other."""
+    """The significance that a layer's tensors define; BundleCorruptError if tensors are missing or do not fit."""
     significance: LayerSignificance
     expected: dict[str, tuple[int, ...]]
     if tensors.keys() == {CONTEXT_RULE}:
@@ -79,8 +79,8 @@ def _checked(scorer: str, tensors: _Tensors, hidden_size: int | None) -> LayerSi
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise BundleCorruptError(
-                f"{scorer} has {name} of shape {list(tensors[name].shape)} where its other tensors and the encoder "
-                f"need {list(shape)}"
+                f"{scorer} has {name} of shape {list(tensors[name].shape)}, but its other tensors and the encoder need "
+                f"{list(shape)}"
             )
     return significance
 
@@ -99,14 +99,14 @@ def _shapes(name_of_scorer: str, scorer: LearntScorer, hidden_size: int | None) 
     for name, count in dimensions.items():
         if len(shapes[name]) != count or not all(0 < size <= LARGEST_WIDTH for size in shapes[name]):
             raise BundleCorruptError(
-                f"{name_of_scorer} has {name} of shape {list(shapes[name])}, and needs {count} dimensions of 1 to "
+                f"{name_of_scorer} has {name} of shape {list(shapes[name])}, but needs {count} dimensions of 1 to "
                 f"{LARGEST_WIDTH}"
             )
     (width, inputs), (compared, _) = shapes["input.weight"], shapes["match_token.weight"]
     heads = shapes["match.weight"][1]
     hidden = inputs // 2 if hidden_size is None else hidden_size
     if compared % heads:
-        raise BundleCorruptError(f"{name_of_scorer} compares {compared} numbers, no multiple of its {heads} heads")
+        raise BundleCorruptError(f"{name_of_scorer} compares {compared} numbers, not a multiple of its {heads} heads")
     expected: dict[str, tuple[int, ...]] = {
         "input.weight": (width, 2 * hidden),
         "input.bias": (width,),
@@ -122,7 +122,8 @@ def _shapes(name_of_scorer: str, scorer: LearntScorer, hidden_size: int | None) 
         size = shapes[f"convolution.{k}.weight"][2]
         if size % 2 == 0:
             raise BundleCorruptError(
-                f"{name_of_scorer} has a convolution over {size} tokens; it must be odd, to centre on one"
+                f"{name_of_scorer} has a convolution over {size} tokens; the number must be odd, so that it is centred "
+                "on a token"
             )
         expected |= {f"convolution.{k}.weight": (width, 1, size), f"convolution.{k}.bias": (width,)}
         expected |= {f"mix.{k}.weight": (width, width), f"mix.{k}.bias": (width,)}

@@ -1,10 +1,10 @@
 // Keeps TBB usable in a forked child. fork() does not copy worker threads, and TBB's scheduler in the child would wait
-// for them for ever.
+// for them forever.
 //
 // Therefore all workers are held in a task while the process forks. The state of the scheduler is then consistent in
-// both processes: every worker is busy in an arena that has work for exactly that number, and none holds a lock. In the
-// parent the workers go on. In the child they count as busy for ever; the limit of workers is raised by their number,
-// and TBB starts new ones when there is work.
+// both processes: every worker is busy in an arena that has work for exactly this number of workers, and none holds a
+// lock. In the parent the workers continue. In the child they count as busy forever; the limit of workers is raised by
+// their number, and TBB starts new ones when there is work.
 
 #include <oneapi/tbb/global_control.h>
 #include <oneapi/tbb/task_arena.h>
@@ -38,7 +38,7 @@ std::shared_ptr<Hold>* hold = nullptr;
 tbb::task_arena* arena = nullptr;
 Limit* limit = nullptr;
 size_t held = 0;  // workers that are held now
-size_t lost = 0;  // workers that count as busy for ever in this process
+size_t lost = 0;  // workers that count as busy forever in this process
 
 }  // namespace
 

@@ -1,7 +1,7 @@
 """How a task's examples are read, turned into model inputs, run and scored.
 
-Calibration goes through these protocols alone: it knows scores of examples, not what they are scores of. A task
-implements `Measure`, `Scoring` and `Scored`, and `MEASURES` names its implementation.
+Calibration only uses these protocols: it sees a score for each example, but not what is scored. A task implements
+`Measure`, `Scoring` and `Scored`, and `MEASURES` names its implementation.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 E = TypeVar("E")
-"""An example of a task, which only the task itself looks into."""
+"""Type of a task's examples, whose contents only the task itself uses."""
 
 
 class Finding(Protocol):
-    """Something that is wrong with an example."""
+    """A problem with an example."""
 
     @property
     def id(self) -> str:
@@ -34,7 +34,7 @@ class Finding(Protocol):
 
     @property
     def why(self) -> str:
-        """What is wrong, in words."""
+        """Description of the problem."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,9 @@ class ReadExamples(Generic[E]):
     """The examples of a data file.
 
     Attributes:
-        examples: Those that the model can read.
-        findings: What is wrong with some of the file's examples, those included that the model cannot read.
-        lines: The same in words, a line for each kind of finding.
+        examples: The examples that the model can read.
+        findings: Problems with examples of the file, including those that the model cannot read.
+        lines: A summary to print, with a line for each kind of finding.
     """
 
     examples: Sequence[E]
@@ -53,7 +53,7 @@ class ReadExamples(Generic[E]):
 
 
 class Scored(Protocol):
-    """What a run over some examples measured. A window is one input of the model; an example has at least one."""
+    """The measurements of a run over some examples. A window is one input of the model; an example has at least one."""
 
     @property
     def scores(self) -> Sequence[float]:
@@ -61,15 +61,15 @@ class Scored(Protocol):
 
     @property
     def means(self) -> Mapping[str, float]:
-        """The mean of each of the measure's `metrics`, by key."""
+        """The mean of each of the measure's `metrics`, by the metric's key."""
 
     @property
     def window_lengths(self) -> Sequence[int]:
-        """Real tokens of each window, example by example."""
+        """Number of real tokens of each window, example by example."""
 
     @property
     def window_kept(self) -> Sequence[Sequence[int]]:
-        """For each window, the tokens that each layer passed on."""
+        """For each window, the number of tokens that each layer passed on."""
 
     @property
     def mean_macs(self) -> float:
@@ -77,17 +77,17 @@ class Scored(Protocol):
 
     @property
     def mean_kept(self) -> Sequence[float]:
-        """For each layer, the mean tokens of a window that it passed on."""
+        """For each layer, the mean number of tokens of a window that it passed on."""
 
     def latency_ms(self, percentile: float) -> float | None:
-        """A percentile (0 to 100) of the examples' times, from text to result; None for a run in batches."""
+        """A percentile (0 to 100) of the examples' times from text to result, in ms; None for a run in batches."""
 
     def join(self, others: Sequence[Self]) -> Self:
-        """This run and others, over other examples with the same options, as one."""
+        """Join this run and others, over other examples with the same options, into one."""
 
 
 class Scoring(Protocol[E]):
-    """Examples with what they are scored against."""
+    """Examples together with the labels that they are scored against."""
 
     @property
     def examples(self) -> Sequence[E]:
@@ -95,15 +95,15 @@ class Scoring(Protocol[E]):
 
     @property
     def scored_by(self) -> str:
-        """What the scores compare with, in words: labels of the data, agreement with `full`, or both."""
+        """Description of the labels: labels of the data, agreement with `full`, or both."""
 
     @property
     def lines(self) -> Sequence[str]:
-        """What was decided before anything was scored, for people."""
+        """Messages to print about what was decided before scoring, such as a threshold."""
 
     @property
     def manifest(self) -> Mapping[str, float]:
-        """What the bundle's manifest is to record for the task, such as a threshold, by keyword of `write_manifest`."""
+        """Values to record in the bundle's manifest, such as a threshold, by keyword argument of `write_manifest`."""
 
     def evaluate(
         self, model: LengthAdaptiveModel, length_config: LengthConfig, *, batch_size: int, span: slice = slice(None)
@@ -113,25 +113,25 @@ class Scoring(Protocol[E]):
         Args:
             model: The model.
             length_config: Which tokens each layer keeps.
-            batch_size: Windows to run at once; only with 1 are there latencies.
-            span: Which of the examples.
+            batch_size: Windows to run at once; latencies are measured with 1 only.
+            span: The examples to run.
         """
 
     def for_reporting(self, model: LengthAdaptiveModel, examples: Sequence[E]) -> Scoring[E]:
-        """The scoring of other examples, for figures to publish: by labels alone where there are any.
+        """The scoring of other examples for published figures, by the data's labels alone where there are any.
 
         Args:
             model: The model.
-            examples: Examples that nothing was chosen on.
+            examples: Examples that were not used for any choice.
         """
 
 
 class Measure(Protocol[E]):
-    """How good a model is at a task."""
+    """How the quality of models at a task is measured."""
 
     @property
     def metrics(self) -> Mapping[str, str]:
-        """Short names for people by key in the manifest; the first is the mean of the scores."""
+        """Short names to print, by key in the manifest. The first metric is the mean of the scores."""
 
     @property
     def examples(self) -> str:
@@ -153,7 +153,7 @@ class Measure(Protocol[E]):
         """
 
     def group_of(self, example: E) -> str:
-        """What an example has in common with others, such as its article: one group is never split up."""
+        """Name of the group of an example, such as its article. Data is split between groups, never within one."""
 
     def size_of(self, example: E) -> int:
         """Roughly how long an example is, so that batches can be made of examples of similar length."""
@@ -162,13 +162,17 @@ class Measure(Protocol[E]):
         """The model inputs of an example; none if the model cannot read it."""
 
     def refuse_all(self, examples: str) -> DataError:
-        """The error to raise when the model can read none of some examples, which `examples` describes."""
-
-    def scoring(self, model: LengthAdaptiveModel, examples: Sequence[E]) -> Scoring[E]:
-        """What examples are scored against when length configurations are chosen.
+        """The error to raise if the model cannot read any of some examples.
 
         Args:
-            model: The model; where labels are missing, what it gives at `full` stands for them.
+            examples: Description of these examples; it completes "the model cannot read …".
+        """
+
+    def scoring(self, model: LengthAdaptiveModel, examples: Sequence[E]) -> Scoring[E]:
+        """The scoring by which length configurations are chosen.
+
+        Args:
+            model: The model; its outputs at `full` take the place of missing labels.
             examples: Examples that the model can read.
         """
 
@@ -181,14 +185,14 @@ def readable_windows(measure: Measure[E], examples: Iterable[E]) -> list[TokenSe
 MEASURES: dict[str, str] = {
     "question_answering": "dynamic_tinybert.runtime.tasks.question_answering.measure:QuestionAnsweringMeasure.of",
 }
-"""For each task, "module:attribute" of a function that gives its `Measure` for a bundle."""
+"""For each task, `module:attribute` of a function that returns its `Measure` for a bundle."""
 
 
 def measure_of(bundle: Bundle) -> Measure[Any]:
     """The measure of a bundle's task.
 
     Raises:
-        InvalidInputError: The task has none.
+        InvalidInputError: The task has no measure.
     """
     task: str = bundle.task
     make: Callable[[Bundle], Measure[Any]] = entry_of(

@@ -12,12 +12,12 @@ from dynamic_tinybert.runtime.encoder.compiled import Arrays
 from dynamic_tinybert.runtime.encoder.task_graph import TaskGraph
 
 KeptPositions = Mapping[int, npt.NDArray[np.int32]]
-"""For each layer that may drop tokens, the positions in the input of those that it passed on, int32 [B, n], in order;
-rows with fewer end in L."""
+"""For each layer that may drop tokens, the input positions of the tokens that it passed on, int32 [B, n], ascending;
+rows with fewer than n tokens are filled up with L."""
 
 
 class ModelOutput(Protocol):
-    """What the output of every task has."""
+    """The attributes that the output of every task has."""
 
     @property
     def kept_positions(self) -> KeptPositions:
@@ -25,7 +25,7 @@ class ModelOutput(Protocol):
 
 
 class Task(TaskGraph, Protocol):
-    """What the runtime must know of a task to run its models."""
+    """What the runtime must know about a task to run its models."""
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class Task(TaskGraph, Protocol):
         """The typed output of a batch, a `ModelOutput`.
 
         Args:
-            arrays: The graph's outputs by name; all numbers are finite. L may be padded beyond `length`.
-            length: Tokens of the caller's input, L before it was padded.
+            arrays: The graph's outputs by name, all finite. Per-token outputs may be padded beyond `length`.
+            length: Number of tokens of the caller's input, before the runtime padded it.
             kept: Which tokens each layer passed on.
         """

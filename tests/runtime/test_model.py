@@ -206,22 +206,22 @@ def holding(name: str, value: float) -> Change:
     ("change", "message"),
     [
         (without("layer.1.mix.3.bias"), r"layer 1 lacks \['mix.3.bias'\]"),
-        (of_shape("layer.1.input.weight", 64), r"input.weight of shape \[64\], and needs 2 dimensions"),
-        (of_shape("layer.1.input.weight", 64, 65), r"input.weight of shape \[64, 65\] where .* need \[64, 64\]"),
-        (of_shape("layer.1.match.weight", 64, 0), r"match.weight of shape \[64, 0\], and needs 2 dimensions of 1"),
-        (of_shape("layer.1.match.weight", 64, 5), "compares 128 numbers, no multiple of its 5 heads"),
+        (of_shape("layer.1.input.weight", 64), r"input.weight of shape \[64\], but needs 2 dimensions"),
+        (of_shape("layer.1.input.weight", 64, 65), r"input.weight of shape \[64, 65\], but .* need \[64, 64\]"),
+        (of_shape("layer.1.match.weight", 64, 0), r"match.weight of shape \[64, 0\], but needs 2 dimensions of 1"),
+        (of_shape("layer.1.match.weight", 64, 5), "compares 128 numbers, not a multiple of its 5 heads"),
         (of_shape("layer.1.match_question.weight", 64, 32), r"match_question.weight of shape \[64, 32\]"),
-        (of_shape("layer.1.mix.0.weight", 64), r"mix.0.weight of shape \[64\] where .* need \[64, 64\]"),
+        (of_shape("layer.1.mix.0.weight", 64), r"mix.0.weight of shape \[64\], but .* need \[64, 64\]"),
         (of_shape("layer.1.convolution.0.weight", 64, 1, 4), "a convolution over 4 tokens"),
         (of_shape("layer.1.convolution.0.weight", 64, 3), r"convolution.0.weight of shape \[64, 3\]"),
         (of_shape("layer.1.pool.weight", 1, 1), r"pool.weight of shape \[1, 1\]"),
-        (of_shape("layer.1.output.bias"), r"output.bias of shape \[\] where .* need \[1\]"),
-        (holding("layer.1.mix.0.bias", np.nan), "layer.1.mix.0.bias holds nan, and must be finite"),
+        (of_shape("layer.1.output.bias"), r"output.bias of shape \[\], but .* need \[1\]"),
+        (holding("layer.1.mix.0.bias", np.nan), "layer.1.mix.0.bias holds nan, but must be finite"),
         (holding("layer.1.input.weight", -np.inf), "layer.1.input.weight holds -inf"),
-        (lambda tensors: tensors.update({"layer.1.mix.0.bias": np.zeros(64)}), "is of type F64, and must be F32"),
-        (of_shape("layer.2.context", 2), r"layer 2 has context of shape \[2\] where .* need \[1\]"),
-        (of_shape("layer.3.context", 1), "a scorer of layer 3, where there are at most 3 layers"),
-        (of_shape(f"layer.{'9' * 5000}.context", 1), "a scorer of layer 99999999999999999999, where"),
+        (lambda tensors: tensors.update({"layer.1.mix.0.bias": np.zeros(64)}), "is of type F64, but must be F32"),
+        (of_shape("layer.2.context", 2), r"layer 2 has context of shape \[2\], but .* need \[1\]"),
+        (of_shape("layer.3.context", 1), "a scorer for layer 3, but there are at most 3 layers"),
+        (of_shape(f"layer.{'9' * 5000}.context", 1), "a scorer for layer 99999999999999999999, but"),
     ],
 )
 def test_scorers_that_do_not_fit_are_refused(
@@ -242,9 +242,9 @@ def test_logits_that_are_not_finite_are_an_error(tmp_path: Path, value: float) -
     with torch.no_grad():
         broken.get_parameter("bert.encoder.layer.2.output.dense.weight").fill_(value)
     model = LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, broken))
-    with pytest.raises(InferenceError, match=r"start_logits of token 0 in row 0 is .*nan: weights"):
+    with pytest.raises(InferenceError, match=r"start_logits of token 0 in row 0 is .*nan: the weights"):
         model([[1, 2, 3]])
-    with pytest.raises(InferenceError, match=r"is .*nan: weights"):
+    with pytest.raises(InferenceError, match=r"is .*nan: the weights"):
         QuestionAnswerer(model)(question="who", context="the abc was in")
 
 

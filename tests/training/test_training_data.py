@@ -76,7 +76,7 @@ def test_blanks_around_an_answer_do_not_matter(questions: Path, tmp_path: Path, 
             "edited.json, question '0': the answer '1 1' is not at its answer_start 0",
         ),
         ({"text": "the", "answer_start": -3}, "answer_start -3"),
-        ({"text": "the"}, "'the' has no answer_start, and stands"),
+        ({"text": "the"}, "'the' has no answer_start, and occurs"),
         ({"text": "the", "answer_start": "0"}, "answer_start '0'"),
     ],
 )
@@ -124,7 +124,7 @@ def test_a_misplaced_answer_is_trained_where_its_text_stands_once(
     (moved,) = answered_rows(Windowing(tokenize, 128), read.examples[:1])
     assert moved.labels == right.labels
     assert right.labels["start_positions"] > 0
-    assert "(put right)" in read.lines[0]
+    assert "(corrected)" in read.lines[0]
 
 
 def test_questions_that_do_not_fit_are_left_out_or_refused(questions: Path, tokenize: WindowTokenizer) -> None:

@@ -10,7 +10,7 @@
 #define AVX2 __attribute__((target("avx2,fma")))
 
 namespace dynamic_tinybert {
-namespace {  // each file that includes this compiles a copy of its own: no file may be linked to AVX2 code of another
+namespace {  // each including file compiles its own copy, so that no file is linked to AVX2 code of another
 
 constexpr size_t panel_width = 16;  // columns of a panel
 constexpr size_t strip = 6;         // rows whose sums are held in registers

@@ -193,7 +193,7 @@ void attend(const Head& head, const float* from, size_t first, size_t last, floa
     const float score_scale = log2_e / std::sqrt(static_cast<float>(dim));
     for (size_t i = 0; i < rows; ++i) {
         one_over_sum[i] = softmax(scores + i * stride, n, scales[i] * score_scale, probabilities + i * stride);
-        // NaN has no integer: one among the scores must still show in the context.
+        // Integers cannot represent NaN, so a NaN among the scores reaches the context through this factor.
         factors[i] = std::isnan(one_over_sum[i]) ? one_over_sum[i] : 1.0f / most_16_bits;
     }
     if (column_sums)

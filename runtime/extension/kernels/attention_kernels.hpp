@@ -10,16 +10,16 @@ namespace dynamic_tinybert {
 /// One attention head of one sequence. Kernels only see its real tokens, so that padding cannot change a bit of the
 /// result.
 struct Head {
-    const float* query;  ///< This head's columns of [tokens, stride]; so are key and value.
+    const float* query;  ///< This head's columns of [tokens, stride]; likewise key and value.
     const float* key;
     const float* value;
-    size_t stride;          ///< Floats from one token to the next.
+    size_t stride;          ///< Number of floats from one token to the next.
     float* context;         ///< Output, this head's columns of [tokens, context_stride]; null if it is quantised.
-    uint8_t* quantized;     ///< The output quantised to 8 bits, or null.
-    size_t context_stride;  ///< Numbers of the output from one token to the next.
+    uint8_t* quantized;     ///< Output quantised to 8 bits, in the same layout; null if it is not quantised.
+    size_t context_stride;  ///< Number of output values from one token to the next.
     float inv_scale;        ///< Quantised output = context * inv_scale + zero_point.
     float zero_point;
-    size_t dim;             ///< Columns of the head.
+    size_t dim;             ///< Number of columns of the head.
     const int32_t* tokens;  ///< Positions of the real tokens, ascending.
     size_t num_tokens;
 };
@@ -34,7 +34,8 @@ inline void store_context(const Head& head, size_t token, const float* context, 
             head.context[at + k] = context[k] * factor;
 }
 
-/// Query rows of one work item. A constant, so that the number of threads does not change the order of additions.
+/// Number of query rows of a work item. It is constant, so that the number of threads does not change the order of
+/// additions.
 constexpr size_t query_block = 48;
 
 /// The column sums of a work item have room for this many floats beyond the number of tokens.
@@ -42,7 +43,7 @@ constexpr size_t column_padding = 16;
 
 /// Attention kernels of one instruction set.
 struct AttentionKernels {
-    /// Floats that `pack` writes.
+    /// Number of floats that `pack` writes.
     size_t (*packed_size)(size_t num_tokens, size_t dim);
     /// Lays out the real tokens' keys and values as `attend` reads them.
     void (*pack)(const Head& head, float* packed);

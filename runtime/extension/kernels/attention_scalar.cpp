@@ -1,4 +1,5 @@
-// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
+// Reference kernels, written for readability: the faster ones are compared with them, and CPUs that run no other use
+// them.
 
 #include <algorithm>
 #include <cmath>
@@ -132,7 +133,7 @@ void attend_int16(const Head& head, const float* packed, size_t first, size_t la
             for (size_t k = 0; k < dim; ++k)
                 sums[k] += quantized * integers.values[j * dim + k];
         }
-        for (size_t k = 0; k < dim; ++k)  // NaN has no integer: one among the scores must still show in the context
+        for (size_t k = 0; k < dim; ++k)  // integers cannot represent NaN: a NaN among the scores is passed on here
             context[k] =
                 std::isnan(total) ? total : static_cast<float>(sums[k]) * (integers.value_scales[k] / most_16_bits);
         store_context(head, i, context.data(), 1.0f);

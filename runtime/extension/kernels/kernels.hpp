@@ -13,8 +13,8 @@
 
 namespace dynamic_tinybert {
 
-/// The kernels of one instruction set. All sets compute the same integers; in the last bits of floats only `scalar`
-/// differs.
+/// The kernels of one instruction set. All sets compute the same integers, and all but `scalar` the same floats; those
+/// of `scalar` differ in the last bits.
 struct Kernels {
     const char* isa;
     bool (*runs_here)();  ///< Whether this CPU has the instructions.
@@ -37,7 +37,7 @@ const std::vector<const Kernels*>& all_kernels();
 /// The kernels that this CPU can run, fastest first.
 const std::vector<const Kernels*>& runnable_kernels();
 
-/// The kernels of an instruction set by its name; null if this CPU cannot run any of that name.
+/// The kernels of the instruction set with this name; null if this CPU has no such instruction set.
 const Kernels* runnable_kernels(const std::string& isa);
 
 /// Whether each kernel gives the scalar kernel's result for a small input. Computed once per process.

@@ -1,5 +1,5 @@
 // Matrix products of 8-bit integers. The sums of a few rows by a few vectors stay in registers, and a part of a panel
-// of the weights in the first-level cache.
+// of the weights stays in the first-level cache.
 
 namespace dynamic_tinybert {
 namespace {
@@ -42,7 +42,7 @@ void quantize_rows(const float* from, const float* inv_scale, float zero_point, 
         }
 }
 
-/// Turns the sums of a vector of columns into results.
+/// Turns the integer sums of a vector of columns into results: scale, bias and, if quantised, GELU.
 struct Finish {
     const Linear& linear;
     size_t column, left;  // left: columns of the result from `column` on

@@ -7,7 +7,7 @@ namespace {
 
 static_assert(part_columns == panel_columns);
 
-/// Fewer rows are multiplied by vectors. This number is a guess: no CPU with tiles was available to measure it.
+/// Fewer rows than this are multiplied with vectors. The number is a guess: no CPU with tiles was available to measure.
 constexpr size_t rows_worth_tiles = 16;
 
 constexpr size_t tile_columns = tile_bytes / sizeof(int32_t);  // of sums

@@ -17,12 +17,12 @@ constexpr size_t panels_of(size_t width) {
 /// `inv_scale`, the result is quantised: gelu(y) * inv_scale + zero_point, rounded to even and clamped to 0 ... 255.
 struct Linear {
     const int8_t* weights;   ///< Packed by the same kernels, 64-byte aligned.
-    const float* scale;      ///< Of each column.
-    const float* bias;       ///< Of each column.
-    const float* inv_scale;  ///< Of each column of the quantised result; null for a result y in f32, without GELU.
+    const float* scale;      ///< Scale of each column, [width].
+    const float* bias;       ///< Bias of each column, [width].
+    const float* inv_scale;  ///< 1 / scale of each quantised column, [width]; null for a result y in f32, without GELU.
     float zero_point;        ///< Zero point of the quantised result.
-    size_t depth;            ///< Numbers of a row, a multiple of 4.
-    size_t width;            ///< Columns of the result.
+    size_t depth;            ///< Length of a row, a multiple of 4.
+    size_t width;            ///< Number of columns of the result.
 };
 
 /// Kernels of linear layers for one instruction set.

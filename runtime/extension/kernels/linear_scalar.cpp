@@ -1,4 +1,5 @@
-// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
+// Reference kernels, written for readability: the faster ones are compared with them, and CPUs that run no other use
+// them.
 
 #include <algorithm>
 #include <cmath>

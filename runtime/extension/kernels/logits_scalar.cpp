@@ -1,4 +1,4 @@
-// The readable kernel: the faster one is compared with it, and CPUs without AVX2 run it.
+// Reference kernel, written for readability: the faster one is compared with it, and CPUs without AVX2 use it.
 
 #include "kernels/scalar.hpp"
 

@@ -15,7 +15,7 @@ constexpr size_t to_whole_lines(size_t bytes) {
     return (bytes + 63) / 64 * 64;
 }
 
-/// Bytes of the panels and of the parts of the remainder.
+/// Sizes in bytes of the panels and of the parts of the remainder.
 struct Sizes {
     size_t panels, begin, depth, weights;
 
@@ -28,13 +28,13 @@ struct Sizes {
     size_t all() const { return panels + begin + depth + weights; }
 };
 
-/// How much the sum of a pair exceeds what it may be. Pairs of opposite signs never exceed it.
+/// By how much the sum of a pair of weights exceeds its limit; 0 for pairs of opposite signs.
 int excess_of(const int8_t* pair) {
     const int sum = pair[0] + pair[1];
     return sum - std::clamp(sum, -most_of_a_pair, most_of_a_pair);
 }
 
-/// Moves what would saturate from four weights of the panels to four of the remainder.
+/// Moves the part that would saturate from four weights of the panels to four weights of the remainder.
 void split(int8_t* four, int8_t* remainder) {
     for (size_t i = 0; i < depth_step; i += 2) {
         const int excess = excess_of(four + i);
@@ -46,7 +46,7 @@ void split(int8_t* four, int8_t* remainder) {
     }
 }
 
-/// Whether any column of a group has a saturating pair, for each group and each four of the depth.
+/// For each group of columns and each four weights of a column, whether any column of the group has a saturating pair.
 std::vector<uint8_t> saturating_fours(const int8_t* weights, size_t width, size_t depth, size_t group) {
     const size_t fours = depth / depth_step;
     std::vector<uint8_t> found(panels_of(width) * panel_columns / group * fours);

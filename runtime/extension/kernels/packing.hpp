@@ -9,12 +9,12 @@ namespace dynamic_tinybert {
 
 /// CPUs without VNNI add pairs of products in 16 bits, u8 * s8 + u8 * s8. That saturates only if the positive weights
 /// of the pair sum to more than 128, or the negative ones to less than -128. Such pairs are split: the panels hold the
-/// part that cannot saturate, and behind them lies the remainder. It has an entry for each group of columns and each
-/// four of the depth where a column of the group has a remainder.
+/// part that cannot saturate, and the remainder follows the panels. For each group of columns and each four rows of the
+/// weights, it has an entry if any column of the group has a remainder there.
 struct Remainder {
     const int32_t* begin;   ///< Index of the first entry of each group; the last element is the number of entries.
-    const int32_t* depth;   ///< Of each entry, index of the first of the four numbers of a row that it multiplies.
-    const int8_t* weights;  ///< Of each entry, [columns of the group, 4].
+    const int32_t* depth;   ///< For each entry, the index of the first of the four numbers of a row that it multiplies.
+    const int8_t* weights;  ///< For each entry, its weights, [columns of the group, 4].
 };
 
 /// Number of bytes of the panels.

@@ -12,13 +12,13 @@ constexpr size_t round_up(size_t count, size_t multiple) {
     return (count + multiple - 1) / multiple * multiple;
 }
 
-/// How many numbers of a row of `size` begin at index `at`.
+/// Number of elements of a row of `size` from index `at` on.
 constexpr size_t left_of(size_t size, size_t at) {
     return size > at ? size - at : 0;
 }
 
-/// The scale that maps the largest magnitude of a row to 2047, NaN if the row holds one; `inv_scale` becomes 1 / scale,
-/// or 0 for a row of zeros.
+/// The scale that maps the largest magnitude of a row to 2047; NaN if the row holds NaN. Sets `inv_scale` to 1 / scale,
+/// or to 0 for a row of zeros.
 inline float scale_of(const float* row, size_t size, float& inv_scale) {
     Floats largest = all(0.0f);
     Flags nan = no_flags();
@@ -61,7 +61,7 @@ struct Columns {
     const int16_t* first;
     size_t step;          ///< Numbers from one pair of rows to the next.
     size_t next;          ///< Numbers from one vector of columns to the next.
-    const float* scales;  ///< Of each column.
+    const float* scales;  ///< Scale of each column.
 };
 
 /// to[rows, vectors] = left[rows, 2 * pairs] * right, times the scales of the columns and, unless null, `factors` of
@@ -124,8 +124,8 @@ inline Columns in_panels(const int16_t* panels, size_t depth, const float* scale
     return {panels, 2 * lanes, depth * lanes, scales};
 }
 
-/// The scale that maps the largest magnitude of each column to `most`; `inv_scale` becomes 1 / scale, or 0 for a column
-/// of zeros.
+/// The scale that maps the largest magnitude of each column to `most`. Sets `inv_scale` to 1 / scale, or to 0 for a
+/// column of zeros.
 inline Floats scales_of(Floats largest, float most, Floats& inv_scale) {
     inv_scale = where(is_not_zero(largest), div(all(most), largest));
     return div(largest, all(most));

@@ -55,7 +55,7 @@ Products products_by(const LinearKernels& kernels) {
     const Aligned<float> ones(std::max(width, depth), 1.0f), zeros(width, 0.0f), inv_scale(depth, 127.0f);
     Aligned<uint8_t> input(rows * depth);
     kernels.quantize_rows(from.data(), inv_scale.data(), 128.0f, rows, depth, input.data());
-    std::fill_n(input.data(), depth, uint8_t{255});  // the largest input, with which nothing may saturate
+    std::fill_n(input.data(), depth, uint8_t{255});  // the largest input: not even this may saturate
     Aligned<int8_t> packed(kernels.packed_size(weights.data(), width, depth));
     kernels.pack(weights.data(), width, depth, packed.data());
 
@@ -150,7 +150,7 @@ bool is_to_fail(const char* isa) {
 }
 
 bool compare(const Kernels& kernels) {
-    constexpr float tolerance = 1e-3f;  // for numbers near 1, of which those halfway between integers go either way
+    constexpr float tolerance = 1e-3f;  // for numbers near 1; numbers halfway between integers may round either way
     return !is_to_fail(kernels.isa) && multiplies_right(*kernels.linear_int8) &&
            is_close(attention_by(*kernels.attention_f32), attention_by(attention_f32_scalar), tolerance) &&
            is_close(attention_by(*kernels.attention_int16), attention_by(attention_int16_scalar), tolerance) &&

@@ -1,5 +1,6 @@
 #pragma once
-// The readable kernels: the faster ones are compared with them, and CPUs without those run them.
+// Reference kernels, written for readability: the faster ones are compared with them, and CPUs that run no other use
+// them.
 
 #include "kernels/attention_kernels.hpp"
 #include "kernels/embedding_kernels.hpp"

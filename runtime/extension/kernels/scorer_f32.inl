@@ -1,4 +1,4 @@
-// Scorers in f32. What follows the projection of the states is in f32 also where that is computed in integers.
+// Scorers in f32. Even if the states are projected in integers, the steps after the projection are computed in f32.
 
 namespace dynamic_tinybert {
 namespace {

@@ -14,7 +14,7 @@ constexpr size_t scorer_columns = 16;
 /// The matrix that states are multiplied by.
 struct ScorerPanels {
     const float* columns;  ///< [count, depth, scorer_columns]
-    const float* packed;   ///< What `pack` makes of them.
+    const float* packed;   ///< The columns as `pack` writes them.
     size_t depth;
     size_t count;
 };
@@ -34,10 +34,10 @@ struct FirstLayer {
 /// A residual layer over neighbouring tokens: features + relu(mix * (convolution over positions) + mix_bias).
 struct Neighbourhood {
     const float* kernel;  ///< Depthwise convolution, [size, width].
-    const float* bias;    ///< Of the convolution, [width].
-    const float* mix;     ///< [inputs, outputs], both of `width`.
+    const float* bias;    ///< Bias of the convolution, [width].
+    const float* mix;     ///< Mixing matrix, [width inputs, width outputs].
     const float* mix_bias;
-    size_t size;  ///< Positions that the convolution sees, an odd number.
+    size_t size;  ///< Width of the convolution in tokens, an odd number.
 };
 
 /// Kernels of learnt significance for one instruction set. All arrays are dense, with a row for each token.

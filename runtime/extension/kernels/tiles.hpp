@@ -57,7 +57,7 @@ struct AmxTiles {
 /// Whether this CPU has tiles and multiplies 8-bit integers in them.
 bool cpu_has_tiles();
 
-/// Whether it also is allowed to use them: the operating system is asked once for this process.
+/// Whether this process may use them as well; asks the operating system once.
 bool may_use_tiles();
 
 }  // namespace dynamic_tinybert

@@ -17,10 +17,9 @@ namespace dynamic_tinybert {
 ///
 /// Attributes:
 /// - heads: attention heads; D is a multiple of it.
-/// - int16: multiply integers instead of f32, which is faster: queries and keys of 12 bits, probabilities and values of
-///   16.
-/// - inv_scale, zero_point: with inv_scale above 0 the context is u8, context * inv_scale + zero_point, rounded to even
-///   and clamped to 0 ... 255; else it is f32.
+/// - int16: multiply integers, which is faster than f32: 12-bit queries and keys, 16-bit probabilities and values.
+/// - inv_scale, zero_point: if inv_scale is above 0, the context is u8, context * inv_scale + zero_point, rounded to
+///   even and clamped to 0 ... 255; else it is f32.
 class Attention : public ov::op::Op {
 public:
     OPENVINO_OP("Attention", "dynamic_tinybert");

@@ -9,16 +9,16 @@
 
 namespace dynamic_tinybert {
 
-/// Largest width, number of heads and the like. Products of three of them fit into 64 bits with room to spare, and sums
-/// of this many 8-bit products into 32.
+/// Largest width, number of heads and the like. The product of three such sizes fits into 64 bits with room to spare,
+/// and the sum of this many 8-bit products fits into 32 bits.
 constexpr int64_t largest_size = 64 * 1024;
 
-/// Largest number of rows of a table and tokens of a sequence, whose positions have 32 bits.
+/// Largest number of rows of a table, and of tokens of a sequence: their indices have 32 bits.
 constexpr int64_t longest = std::numeric_limits<int32_t>::max() - 1;
 
 /// Refuses a size with which later arithmetic would overflow. Graphs are not trusted: they may come from anyone.
 inline void check_size(const char* op, const char* name, int64_t size, int64_t most) {
-    OPENVINO_ASSERT(size <= most, op, ": ", name, " is ", size, "; at most ", most, " can be");
+    OPENVINO_ASSERT(size <= most, op, ": ", name, " is ", size, "; at most ", most, " is allowed");
 }
 
 inline void check_size(const char* op, const char* name, const ov::Dimension& size, int64_t most) {

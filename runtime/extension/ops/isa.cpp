@@ -29,7 +29,7 @@ const Kernels& kernels_of(const std::string& isa) {
     OPENVINO_ASSERT(kernels, "DYNAMIC_TINYBERT_ISA is '", isa,
                     "', which this CPU cannot run; unset it or set it to one of: ", runnable_isas());
     OPENVINO_ASSERT(computes_right(*kernels), "the kernels for ", isa,
-                    " compute something else than the scalar ones on this CPU; do not name them in DYNAMIC_TINYBERT_ISA");
+                    " give other results than the scalar ones on this CPU; do not name them in DYNAMIC_TINYBERT_ISA");
     return *kernels;
 }
 

@@ -97,8 +97,8 @@ void LearntSignificance::validate_and_infer_types() {
     set_output_type(0, ov::element::f32, {batch, length});
 }
 
-/// Packs the columns of a constant once, which spares each call to read and convert them. Callers share ownership of
-/// the result, since another thread may replace it.
+/// Packs the columns of a constant once, so that calls need not read and convert them again. Callers share ownership of
+/// the result, because another thread may replace it.
 std::shared_ptr<const LearntSignificance::Floats> LearntSignificance::packed(const float* columns,
                                                                              size_t hidden) const {
     const bool is_constant = ov::is_type<ov::op::v0::Constant>(get_input_node_ptr(scorer_in));
@@ -118,8 +118,8 @@ bool LearntSignificance::has_evaluate() const {
     return true;
 }
 
-/// Computes sequences with padding among their real tokens: those are moved side by side, as they would be neighbours
-/// without the padding.
+/// Computes sequences with padding between their real tokens, which are moved side by side first: convolutions must see
+/// the same neighbours as without the padding.
 void LearntSignificance::evaluate_with_holes(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     const ov::Shape shape = inputs[state_in].get_shape();
     const size_t batch = shape[0], length = shape[1];

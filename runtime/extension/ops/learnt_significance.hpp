@@ -12,9 +12,9 @@
 namespace dynamic_tinybert {
 
 /// Learnt significance: the sigmoid of the logit that a layer's scorer (docs/bundle-format.md) gives a token, plus 1
-/// for protected tokens, which the scorer takes for the question.
+/// for protected tokens, which the scorer treats as the question.
 ///
-/// Inputs, all f32 (few of them, as OpenVINO prepares each one at every call):
+/// Inputs, all f32. There are few of them, because OpenVINO prepares each input at every call.
 /// - state: [B, L, H].
 /// - protected: [B, L], 1 for protected tokens, else 0.
 /// - mask: [B, L], exactly 0 for a real token.
@@ -27,13 +27,13 @@ namespace dynamic_tinybert {
 ///     each input, and its bias [W]; for the last neighbourhood also the matrix [W, W] of the pooled context.
 ///   - the weights [W] and bias [1] of the output.
 ///
-/// Output: significance f32 [B, L]; at padding, the value of `protected`. The significance of a real token does not
-/// change by a bit with what padding holds or where it is, with other sequences, or with the number of threads.
+/// Output: significance f32 [B, L]; at padding, the value of `protected`. Padding, wherever it is, other sequences and
+/// the number of threads do not change a bit of a real token's significance.
 ///
 /// Attributes:
 /// - width: W, a multiple of 16.
 /// - heads: number of similarities between a token and the question.
-/// - head_size: numbers that are compared for each similarity.
+/// - head_size: length of the keys that are compared for each similarity.
 /// - kernel_sizes: K of each neighbourhood, odd.
 /// - int12: project states with integers of 12 bits, which is faster than f32.
 class LearntSignificance : public ov::op::Op {

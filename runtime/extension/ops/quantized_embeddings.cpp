@@ -10,7 +10,7 @@ namespace {
 
 enum Input : size_t { ids_in, types_in, words_in, numbers_in, num_inputs };
 
-constexpr size_t rows_ahead = 8;  // how far ahead words are prefetched: no CPU can guess where they lie
+constexpr size_t rows_ahead = 8;  // how far ahead words are prefetched, as the CPU cannot predict their places
 constexpr size_t cache_line = 64;
 
 /// Refuses indices outside a table of `rows`.
@@ -44,7 +44,7 @@ void QuantizedEmbeddings::validate_and_infer_types() {
     OPENVINO_ASSERT(get_input_size() == num_inputs, "QuantizedEmbeddings: ", get_input_size(),
                     " inputs; give ids, types, words and numbers");
     OPENVINO_ASSERT(m_segments > 0 && m_positions > 0, "QuantizedEmbeddings: ", m_segments, " segments and ",
-                    m_positions, " positions; give at least one of both");
+                    m_positions, " positions; give at least one of each");
     check_size("QuantizedEmbeddings", "segments", m_segments, longest);
     check_size("QuantizedEmbeddings", "positions", m_positions, longest);
     OPENVINO_ASSERT(m_epsilon >= 0.0f, "QuantizedEmbeddings: epsilon ", m_epsilon, " must be at least 0");

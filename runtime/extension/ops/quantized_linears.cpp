@@ -19,7 +19,7 @@ constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking a 
 constexpr size_t tasks_for_a_thread = 3;  // at least, so that others can take over from a thread that is late or slow
 constexpr size_t fewest_rows = 24;        // of a task, which reads a whole panel of the weights
 
-/// Number of bytes of all constants: packed weights, which take at least as much as the weights themselves, and floats.
+/// Number of bytes of all constants: the packed weights, which take at least as much as the weights, and the floats.
 size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const std::vector<int64_t>& weight_bytes,
                          bool quantizes_rows, bool normalizes) {
     size_t weights = 0, floats = quantizes_rows ? depth : 0;
@@ -32,8 +32,8 @@ size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const
     return weights + (floats + (normalizes ? 2 * depth : 0)) * sizeof(float);
 }
 
-/// Computes a layer for all rows. A task is one panel of the weights, or one for a block of the rows where there are
-/// too few panels.
+/// Computes a layer for all rows. A task is one panel of the weights for all rows or, if there are too few panels, for
+/// a block of the rows.
 void multiply(const LinearKernels& kernels, const Linear& linear, const uint8_t* from, size_t rows, float* result,
               uint8_t* quantized) {
     const size_t panels = panels_of(linear.width);
@@ -94,7 +94,7 @@ void QuantizedLinears::validate_and_infer_types() {
     OPENVINO_ASSERT(get_input_element_type(constants_in) == ov::element::i8,
                     "QuantizedLinears: the constants are of type ", get_input_element_type(constants_in), "; give i8");
     OPENVINO_ASSERT(!m_widths.empty() && m_zero_points.size() == m_widths.size(), "QuantizedLinears: ", m_widths.size(),
-                    " widths and ", m_zero_points.size(), " zero points; give one of both for each product");
+                    " widths and ", m_zero_points.size(), " zero points; give one of each for every product");
     for (float zero_point : m_zero_points)
         OPENVINO_ASSERT(zero_point >= 0.0f && zero_point <= 255.0f, "QuantizedLinears: zero point ", zero_point,
                         " is outside 0 ... 255");
@@ -113,10 +113,10 @@ void QuantizedLinears::validate_and_infer_types() {
                     "QuantizedLinears: the rows have shape ", shape, "; give [B, L, K], K a multiple of ", depth_step);
     check_size("QuantizedLinears", "the width of the rows", shape[2], largest_size);
     OPENVINO_ASSERT(m_weight_bytes.size() == m_widths.size(), "QuantizedLinears: ", m_widths.size(), " widths and ",
-                    m_weight_bytes.size(), " sizes of weights; give one of both for each product");
+                    m_weight_bytes.size(), " sizes of weights; give one of each for every product");
     for (int64_t given : m_weight_bytes)
         OPENVINO_ASSERT(given >= 0 && given <= largest_size * largest_size, "QuantizedLinears: weights take ", given,
-                        " bytes; at most ", largest_size * largest_size, " can be");
+                        " bytes; at most ", largest_size * largest_size, " are allowed");
     const size_t bytes = size_of_constants(shape[2].get_length(), m_widths, m_weight_bytes, quantizes, m_normalizes);
     OPENVINO_ASSERT(get_input_partial_shape(constants_in).compatible(ov::Shape{bytes}),
                     "QuantizedLinears: the constants have shape ", get_input_partial_shape(constants_in),

@@ -8,9 +8,9 @@
 
 namespace dynamic_tinybert {
 
-/// Consecutive 8-bit linear layers with GELU between them; optionally a residual and LayerNorm behind the last one. The
+/// Consecutive 8-bit linear layers with GELU between them; optionally a residual and LayerNorm after the last one. The
 /// number of rows may change from call to call at no cost. OpenVINO's own products look up and set up a kernel whenever
-/// it changes, which token dropping does in every layer.
+/// this number changes, which happens in every layer that drops tokens.
 ///
 /// Inputs:
 /// - rows: u8 [B, L, K]; or f32 [B, L, K], which the op quantises.
@@ -26,10 +26,10 @@ namespace dynamic_tinybert {
 ///
 /// Attributes:
 /// - widths: N of each layer. Between two layers y becomes gelu(y) = y * (1 + erf(y / sqrt(2))) / 2, and is quantised.
-/// - zero_points: what 0 is quantised to in the rows of each layer.
+/// - zero_points: for each layer, the quantised value that stands for 0 in its input rows.
 /// - normalizes: whether a residual is added and LayerNorm follows.
 /// - epsilon: added to the variance.
-/// - isa: instruction set that the weights are packed for, and whose kernels multiply them.
+/// - isa: instruction set for which the weights are packed, and whose kernels multiply them.
 /// - weight_bytes: size of each layer's packed weights.
 class QuantizedLinears : public ov::op::Op {
 public:

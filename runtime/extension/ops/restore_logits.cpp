@@ -9,7 +9,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-enum Input : size_t { head_in, all_states_in, states_in };  // followed by their origins, and further such pairs
+enum Input : size_t { head_in, all_states_in, states_in };  // then the origins of these states, and further such pairs
 
 }  // namespace
 

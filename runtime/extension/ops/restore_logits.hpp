@@ -6,8 +6,7 @@
 
 namespace dynamic_tinybert {
 
-/// Drop-and-restore: start and end logits of all tokens, each from the state of the last layer that still had the
-/// token.
+/// Drop-and-restore: start and end logits of all tokens, computed from the last state that each token had.
 ///
 /// Inputs:
 /// - head: f32 [2, H + 1], the weights of each logit followed by its bias.

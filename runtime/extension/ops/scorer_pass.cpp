@@ -171,7 +171,7 @@ private:
         });
     }
 
-    /// Runs compute(b, first, last) on blocks of tokens; then padding gets zeros, so that it does not count as a
+    /// Runs compute(b, first, last) on blocks of tokens, then sets padding to zeros, so that it does not count as a
     /// neighbour.
     template <typename Compute>
     void for_blocks(Floats& features, const Compute& compute) const {
@@ -225,7 +225,7 @@ private:
     const ScorerKernels& m_kernels;
     const ScorerShape& m_shape;
     const ScorerPanels& m_panels;
-    const float* m_tensors;  // those that are not taken yet
+    const float* m_tensors;  // the next tensor to take
     const ScorerInputs& m_in;
     Scratch& m_scratch;
     size_t m_stride;  // floats of a projected row

@@ -11,15 +11,15 @@ namespace dynamic_tinybert {
 struct ScorerShape {
     size_t width = 0;                  ///< Number of features, a multiple of scorer_columns.
     size_t heads = 0;                  ///< Number of similarities between a token and the question.
-    size_t head_size = 0;              ///< Numbers that are compared for each similarity.
-    std::vector<size_t> kernel_sizes;  ///< Tokens that each convolution sees, odd numbers.
+    size_t head_size = 0;              ///< Length of the keys that are compared for each similarity.
+    std::vector<size_t> kernel_sizes;  ///< Width of each convolution in tokens, an odd number.
 
     size_t feature_panels() const { return width / scorer_columns; }
     size_t key_panels() const { return (heads * head_size + scorer_columns - 1) / scorer_columns; }
-    /// Panels of all weights that states are multiplied by.
+    /// Number of panels of all weights that states are multiplied by.
     size_t num_panels() const { return 2 * (feature_panels() + key_panels()); }
     size_t floats_of_panels(size_t hidden) const { return num_panels() * hidden * scorer_columns; }
-    /// Floats of all tensors, panels included.
+    /// Number of floats of all tensors, panels included.
     size_t floats(size_t hidden) const;
 };
 

@@ -14,7 +14,7 @@
 
 namespace dynamic_tinybert {
 
-/// The tasks first ... end - 1 that one thread begins with. It takes them from the front; other threads take from the
+/// The tasks first ... end - 1 with which one thread begins. It takes them from the front; other threads take from the
 /// back.
 class TaskShare {
 public:
@@ -32,7 +32,7 @@ public:
 private:
     static uint64_t packed(uint32_t first, uint32_t end) { return uint64_t{end} << 32 | first; }
 
-    /// Relaxed, because tasks are independent of each other: only that each is taken once matters here.
+    /// Relaxed, because tasks are independent of each other: all that matters is that each is taken only once.
     template <typename Choose>
     bool take(size_t& task, const Choose& choose) {
         uint64_t left = m_left.load(std::memory_order_relaxed);
@@ -49,10 +49,10 @@ private:
     alignas(64) std::atomic<uint64_t> m_left{0};  // on a cache line of its own
 };
 
-/// Runs compute(first, end) on stretches of up to `grain` of the tasks 0 ... tasks - 1, on the threads of this arena. Each
-/// thread begins with a share of its own, neighbouring tasks that are the same at every call, so that it finds their
-/// weights in its cache. A thread that has finished its share takes single stretches from the others: one that runs on
-/// a slower core, or shares its core with another process, delays the others by one stretch at most.
+/// Runs compute(first, end) on stretches of up to `grain` of the tasks 0 ... tasks - 1, on the threads of this arena.
+/// Each thread begins with its own share of neighbouring tasks, which is the same at every call, so that it finds their
+/// weights in its cache. A thread that has finished its share takes single stretches from the others. So a thread that
+/// runs on a slower core, or shares its core with another process, delays the others by one stretch at most.
 template <typename Compute>
 void steal_tasks(size_t tasks, size_t grain, const Compute& compute) {
     const size_t stretches = (tasks + grain - 1) / grain;

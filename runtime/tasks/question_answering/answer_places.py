@@ -1,4 +1,4 @@
-"""Check where the answers of a question stand in its context, and correct the places where that is possible."""
+"""Check the positions of a question's answers in its context, and correct wrong ones where possible."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ _MOST_PLACES = 100  # further occurrences of an answer are not counted
 
 
 def answer_lacking(example: Example) -> Finding | None:
-    """The problem if a question has no answer and is not marked unanswerable, or if it has one and is marked so."""
+    """The problem with a question that has no answer but is not marked unanswerable, or has one although it is marked.
+
+    None if the question has neither problem.
+    """
     if example.is_impossible and example.answers:
-        why = f"it has the answer {example.answers[0]!r:.60}, but is_impossible says that there is none"
+        why = f"it has the answer {example.answers[0]!r:.60}, but is_impossible is true"
     elif not example.is_impossible and not example.answers:
         why = "it has no answer"
     else:
@@ -24,9 +27,9 @@ def answer_lacking(example: Example) -> Finding | None:
 
 
 def with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
-    """The question with corrected answers and places, and the problems that were found with them.
+    """The question with corrected answers and positions, and the problems found with them.
 
-    A place that cannot be determined is None. A question without a valid answer loses its answers.
+    A position that cannot be determined is None. The answers of a question with contradictory labels are removed.
     """
     lacking = answer_lacking(example)
     if lacking is not None:
@@ -49,7 +52,7 @@ def with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where an answer stands.
+    """The position of an answer in the context.
 
     Attributes:
         text: The answer as the context spells it.
@@ -65,7 +68,7 @@ class _Place:
 
 
 def _place(context: str, text: str, start: object) -> _Place:
-    """Find an answer where the file says, ignoring differences in white space, or else where it occurs once."""
+    """Find an answer at the position that the file gives, whatever the white space, or else where it occurs once."""
     if isinstance(start, int) and _is_at(context, text, start):
         return _Place(text, start, start)
     found = _occurrences(context, text)
@@ -76,10 +79,10 @@ def _place(context: str, text: str, start: object) -> _Place:
     )
     if len(near or found) == 1:
         ((at, own),) = near or found
-        return _Place(own, at, start, f"{where}, but {'stands ' if start is None else ''}at {at}")
+        return _Place(own, at, start, f"{where}, but {'occurs ' if start is None else ''}at {at}")
     if found:
         times = f"{len(found)} times" if len(found) < _MOST_PLACES else f"at least {_MOST_PLACES} times"
-        return _Place(text, None, start, f"{where}, and stands {times} in the context")
+        return _Place(text, None, start, f"{where}, and occurs {times} in the context")
     lacking = " and is not" if start is None else ", nor"
     return _Place(text, None, start, f"{where}{lacking} in the context {context!r:.60}")
 

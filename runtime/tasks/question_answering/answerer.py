@@ -39,7 +39,7 @@ class _Options(TypedDict, total=False):
 
 
 class QuestionAnswerer:
-    """Answers questions with a model. Thread-safe, fork-safe and picklable, as its model is."""
+    """Answers questions with a model. Like the model, it is thread-safe, fork-safe and picklable."""
 
     def __init__(self, model: LengthAdaptiveModel) -> None:
         """Answer with a loaded model."""
@@ -73,14 +73,15 @@ class QuestionAnswerer:
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
     ) -> list[list[Answer]]:
-        """Answer questions; the result has the same shape whatever their number and `top_k`.
+        """Answer questions. The result always has the same shape, whatever their number and `top_k`.
 
         Args:
             questions: The questions (list, tuple, array or other iterable), or mappings with the keys ``question`` and
                 ``context``. A single one is a batch of one.
             contexts: The text to answer from: one for all questions, or one for each. None if `questions` are mappings.
             top_k: Maximum number of answers to each question, 1 by default.
-            doc_stride: This option and those below are the same as for `__call__`.
+            doc_stride: Number of context tokens that neighbouring windows share. All options are described in full in
+                `__call__`.
             max_answer_len: Maximum length of an answer in tokens.
             max_seq_len: Maximum length of a window in tokens.
             handle_impossible_answer: Let the empty answer compete.
@@ -176,8 +177,8 @@ class QuestionAnswerer:
         """Answer one or several questions from a context, with results in the shapes of transformers' pipeline.
 
         Arguments are those of transformers' question-answering pipeline, by keyword or in this order; None selects the
-        default of each. `docs/transformers-contract.md` lists where the results differ. `answer_batch` answers in one
-        shape.
+        default of each. `docs/transformers-contract.md` lists how the results differ. The results of `answer_batch`
+        always have the same shape.
 
         Args:
             question: One question or several (list, tuple, array). Or, instead of both texts, one mapping with the
@@ -189,7 +190,8 @@ class QuestionAnswerer:
                 many.
             topk: Old name of `top_k`.
             doc_stride: Number of context tokens that neighbouring windows over a long context share, by default
-                ``min(max_seq_len // 2, 128)``. If a long question leaves no more room than that, half of the room.
+                ``min(max_seq_len // 2, 128)``. If a long question leaves no more room than that for the context,
+                windows share half of the room.
             max_answer_len: Maximum length of an answer in tokens, 15 by default.
             max_seq_len: Maximum length of a window in tokens, ``min(model.max_length, 384)`` by default.
             handle_impossible_answer: Let the empty answer compete, with a score of its own; off by default. If the
@@ -197,9 +199,9 @@ class QuestionAnswerer:
                 threshold decides whether the empty answer comes first. Otherwise it is ranked by its score, as in the
                 pipeline.
             align_to_words: Widen answers to whole words; on by default.
-            merge: Which answers count as the same one. "span", the default: those at the same place; the score is
-                that of the window that gives it the largest. "text": those with the same text anywhere; their scores
-                are added up, as in the pipeline.
+            merge: Which answers count as the same one. "span", the default: those at the same position; the score is
+                the largest that any window gives. "text": those with the same text anywhere; their scores are added
+                up, as in the pipeline.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
             max_question_len: Ignored, as in the pipeline with a fast tokenizer: questions are never cut.

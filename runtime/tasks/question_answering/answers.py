@@ -19,11 +19,11 @@ class Answer(TypedDict):
     """An answer in the form of transformers' pipeline.
 
     Attributes:
-        score: Probability of the answer in the window that gives it the largest, in [0, 1]. With `merge="text"` a sum
-            of probabilities, which can exceed 1.
+        score: Probability of the answer, in [0, 1]: the largest in any window. With `merge="text"` a sum of
+            probabilities, which can exceed 1.
         start: First character of the answer in the context.
         end: End of the answer in the context in characters, exclusive.
-        answer: The text of the context between these.
+        answer: The text of the context from `start` to `end`.
     """
 
     score: float
@@ -42,9 +42,9 @@ def pipeline_answers(
 
     The probability of a span of tokens is the softmax of its start times the softmax of its end, over [CLS] and the
     window's part of the context. Spans of tokens that are aligned to the same words exclude each other, so their
-    probabilities are added up. An answer that several windows contain has the largest of its probabilities; with
-    ``merge="text"`` answers with the same text, ignoring case, become one answer at the place that was found first,
-    and its score is the sum over all places and windows, as in transformers' pipeline.
+    probabilities are added up. The score of an answer that several windows contain is the largest of its probabilities.
+    With ``merge="text"``, answers with the same text, ignoring case, become one answer at the position that was found
+    first, and its score is the sum over all positions and windows, as in transformers' pipeline.
 
     Args:
         context: The text that the windows were cut from.
@@ -73,7 +73,7 @@ def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> 
 
 
 def _probable_spans(window: Window, output: WindowOutput, options: AnswerOptions) -> Iterator[_Span]:
-    """The most probable spans of a window, best first; some may be the same characters."""
+    """The most probable spans of a window, best first; several may cover the same characters."""
     start = _log_softmax(output.start_logits, window.context)
     end = _log_softmax(output.end_logits, window.context)
     count = 2 * options.top_k + 10 if options.align_to_words else options.top_k  # aligning makes some of them equal

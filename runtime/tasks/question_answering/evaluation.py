@@ -56,7 +56,7 @@ def evaluate(
 ) -> Evaluation:
     """Answer examples by SQuAD's rules, in windows, and score the answers.
 
-    If any of the examples is unanswerable, SQuAD v2's rules apply, and questions whose score of no answer is above a
+    If any of the examples is unanswerable, SQuAD v2's rules apply, and questions whose no-answer score is above a
     threshold get the empty answer. Otherwise v1.1's rules apply.
 
     Args:
@@ -68,8 +68,8 @@ def evaluate(
         max_answer_len: Maximum number of tokens of an answer.
         max_seq_len: Maximum length of a window in tokens; by default 384, or the model's maximum if that is less.
         doc_stride: Tokens that neighbouring windows share; by default 128, or half of `max_seq_len` if that is less.
-        no_answer_threshold: By default, if any example is unanswerable, the bundle's threshold or else 0; if none is,
-            every answer is non-empty.
+        no_answer_threshold: No-answer score above which the answer is empty. By default, if any example is
+            unanswerable, the bundle's threshold or else 0; if none is, no answer is empty.
         strict: Raise an error for an example that lacks an answer or that the model cannot read, before anything runs.
         progress: Show a progress bar if standard error is a terminal.
 
@@ -123,8 +123,8 @@ def score_f1(
         example: The question; it has an answer or is unanswerable.
         windows: All its windows.
         outputs: The model's output for each.
-        no_answer_threshold: If given, SQuAD v2's rules apply, and the answer is empty if the score of no answer is
-            above it; None for v1.1's rules.
+        no_answer_threshold: If given, SQuAD v2's rules apply, and the answer is empty if the no-answer score is above
+            the threshold; None for v1.1's rules.
     """
     answer, score = _best_answer(example, windows, outputs, max_answer_len=MAX_ANSWER_LEN)
     prediction = _prediction(answer, score, no_answer_threshold)
@@ -205,14 +205,14 @@ def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) 
 def _best_answer(
     example: Example, windows: Sequence[Window], outputs: Sequence[WindowOutput], *, max_answer_len: int
 ) -> tuple[str, float | None]:
-    """The best non-empty answer and the score of no answer; empty and None for a question without windows."""
+    """The best non-empty answer and the no-answer score; empty and None for a question without windows."""
     if not windows:
         return "", None
     return answer_and_no_answer_score(example.context, windows, outputs, max_answer_len=max_answer_len)
 
 
 def _as_if_answered(example: Example, answer: str, no_answer_score: float | None) -> ScoredAnswer:
-    """The score of a question if its best non-empty answer is given, whatever the score of no answer is."""
+    """The score of a question if its best non-empty answer is given, whatever the no-answer score is."""
     exact, f1_of_answer = (0.0, 0.0) if no_answer_score is None else score_answer(answer, example.answers)
     return ScoredAnswer(exact, f1_of_answer, not example.is_impossible, no_answer_score)
 

@@ -1,4 +1,4 @@
-"""What an evaluation over question-answering examples measured."""
+"""The results of an evaluation over question-answering examples."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Evaluation:
     Attributes:
         f1: Mean F1 in percent.
         exact_match: Mean exact match in percent.
-        ids: The ids of the questions that were scored, in the order of the examples. Everything else that is listed by
-            question has the same order.
+        ids: The ids of the questions that were scored, in the order of the examples. All other values per question are
+            in the same order.
         predictions: Answer to each question.
         question_f1: F1 of each question in percent.
         question_exact_match: 100 or 0 for each question.
         question_windows: Number of windows of each question.
-        question_ms: Time of each question with all its windows, from text to answer, in milliseconds. Questions that
-            the model cannot read have none; empty for a run in batches, where single questions are not timed.
-        window_lengths: Real tokens of each window, question by question.
-        window_kept: For each window, the tokens that each layer passed on.
+        question_ms: Time of each question with all its windows, from text to answer, in milliseconds, without the
+            questions that the model cannot read. Empty for a run in batches, which does not time single questions.
+        window_lengths: Number of real tokens of each window, question by question.
+        window_kept: For each window, the number of tokens that each layer passed on.
         mean_macs: Mean executed multiply-accumulates of a window.
-        no_answer_threshold: Questions whose score of no answer is above it were answered with the empty answer; None if
-            every answer was to be non-empty.
+        no_answer_threshold: Questions whose no-answer score is above it were answered with the empty answer; None if no
+            answer was allowed to be empty.
         if_answered: The score of each question by SQuAD v2's rules if its best non-empty answer is given.
-        skipped: Questions that the model cannot read, which score 0, and questions without an answer, which are not
-            among the scored ones.
+        skipped: Questions that the model cannot read, which score 0, and questions without an answer, which were not
+            scored.
     """
 
     f1: float
@@ -56,7 +56,7 @@ class Evaluation:
 
     @property
     def scores(self) -> tuple[float, ...]:
-        """F1 of each question: length configurations are chosen by its mean."""
+        """F1 of each question in percent; length configurations are chosen by its mean."""
         return self.question_f1
 
     @property
@@ -73,16 +73,16 @@ class Evaluation:
 
     @property
     def mean_length(self) -> float:
-        """Mean real tokens of a window."""
+        """Mean number of real tokens of a window."""
         return fmean(self.window_lengths)
 
     @property
     def mean_kept(self) -> tuple[float, ...]:
-        """For each layer, mean tokens of a window that it passed on."""
+        """For each layer, the mean number of tokens of a window that it passed on."""
         return tuple(map(fmean, zip(*self.window_kept, strict=True)))
 
     def latency_ms(self, percentile: float) -> float | None:
-        """A percentile (0 to 100) of the questions' times; None for a run in batches."""
+        """A percentile (0 to 100) of the questions' times, in milliseconds; None for a run in batches."""
         return float(np.percentile(self.question_ms, percentile)) if self.question_ms else None
 
     def join(self, others: Sequence[Evaluation]) -> Evaluation:

@@ -12,13 +12,13 @@ class Example:
     """One question of a data file.
 
     Attributes:
-        id: Id in the file, as text; made up if the file has none.
+        id: Id in the file, as text; generated if the file has none.
         question: Text of the question.
         context: The paragraph to answer from.
         answers: Texts that count as correct; empty if the file has none or the question is unanswerable.
         title: Title of the article; empty if the file has none.
-        answer_starts: For each answer its first character in the context according to the file, or None if the file
-            does not say. Empty if it does not say for any answer.
+        answer_starts: For each answer the position of its first character in the context, as the file gives it, or None
+            if the file gives none. Empty if the file gives none for any answer.
         is_impossible: Whether the context contains no answer, so that the empty answer is correct.
 
     Raises:
@@ -42,5 +42,5 @@ class Example:
 
 
 def article_of(example: Example) -> str:
-    """What tells the article of a question from others: its title, or its context where the file gives no title."""
+    """Identifies the article of a question: its title, or the question's context if the file gives no title."""
     return example.title or example.context

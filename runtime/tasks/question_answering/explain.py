@@ -66,7 +66,7 @@ def explain(
 
 
 def _outputs(model: LengthAdaptiveModel, windows: Sequence[Window], config: LengthConfig) -> Iterator[WindowOutput]:
-    """Run the windows one after the other, so that an explanation does not depend on what else is in a batch."""
+    """Run the windows one by one, so that an explanation does not depend on other windows in a batch."""
     for window in windows:
         ((output,),) = run_windows(model, [[window]], length_config=config, batch_size=1)
         yield output

@@ -68,14 +68,14 @@ class ExplainedWindow:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """An answer, and what each layer dropped while the model found it.
+    """An answer, and the tokens that each layer dropped on the way to it.
 
     Attributes:
         question: The question.
         context: The text to answer from.
         answer: The best answer.
-        answer_window: Index of the window that the answer comes from; of several that contain it, the one that gives
-            it the largest score.
+        answer_window: Index of the window that the answer comes from. If several windows contain the answer, it is the
+            one that gives it the largest score.
         length_config_name: Name of the length configuration in the bundle; None if it has no name.
         length_config: The length configuration as it is executed (`LengthAdaptiveModel.resolve`).
         macs: Executed multiply-accumulates over all windows.

@@ -135,5 +135,5 @@ def _colour(position: float) -> Style:
 
 
 def _printable(text: str) -> str:
-    """`text` on one line, without characters that a terminal would execute instead of showing."""
+    """`text` on one line, without characters that a terminal would interpret instead of displaying them."""
     return "".join(character for character in re.sub(r"\s+", " ", text) if character.isprintable())

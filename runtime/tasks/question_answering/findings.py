@@ -14,7 +14,7 @@ class Kind(StrEnum):
 
     UNREADABLE = "cannot be read by the model"
     WITHOUT_ANSWER = "have no answer"
-    MISPLACED = "have an answer that is not where the file says and cannot be put right"
+    MISPLACED = "have an answer that is not where the file says and cannot be corrected"
     PUT_RIGHT = "have an answer that is not where the file says, but elsewhere"
     WITHOUT_PLACE = "have an answer without a position in the file"
     SAME_ID = "have the same id as another question"
@@ -43,9 +43,14 @@ class Finding:
 
 
 def refused(finding: Finding, name: str = "") -> DataError:
-    """The error to raise for a problem if the caller asked for strict checks; `name` is that of the file."""
+    """The error to raise for a problem if the caller asked for strict checks.
+
+    Args:
+        finding: The problem.
+        name: Name of the file; empty if the questions come from no file.
+    """
     place = f"{name}, " if name else ""
-    return DataError(f"{place}{finding}; correct it, or leave out `strict` to have such questions counted")
+    return DataError(f"{place}{finding}; correct it, or leave out `strict` to have such questions only reported")
 
 
 def summary(findings: Iterable[Finding], total: int, treatment: Treatment, name: str) -> list[str]:

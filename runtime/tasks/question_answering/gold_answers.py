@@ -1,4 +1,4 @@
-"""What answers are scored against: the data's gold answers, `full`'s own answers as soft labels, or both."""
+"""The labels that answers are scored against: the data's gold answers, `full`'s answers as soft labels, or both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _TEACHER_OPTIONS = AnswerOptions(
 )
 
 SoftLabels = Sequence[tuple[str, float]]
-"""The most probable answers of `full` with probabilities that sum to 1; the empty one alone where it gives none."""
+"""The most probable answers of `full` with probabilities that sum to 1; only the empty answer if `full` gives none."""
 
 
 @dataclass(frozen=True)
@@ -39,15 +39,15 @@ class GoldAnswers:
     """Questions and the answers that count as right.
 
     Attributes:
-        examples: The questions. Those that lack answers have the most probable one of `full` instead.
-        soft_labels: For each question `full`'s answers with their probabilities, or nothing where it is not scored by
-            them. Such a score is the expected one if the right answer were drawn from them: to swap two answers that
-            `full` finds equally probable costs nothing, as it costs no F1 on average. Empty if no question is scored
-            by soft labels.
-        answered: Whether the data says of a question what is right: an answer, or none for an unanswerable one. If so,
-            and if there are soft labels, too, the score is the mean of both.
-        scored_by: What `evaluate` scores by, over all questions.
-        no_answer_threshold: A score of no answer above it makes an answer empty; None if no question is unanswerable.
+        examples: The questions. Questions without an answer in the data have the most probable answer of `full`.
+        soft_labels: For each question the answers of `full` with their probabilities; empty for a question that is not
+            scored by them. The score is the expected score if the right answer were drawn from this distribution, so
+            a configuration may swap two answers that `full` finds equally probable: on average, that costs no F1. The
+            whole sequence is empty if no question is scored by soft labels.
+        answered: For each question, whether the data has a label: an answer, or that it is unanswerable. The score of a
+            question with a label and soft labels is the mean of both scores.
+        scored_by: The kind of labels that the questions have.
+        no_answer_threshold: No-answer score above which an answer is empty; None if no question is unanswerable.
     """
 
     examples: Sequence[Example]
@@ -58,14 +58,14 @@ class GoldAnswers:
 
     @property
     def lines(self) -> tuple[str, ...]:
-        """The threshold of no answer, for people."""
+        """A message about the no-answer threshold, if there is one."""
         if self.no_answer_threshold is None:
             return ()
-        return (f"The threshold of no answer is {self.no_answer_threshold:.3f}, the best for the F1 of full",)
+        return (f"The no-answer threshold is {self.no_answer_threshold:.3f}, which is best for the F1 of full",)
 
     @property
     def manifest(self) -> Mapping[str, float]:
-        """The threshold of no answer, if there is one."""
+        """The no-answer threshold, if there is one."""
         return {} if self.no_answer_threshold is None else {"no_answer_threshold": self.no_answer_threshold}
 
     def evaluate(
@@ -99,7 +99,7 @@ class GoldAnswers:
         )
 
     def for_reporting(self, model: LengthAdaptiveModel, examples: Sequence[Example]) -> GoldAnswers:
-        """Other questions, scored by the data's answers where there are any, with the same threshold of no answer."""
+        """Other questions, scored by the data's answers where there are any, with the same no-answer threshold."""
         return gold_answers(model, examples, no_answer_threshold=self.no_answer_threshold)
 
 
@@ -110,19 +110,19 @@ def gold_answers(
     to_choose: bool = False,
     no_answer_threshold: float | None = None,
 ) -> GoldAnswers:
-    """Take the answers of the data, and let `full` answer where there are none.
+    """Take the data's answers as labels, and those of `full` for questions without an answer in the data.
 
     Args:
         model: The model.
-        examples: The questions, all of which it can read.
-        to_choose: Score by soft labels, too, unless a question is unanswerable. Configurations that are chosen by the
-            data's answers alone are those that these answers happen to favour; scores by soft labels vary half as
+        examples: The questions, all of which the model can read.
+        to_choose: Also score answerable questions by soft labels, to choose configurations by the scores. The data's
+            answers alone would favour configurations that happen to match them; scores by soft labels vary half as
             much, but exaggerate losses.
         no_answer_threshold: For data with unanswerable questions. By default the one that gives `full` the best F1 on
             these questions if `to_choose`, else that of the bundle, or else 0.
 
     Raises:
-        DataError: `full` is to answer, and cannot read a question.
+        DataError: The answers of `full` are needed, but the model cannot read a question.
     """
     answered = [bool(example.answers) or example.is_impossible for example in examples]
     unanswerable = any(example.is_impossible for example in examples)
@@ -152,7 +152,7 @@ def gold_answers(
 
 @dataclass(frozen=True)
 class _TeacherAnswer:
-    """What `full` answers to a question."""
+    """The answers of `full` to a question."""
 
     soft_labels: SoftLabels
     if_answered: ScoredAnswer
@@ -190,7 +190,7 @@ def _score(
     soft_labels: SoftLabels,
     answered: bool,
 ) -> float:
-    """The score of an answer: that by the data, the expected one by soft labels, or the mean of both."""
+    """The score of an answer by the data, its expected score by soft labels, or the mean of both."""
     if not soft_labels:
         return by_data
     expected = sum(

@@ -21,10 +21,11 @@ class WindowOutput:
     """The model's output for one window.
 
     Attributes:
-        start_logits: float32 [L], L at least the tokens of the window.
+        start_logits: float32 [L]; L is the window's number of tokens, or more with padding.
         end_logits: float32 [L].
         kept: For each layer that may drop tokens, the number of tokens that it passed on.
-        kept_positions: For each of these layers the positions of the tokens it passed on, int32 [K], filled up with L.
+        kept_positions: For each of these layers, the positions of the tokens that it passed on, int32 [n], ascending
+            and filled up with L.
     """
 
     start_logits: npt.NDArray[np.float32]
@@ -33,7 +34,7 @@ class WindowOutput:
     kept_positions: Mapping[int, npt.NDArray[np.int32]] = field(default_factory=dict)
 
     def kept_by_layer(self, length: int, num_layers: int) -> tuple[int, ...]:
-        """For each layer, the number of tokens that it passed on, of a window of `length` tokens."""
+        """For each of `num_layers` layers, how many of the window's `length` tokens it passed on."""
         return kept_by_layer(self.kept, length, num_layers)
 
 

@@ -24,21 +24,21 @@ TREATMENT = {
     Kind.UNREADABLE: "skipped",
     Kind.WITHOUT_ANSWER: "scored by agreement with full",
     Kind.MISPLACED: "scored by its text if the context holds it, else by agreement with full",
-    Kind.PUT_RIGHT: "put right",
-    Kind.SAME_ID: "taken like any other",
+    Kind.PUT_RIGHT: "corrected",
+    Kind.SAME_ID: "used like any other",
 }
-"""What a calibration does about questions with which something is wrong."""
+"""What a calibration does about each kind of problem with a question."""
 
 
 class QuestionAnsweringMeasure:
-    """See `runtime.tasks.measure.Measure`."""
+    """The `Measure` of question answering."""
 
     metrics = MappingProxyType({"f1": "F1", "exact_match": "EM"})
     examples = "questions"
     groups = "articles"
 
     def __init__(self, windowing: Windowing) -> None:
-        """Measure with windows of the sizes that `windowing` cuts."""
+        """Measure with windows that `windowing` cuts."""
         self._windowing = windowing
 
     @classmethod
@@ -51,7 +51,7 @@ class QuestionAnsweringMeasure:
         return cls(Windowing.of(bundle))
 
     def read(self, path: Path, *, strict: bool) -> ReadExamples[Example]:
-        """Read a file of a form that `read_squad` knows. Answers may be missing in all of its questions.
+        """Read a file in one of the formats of `read_squad`. It may have no answers at all.
 
         Raises:
             DataError: The file cannot be read, or `strict` refuses a question.
@@ -76,16 +76,16 @@ class QuestionAnsweringMeasure:
         return self._windowing(example)
 
     def refuse_all(self, examples: str) -> DataError:
-        """The error to raise when the model can read none of some questions, with the reason for one of them."""
+        """The error to raise if the model cannot read any of some questions; it gives the reason for one of them."""
         return self._windowing.refuse_all(examples)
 
     def scoring(self, model: LengthAdaptiveModel, examples: Sequence[Example]) -> GoldAnswers:
-        """The data's answers and those of `full` as soft labels."""
+        """Score by the data's answers, and by those of `full` as soft labels."""
         return gold_answers(model, examples, to_choose=True)
 
 
 def _with_found_answers(example: Example) -> Example:
-    """The question without the answers that its context does not contain: no model can give them."""
+    """The question without answers that its context does not contain, because no model can give them."""
     there = [i for i, answer in enumerate(example.answers) if answer in example.context]
     if len(there) == len(example.answers):
         return example

@@ -1,4 +1,4 @@
-"""Decide whether a question has no answer: SQuAD v2's score, compared with a threshold."""
+"""Decide whether a question has no answer: the no-answer score of SQuAD v2, compared with a threshold."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def with_empty_answer(
 ) -> list[Answer]:
     """Put the empty answer first if it `wins`, else behind the best of the others.
 
-    Its score remains its probability, so the first answer need not have the largest score.
+    The score of the empty answer remains its probability, so the first answer need not have the largest score.
 
     Args:
         answers: Other answers, best first.

@@ -88,7 +88,7 @@ PIPELINE = AnswerOptions()
 """Defaults of answering and explaining."""
 
 SQUAD = AnswerOptions(max_answer_len=30, align_to_words=False, batch_size=1)
-"""Defaults of evaluation: answers as long as SQuAD's scripts allow, and one window at a time, as latency needs it."""
+"""Defaults of evaluation: answers as long as SQuAD's scripts allow, and one window at a time to measure latency."""
 
 
 def window_size(max_length: int, max_seq_len: int | None = None, doc_stride: int | None = None) -> tuple[int, int]:

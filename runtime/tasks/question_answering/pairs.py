@@ -9,7 +9,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 
 def question_context_pairs(question: object, context: object) -> list[tuple[Any, Any]]:
-    """Pair questions with their contexts. Whether these are texts is left to the tokenizer to check.
+    """Pair questions with their contexts. The tokenizer checks later that these are texts.
 
     Args:
         question: A question, or several (list, tuple, array or other iterable); or, without a context, one mapping

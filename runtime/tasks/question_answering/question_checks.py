@@ -18,11 +18,11 @@ class CheckedQuestions:
     """Questions after the checks.
 
     Attributes:
-        examples: All questions. `answer_starts` has a place for each answer, corrected where possible, or None where
-            it cannot be determined. A question that has answers but is marked unanswerable loses its answers.
+        examples: All questions. `answer_starts` has the position of each answer, corrected where possible, or None if
+            it cannot be determined. If a question has answers but is marked unanswerable, its answers are removed.
         findings: Problems, question by question.
-        unreadable: For each question, whether the model cannot read it.
-        lines: A line for people about each kind of problem that was found.
+        unreadable: For each question, whether the model is unable to read it.
+        lines: A summary to print, with a line for each kind of problem that was found.
     """
 
     examples: Sequence[Example]
@@ -47,7 +47,7 @@ def read_questions(
     """Read the questions of a file (see `read_squad`) and check them (see `check_questions`).
 
     Raises:
-        DataError: The file cannot be read or holds no questions, or `strict` and a question has a problem.
+        DataError: The file cannot be read or holds no questions, or `strict` is set and a question has a problem.
         InvalidInputError: `limit` is less than 1.
     """
     examples = read_squad(path, limit=limit)
@@ -67,12 +67,12 @@ def check_questions(
     Args:
         examples: The questions.
         treatment: The kinds of problems that matter here; others are not reported.
-        windowing: Decides which questions the model can read; None if all are taken to be readable.
+        windowing: Determines which questions the model can read; None if all count as readable.
         name: Name of the file, for messages.
         strict: Raise an error for the first problem.
 
     Raises:
-        DataError: `strict`, and a question has a problem.
+        DataError: `strict` is set, and a question has a problem.
     """
     checked: list[Example] = []
     findings: list[Finding] = []

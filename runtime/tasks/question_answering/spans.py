@@ -17,16 +17,16 @@ from .windows import Window
 def best_spans(
     start: npt.NDArray[np.floating], end: npt.NDArray[np.floating], *, count: int, max_length: int
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp], npt.NDArray[np.floating]]:
-    """Find the spans with the largest sum of start and end score, best first; of equal ones the earlier first.
+    """Find the spans with the largest sum of start and end score, best first; among equals, the earlier one first.
 
     Args:
-        start: Score of each token as the first of a span [n].
-        end: Score of each token as the last of a span [n].
-        count: Number of spans; fewer are returned if there are fewer.
+        start: Score of each token as the first of a span, [n].
+        end: Score of each token as the last of a span, [n].
+        count: Maximum number of spans to return.
         max_length: Maximum length of a span in tokens.
 
     Returns:
-        First token, last token (inclusive) and score of each span.
+        First token, last token (inclusive) and score of each span, three vectors of equal length.
     """
     width = min(max_length, len(start))
     padded = np.concatenate((end, np.full(width - 1, -np.inf, end.dtype)))

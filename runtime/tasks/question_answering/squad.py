@@ -1,4 +1,4 @@
-"""SQuAD v1.1's metric; v2's is in `squad_v2`. `Example` and `read_squad` can be imported from here, too."""
+"""SQuAD v1.1's metrics; those of v2 are in `squad_v2`. Also re-exports `Example` and `read_squad`."""
 
 from __future__ import annotations
 

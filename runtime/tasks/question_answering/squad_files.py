@@ -25,8 +25,8 @@ def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | 
     - rows: questions that each have a ``context`` and optionally a ``title``, in a list, in a list under ``data``, or
       one per line (JSON lines).
 
-    A question has a ``question``, an ``id`` (text or an integer; if it is missing, it is made up from the question's
-    number in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
+    A question has a ``question``, an ``id`` (text or an integer; a missing one is generated from the question's number
+    in the file), and ``answers``: a list of ``{"text", "answer_start"}``, or columns ``{"text": […],
     "answer_start": […]}``. Blank texts are not answers. A question is unanswerable if ``is_impossible`` is true, or if
     ``is_impossible`` is missing and the columns contain no answer, as `datasets` writes SQuAD v2. Questions with the
     same id are all read, and so are blank questions and questions with a blank context.
@@ -119,13 +119,13 @@ def _id(place: str, given: object) -> str:
 
 
 def _with_ids(examples: list[Example]) -> list[Example]:
-    """Make up missing ids: ``#`` and the number of the question, with further ``#`` if that id is taken."""
+    """Generate missing ids: ``#`` and the number of the question, with further ``#`` if that id is taken."""
     taken = {example.id for example in examples}
     for i, example in enumerate(examples):
         if not example.id:
-            made_up = f"#{i + 1}"
-            while made_up in taken:
-                made_up = f"#{made_up}"
-            taken.add(made_up)
-            examples[i] = replace(example, id=made_up)
+            new_id = f"#{i + 1}"
+            while new_id in taken:
+                new_id = f"#{new_id}"
+            taken.add(new_id)
+            examples[i] = replace(example, id=new_id)
     return examples

@@ -1,4 +1,4 @@
-"""SQuAD v2's metric, with answerable and unanswerable questions, and the threshold of no answer."""
+"""SQuAD v2's metrics, for answerable and unanswerable questions, and the choice of a no-answer threshold."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class ScoredAnswer:
         exact: Exact match, 100 or 0.
         f1: F1, 0 to 100.
         has_answer: Whether the question has an answer; if not, only the empty answer is right.
-        no_answer_score: The score of no answer minus that of the best answer (see `no_answer`); None for a question
-            that the model could not read, whose scores are 0 whatever the threshold.
+        no_answer_score: The logits of the empty answer minus those of the best other one (see `no_answer`); None for a
+            question that the model could not read, whose scores are 0 whatever the threshold.
     """
 
     exact: float
@@ -48,12 +48,12 @@ def score_answer(prediction: str, answers: Sequence[str]) -> tuple[float, float]
 def figures(questions: Sequence[ScoredAnswer], threshold: float) -> dict[str, float]:
     """The figures of SQuAD v2's evaluation in percent, under its names.
 
-    ``best_exact`` and ``best_f1`` belong to the best thresholds, ``best_exact_thresh`` and ``best_f1_thresh``. If it is
-    best to give only empty answers, the official script reports a threshold of 0; here it is one below all scores.
+    ``best_exact`` and ``best_f1`` are reached with the thresholds ``best_exact_thresh`` and ``best_f1_thresh``. If only
+    empty answers are best, the official script reports a threshold of 0; here it is a threshold below all scores.
 
     Args:
         questions: At least one.
-        threshold: Questions whose score of no answer is above it get the empty answer.
+        threshold: Questions whose no-answer score is above it get the empty answer.
     """
     groups = {
         "": questions,

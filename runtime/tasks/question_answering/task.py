@@ -43,7 +43,7 @@ class QuestionAnswering:
     output_names = ("start_logits", "end_logits")
 
     def check_head(self, model: ov.Model, nodes: NamedNodes) -> None:
-        """Both outputs are [B, L], and `logits` is [B, L, 2]."""
+        """Check that both outputs are [B, L], and the node `logits` is [B, L, 2]."""
         for name in self.output_names:
             check_dynamic(model.output(name), name)
         check_node(nodes["logits"], 3, {2: 2})
@@ -55,10 +55,12 @@ class QuestionAnswering:
         return ops.multiply(first_segment, real).output(0)
 
     def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
-        """Compute the logits of each token from the last layer that had it."""
+        """Compute the logits of each token from the last state that it had."""
         head = Product.of(nodes["logits"])
         if head is None:
-            raise BundleFormatError("the node 'logits' is no matrix product with a bias; export the checkpoint again")
+            raise BundleFormatError(
+                "the node 'logits' is not a matrix product with a bias; export the checkpoint again"
+            )
         weights = np.concatenate([head.weight, head.bias.reshape(-1, 1)], axis=1).astype(np.float32)
         logits = restore_logits(weights, rows.all_states, rows.fewer)
         for target in nodes["logits"].output(0).get_target_inputs():

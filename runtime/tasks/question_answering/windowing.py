@@ -1,4 +1,4 @@
-"""The one way from questions to windows: cut what the model can read, and report what it cannot."""
+"""Cut questions into windows for a model, and report those that the model cannot read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .windows import Window, WindowTokenizer
 
 
 class Windowing:
-    """Cuts questions into windows of one size, and records which examples the model cannot read.
+    """Cuts questions into windows of one size, and records the examples that the model cannot read.
 
     Attributes:
         max_seq_len: Maximum length of a window in tokens.
@@ -52,7 +52,7 @@ class Windowing:
         return cls(tokenizer, source.max_length, max_seq_len, doc_stride)
 
     def resized(self, max_seq_len: int | None, doc_stride: int | None) -> Windowing:
-        """A windowing of other sizes with the same tokenizer, and without a record of unreadable examples."""
+        """A windowing with the same tokenizer and other sizes; its record of unreadable examples is empty."""
         return Windowing(self._tokenize, self._max_length, max_seq_len, doc_stride)
 
     def cut(self, question: str, context: str) -> list[Window]:
@@ -85,10 +85,16 @@ class Windowing:
 
     @property
     def unreadable(self) -> tuple[Finding, ...]:
-        """The examples so far that the model cannot read, each once, ordered by when they were last seen."""
+        """The unreadable examples found so far, each once, in the order in which they were last seen."""
         return tuple(self._unreadable.values())
 
     def refuse_all(self, questions: str) -> DataError:
-        """The error to raise if the model can read none of some questions, which `questions` describes."""
-        why = self.unreadable[-1].why if self._unreadable else "there are none"  # others concern other questions
+        """The error to raise if the model cannot read any of some questions; it gives the reason for the last one.
+
+        Args:
+            questions: Description of these questions; it completes "the model cannot read …".
+        """
+        why = (
+            self.unreadable[-1].why if self._unreadable else "there are none"
+        )  # the last one is one of these questions
         return DataError(f"the model cannot read {questions}: {why}")

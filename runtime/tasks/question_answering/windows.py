@@ -34,7 +34,7 @@ class Window:
     @property
     def token_type_ids(self) -> list[int]:
         """0 for [CLS] and the question with its [SEP], 1 for the context with its own."""
-        # Not the encoding's own: `tokenizers` leaves 0 in all windows of a pair but the first.
+        # The encoding's own type ids cannot be used: `tokenizers` sets them to 0 in all windows but the first.
         return [0] * self.context.start + [1] * (len(self) - self.context.start)
 
 

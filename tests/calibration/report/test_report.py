@@ -383,7 +383,7 @@ def test_evaluations_in_batches_are_refused(bundle: Path, squad: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--report", "{folder}/report.html", "--batch-size", "2"), "which --batch-size 2 does not measure"),
+        (("--report", "{folder}/report.html", "--batch-size", "2"), "not measured with --batch-size 2"),
         (("--report", "{folder}/nowhere/report.html"), "no folder {folder}/nowhere to write report.html to"),
     ],
 )

@@ -36,19 +36,27 @@ def put(pattern: str, by: str) -> Callable[[str], str]:
     [
         (put("</net>", ""), BundleCorruptError, "cannot be read as XML"),
         (put("<net ", '<!DOCTYPE net [<!ENTITY a "b">]><net '), BundleFormatError, "declares a document type"),
-        (put('version="11"', 'version="12"'), BundleFormatError, "no OpenVINO IR of version 10 or 11"),
+        (put('version="11"', 'version="12"'), BundleFormatError, "not an OpenVINO IR of version 10 or 11"),
         (put("<net ", "<not "), BundleCorruptError, "cannot be read as XML"),
         (put('type="Gelu" version="opset7"', 'type="If" version="opset8"'), BundleFormatError, "is a 'If' of 'opset8'"),
         (
             put('type="Gelu" version="opset7"', 'type="SelectTokens" version="dynamic_tinybert"'),
             BundleFormatError,
-            "is a 'SelectTokens' of 'dynamic_tinybert', which no exporter of bundles writes",
+            "is a 'SelectTokens' of 'dynamic_tinybert', which is not allowed in bundles",
         ),
         (put('name="layer.1.query"', 'name="layer.0.query"'), BundleFormatError, "two nodes named 'layer.0.query'"),
         (put('element_type="f32"', 'element_type="string"'), BundleFormatError, "is of type 'string'"),
-        (put('offset="[0-9]+"', 'offset="18446744073709551615"'), BundleCorruptError, "lies at 18446744073709551615"),
-        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "no non-negative integer: '-4'"),
-        (put('shape="100, 32"', 'shape="100, 4611686018427387904"'), BundleFormatError, "of type f32 and shape"),
+        (
+            put('offset="[0-9]+"', 'offset="18446744073709551615"'),
+            BundleCorruptError,
+            "spans bytes 18446744073709551615",
+        ),
+        (put('offset="[0-9]+"', 'offset="-4"'), BundleFormatError, "not a non-negative integer: '-4'"),
+        (
+            put('shape="100, 32"', 'shape="100, 4611686018427387904"'),
+            BundleFormatError,
+            "does not fit its type f32 and shape",
+        ),
     ],
 )
 def test_a_graph_of_no_exporter_is_refused(
@@ -83,13 +91,13 @@ def test_constants_must_lie_within_the_weights(bundle: Path) -> None:
         (
             "num_attention_heads",
             2,
-            r"layer.0.attention of the graph is .* where config.json needs f32 \[\?, 2, \?, 16\]",
+            r"layer.0.attention of the graph is .* but config.json needs f32 \[\?, 2, \?, 16\]",
         ),
-        ("num_hidden_layers", 1, "a node layer.1.output, where config.json has 1 layers"),
+        ("num_hidden_layers", 1, "a node layer.1.output, but config.json states 1 layers"),
         ("num_hidden_layers", 3, "no node named 'layer.2.query'"),
         ("hidden_size", 64, r"embeddings.output of the graph .* needs f32 \[\?, \?, 64\]"),
-        ("vocab_size", 101, r"the table of input_ids has shape \[100,32\], where config.json says 101 rows"),
-        ("type_vocab_size", 3, r"the table of token_type_ids has shape \[2,32\], where config.json says 3 rows"),
+        ("vocab_size", 101, r"the table of input_ids has shape \[100,32\], but config.json states 101 rows"),
+        ("type_vocab_size", 3, r"the table of token_type_ids has shape \[2,32\], but config.json states 3 rows"),
         ("max_position_embeddings", 512, r"the table of positions has shape \[128,32\]"),
     ],
 )

@@ -160,7 +160,7 @@ def test_offline_the_cache_is_used(
     assert again["path"] == whole["path"]
     for answer in refused:
         assert answer["error"] == "BundleNotFoundError"
-        assert "not wholly in the cache" in answer["message"]
+        assert "not completely in the cache" in answer["message"]
         assert reason in answer["message"]
 
 

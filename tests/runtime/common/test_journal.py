@@ -90,7 +90,9 @@ def test_cut_off_at_any_byte_loses_only_the_last_line(tmp_path: Path) -> None:
 )
 def test_journal_of_another_run_is_refused(tmp_path: Path, header: dict[str, Any], named: str) -> None:
     before = write(tmp_path / "j")
-    with pytest.raises(InvalidInputError, match=f"another run: {named}; run with .* delete it"):
+    with pytest.raises(
+        InvalidInputError, match=f"another run: {named}; use the options and data of that run, or delete"
+    ):
         Journal(tmp_path / "j", header)
     assert (tmp_path / "j").read_bytes() == before
 

@@ -331,10 +331,10 @@ def test_shapes_are_inferred() -> None:
         (0, [1, 4, 36], np.float32, 5, "width 36 is not 3 times a multiple of 5 heads"),
         (0, [1, 4, 37], np.float32, 1, "width 37 is not 3 times a multiple of 1 heads"),
         (0, [1, 4, 36], np.float32, 0, "heads 0 must be at least 1"),
-        (0, [1, 4, 36], np.float32, 6148914691236517206, "heads is 6148914691236517206; at most 65536 can be"),
+        (0, [1, 4, 36], np.float32, 6148914691236517206, "heads is 6148914691236517206; at most 65536 is allowed"),
         (0, [1, 4, 36], np.float32, 65536, "width 36 is not 3 times a multiple of 65536 heads"),
         (0, [1, 4, 0], np.float32, 1, "width 0 is not 3 times a multiple of 1 heads"),
-        (0, [1, 4, 2**40], np.float32, 1, "the width of query, key and value is 1099511627776; at most 196608 can be"),
+        (0, [1, 4, 2**40], np.float32, 1, "the width of query, key and value is 1099511627776; at most 196608"),
     ],
 )
 def test_refuses_wrong_inputs_when_the_graph_is_built(

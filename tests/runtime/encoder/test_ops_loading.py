@@ -64,7 +64,7 @@ def test_built_for_another_openvino(copied: Path) -> None:
     running = ov.__version__.partition("-")[0]
     with pytest.raises(
         ExtensionError,
-        match=rf"for OpenVINO 2026.1.0, and OpenVINO {running} is installed.*pip install openvino==2026.1.0",
+        match=rf"for OpenVINO 2026.1.0, but OpenVINO {running} is installed.*pip install openvino==2026.1.0",
     ):
         extension_library.core()
 
@@ -122,12 +122,12 @@ def test_a_path_that_computes_wrong_is_passed_over(monkeypatch: pytest.MonkeyPat
     """
     monkeypatch.setenv("DYNAMIC_TINYBERT_TEST_WRONG_ISAS", fastest)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    warning = f"on this CPU, {cpu.name()}, the kernels for {fastest} do not compute what they should; {others[0]} takes"
+    warning = f"on this CPU, {cpu.name()}, the kernels for {fastest} give wrong results; {others[0]} is used instead"
     assert done.stdout.startswith(f"{others[0]} ('{fastest}',) [{warning!r}"[:-1])
     assert done.stdout.count("on this CPU") == 1
     monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", fastest)
     named = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert f"the kernels for {fastest} compute something else than the scalar ones on this CPU" in named.stderr
+    assert f"the kernels for {fastest} give other results than the scalar ones on this CPU" in named.stderr
 
 
 @pytest.mark.parametrize("isa", extension_library.available_isas())

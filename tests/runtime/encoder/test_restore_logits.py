@@ -86,7 +86,7 @@ def test_refuses_an_origin_outside_the_input(origin: int) -> None:
     ("shapes", "message"),
     [
         (([6, 8], [1, 4, 8], [1, 4]), r"a state \(input 1\) has shape \[6,8\]"),
-        (([1, 6, 2**60], [1, 4, 8], [1, 4]), "the width of the states is 1152921504606846976; at most 65536 can be"),
+        (([1, 6, 2**60], [1, 4, 8], [1, 4]), "the width of the states is 1152921504606846976; at most 65536"),
         (([1, 6, 9], [1, 4, 9], [1, 4]), r"the head \(input 0\) has shape \[2,9\]"),
         (([1, 6, 8], [2, 4, 8], [2, 4]), r"a state \(input 2\) has shape \[2,4,8\]"),
         (([1, 6, 8], [1, 4, 8], [1, 5]), r"an origin \(input 3\) has shape \[1,5\]"),

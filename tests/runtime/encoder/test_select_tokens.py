@@ -356,7 +356,7 @@ def test_refuses_wrong_attributes_when_the_graph_is_built() -> None:
     inputs = [node.output(0) for node in parameters([])]
     with pytest.raises(RuntimeError, match="multiple 0 must be at least 1"):
         select_op(inputs, multiple=0)
-    with pytest.raises(RuntimeError, match="multiple is 9223372036854775807; at most 65536 can be"):
+    with pytest.raises(RuntimeError, match="multiple is 9223372036854775807; at most 65536 is allowed"):
         select_op(inputs, multiple=2**63 - 1)
     with pytest.raises(RuntimeError, match="window is 9223372036854775807; at most"):
         select_op(inputs, window=2**63 - 1)

@@ -20,9 +20,9 @@ _TREATMENT = {
     Kind.UNREADABLE: "skipped",
     Kind.WITHOUT_ANSWER: "skipped",
     Kind.MISPLACED: "skipped, unless another answer has a position",
-    Kind.PUT_RIGHT: "put right",
+    Kind.PUT_RIGHT: "corrected",
     Kind.WITHOUT_PLACE: "corrected where its text occurs once, else skipped",
-    Kind.SAME_ID: "taken like any other",
+    Kind.SAME_ID: "used like any other",
 }
 
 

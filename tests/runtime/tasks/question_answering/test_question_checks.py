@@ -112,8 +112,8 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     ]
     assert [example.id for example in checked.readable] == [e.id for e in examples if e.id != "long"]
     assert checked.lines[2] == (
-        "f.json: 2 of 9 questions have an answer that is not where the file says and cannot be put right (done with "
-        "MISPLACED); the first is question 'lost': the answer 'the' is not at its answer_start 1, and stands 3 times "
+        "f.json: 2 of 9 questions have an answer that is not where the file says and cannot be corrected (done with "
+        "MISPLACED); the first is question 'lost': the answer 'the' is not at its answer_start 1, and occurs 3 times "
         "in the context"
     )
     assert checked.lines[0].endswith(checked.findings[5].why)
@@ -133,8 +133,8 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
     [
         ([("dog", 3), ("cat", 4)], "the answer 'dog' is not at its answer_start 3, nor in the context 'the cat "),
         ([("dog", None)], "the answer 'dog' has no answer_start and is not in the context 'the cat was in "),
-        ([("cat", None)], "the answer 'cat' has no answer_start, but stands at 4"),
-        ([("the", None)], "the answer 'the' has no answer_start, and stands 3 times in the context"),
+        ([("cat", None)], "the answer 'cat' has no answer_start, but occurs at 4"),
+        ([("the", None)], "the answer 'the' has no answer_start, and occurs 3 times in the context"),
         ([("dog", None), ("cat", 5)], "the answer 'cat' is not at its answer_start 5, but at 4"),
         ([("cat", 5), ("dog", 3)], "the answer 'dog' is not at its answer_start 3, nor in the context "),
     ],
@@ -142,7 +142,7 @@ def test_every_kind_is_counted_with_its_first(tmp_path: Path) -> None:
 def test_the_reason_is_that_of_the_kind(answers: list[tuple[str, object]], why: str) -> None:
     (finding,) = check_questions([asked(*answers)], ALL, name="f").findings
     assert finding.why.startswith(why)
-    assert ("cannot be put right" in finding.kind) == ("is not at" in why and "but at" not in why)
+    assert ("cannot be corrected" in finding.kind) == ("is not at" in why and "but at" not in why)
 
 
 def test_blank_questions_and_contexts_are_counted(tmp_path: Path) -> None:
