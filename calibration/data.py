@@ -13,7 +13,7 @@ import numpy as np
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.measure import Finding, Measure, ReadExamples
 
-FEWEST_QUESTIONS = 50
+FEWEST_EXAMPLES = 50
 """Smallest size of a set: fewer examples cannot tell length configurations apart, nor can scorers be fitted on them."""
 
 _FITTING, _CHOOSING = 0.6, 0.25  # shares of a single file; the rest is for reporting
@@ -82,14 +82,20 @@ def read_calibration_data(
         choosing, reporting = others
     parts: dict[str, Sequence[Any]] = {"fitting": fitting, "choosing": choosing, "reporting": reporting}
     for purpose, part in parts.items():
-        if len(part) < FEWEST_QUESTIONS:
+        if len(part) < FEWEST_EXAMPLES:
             sizes = ", ".join(f"{len(examples)} for {name}" for name, examples in parts.items())
             raise DataError(
-                f"too few questions for {purpose}: {sizes}, and each needs {FEWEST_QUESTIONS}; articles are kept "
-                "whole, so give more articles, or separate files as validation and test data"
+                f"too few {measure.examples} for {purpose}: {sizes}, and each needs {FEWEST_EXAMPLES}; "
+                f"{measure.groups} are kept whole, so give more {measure.groups}, or separate files as validation and "
+                "test data"
             )
     findings = [finding for file in files for finding in file.findings]
     return CalibrationData(fitting, choosing, reporting, findings, [line for file in files for line in file.lines])
+
+
+def shuffled(items: Sequence[E], seed: int) -> list[E]:
+    """Items in an order that the seed decides."""
+    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]
 
 
 def split_by_group(

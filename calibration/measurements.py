@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 from .search.front import NAMED_LIMITS, front
 from .search.latency import measure_latency

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, Significance
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.tasks.measure import Measure
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 from .data import CalibrationData
 from .search.schedules import Schedule, ScheduleSpace

@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import Any
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig
@@ -19,6 +17,7 @@ from dynamic_tinybert.runtime.common.work_dir import digest
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring, readable_windows
 
+from .data import shuffled
 from .figures import measured_figures
 from .measurements import (
     COMPILED,
@@ -44,8 +43,6 @@ from .significance.learnt import fit_or_load_scorers
 from .time_needed import needed_line, seconds_in_any_case, seconds_to_report
 
 _FITTING_SHARE = 0.55  # of the budget
-
-T = TypeVar("T")
 
 
 def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settings) -> dict[str, object]:
@@ -126,7 +123,7 @@ def load_candidate(run: Run, selection: Selection) -> Models:
 
 def scoring_to_choose(run: Run, models: Models) -> Scoring[Any]:
     """Prepare the scoring of the examples to choose on."""
-    scoring = run.measure.scoring(models.elastic, _shuffled(run.data.choosing, run.settings.seed))
+    scoring = run.measure.scoring(models.elastic, shuffled(run.data.choosing, run.settings.seed))
     for line in scoring.lines:
         run.note(line)
     return scoring
@@ -142,12 +139,12 @@ def search_configs(
     run: Run, models: Models, selection: Selection, windows: Windows, choosing: Scoring[Any], latency: LatencyModel
 ) -> Searched:
     """Search until only the time for the later stages is left."""
-    run.note(f"Searching on {len(choosing.examples)} questions, scored by {choosing.scored_by}")
+    run.note(f"Searching on {len(choosing.examples)} {run.measure.examples}, scored by {choosing.scored_by}")
     measurer = Measurer(
         lambda config, part: run_trial(choosing, models.elastic, latency, config, part),
         run.journal,
         num_layers=run.source.shape.num_layers,
-        num_questions=len(choosing.examples),
+        num_examples=len(choosing.examples),
     )
     ms = measurer.full.latency_ms  # of an example
     to_report = seconds_to_report(FRONT, ms, ms / windows.per_example, len(run.data.reporting))
@@ -168,7 +165,7 @@ def measure_front(
 ) -> MeasuredFront:
     """Time the configurations on the front of the search."""
     on_front = spread(front(searched.result.candidates), FRONT.configs)
-    some = _shuffled(windows.every, run.settings.seed)[: FRONT.windows]  # random: each length has its natural weight
+    some = shuffled(windows.every, run.settings.seed)[: FRONT.windows]  # random: each length has its natural weight
     return measured_front(run.journal, models.compiled, latency, searched.full, on_front, some)
 
 
@@ -199,7 +196,7 @@ def report_configs(
 ) -> tuple[Scoring[Any], dict[str, Scored]]:
     """Run the named configurations on the examples to report on, on which nothing was chosen."""
     examples = run.data.reporting
-    run.log(f"Measuring {', '.join(named)} on {len(examples)} questions that nothing was chosen on")
+    run.log(f"Measuring {', '.join(named)} on {len(examples)} {run.measure.examples} that nothing was chosen on")
     reporting = choosing.for_reporting(models.compiled, examples)
     configs = {name: trial.config for name, trial in named.items()}
     return reporting, measure_for_report(reporting, models.compiled, configs)
@@ -220,7 +217,7 @@ def with_figures(
     circumstances = {
         "scored_by": scored_by,
         "num_threads": run.settings.num_threads or default_threads(),
-        "data": f"{data}, {len(run.data.reporting)} questions",
+        "data": f"{data}, {len(run.data.reporting)} {run.measure.examples}",
         "cpu": cpu.name(),
     }
     return {
@@ -241,7 +238,3 @@ def replace_bundle(
 
 def _keep_ratios(schedule: Schedule) -> LengthConfig:
     return LengthConfig(schedule.shares)
-
-
-def _shuffled(items: Sequence[T], seed: int) -> list[T]:
-    return [items[i] for i in np.random.default_rng(seed).permutation(len(items))]

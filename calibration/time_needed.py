@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
+from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 from .search.front import NAMED_LIMITS
 from .significance.fitting import HELD_OUT
@@ -36,15 +36,15 @@ class Measurement:
         return self.configs * (SECONDS_TO_COMPILE + self.windows * (self.repeats + PASSES_BEFORE_TIMING) * ms / 1e3)
 
 
-def seconds_to_report(front: Measurement, ms_per_question: float, ms_per_window: float, num_questions: int) -> float:
+def seconds_to_report(front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int) -> float:
     """Seconds after the search: to compile and time the front, and to run the named configurations on each question."""
-    return front.seconds(ms_per_window) + (1 + len(NAMED_LIMITS)) * num_questions * (ms_per_question + 1) / 1e3
+    return front.seconds(ms_per_window) + (1 + len(NAMED_LIMITS)) * num_examples * (ms_per_example + 1) / 1e3
 
 
 def seconds_in_any_case(
     model: LengthAdaptiveModel,
     timed: Sequence[TokenSequence],
-    windows_per_question: float,
+    windows_per_example: float,
     *,
     num_fitting: int,
     num_choosing: int,
@@ -58,7 +58,7 @@ def seconds_in_any_case(
     Args:
         model: The bundle before its calibration, which some windows are timed with.
         timed: Windows of all lengths.
-        windows_per_question: Mean number of windows of a question.
+        windows_per_example: Mean number of windows of a question.
         num_fitting: Questions to fit on; 0 if nothing is fitted.
         num_choosing: Questions to choose on.
         num_reporting: Questions to report on.
@@ -67,13 +67,13 @@ def seconds_in_any_case(
         full_is_known: Whether `full` has been run on the questions to choose on.
     """
     ms = _ms_of_full(model, timed)
-    per_question = windows_per_question * ms
+    per_example = windows_per_example * ms
     held_out = min(HELD_OUT, -(-num_fitting // 10))
     return {
-        "fitting": 2 * held_out * per_question / 1e3,
-        "asking full": (1 if full_is_known else 2) * num_choosing * (per_question + 1) / 1e3,
+        "fitting": 2 * held_out * per_example / 1e3,
+        "asking full": (1 if full_is_known else 2) * num_choosing * (per_example + 1) / 1e3,
         "latencies": 0.0 if latency_model is None else latency_model.seconds(ms),
-        "measuring and reporting what was found": seconds_to_report(front, per_question, ms, num_reporting),
+        "measuring and reporting what was found": seconds_to_report(front, per_example, ms, num_reporting),
     }
 
 

@@ -29,7 +29,8 @@ from .bundling import write_bundle
 from .ir import write_ir
 from .parity import Parity, check_parity, graph_runner, random_batch
 from .quantization import MORE_SAMPLES, quantize
-from .samples import HeldOut, Samples, sample_reader
+from .tasks import sample_reader
+from .tasks.samples import HeldOut, Samples
 
 
 @dataclass(frozen=True)

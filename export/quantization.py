@@ -24,7 +24,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel
 
 from .bundling import temporary_bundle
 from .ir import write_ir
-from .samples import HeldOut, Samples
+from .tasks.samples import HeldOut, Samples
 
 MORE_SAMPLES = 4
 """The last step of tuning calibrates on this many times as many windows as the first."""

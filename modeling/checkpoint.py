@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenizers import Tokenizer
-from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.runtime.bundles.files import CONFIG, OPTIONAL_TOKENIZER_FILES, SCORERS, TOKENIZER
 from dynamic_tinybert.runtime.common.errors import CheckpointError
@@ -23,6 +23,9 @@ from .scorer import Scorer
 from .tasks.task import ModelTask, encoder_of
 from .tokenizer import OneTokenType, load_tokenizer
 from .weights import PLACES
+
+if TYPE_CHECKING:  # so that an installation without the extra is told of torch first
+    from transformers import BertPreTrainedModel
 
 _COPIED = (CONFIG, TOKENIZER, *OPTIONAL_TOKENIZER_FILES)
 _SAFETENSORS = ("model.safetensors", "model.safetensors.index.json", "model-*.safetensors")

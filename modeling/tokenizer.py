@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.bundles.files import TOKENIZER, VOCABULARY
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 
 from .foreign import refuse_placeholder
-from .tokenization import first_difference
+from .tokenizer_check import first_difference
 
 _SETTINGS = "tokenizer_config.json"
 # Options of BERT's normalizer: their names in tokenizer_config.json, and those in tokenizer.json.

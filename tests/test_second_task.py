@@ -27,12 +27,14 @@ from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.calibration.int8.tuning import Int8Change
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.parity import TokenBatch
-from dynamic_tinybert.export.samples import SAMPLE_READERS, Samples, sample_reader
+from dynamic_tinybert.export.tasks import SAMPLE_READERS, sample_reader
+from dynamic_tinybert.export.tasks.samples import Samples
 from dynamic_tinybert.modeling import ReferenceModel, Scorer, load_scorers, save_scorers
 from dynamic_tinybert.modeling.scorer import ContextRule
 from dynamic_tinybert.modeling.tasks import MODEL_TASKS, model_task, task_of
 from dynamic_tinybert.modeling.tasks.task import Linear, ModelTask
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.batches import kept_by_layer, stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, CheckpointError, DataError, InvalidInputError
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
@@ -40,7 +42,6 @@ from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks import TASKS, task_named
 from dynamic_tinybert.runtime.tasks.measure import MEASURES, ReadExamples
-from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 from dynamic_tinybert.runtime.tasks.task import KeptPositions, Task
 
 from support.tiny import tiny_tokenizer
@@ -251,6 +252,7 @@ class ClosenessMeasure:
     """The `Measure`."""
 
     metrics: Mapping[str, str] = {"closeness": "closeness"}
+    examples = groups = "texts"
 
     def __init__(self, tokenizer_file: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))

@@ -91,5 +91,5 @@ def train(
     for when, points in (("before", result.before), ("after", result.after)):
         for point in points:
             fewer = result.before[0].macs / point.macs
-            print(f"{when:6} {point.name:>6}: F1 {point.f1:.2f}, {fewer:.2f}x fewer MACs")
+            print(f"{when:6} {point.name:>6}: {result.metric} {point.score:.2f}, {fewer:.2f}x fewer MACs")
     print(result.path)

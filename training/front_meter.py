@@ -11,8 +11,8 @@ from tqdm import tqdm
 
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 from .length_configs import ATTENTION_SHARES, LEARNT_SHARES, falling_shares
 from .reference_runs import cost_function, sampled_significance

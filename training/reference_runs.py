@@ -12,9 +12,9 @@ from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights, with_context_rule
+from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 from .length_configs import keeping_all
 

@@ -67,6 +67,7 @@ class Training:
             without validation data.
         after: Quality and cost after the training.
         findings: Faults of the examples of the training data and the validation data.
+        metric: The name of the metric that scores are of.
     """
 
     path: Path
@@ -74,6 +75,7 @@ class Training:
     before: Sequence[Point]
     after: Sequence[Point]
     findings: Sequence[Finding] = ()
+    metric: str = "score"
 
 
 def write_result(folder: Path, objective: Objective, training: Training, facts: Mapping[str, object]) -> None:
@@ -99,9 +101,9 @@ def write_result(folder: Path, objective: Objective, training: Training, facts: 
         versions=", ".join(f"{name} {version(name)}" for name in PACKAGES),
     )
     if training.after:
-        metric = objective.task.metric
-        card += _figures(training, str(facts["scored"]), metric)
-        plot_fronts({"before": training.before, "after": training.after}, folder / "front.svg", metric=metric)
+        card += _figures(training, str(facts["scored"]))
+        fronts = {"before": training.before, "after": training.after}
+        plot_fronts(fronts, folder / "front.svg", metric=training.metric)
     with writing(folder):
         (folder / "metrics.jsonl").write_text(metrics, encoding="utf-8")
         (folder / "README.md").write_text(card, encoding="utf-8")
@@ -112,7 +114,7 @@ def name_of(source: str) -> str:
     return Path(source).resolve().name if Path(source).exists() else source
 
 
-def _figures(training: Training, scored: str, metric: str) -> str:
+def _figures(training: Training, scored: str) -> str:
     full_before, full = training.before[0], training.after[0]
     change, low, high = paired_bootstrap(full.scores, full_before.scores)
     own_before = {point.name: point for point in training.before}
@@ -129,7 +131,9 @@ def _figures(training: Training, scored: str, metric: str) -> str:
         ]
         lines.append(f"| {' | '.join(cells)} |\n")
     guides = {"before": _guide(training.before), "after": _guide(training.after)}
-    return _FIGURES.format(scored=scored, metric=metric, change=change, low=low, high=high, **guides) + "".join(lines)
+    return _FIGURES.format(
+        scored=scored, metric=training.metric, change=change, low=low, high=high, **guides
+    ) + "".join(lines)
 
 
 def _guide(front: Sequence[Point]) -> str:

@@ -8,10 +8,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from transformers.utils import logging as transformers_logging
 
+from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, TrainingError
@@ -111,7 +111,7 @@ def train(
         reference = reference_of(models.trained, objective.scorers())
         after = _measured(journal, "after", meter, reference, objective.learnt_config())
         losses = [dict(parts) for parts in journal.all(STEP).values()]
-        training = Training(output, losses, before, after, examples.findings)
+        training = Training(output, losses, before, after, examples.findings, objective.task.metric)
         on_data = f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}"
         scored_on = ""
         if validation is not None:
@@ -161,10 +161,10 @@ def _read(
     for line in (line for own in read for line in own.lines):
         say(line)
     examples, scored = read[0].examples, [] if validation is None else read[1].examples
-    shuffled = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))]
+    in_random_order = shuffled(examples, seed)
     held_out = min(_HELD_OUT, len(examples) // 10) if scored else 0
     findings = tuple(finding for own in read for finding in own.findings)
-    return _Examples(shuffled[held_out:], shuffled[:held_out], scored, findings)
+    return _Examples(in_random_order[held_out:], in_random_order[:held_out], scored, findings)
 
 
 def _journal_header(

@@ -17,7 +17,8 @@ import numpy as np
 import openvino as ov
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
-from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows, stack_windows
+from dynamic_tinybert.runtime.batches import stack
+from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 
@@ -46,7 +47,7 @@ def main() -> None:
             arguments.bundle, num_threads=arguments.threads, performance_hint=hint
         )
         windows = first_windows_of(model.bundle, random_sample(read_squad(arguments.data), arguments.windows))
-        inputs = [stack_windows([window]) for window in windows]
+        inputs = [stack([window]) for window in windows]
 
         def answer(i: int) -> bytes:
             output: QuestionAnsweringOutput = model(**inputs[i], length_config=config)  # noqa: B023 - called before the next model is made

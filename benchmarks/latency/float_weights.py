@@ -18,12 +18,12 @@ import openvino as ov
 from dynamic_tinybert.calibration.report.fp32_graph import fp32_graph
 from dynamic_tinybert.calibration.search.latency import interleaved_ms, spread
 from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
 from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.plain_graph import give_float_weights
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import argument_parser, first_windows_of, latency_properties
@@ -39,7 +39,7 @@ def main() -> None:
     arguments = parser.parse_args()
     bundle = open_bundle(arguments.bundle)
     windows = first_windows_of(bundle, spread(read_squad(arguments.data), arguments.windows))
-    inputs = [stack_windows([window], multiple=LENGTH_MULTIPLE) for window in windows]
+    inputs = [stack([window], multiple=LENGTH_MULTIPLE) for window in windows]
 
     exported = extension_library.core().read_model(bundle.model_xml)
     floats = exported.clone()

@@ -24,10 +24,10 @@ import numpy as np
 import openvino as ov
 
 from dynamic_tinybert.runtime import LengthConfig, cpu
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.graph import bounds
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import (
@@ -94,7 +94,7 @@ def serve(arguments: argparse.Namespace, kind: str, multiple: int, kept_multiple
     if arguments.length:
         windows.sort(key=lambda window: abs(len(window) - arguments.length))
     del windows[arguments.windows :]
-    inputs = [padded(dict(stack_windows([window])), multiple, bundle.max_length) for window in windows]
+    inputs = [padded(dict(stack([window])), multiple, bundle.max_length) for window in windows]
     configs = configurations(bundle, count)
     before = resident_mib()
     request_of = graphs(bundle, kind, kept_multiple, arguments.threads)

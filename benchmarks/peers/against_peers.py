@@ -80,7 +80,7 @@ def add_peers(command: argparse.ArgumentParser) -> None:
 
 
 def prepare(arguments: argparse.Namespace) -> None:
-    from dynamic_tinybert.export.question_answering.samples import read_samples
+    from dynamic_tinybert.export.tasks.question_answering.samples import read_samples
 
     checkpoint, folder = arguments.checkpoint, arguments.folder
     record = {

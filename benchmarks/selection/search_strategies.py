@@ -101,7 +101,7 @@ class Recorder(Measurer):
             left -= len(questions)
             return landscape.measure(config, questions)
 
-        super().__init__(measure, journal, num_layers=6, num_questions=len(CHOOSING))
+        super().__init__(measure, journal, num_layers=6, num_examples=len(CHOOSING))
 
     def __call__(self, config: LengthConfig) -> Outcome:
         self.outcomes.append(super().__call__(config))

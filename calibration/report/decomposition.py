@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from dynamic_tinybert.calibration.search.latency import Request, interleaved_ms, requests_of
 from dynamic_tinybert.calibration.search.latency_model import padded_lengths
+from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InferenceError, InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
@@ -21,7 +22,6 @@ from dynamic_tinybert.runtime.encoder.plain_graph import computed_in_floats
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 from .fp32_graph import fp32_graph
 

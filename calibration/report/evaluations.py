@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
@@ -99,7 +100,7 @@ def evaluation_report(
         model.bundle.path, num_threads=num_threads, max_compiled=len(configs) + 1
     )
     windows = list(chain.from_iterable(questions))
-    sample = [windows[i] for i in np.random.default_rng(0).permutation(len(windows))[:_TIMED_WINDOWS]]
+    sample = shuffled(windows, seed=0)[:_TIMED_WINDOWS]
     return Report(
         title=str(model.bundle.source.get("model", model.bundle.path.name)),
         facts=_facts(model, data, num_threads),

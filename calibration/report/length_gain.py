@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from functools import partial
 
 from dynamic_tinybert.calibration.search.latency import measure_latency
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 
 LENGTHS = (100, 200, 384)
 """Lengths, in tokens, at which the gain is shown."""

@@ -54,23 +54,23 @@ class Measurer:
         full: `full` on all examples.
     """
 
-    def __init__(self, run: RunCandidate, journal: Journal, *, num_layers: int, num_questions: int) -> None:
+    def __init__(self, run: RunCandidate, journal: Journal, *, num_layers: int, num_examples: int) -> None:
         """Measure `full`.
 
         Args:
             run: Measures a configuration. The same call must always give the same scores.
             journal: Keeps every measurement, so that none is repeated.
             num_layers: Number of layers of the encoder.
-            num_questions: Number of examples, which are in random order: the first quarter must be like the rest.
+            num_examples: Number of examples, which are in random order: the first quarter must be like the rest.
 
         Raises:
             InvalidInputError: There are fewer than 4 examples.
             StorageError: The journal cannot be written.
         """
-        require_int("num_questions", num_questions, _FIRST_PART)
+        require_int("num_examples", num_examples, _FIRST_PART)
         self._run, self._journal = run, journal
-        cut = num_questions // _FIRST_PART
-        self._first, self._rest = range(cut), range(cut, num_questions)
+        cut = num_examples // _FIRST_PART
+        self._first, self._rest = range(cut), range(cut, num_examples)
         self._hopeful: list[Trial] = []  # on the first part
         self._full_first = self._part(LengthConfig.full(num_layers), self._first)
         self.full = joined(self._full_first, self._part(self._full_first.config, self._rest))

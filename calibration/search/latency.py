@@ -9,11 +9,11 @@ from typing import TypeVar
 
 import numpy as np
 
+from dynamic_tinybert.runtime.batches import TokenSequence, kept_by_layer, stack
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, kept_by_layer, stack
 
 from .latency_model import Lengths, Milliseconds
 

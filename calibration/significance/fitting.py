@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 from tqdm import tqdm
 
+from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
@@ -89,10 +90,10 @@ def fit_scorers(
     stay_within_quota()
     torch.manual_seed(seed)
     random = np.random.default_rng(seed)
-    shuffled = [examples[i] for i in random.permutation(len(examples))]
+    order = [examples[i] for i in random.permutation(len(examples))]
     count = min(HELD_OUT, -(-len(examples) // 10))
     measure, targets = measure_of(bundle), model_task(bundle.task).significance_targets
-    held_out, fitting = (batches_by_length(measure, part) for part in (shuffled[:count], shuffled[count:]))
+    held_out, fitting = (batches_by_length(measure, part) for part in (order[:count], order[count:]))
     read = StateReader(bundle, layers)
     scorers = {layer: Scorer(bundle.shape.hidden_size) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
@@ -119,7 +120,7 @@ def fit_scorers(
         judge(scorers, read(windows), targets) for batch in held_out if (windows := readable_windows(measure, batch))
     ]
     if not seen or not judged:
-        raise measure.refuse_all("the questions to fit on")
+        raise measure.refuse_all(f"the {measure.examples} to fit on")
     return Fit(
         scorers,
         significance={layer: np.concatenate([significance[layer] for significance, _ in judged]) for layer in layers},
@@ -143,7 +144,7 @@ def sample_significance(
         DataError: The model can read none of the examples.
         InferenceError: OpenVINO failed.
     """
-    chosen = [examples[i] for i in np.random.default_rng(seed).permutation(len(examples))[:HELD_OUT]]
+    chosen = shuffled(examples, seed)[:HELD_OUT]
     measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
     judged = [
         significance_of(scorers, read(windows))
@@ -151,7 +152,7 @@ def sample_significance(
         if (windows := readable_windows(measure, batch))
     ]
     if not judged:
-        raise measure.refuse_all("the questions to take thresholds from")
+        raise measure.refuse_all(f"the {measure.examples} to take thresholds from")
     return {layer: np.concatenate([significance[layer] for significance in judged]) for layer in scorers}
 
 

@@ -12,6 +12,7 @@ from openvino import opset13
 
 from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.cpu_quota import thread_properties
 from dynamic_tinybert.runtime.encoder import extension_library
@@ -22,7 +23,6 @@ from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.plain_graph import products_saturate, read_plain_graph
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks import task_named
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence, stack
 
 
 @dataclass(frozen=True)

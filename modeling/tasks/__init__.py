@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks import entry_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -25,10 +25,10 @@ def model_task(name: str) -> ModelTask:
     Raises:
         InvalidInputError: There is no such task.
     """
-    if name not in MODEL_TASKS:
-        raise InvalidInputError(f"there is no task {name!r}; the tasks are: {', '.join(MODEL_TASKS)}")
-    module, _, attribute = MODEL_TASKS[name].partition(":")
-    return cast("ModelTask", getattr(import_module(module), attribute))
+    task: ModelTask = entry_of(
+        MODEL_TASKS, name, lambda known: InvalidInputError(f"there is no task {name!r}; the tasks are: {known}")
+    )
+    return task
 
 
 def model_tasks() -> Iterator[ModelTask]:

@@ -15,7 +15,7 @@ def producer_types(node: ov.Node) -> list[str]:
     return [producer.get_type_name() for producer in producers(node)]
 
 
-def replace_output(output: ov.Output, by: ov.Output) -> None:
+def replace_output(output: ov.Output, replacement: ov.Output) -> None:
     """Make all consumers of an output read another one instead."""
     for target in output.get_target_inputs():
-        target.replace_source_output(by)
+        target.replace_source_output(replacement)

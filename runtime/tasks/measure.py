@@ -6,15 +6,15 @@ Calibration only uses these protocols: it sees a score for each example, but not
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, Self, TypeVar
 
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 
-from .sequences import TokenSequence
+from . import entry_of
 
 if TYPE_CHECKING:
     from dynamic_tinybert.runtime.bundles.bundle import Bundle
@@ -133,6 +133,14 @@ class Measure(Protocol[E]):
     def metrics(self) -> Mapping[str, str]:
         """Short names to print, by key in the manifest. The first metric is the mean of the scores."""
 
+    @property
+    def examples(self) -> str:
+        """What the task's examples are called, in the plural."""
+
+    @property
+    def groups(self) -> str:
+        """What the groups of `group_of` are called, in the plural."""
+
     def read(self, path: Path, *, strict: bool) -> ReadExamples[E]:
         """Read the examples of a file.
 
@@ -187,11 +195,9 @@ def measure_of(bundle: Bundle) -> Measure[Any]:
         InvalidInputError: The task has no measure.
     """
     task: str = bundle.task
-    if task not in MEASURES:
-        raise InvalidInputError(f"there is no measure for the task {task!r}, only for {', '.join(sorted(MEASURES))}")
-    module, _, attribute = MEASURES[task].partition(":")
-    found: Any = import_module(module)
-    for name in attribute.split("."):
-        found = getattr(found, name)
-    measure: Measure[Any] = found(bundle)
-    return measure
+    make: Callable[[Bundle], Measure[Any]] = entry_of(
+        MEASURES,
+        task,
+        lambda known: InvalidInputError(f"there is no measure for the task {task!r}, only for {known}"),
+    )
+    return make(bundle)

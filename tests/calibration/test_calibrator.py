@@ -146,9 +146,9 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
     estimated: list[tuple[float, float]] = []
     timed: list[int] = []
 
-    def to_report(front: Measurement, ms_per_question: float, ms_per_window: float, num_questions: int) -> float:
-        estimated.append((ms_per_question, ms_per_window))
-        return seconds_to_report(front, ms_per_question, ms_per_window, num_questions)
+    def to_report(front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int) -> float:
+        estimated.append((ms_per_example, ms_per_window))
+        return seconds_to_report(front, ms_per_example, ms_per_window, num_examples)
 
     def measured(*arguments: Any) -> MeasuredFront:  # noqa: ANN401 - those of measured_front
         timed.append(len(arguments[-1]))
@@ -158,8 +158,8 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
     monkeypatch.setattr(stages, "measured_front", measured)
     with pytest.raises(CalibrationError, match="were too short"):
         calibrate(bundle, data, budget_minutes=1e-6)
-    ((ms_per_question, ms_per_window),) = estimated
-    assert min(counts) - 0.01 <= ms_per_question / ms_per_window <= max(counts) + 0.01
+    ((ms_per_example, ms_per_window),) = estimated
+    assert min(counts) - 0.01 <= ms_per_example / ms_per_window <= max(counts) + 0.01
     assert timed == [FRONT.windows]  # as many as their time was kept for
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.calibration.data import FEWEST_QUESTIONS, CalibrationData, split_by_group
+from dynamic_tinybert.calibration.data import FEWEST_EXAMPLES, CalibrationData, split_by_group
 from dynamic_tinybert.calibration.data import read_calibration_data as read_data
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
@@ -87,9 +87,7 @@ def test_articles_without_a_title_are_told_apart_by_their_context(tmp_path: Path
 
 @pytest.mark.parametrize("articles", [[300], [40, 1, 1], [1]])
 def test_too_few_questions_are_refused(tmp_path: Path, articles: list[int]) -> None:
-    with pytest.raises(
-        DataError, match=rf"too few questions for \w+: .* for fitting, .* each needs {FEWEST_QUESTIONS}"
-    ):
+    with pytest.raises(DataError, match=rf"too few questions for \w+: .* for fitting, .* each needs {FEWEST_EXAMPLES}"):
         read_calibration_data(write(tmp_path / "data.json", articles))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dynamic_tinybert.export.question_answering.questions import Questions
+from dynamic_tinybert.export.tasks.question_answering.questions import Questions
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from dynamic_tinybert.export.question_answering.questions import Questions
-from dynamic_tinybert.export.question_answering.samples import read_samples
-from dynamic_tinybert.export.samples import Samples
+from dynamic_tinybert.export.tasks.question_answering.questions import Questions
+from dynamic_tinybert.export.tasks.question_answering.samples import read_samples
+from dynamic_tinybert.export.tasks.samples import Samples
 from dynamic_tinybert.runtime.common.errors import DataError
 
 from support.tiny import tiny_tokenizer

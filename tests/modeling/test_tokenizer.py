@@ -16,8 +16,8 @@ from dynamic_tinybert.export import export_model
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import CheckpointError
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 from support.tiny import tiny_bert
@@ -89,7 +89,7 @@ def fed(folder: Path, tmp_path: Path) -> dict[str, Any]:
     output.mkdir()
     load_checkpoint(folder).copy_files(output)
     (window,) = WindowTokenizer(output / "tokenizer.json")(QUESTION, CONTEXT, max_seq_len=512, doc_stride=0)
-    return {"ids": stack_windows([window])["input_ids"][0].tolist(), "offsets": window.encoding.offsets}
+    return {"ids": stack([window])["input_ids"][0].tolist(), "offsets": window.encoding.offsets}
 
 
 def assert_feeds_what_transformers_does(folder: Path, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_tokenizer_without_token_types_feeds_type_0(tmp_path: Path, make: Call
         expected = BertForQuestionAnswering.from_pretrained(folder).eval()(**encoded)
     model = LengthAdaptiveModel.from_pretrained(tmp_path / "bundle", precision="f32")
     (window,) = WindowTokenizer(tmp_path / "bundle/tokenizer.json")(QUESTION, CONTEXT, max_seq_len=128, doc_stride=0)
-    batch = stack_windows([window])
+    batch = stack([window])
     assert batch["input_ids"].tolist() == encoded["input_ids"].tolist()
     for inputs in (batch, {**batch, "token_type_ids": np.zeros_like(batch["input_ids"])}):
         given = model(**inputs, length_config="full")

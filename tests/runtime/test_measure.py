@@ -7,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks import measure as measures
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
-from dynamic_tinybert.runtime.tasks.sequences import stack
 
 from support.tiny import tiny_bert, write_tiny_bundle
 
@@ -77,7 +76,7 @@ def test_sequences_are_stacked_with_their_types_and_padded() -> None:
 def test_windows_are_sequences_whose_context_is_the_second_segment(bundle: Bundle) -> None:
     windows = measure_of(bundle).windows_of(Example("1", "who was in", "a b c " * 60, (), ""))
     assert len(windows) > 1
-    batch = stack_windows(windows)
+    batch = stack(windows)
     for row, window in enumerate(windows):
         question = batch["input_ids"][row].tolist().index(3) + 1  # [SEP]
         np.testing.assert_array_equal(batch["token_type_ids"][row, : len(window)], np.arange(len(window)) >= question)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from dynamic_tinybert.modeling.tasks import task_of
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks import entry_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -26,7 +26,9 @@ def training_task_of(model: PreTrainedModel) -> TrainingTask:
         InvalidInputError: The model has the head of no task, or of one that cannot be trained.
     """
     name = task_of(model).name
-    if name not in TRAINING_TASKS:
-        raise InvalidInputError(f"models for {name} cannot be trained, only those for: {', '.join(TRAINING_TASKS)}")
-    module, _, attribute = TRAINING_TASKS[name].partition(":")
-    return cast("TrainingTask", getattr(import_module(module), attribute))
+    task: TrainingTask = entry_of(
+        TRAINING_TASKS,
+        name,
+        lambda known: InvalidInputError(f"models for {name} cannot be trained, only those for: {known}"),
+    )
+    return task

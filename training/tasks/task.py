@@ -11,9 +11,9 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from dynamic_tinybert.modeling.reference import ReferenceModel
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.measure import ReadExamples
-from dynamic_tinybert.runtime.tasks.sequences import TokenSequence
 from dynamic_tinybert.training.batches import TokenBatch, TrainingRow
 
 E = TypeVar("E")

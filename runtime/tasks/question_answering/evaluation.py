@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from statistics import fmean
@@ -83,36 +84,14 @@ def evaluate(
     scored, skipped = _to_score(examples, windows_of, strict)
     if no_answer_threshold is None and any(example.is_impossible for example in scored):
         no_answer_threshold = model.bundle.no_answer_threshold or 0.0
-    num_layers = len(model.resolve(length_config).keep_ratios)
-    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to fill batches with similar lengths
-
-    found: list[tuple[str, float | None]] = []
-    seconds: list[float] = []
-    question_windows: list[int] = []
-    lengths: list[int] = []
-    kept: list[tuple[int, ...]] = []
-    if batch_size == 1:  # the first call compiles the graph, which must not count towards a question's time
-        first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
-        run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
-    with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
-        for first in range(0, len(scored), group_size):
-            group = scored[first : first + group_size]
-            started = perf_counter()
-            windows = [windows_of(example) for example in group]
-            outputs = run_windows(model, windows, length_config=length_config, batch_size=batch_size)
-            found += map(partial(_best_answer, max_answer_len=max_answer_len), group, windows, outputs)
-            if any(windows):
-                seconds.append(perf_counter() - started)
-            question_windows += map(len, windows)
-            for window, output in zip(chain(*windows), chain(*outputs), strict=True):
-                lengths.append(len(window))
-                kept.append(output.kept_by_layer(len(window), num_layers))
-            bar.update(len(group))
-    if not lengths:
+    answer = partial(_best_answer, max_answer_len=max_answer_len)
+    runs = _run(
+        model, scored, windows_of, answer, length_config=length_config, batch_size=batch_size, progress=progress
+    )
+    if not runs.window_lengths:
         raise windows_of.refuse_all(f"any of the {len(scored)} questions")
-
-    if_answered = tuple(_as_if_answered(example, *own) for example, own in zip(scored, found, strict=True))
-    predictions = tuple(_prediction(answer, score, no_answer_threshold) for answer, score in found)
+    if_answered = tuple(_as_if_answered(example, *own) for example, own in zip(scored, runs.answers, strict=True))
+    predictions = tuple(_prediction(answer, score, no_answer_threshold) for answer, score in runs.answers)
     scores = [
         _exact_and_f1(*question, no_answer_threshold) for question in zip(scored, predictions, if_answered, strict=True)
     ]
@@ -124,11 +103,11 @@ def evaluate(
         predictions=predictions,
         question_f1=question_f1,
         question_exact_match=question_exact_match,
-        question_windows=tuple(question_windows),
-        question_ms=tuple(1e3 * s for s in seconds) if batch_size == 1 else (),
-        window_lengths=tuple(lengths),
-        window_kept=tuple(kept),
-        mean_macs=fmean(map(partial(model.executed_macs, length_config), lengths, kept)),
+        question_windows=tuple(runs.question_windows),
+        question_ms=tuple(1e3 * s for s in runs.seconds) if batch_size == 1 else (),
+        window_lengths=tuple(runs.window_lengths),
+        window_kept=tuple(runs.window_kept),
+        mean_macs=fmean(map(partial(model.executed_macs, length_config), runs.window_lengths, runs.window_kept)),
         no_answer_threshold=no_answer_threshold,
         if_answered=if_answered,
         skipped=(*skipped, *windows_of.unreadable),
@@ -151,6 +130,59 @@ def score_f1(
     prediction = _prediction(answer, score, no_answer_threshold)
     own = _as_if_answered(example, answer, score)
     return _exact_and_f1(example, prediction, own, no_answer_threshold)[1]
+
+
+@dataclass(frozen=True, slots=True)
+class _Runs:
+    """What was found and measured for questions and their windows.
+
+    Attributes:
+        answers: The best non-empty answer to each question and its score of no answer, as `_best_answer` gives them.
+        seconds: Time of each group of questions that has windows, from text to answer.
+        question_windows: Number of windows of each question.
+        window_lengths: Tokens of each window.
+        window_kept: For each window, the tokens that each layer passed on.
+    """
+
+    answers: list[tuple[str, float | None]] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    question_windows: list[int] = field(default_factory=list)
+    window_lengths: list[int] = field(default_factory=list)
+    window_kept: list[tuple[int, ...]] = field(default_factory=list)
+
+
+def _run(
+    model: LengthAdaptiveModel,
+    scored: Sequence[Example],
+    windows_of: Windowing,
+    answer: Callable[[Example, Sequence[Window], Sequence[WindowOutput]], tuple[str, float | None]],
+    *,
+    length_config: str | LengthConfig | Sequence[float] | None,
+    batch_size: int,
+    progress: bool,
+) -> _Runs:
+    """Run the windows of all questions; with `batch_size` 1 each question is a group of its own."""
+    runs = _Runs()
+    num_layers = len(model.resolve(length_config).keep_ratios)
+    group_size = 1 if batch_size == 1 else 32 * batch_size  # enough windows to fill batches with similar lengths
+    if batch_size == 1:  # the first call compiles the graph, which must not count towards a question's time
+        first_readable = next(filter(None, map(windows_of, scored)), list[Window]())
+        run_windows(model, [first_readable[:1]], length_config=length_config, batch_size=1)
+    with tqdm(total=len(scored), unit="question", disable=None if progress else True) as bar:
+        for first in range(0, len(scored), group_size):
+            group = scored[first : first + group_size]
+            started = perf_counter()
+            windows = [windows_of(example) for example in group]
+            outputs = run_windows(model, windows, length_config=length_config, batch_size=batch_size)
+            runs.answers.extend(map(answer, group, windows, outputs))
+            if any(windows):
+                runs.seconds.append(perf_counter() - started)
+            runs.question_windows.extend(map(len, windows))
+            for window, output in zip(chain(*windows), chain(*outputs), strict=True):
+                runs.window_lengths.append(len(window))
+                runs.window_kept.append(output.kept_by_layer(len(window), num_layers))
+            bar.update(len(group))
+    return runs
 
 
 def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) -> tuple[list[Example], list[Finding]]:

@@ -146,8 +146,8 @@ def gold_answers(
             labels = [("", 1.0)]
         soft_labels.append(() if example.is_impossible or (known and not to_choose) else labels)
         completed.append(example if known else replace(example, answers=(labels[0][0],)))
-    by: Literal["agreement", "answers and agreement"] = "answers and agreement" if any(answered) else "agreement"
-    return GoldAnswers(completed, soft_labels, answered, by, threshold)
+    scored_by: Literal["agreement", "answers and agreement"] = "answers and agreement" if any(answered) else "agreement"
+    return GoldAnswers(completed, soft_labels, answered, scored_by, threshold)
 
 
 @dataclass(frozen=True)

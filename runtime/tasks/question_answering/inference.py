@@ -9,9 +9,8 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.batches import run_batches
+from dynamic_tinybert.runtime.batches import kept_by_layer, run_batches, stack
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.sequences import kept_by_layer, stack
 
 from .task import QuestionAnsweringOutput
 from .windows import Window
@@ -57,7 +56,7 @@ def run_windows(
     windows = [window for own in questions for window in own]
 
     def run(batch: list[int]) -> QuestionAnsweringOutput:
-        return model(**stack_windows([windows[i] for i in batch]), length_config=length_config)
+        return model(**stack([windows[i] for i in batch]), length_config=length_config)
 
     def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
         kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
@@ -65,8 +64,3 @@ def run_windows(
 
     outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
     return [list(islice(outputs, len(own))) for own in questions]
-
-
-def stack_windows(windows: Sequence[Window], *, multiple: int = 1) -> dict[str, npt.NDArray[np.int64]]:
-    """The model's inputs for a batch of windows, int64 [B, L] by name; L is padded to a multiple of `multiple`."""
-    return stack(windows, multiple=multiple)

@@ -34,6 +34,8 @@ class QuestionAnsweringMeasure:
     """The `Measure` of question answering."""
 
     metrics = MappingProxyType({"f1": "F1", "exact_match": "EM"})
+    examples = "questions"
+    groups = "articles"
 
     def __init__(self, windowing: Windowing) -> None:
         """Measure with windows that `windowing` cuts."""

@@ -9,9 +9,11 @@ from pathlib import Path
 
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.common.json_records import Record, objects_in, read_records, text_in
 
 from .example import Example
-from .json_records import Record, objects_in, read_records, text_in
+
+_REFUSAL = "neither SQuAD JSON nor rows of questions"
 
 
 def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | None = None) -> list[Example]:
@@ -40,7 +42,8 @@ def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | 
     """
     if limit is not None:
         require_int("limit", limit, 1)
-    examples = list(islice(_examples(read_records(path), require_answers), limit))
+    records = read_records(path, key="question", refusal=_REFUSAL)
+    examples = list(islice(_examples(records, require_answers), limit))
     if not examples:
         raise DataError(f"{path} holds no question")
     return _with_ids(examples)
@@ -49,9 +52,9 @@ def read_squad(path: str | Path, *, require_answers: bool = False, limit: int | 
 def _examples(records: Iterator[tuple[str, Record]], require_answers: bool) -> Iterator[Example]:
     for place, record in records:
         if "paragraphs" in record:
-            for paragraph_place, paragraph in objects_in(place, record, "paragraphs"):
+            for paragraph_place, paragraph in objects_in(place, record, "paragraphs", refusal=_REFUSAL):
                 context = text_in(paragraph_place, paragraph, "context")
-                for question_place, question in objects_in(paragraph_place, paragraph, "qas"):
+                for question_place, question in objects_in(paragraph_place, paragraph, "qas", refusal=_REFUSAL):
                     yield _example(question_place, question, context, record.get("title"), require_answers)
         elif "context" in record:
             yield _example(place, record, text_in(place, record, "context"), record.get("title"), require_answers)
@@ -99,7 +102,7 @@ def _answers(place: str, question: Record) -> tuple[tuple[str, ...], tuple[objec
                 f"has, not {starts!r:.60}"
             )
     else:
-        found = list(objects_in(place, question, "answers"))
+        found = list(objects_in(place, question, "answers", refusal=_REFUSAL))
         texts = [text_in(*answer, "text") for answer in found]
         starts = [answer.get("answer_start") for _, answer in found]
     kept = [i for i, text in enumerate(texts) if text.strip()]

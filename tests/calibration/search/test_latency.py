@@ -25,9 +25,9 @@ from dynamic_tinybert.calibration.search.latency_fitting import fit_latency_mode
 from dynamic_tinybert.calibration.search.latency_model import LatencyModel
 from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 
 from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
@@ -229,7 +229,7 @@ def test_kept_tokens_are_those_that_each_call_reports(model: LengthAdaptiveModel
     config = LengthConfig((1, 0.7, 0.5), (None, 0.5, 0.5))
     kept = executed_lengths(model, config, windows)
     for window, own in zip(windows, kept.tolist(), strict=True):
-        positions = model(**stack_windows([window]), length_config=config).kept_positions
+        positions = model(**stack([window]), length_config=config).kept_positions
         assert own == [len(window), *((positions[layer] < len(window)).sum() for layer in (1, 2))]
 
 

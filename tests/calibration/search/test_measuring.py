@@ -34,7 +34,7 @@ class Recorded:
 
 
 def measurer(measure: Recorded, path: Path) -> Measurer:
-    return Measurer(measure, Journal(path / "journal", {}), num_layers=1, num_questions=400)
+    return Measurer(measure, Journal(path / "journal", {}), num_layers=1, num_examples=400)
 
 
 def test_hopeful_configuration_is_measured_on_all_questions(tmp_path: Path) -> None:
@@ -79,17 +79,17 @@ def test_nothing_is_measured_twice(tmp_path: Path) -> None:
     configs = [LengthConfig((0.5,)), LengthConfig((0.4,)), LengthConfig((0.5,), (0.1,))]
     first, again = Recorded(known), Recorded(known)
     with Journal(tmp_path / "journal", {}) as journal:
-        measured = Measurer(first, journal, num_layers=1, num_questions=400)
+        measured = Measurer(first, journal, num_layers=1, num_examples=400)
         outcomes = [measured(config) for config in configs]
         assert [measured(config) for config in configs] == outcomes
     assert len(first.calls) == len(set(map(str, first.calls))) + 2  # the same ratio with a threshold is another one
     with Journal(tmp_path / "journal", {}) as journal:
-        resumed = Measurer(again, journal, num_layers=1, num_questions=400)
+        resumed = Measurer(again, journal, num_layers=1, num_examples=400)
         assert [resumed(config) for config in configs] == outcomes
         assert resumed.full == measured.full
     assert again.calls == []
 
 
 def test_too_few_questions_are_refused(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(InvalidInputError, match="num_questions"):
-        Measurer(Recorded({}), journal, num_layers=1, num_questions=3)
+    with Journal(tmp_path / "journal", {}) as journal, pytest.raises(InvalidInputError, match="num_examples"):
+        Measurer(Recorded({}), journal, num_layers=1, num_examples=3)

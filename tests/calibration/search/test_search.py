@@ -55,7 +55,7 @@ def run(
 ) -> tuple[Trial, list[Outcome]]:
     """The trial of `full`, and what the search measured."""
     with Journal(path, {"seed": seed}) as journal:
-        measurer = Measurer(measure, journal, num_layers=NUM_LAYERS, num_questions=NUM_QUESTIONS)
+        measurer = Measurer(measure, journal, num_layers=NUM_LAYERS, num_examples=NUM_QUESTIONS)
         found = search(
             SPACE, to_config, measurer, seed=seed, max_evaluations=max_evaluations, deadline=deadline, progress=progress
         )
@@ -137,7 +137,7 @@ def test_search_ends_when_there_is_nothing_new(tmp_path: Path) -> None:
         outcomes = search(
             ScheduleSpace(NUM_LAYERS, selectable=[5]),
             lambda schedule: LengthConfig((*(1.0,) * 5, math.ceil(4 * schedule.shares[-1]) / 4)),
-            Measurer(measure, journal, num_layers=NUM_LAYERS, num_questions=NUM_QUESTIONS),
+            Measurer(measure, journal, num_layers=NUM_LAYERS, num_examples=NUM_QUESTIONS),
             max_evaluations=1000,
         ).outcomes
     assert {outcome.trial.config.keep_ratios[-1] for outcome in outcomes} == {0.25, 0.5, 0.75, 1.0}

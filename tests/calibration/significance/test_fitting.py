@@ -5,11 +5,11 @@ from torch.nn import functional
 
 from dynamic_tinybert.calibration.significance.fitting import BATCH_SIZE, Fit, batches_by_length, fit_scorers
 from dynamic_tinybert.calibration.significance.states import StateReader
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 from support.tiny import tiny_bert, write_tiny_bundle
@@ -48,7 +48,7 @@ def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
     for layer in LAYERS:
         module = bert.get_submodule(f"bert.encoder.layer.{layer}.attention.output")
         module.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output}))
-    inputs = {name: torch.from_numpy(array) for name, array in stack_windows(windows).items()}
+    inputs = {name: torch.from_numpy(array) for name, array in stack(windows).items()}
     with torch.no_grad():
         logits = bert(**inputs)
     real, own = states.real > 0, inputs["attention_mask"].bool().numpy()

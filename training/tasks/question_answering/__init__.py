@@ -6,6 +6,7 @@ import torch
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.training.batches import TokenBatch
 from dynamic_tinybert.training.tasks.task import Outputs, TrainingTask
@@ -19,7 +20,7 @@ class QuestionAnsweringTraining:
 
     pipeline_tag = "question-answering"
     metric = "F1"
-    examples = "questions"
+    examples = QuestionAnsweringMeasure.examples
 
     def loss(self, outputs: Outputs, batch: TokenBatch) -> Tensor:
         """Cross-entropy with the labelled start and end."""

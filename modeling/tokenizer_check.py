@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.files import TOKENIZER
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 
 _WHOLE = 1_000_000  # size of a window, in tokens, that holds any text
@@ -107,7 +107,7 @@ def _of_transformers(
 
 def _of_runtime(tokenize: WindowTokenizer, question: str, context: str, size: int, stride: int) -> _Windows:
     windows = tokenize(question, context, max_seq_len=size, doc_stride=stride)
-    rows = [{name: array[0].tolist() for name, array in stack_windows([window]).items()} for window in windows]
+    rows = [{name: array[0].tolist() for name, array in stack([window]).items()} for window in windows]
     offsets = [list(window.encoding.offsets) for window in windows]
     return [(row["input_ids"], row["token_type_ids"], own) for row, own in zip(rows, offsets, strict=True)]
 

@@ -5,30 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
-import numpy as np
-
-from dynamic_tinybert.calibration.data import split_by_group
+from dynamic_tinybert.calibration.data import shuffled, split_by_group
 from dynamic_tinybert.export.parity import TokenBatch
-from dynamic_tinybert.export.samples import Samples
+from dynamic_tinybert.export.tasks.samples import Samples
+from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
-from dynamic_tinybert.runtime.tasks.question_answering.inference import stack_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
 
 from .questions import Questions
 
+_SEED = 0
 _HELD_OUT_SHARE = 0.2
 _HELD_OUT_MOST = 500  # questions; enough for a comparison without F1
 
 TREATMENT = {Kind.UNREADABLE: "skipped"}
 """What an export does with faulty questions, by kind of fault."""
-
-T = TypeVar("T")
 
 
 def read_samples(
@@ -54,17 +50,17 @@ def read_samples(
     windows_of = Windowing(tokenizer_file, max_length)
     examples = read_squad(data)
     if validation is not None:
-        others = _shuffled(read_squad(validation))
+        others = shuffled(read_squad(validation), _SEED)
         held_out = list(_readable(windows_of, others, validation))
         name, scored = validation.name, all(example.answers for example, _ in held_out)
     else:
         examples, others = _hold_out(examples, data)
-        held_out = list(islice(_readable(windows_of, _shuffled(others), data), _HELD_OUT_MOST))
+        held_out = list(islice(_readable(windows_of, shuffled(others, _SEED), data), _HELD_OUT_MOST))
         name, scored = f"held-out articles of {data.name}", False
     calibration: list[TokenBatch] = []
     fitted = 0
-    for _, windows in _readable(windows_of, _shuffled(examples), data):
-        calibration += (stack_windows([window]) for window in windows)
+    for _, windows in _readable(windows_of, shuffled(examples, _SEED), data):
+        calibration += (stack([window]) for window in windows)
         fitted += 1
         if len(calibration) >= count:
             break
@@ -77,13 +73,9 @@ def read_samples(
     )
 
 
-def _shuffled(items: Sequence[T]) -> list[T]:
-    return [items[i] for i in np.random.default_rng(0).permutation(len(items))]
-
-
 def _hold_out(examples: Sequence[Example], data: Path) -> tuple[list[Example], list[Example]]:
     """Split the examples by article; the second part gets about a fifth of them."""
-    fitting, held_out = split_by_group(examples, article_of, (1 - _HELD_OUT_SHARE,), seed=0)
+    fitting, held_out = split_by_group(examples, article_of, (1 - _HELD_OUT_SHARE,), _SEED)
     if not held_out:
         raise DataError(
             f"the questions of {data} are all about one article, so that none can be held out to compare INT8 on; "

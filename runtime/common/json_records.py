@@ -16,27 +16,31 @@ Record = dict[str, object]
 _GZIP = b"\x1f\x8b"
 
 
-def read_records(path: str | Path) -> Iterator[tuple[str, Record]]:
+def read_records(path: str | Path, *, key: str, refusal: str) -> Iterator[tuple[str, Record]]:
     """The records of a file, each after its place in the file, which error messages name.
 
-    A file holds a list of records, an object with a list of them under ``data``, a single record with a ``question``,
-    or JSON lines.
+    A file holds a list of records, an object with a list of them under ``data``, a single record, or JSON lines.
+
+    Args:
+        path: The file.
+        key: A key by which a single record is recognised.
+        refusal: Says what an object that holds no records is not, to follow "so this is".
 
     Raises:
         DataError: The file cannot be read or is not JSON of these forms.
     """
-    return _records(str(path), _content(path))
+    return _records(str(path), _content(path), key, refusal)
 
 
-def objects_in(place: str, node: object, key: str) -> Iterator[tuple[str, Record]]:
-    """The objects in the list `node[key]`, each after its place in the file.
+def objects_in(place: str, node: object, key: str, *, refusal: str) -> Iterator[tuple[str, Record]]:
+    """The objects in the list `node[key]`, each after its place in the file; `refusal` as for `read_records`.
 
     Raises:
         DataError: There is no such list, or one of its members is not an object.
     """
     children = node.get(key) if isinstance(node, dict) else None
     if not isinstance(children, list):
-        raise DataError(f"{place} has no list {key!r}, so this is neither SQuAD JSON nor rows of questions")
+        raise DataError(f"{place} has no list {key!r}, so this is {refusal}")
     yield from _members(place, key, children)
 
 
@@ -73,7 +77,7 @@ def _content(path: str | Path) -> str:
         ) from error
 
 
-def _records(path: str, text: str) -> Iterator[tuple[str, Record]]:
+def _records(path: str, text: str, key: str, refusal: str) -> Iterator[tuple[str, Record]]:
     try:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -83,10 +87,10 @@ def _records(path: str, text: str) -> Iterator[tuple[str, Record]]:
         return
     if isinstance(content, list):
         yield from _members(path, "", content)
-    elif isinstance(content, dict) and "data" not in content and "question" in content:
+    elif isinstance(content, dict) and "data" not in content and key in content:
         yield f"{path}, line 1", content
     else:
-        yield from objects_in(path, content, "data")
+        yield from objects_in(path, content, "data", refusal=refusal)
 
 
 def _lines(path: str, text: str) -> Iterator[tuple[str, Record]]:

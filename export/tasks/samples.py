@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
-from typing import Any, Generic, Protocol, Self, TypeVar, cast
+from typing import Any, Generic, Protocol, Self, TypeVar
 
 from dynamic_tinybert.calibration.int8.tuning import Int8Change
+from dynamic_tinybert.export.parity import TokenBatch
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.common.errors import InvalidInputError
-
-from .parity import TokenBatch
 
 
 class HeldOut(Protocol):
@@ -71,24 +68,3 @@ class ReadSamples(Protocol):
         Raises:
             DataError: A file cannot be read or holds no usable example, or none can be held out.
         """
-
-
-SAMPLE_READERS: dict[str, str] = {
-    "question_answering": "dynamic_tinybert.export.question_answering.samples:read_samples",
-}
-"""For each task's name the module and the attribute that hold its `ReadSamples`."""
-
-
-def sample_reader(task: str) -> ReadSamples:
-    """The reader of a task's samples.
-
-    Raises:
-        InvalidInputError: The task has none, so that it can be exported in FP32 only.
-    """
-    if task not in SAMPLE_READERS:
-        raise InvalidInputError(
-            f"INT8 cannot be calibrated for the task {task!r}, only for {', '.join(sorted(SAMPLE_READERS))}; export to "
-            "fp32"
-        )
-    module, _, attribute = SAMPLE_READERS[task].partition(":")
-    return cast(ReadSamples, getattr(import_module(module), attribute))
