@@ -1,4 +1,4 @@
-"""Token sequences as a model reads them: stacked to batches, run in batches of nearly the same length."""
+"""Token sequences as inputs of a model: stack them into batches, and run batches of nearly the same length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Row = TypeVar("Row")
 
 
 class TokenSequence(Protocol):
-    """One input of a model, special tokens included, without padding. It fits into the model."""
+    """One input of a model, with special tokens and without padding, at most as long as the model allows."""
 
     @property
     def input_ids(self) -> Sequence[int]:
@@ -25,7 +25,7 @@ class TokenSequence(Protocol):
 
     @property
     def token_type_ids(self) -> Sequence[int]:
-        """0 or 1 for each token: its segment."""
+        """The segment of each token, 0 or 1."""
 
     def __len__(self) -> int:
         """Number of tokens."""
@@ -84,9 +84,9 @@ def kept_by_layer(kept: Mapping[int, int], length: int, num_layers: int) -> tupl
     """For each layer, how many tokens of a sequence it passed on.
 
     Args:
-        kept: The same for the layers that may drop tokens.
-        length: Tokens of the sequence.
-        num_layers: Layers of the encoder.
+        kept: The number of tokens passed on, for each layer that may drop tokens.
+        length: Number of tokens of the sequence.
+        num_layers: Number of layers of the encoder.
     """
     by_layer = []
     for layer in range(num_layers):

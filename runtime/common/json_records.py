@@ -1,4 +1,4 @@
-"""Read JSON files of records: UTF-8, plain or gzip, one document or one record per line, with places for errors."""
+"""Read JSON files of records: UTF-8, plain or gzip, one document or one record per line. Errors name the location."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _GZIP = b"\x1f\x8b"
 
 
 def read_records(path: str | Path, *, key: str, refusal: str) -> Iterator[tuple[str, Record]]:
-    """The records of a file, each after its place in the file, which error messages name.
+    """Pairs of a record's location in the file, for error messages, and the record.
 
     A file holds a list of records, an object with a list of them under ``data``, a single record, or JSON lines.
 
     Args:
         path: The file.
         key: A key by which a single record is recognised.
-        refusal: Says what an object that holds no records is not, to follow "so this is".
+        refusal: Completes the error message "…, so this is …" about a file without records: "neither … nor …".
 
     Raises:
         DataError: The file cannot be read or is not JSON of these forms.
@@ -33,7 +33,13 @@ def read_records(path: str | Path, *, key: str, refusal: str) -> Iterator[tuple[
 
 
 def objects_in(place: str, node: object, key: str, *, refusal: str) -> Iterator[tuple[str, Record]]:
-    """The objects in the list `node[key]`, each after its place in the file; `refusal` as for `read_records`.
+    """Pairs of an object's location in the file and the object, for each object in the list `node[key]`.
+
+    Args:
+        place: Location of `node` in the file.
+        node: A value of the file.
+        key: Key of the list.
+        refusal: As for `read_records`.
 
     Raises:
         DataError: There is no such list, or one of its members is not an object.

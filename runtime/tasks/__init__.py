@@ -1,4 +1,4 @@
-"""Tasks: what a model's head computes, and how its outputs become answers. Each is a folder, found by its name."""
+"""Tasks: what a model's head computes, and what its outputs mean. Each task is a subpackage, found by its name."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ if TYPE_CHECKING:
 TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.runtime.tasks.question_answering.task:QUESTION_ANSWERING",
 }
-"""Where each task is, as `module:attribute`, by its name in manifests; imported when a model of it is loaded."""
+"""For each task, by its name in manifests, `module:attribute` of its `Task`; imported when a model of it is loaded."""
 
 
 def task_named(name: str) -> Task:
-    """The task of a name.
+    """The task with this name in manifests.
 
     Raises:
-        BundleFormatError: There is none of this name.
+        BundleFormatError: This release has no task of this name.
     """
     task: Task = entry_of(
         TASKS,
         name,
         lambda known: BundleFormatError(
-            f"the task {name!r} is not one that this release runs ({known}); if it is newer than this release, upgrade "
-            "with: pip install --upgrade dynamic-tinybert"
+            f"unknown task {name!r}; this release has: {known}. If the task is newer, upgrade with: "
+            "pip install --upgrade dynamic-tinybert"
         ),
     )
     return task
 
 
 def entry_of(table: Mapping[str, str], task: str, missing: Callable[[str], DynamicTinyBertError]) -> Any:  # noqa: ANN401 - the table decides
-    """Import what a table of tasks names for one of them. Each layer of the package has such a table in its `tasks`.
+    """Import the entry of a task in a table of tasks. Each layer of the package has such a table in its `tasks`.
 
     Args:
         table: `module:attribute` by the name of the task; the attribute may be dotted.
-        task: The name.
-        missing: Makes the error for a task that is not in the table, from the names of those that are.
+        task: Name of the task.
+        missing: Makes the error to raise if the task is not in the table, given the names in the table as one text.
     """
     if task not in table:
         raise missing(", ".join(sorted(table)))

@@ -69,7 +69,7 @@ def test_a_bundle_that_names_no_task_answers_the_same(bundle: Path, tmp_path: Pa
 def test_a_task_that_this_release_does_not_know_is_refused_by_name(bundle: Path, tmp_path: Path) -> None:
     newer = Path(shutil.copytree(bundle, tmp_path / "newer"))
     rewrite_manifest(newer, lambda manifest: manifest.update(task="reranking", format_version=2))
-    with pytest.raises(BundleFormatError, match=r"task 'reranking' .*\(question_answering\).* pip install --upgrade"):
+    with pytest.raises(BundleFormatError, match=r"task 'reranking'; .*question_answering.* pip install --upgrade"):
         LengthAdaptiveModel.from_pretrained(newer)
 
 
