@@ -17,7 +17,7 @@ from .common.errors import InferenceError, LengthConfigError
 from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle
 from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
 from .encoder.graph import bounds, kept_positions
-from .encoder.inputs import checked_inputs
+from .encoder.inputs import checked_inputs, padded_to
 from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
 from .encoder.scorer_file import load_scorer_tensors
@@ -147,6 +147,11 @@ class LengthAdaptiveModel:
         return self.bundle.length_configs
 
     @property
+    def task(self) -> str:
+        """Name of the task that the model is for."""
+        return self.bundle.task
+
+    @property
     def max_length(self) -> int:
         """Maximum length of an input in tokens, special tokens included."""
         return self.bundle.max_length
@@ -212,7 +217,7 @@ class LengthAdaptiveModel:
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
         length = inputs["input_ids"].shape[1]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
-        arrays: dict[str, npt.NDArray[Any]] = {name: _padded(array, padded) for name, array in inputs.items()}
+        arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
@@ -290,10 +295,3 @@ def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
                 f"{name} of {where} is {values[index]}: the weights of the bundle are not finite, or so large that "
                 "results overflow; export the checkpoint again, or use another one"
             )
-
-
-def _padded(array: npt.NDArray[np.int64], length: int) -> npt.NDArray[np.int64]:
-    """Pad `array` [B, L] with zeros to [B, length]; np.pad takes ten times as long."""
-    padded = np.zeros((array.shape[0], length), np.int64)
-    padded[:, : array.shape[1]] = array
-    return padded

@@ -33,7 +33,7 @@ from dynamic_tinybert.modeling import ReferenceModel, Scorer, load_scorers, save
 from dynamic_tinybert.modeling.scorer import ContextRule
 from dynamic_tinybert.modeling.tasks import MODEL_TASKS, model_task, task_of
 from dynamic_tinybert.modeling.tasks.task import Linear, ModelTask
-from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer, explain
 from dynamic_tinybert.runtime.batches import kept_by_layer, stack
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, CheckpointError, DataError, InvalidInputError
@@ -42,6 +42,8 @@ from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks import TASKS, task_named
 from dynamic_tinybert.runtime.tasks.measure import MEASURES, ReadExamples
+from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.example import Example as Question
 from dynamic_tinybert.runtime.tasks.task import KeptPositions, Task
 
 from support.tiny import tiny_tokenizer
@@ -487,3 +489,16 @@ def test_what_is_of_no_task_is_refused(cls_checkpoint: Path, tmp_path: Path, mon
     with pytest.raises(InvalidInputError, match=f"cannot be calibrated for the task '{NAME}'"):
         sample_reader(NAME)
     assert task_named(NAME) is TASK
+
+
+def test_question_answering_refuses_a_model_of_another_task(cls_checkpoint: Path, tmp_path: Path) -> None:
+    export_model(cls_checkpoint, tmp_path / "bundle", precision="fp32")
+    model = LengthAdaptiveModel.from_pretrained(tmp_path / "bundle")
+    example = Question("x", "who ?", "the cat sat .", ("the cat",), "")
+    for ask in (
+        lambda: QuestionAnswerer(model),
+        lambda: explain(model, example.question, example.context),
+        lambda: evaluate(model, [example]),
+    ):
+        with pytest.raises(InvalidInputError, match=f"this model is for '{NAME}', and does not answer questions"):
+            ask()

@@ -47,7 +47,16 @@ class Windowing:
     def of(
         cls, source: Bundle | LengthAdaptiveModel, max_seq_len: int | None = None, doc_stride: int | None = None
     ) -> Windowing:
-        """Cut windows for a bundle or a loaded model; sizes and errors as for the constructor."""
+        """Cut windows for a bundle or a loaded model; sizes and further errors as for the constructor.
+
+        Raises:
+            InvalidInputError: The model is for another task.
+        """
+        if source.task != "question_answering":
+            raise InvalidInputError(
+                f"this model is for {source.task!r}, and does not answer questions; load a question-answering bundle, "
+                "or call the model itself (LengthAdaptiveModel)"
+            )
         tokenizer = source.tokenizer_json if isinstance(source, Bundle) else source.tokenizer_file
         return cls(tokenizer, source.max_length, max_seq_len, doc_stride)
 
