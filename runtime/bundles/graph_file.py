@@ -97,7 +97,9 @@ def _check_constant(what: str, layer: ElementTree.Element, constants: npt.NDArra
         shape = [_number(number) for number in values.get("shape", "").split(",") if number.strip()]
         offset, length = _number(values.get("offset", "")), _number(values.get("size", ""))
     except ValueError as error:
-        raise BundleFormatError(f"{what} has a shape, offset or size that is no non-negative integer: {error}") from error
+        raise BundleFormatError(
+            f"{what} has a shape, offset or size that is no non-negative integer: {error}"
+        ) from error
     if length != math.prod(shape) * _BYTES[kind]:
         raise BundleFormatError(f"{what} of type {kind} and shape {reprlib.repr(shape)} has {length} bytes")
     if offset + length > (size := len(constants)):
