@@ -10,22 +10,25 @@ from dynamic_tinybert.runtime.common.publish import writing
 
 from .csv_file import CsvFile, write_csv
 from .json_lines import JsonLines, write_json_lines
-from .parquet import ParquetFile, write_parquet
+from .parquet import ParquetFile, require_pyarrow, write_parquet
 from .table import Kind, Table
 
 _READERS: Mapping[str, Callable[[Path], Table]] = {".jsonl": JsonLines, ".csv": CsvFile, ".parquet": ParquetFile}
 _WRITERS = {".jsonl": write_json_lines, ".csv": write_csv, ".parquet": write_parquet}
 
 
-def check_suffix(path: Path) -> None:
-    """Check that a file's suffix names a format.
+def check_format(path: Path) -> None:
+    """Check that a file's suffix names a format that can be read and written here.
 
     Raises:
         InvalidInputError: It does not.
+        MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
     if path.suffix not in _READERS:
         *others, last = _READERS
         raise InvalidInputError(f"{path} must end with {', '.join(others)} or {last}, which tells its format")
+    if path.suffix == ".parquet":
+        require_pyarrow()
 
 
 def open_table(path: Path) -> Table:
@@ -36,7 +39,7 @@ def open_table(path: Path) -> Table:
         InvalidInputError: Its suffix names no format.
         MissingExtraError: It is a Parquet file, and pyarrow is not installed.
     """
-    check_suffix(path)
+    check_format(path)
     if path.exists() and not path.is_file():
         raise DataError(f"cannot read {path}: it is not a file")
     return _READERS[path.suffix](path)

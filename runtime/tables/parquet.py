@@ -21,6 +21,11 @@ ROW_GROUP_BYTES = 64 * 2**20
 """Size in memory of the row groups that are written."""
 
 
+def require_pyarrow() -> None:
+    """Raise MissingExtraError if pyarrow is not installed."""
+    _arrow("parquet")
+
+
 class ParquetFile:
     """A Parquet file."""
 
@@ -31,7 +36,6 @@ class ParquetFile:
             DataError: The file cannot be read, or two columns have the same name.
             MissingExtraError: pyarrow is not installed.
         """
-        _arrow("parquet")
         self.path = path
         with self._opened() as file:
             self.schema = file.schema_arrow
@@ -39,13 +43,15 @@ class ParquetFile:
         twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
         if twice:
             raise DataError(f"{path} has several columns with the name {twice[0]!r}; give each a name of its own")
-        self.columns: Mapping[str, Collection[Kind]] = dict.fromkeys(self.schema.names, ("other",))
+        self.columns: Mapping[str, Collection[Kind]] = {name: ("other",) for name in self.schema.names}
 
     def rows(self, names: Collection[str] | None = None) -> Iterator[Row]:
         """Read the rows; see `Table`."""
         number = 0
         for batch in self.batches(None if names is None else [name for name in self.columns if name in names]):
-            values = [_values(column) for column in batch.columns]
+            values = [
+                self._values(name, column) for name, column in zip(batch.schema.names, batch.columns, strict=True)
+            ]
             for i in range(batch.num_rows):
                 number += 1
                 yield Row(number, {name: own[i] for name, own in zip(batch.schema.names, values, strict=True)})
@@ -54,6 +60,18 @@ class ParquetFile:
         """The rows as Arrow's record batches."""
         with self._opened() as file:
             yield from file.iter_batches(batch_size=CHUNK_ROWS, columns=names)
+
+    def _values(self, name: str, column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
+        try:
+            return _values(column)
+        except (
+            _arrow().ArrowException,
+            ValueError,
+            OverflowError,
+        ) as error:  # nested times that Python has no type for
+            raise DataError(
+                f"cannot read column {name!r} of {self.path}, of type {column.type}: {_first_line(error)}"
+            ) from error
 
     @contextmanager
     def _opened(self) -> Iterator[Any]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
@@ -15,7 +17,7 @@ from .options import AnswerOptions
 from .windowing import Windowing
 from .windows import Window
 
-BLOCK_ROWS = 1024
+BLOCK_ROWS = 512
 """Rows that are answered together: enough for full batches of windows of nearly the same length."""
 BLOCK_CHARACTERS = 2_000_000
 """Characters of texts after which a block ends earlier, so that long texts do not need more memory."""
@@ -131,6 +133,25 @@ class BulkAnswerer:
         )
         answers = dict(zip(windows, found, strict=True))
         return [AnsweredRow(answers.get(i, ()), errors.get(i)) for i in range(len(rows))]
+
+    def answer_all(self, blocks: Iterable[list[Row]]) -> Iterator[tuple[list[Row], list[AnsweredRow]]]:
+        """Answer blocks, two at a time: the model runs one while the texts of the other are cut or its answers chosen.
+
+        Returns:
+            Each block, in order, with its answers.
+        """
+        begun: deque[tuple[list[Row], Future[list[AnsweredRow]]]] = deque()
+        with ThreadPoolExecutor(2) as pool:
+            try:
+                for block in blocks:
+                    begun.append((block, pool.submit(self.answer, block)))
+                    if len(begun) == 2:
+                        first, answered = begun.popleft()
+                        yield first, answered.result()
+                for last, answered in begun:
+                    yield last, answered.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def blocks(self, rows: Iterable[Row]) -> Iterator[list[Row]]:
         """Cut rows into blocks, which depend on the rows alone."""

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tqdm import tqdm
 from dynamic_tinybert.runtime.bundles.files import MANIFEST
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
-from dynamic_tinybert.runtime.tables.files import check_suffix, open_table, write_table
+from dynamic_tinybert.runtime.tables.files import check_format, open_table, write_table
 from dynamic_tinybert.runtime.tables.table import Kind, Table
 
 from .bulk import ANSWER_COLUMNS, BLOCK_CHARACTERS, BLOCK_ROWS, AnsweredRow, BulkAnswerer
@@ -49,10 +50,12 @@ class BulkFiles:
 
         Raises:
             DataError: The source is not there.
-            InvalidInputError: A suffix names no format, or the output is in the way or cannot be placed.
+            InvalidInputError: A suffix names no format, the output is in the way or cannot be placed, or an interrupted
+                run is there and is not to be resumed.
+            MissingExtraError: A file is Parquet, and pyarrow is not installed.
         """
         for path in (source, output):
-            check_suffix(path)
+            check_format(path)
         if not source.exists():
             raise DataError(f"cannot read {source}: No such file or directory")
         output = output.resolve()
@@ -63,9 +66,18 @@ class BulkFiles:
             raise InvalidInputError(f"{output} is a folder; give another path")
         if output.exists() and output.samefile(source):
             raise InvalidInputError(f"the output {output} is the input itself; give another path")
-        if not (resume and files.folder.exists()):
+        if files.folder.exists() and not resume:
+            raise files.unfinished
+        if not files.folder.exists():
             files.refuse_taken()
         return files
+
+    @property
+    def unfinished(self) -> InvalidInputError:
+        """The error to raise for an interrupted run that is not to be resumed."""
+        return InvalidInputError(
+            f"{self.folder} holds an interrupted run; continue it with --resume, or delete it to start again"
+        )
 
     def refuse_taken(self) -> None:
         """Raise InvalidInputError if the output is there and must not be replaced."""
@@ -117,12 +129,9 @@ def answer_file(
     _check_columns(table, answerer, prefix)
     if strict:
         _refuse_bad_rows(table, answerer)
-    header = _header(table, answerer)
-    unfinished = InvalidInputError(
-        f"{files.folder} holds an interrupted run; continue it with --resume, or delete it to start again"
-    )
+    header = _header(table, answerer, prefix)
     with (
-        work_dir(files.folder, resume=resume, error_if_exists=unfinished) as folder,
+        work_dir(files.folder, resume=resume, error_if_exists=files.unfinished) as folder,
         BulkStore(folder, files.output, header) as store,
     ):
         if not store.is_published:
@@ -171,12 +180,13 @@ def _refuse_bad_rows(table: Table, answerer: BulkAnswerer) -> None:
             raise DataError(f"{table.path}, {answerer.columns.place(row)}: {error}; --strict refuses it") from error
 
 
-def _header(table: Table, answerer: BulkAnswerer) -> dict[str, object]:
+def _header(table: Table, answerer: BulkAnswerer, prefix: str) -> dict[str, object]:
     """What must be the same for a run to be resumed."""
     return {
         "input": digest(table.path),
         "bundle": digest(answerer.model.bundle.path / MANIFEST),
         "columns": asdict(answerer.columns),
+        "prefix": prefix,
         "length_config": answerer.length_config,
         "options": asdict(answerer.options),
         "blocks": [BLOCK_ROWS, BLOCK_CHARACTERS],
@@ -192,11 +202,8 @@ def _answer_blocks(
     seconds = 0.1 if sys.stderr.isatty() else 60  # between lines of a log
     options: dict[str, Any] = {"unit": "row", "mininterval": seconds, "disable": not progress}
     with tqdm(total=table.num_rows, initial=store.num_rows, **options) as bar:
-        done = store.num_blocks
-        for i, block in enumerate(answerer.blocks(table.rows(answerer.columns.names))):
-            if i < done:
-                continue
-            answered = answerer.answer(block)
+        blocks = answerer.blocks(table.rows(answerer.columns.names))
+        for block, answered in answerer.answer_all(islice(blocks, store.num_blocks, None)):
             store.add(answered)
             for row, found in zip(block, answered, strict=True):
                 if found.error is not None and shown < SHOWN_ERRORS:

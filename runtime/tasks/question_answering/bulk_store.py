@@ -46,11 +46,11 @@ class BulkStore:
         self._file = folder / "answers.jsonl"
         self._journal = Journal(folder / "journal.jsonl", header)
         try:
-            blocks = self._journal.all("block")
+            blocks = list(self._journal.all("block").values())
             self.num_blocks = len(blocks)
-            self.num_rows = sum(block["rows"] for block in blocks.values())
-            self.num_errors = sum(block["errors"] for block in blocks.values())
-            self._end: int = next(reversed(blocks.values()))["end"] if blocks else 0
+            self.num_rows = sum(block["rows"] for block in blocks)
+            self.num_errors = sum(block["errors"] for block in blocks)
+            self._end: int = blocks[-1]["end"] if blocks else 0
             self.is_published = self._is_made() and not self._made.exists()
             if not self.is_published:
                 self._drop_unfinished()
