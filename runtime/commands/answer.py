@@ -81,7 +81,7 @@ def _say(line: str) -> None:
     """Print a line, on a terminal above the progress bar."""
     from tqdm import tqdm
 
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         tqdm.write(line, file=sys.stderr)
     else:
         print(line, file=sys.stderr)

@@ -30,7 +30,8 @@ class CsvFile:
         """
         self.path = path
         self._names = self._header()
-        self.columns: Mapping[str, Collection[Kind]] = {name: ("text",) for name in self._names}
+        kinds: tuple[Kind, ...] = ("text",)
+        self.columns: Mapping[str, Collection[Kind]] = dict.fromkeys(self._names, kinds)
         self.num_rows = sum(1 for _ in self.rows())
 
     def rows(self, names: Collection[str] | None = None) -> Iterator[Row]:

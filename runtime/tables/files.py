@@ -24,10 +24,10 @@ def check_format(path: Path) -> None:
         InvalidInputError: It does not.
         MissingExtraError: It is Parquet, and pyarrow is not installed.
     """
-    if path.suffix not in _READERS:
+    if _format(path) not in _READERS:
         *others, last = _READERS
         raise InvalidInputError(f"{path} must end with {', '.join(others)} or {last}, which tells its format")
-    if path.suffix == ".parquet":
+    if _format(path) == ".parquet":
         require_pyarrow()
 
 
@@ -42,7 +42,7 @@ def open_table(path: Path) -> Table:
     check_format(path)
     if path.exists() and not path.is_file():
         raise DataError(f"cannot read {path}: it is not a file")
-    return _READERS[path.suffix](path)
+    return _READERS[_format(path)](path)
 
 
 def write_table(
@@ -65,4 +65,8 @@ def write_table(
         StorageError: `path` cannot be written.
     """
     with writing(path):
-        _WRITERS[path.suffix](path, table, new, added)
+        _WRITERS[_format(path)](path, table, new, added)
+
+
+def _format(path: Path) -> str:
+    return path.suffix.lower()

@@ -43,7 +43,8 @@ class ParquetFile:
         twice = [name for name, count in Counter(self.schema.names).items() if count > 1]
         if twice:
             raise DataError(f"{path} has several columns with the name {twice[0]!r}; give each a name of its own")
-        self.columns: Mapping[str, Collection[Kind]] = {name: ("other",) for name in self.schema.names}
+        kinds: tuple[Kind, ...] = ("other",)
+        self.columns: Mapping[str, Collection[Kind]] = dict.fromkeys(self.schema.names, kinds)
 
     def rows(self, names: Collection[str] | None = None) -> Iterator[Row]:
         """Read the rows; see `Table`."""
@@ -64,11 +65,7 @@ class ParquetFile:
     def _values(self, name: str, column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
         try:
             return _values(column)
-        except (
-            _arrow().ArrowException,
-            ValueError,
-            OverflowError,
-        ) as error:  # nested times that Python has no type for
+        except (_arrow().ArrowException, ValueError, OverflowError) as error:  # nested times that Python cannot hold
             raise DataError(
                 f"cannot read column {name!r} of {self.path}, of type {column.type}: {_first_line(error)}"
             ) from error

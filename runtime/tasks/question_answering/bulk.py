@@ -17,9 +17,9 @@ from .options import AnswerOptions
 from .windowing import Windowing
 from .windows import Window
 
-BLOCK_ROWS = 512
+BLOCK_ROWS = 256
 """Rows that are answered together: enough for full batches of windows of nearly the same length."""
-BLOCK_CHARACTERS = 2_000_000
+BLOCK_CHARACTERS = 1_000_000
 """Characters of texts after which a block ends earlier, so that long texts do not need more memory."""
 
 ANSWER_COLUMNS: Mapping[str, Sequence[Kind]] = {

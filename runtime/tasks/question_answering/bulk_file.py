@@ -199,8 +199,8 @@ def _answer_blocks(
 ) -> None:
     """Answer the blocks that the store does not have yet."""
     shown = 0
-    seconds = 0.1 if sys.stderr.isatty() else 60  # between lines of a log
-    options: dict[str, Any] = {"unit": "row", "mininterval": seconds, "disable": not progress}
+    seconds = 0.1 if sys.stderr is not None and sys.stderr.isatty() else 60  # between lines of a log
+    options: dict[str, Any] = {"unit": "row", "mininterval": seconds, "disable": not progress or sys.stderr is None}
     with tqdm(total=table.num_rows, initial=store.num_rows, **options) as bar:
         blocks = answerer.blocks(table.rows(answerer.columns.names))
         for block, answered in answerer.answer_all(islice(blocks, store.num_blocks, None)):

@@ -234,6 +234,10 @@ def test_other_suffixes_are_refused() -> None:
         open_table(Path("a.txt"))
 
 
+def test_suffixes_may_be_in_capitals(tmp_path: Path) -> None:
+    assert [row.values for row in rows_of(written(tmp_path / "A.CSV", "a\n1\n"))] == [{"a": "1"}]
+
+
 def test_parquet_text_that_is_not_utf8_is_read(tmp_path: Path) -> None:
     arrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     raw = arrow.array([b"good", b"b\xffd", None], arrow.binary())

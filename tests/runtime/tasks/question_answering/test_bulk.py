@@ -138,7 +138,7 @@ def test_output_has_the_rows_of_the_input_in_order(model: LengthAdaptiveModel, t
     source, output = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     result = run(BulkAnswerer(model, columns, options), source, output, prefix="my_", say=said.append)
     assert result == BulkResult(32, 2)
-    found = [row.values for row in open_table(output).rows()]
+    found: list[dict[str, Any]] = [dict(row.values) for row in open_table(output).rows()]
     assert [row.get("id") for row in found] == [*range(30), None, None]
     for row, given in zip(found, rows, strict=True):
         if given in rows[:30]:
