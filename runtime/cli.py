@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 
 import typer
 
+from .commands.answer import answer
 from .commands.ask import ask
 from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
@@ -27,6 +28,7 @@ app = typer.Typer(
     help="Length-adaptive BERT question answering on Intel CPUs.",
 )
 app.command("ask")(ask)
+app.command("answer")(answer)
 app.command("explain")(explain_command)
 app.command("evaluate")(evaluate_command)
 app.command("info")(info)

@@ -24,7 +24,7 @@ MAY_IMPORT = {
 }
 ROOMS_OF_RUNTIME = (  # each may import itself and those before it
     {"common"},
-    {"length_config", "cpu", "cpu_quota"},
+    {"length_config", "cpu", "cpu_quota", "tables"},
     {"bundles"},
     {"encoder"},
     {"tasks/__init__", "tasks/task"},  # what a task gives the runtime

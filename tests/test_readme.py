@@ -102,6 +102,7 @@ def test_shell(block: str, tmp_path: Path) -> None:
     write_questions(tmp_path / "validation.json", seed=1)
     for name in ("squad.json", "questions.json"):
         write_articles(tmp_path / name)
+    (tmp_path / "questions.jsonl").write_text('{"question": "where was the a ?", "context": "The a was in 2 1 ."}\n')
     if " export " not in block:
         write_tiny_bundle(tmp_path / "bundle", tiny_bert(max_position_embeddings=512))
     (tmp_path / "article.txt").write_text("The a was in 2 1 . The b was in 3 3 .")

@@ -12,13 +12,17 @@ import typer
 from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 
 from .options import (
+    AnswerLengthOption,
     BundleOption,
     ContextArgument,
     ContextFileOption,
+    ImpossibleAnswerOption,
+    LengthConfigOption,
     QuestionArgument,
     SequenceLengthOption,
     StrideOption,
     ThreadsOption,
+    TopKOption,
     read_context,
 )
 
@@ -28,18 +32,12 @@ def ask(
     context: ContextArgument = None,
     context_file: ContextFileOption = None,
     bundle: BundleOption = None,
-    length_config: Annotated[
-        str | None, typer.Option(help="Name of a length configuration in the bundle; by default the bundle's default.")
-    ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Maximum number of answers, best first.")] = PIPELINE.top_k,
-    max_answer_len: Annotated[
-        int, typer.Option(min=1, help="Maximum length of an answer in tokens.")
-    ] = PIPELINE.max_answer_len,
+    length_config: LengthConfigOption = None,
+    top_k: TopKOption = PIPELINE.top_k,
+    max_answer_len: AnswerLengthOption = PIPELINE.max_answer_len,
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
-    handle_impossible_answer: Annotated[
-        bool, typer.Option("--handle-impossible-answer", help="Let the empty answer compete with the others.")
-    ] = PIPELINE.handle_impossible_answer,
+    handle_impossible_answer: ImpossibleAnswerOption = PIPELINE.handle_impossible_answer,
     num_threads: ThreadsOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object, or a list if --top-k is above 1.")

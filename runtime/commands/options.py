@@ -19,6 +19,14 @@ BundleOption = Annotated[
 QuestionArgument = Annotated[str, typer.Argument(help="The question.")]
 ContextArgument = Annotated[str | None, typer.Argument(help="The text to answer from.")]
 ContextFileOption = Annotated[Path | None, typer.Option(help="Read the text from this file; - reads standard input.")]
+LengthConfigOption = Annotated[
+    str | None, typer.Option(help="Name of a length configuration in the bundle; by default the bundle's default.")
+]
+TopKOption = Annotated[int, typer.Option(min=1, help="Maximum number of answers, best first.")]
+AnswerLengthOption = Annotated[int, typer.Option(min=1, help="Maximum length of an answer in tokens.")]
+ImpossibleAnswerOption = Annotated[
+    bool, typer.Option("--handle-impossible-answer", help="Let the empty answer compete with the others.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 ThreadsOption = Annotated[
     int | None,

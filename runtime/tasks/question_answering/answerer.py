@@ -10,9 +10,8 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
+from .answering import answer_windows
 from .answers import Answer
-from .inference import run_windows
-from .no_answer import answers_with_threshold
 from .options import AnswerOptions, Merge
 from .pairs import question_context_pairs
 from .windowing import Windowing
@@ -110,12 +109,8 @@ class QuestionAnswerer:
         )
         pairs = question_context_pairs(questions, contexts)
         windows = _cut_all(self._windowing.resized(options.max_seq_len, options.doc_stride), pairs)
-        outputs = run_windows(self.model, windows, length_config=length_config, batch_size=options.batch_size)
-        threshold = self.model.bundle.no_answer_threshold
-        return [
-            answers_with_threshold(context, own_windows, own_outputs, options, threshold)
-            for (_, context), own_windows, own_outputs in zip(pairs, windows, outputs, strict=True)
-        ]
+        contexts_of_pairs = [context for _, context in pairs]
+        return answer_windows(self.model, contexts_of_pairs, windows, options, length_config=length_config)
 
     @overload
     def __call__(

@@ -1,0 +1,1 @@
+"""Tables in files, read and written row by row: JSON lines, CSV and Parquet."""
