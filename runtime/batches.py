@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from .tasks.task import ModelOutput
 
 Output = TypeVar("Output", bound=ModelOutput)
 Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 
 class TokenSequence(Protocol):
@@ -61,14 +62,37 @@ def run_batches(
     Returns:
         The results in the inputs' order.
     """
+    return finished(batch_steps(run, lengths, row_of, batch_size=batch_size))
+
+
+def batch_steps(
+    run: Callable[[list[int]], Output],
+    lengths: Sequence[int],
+    row_of: Callable[[Output, int, Mapping[int, int]], Row],
+    *,
+    batch_size: int,
+) -> Generator[None, None, list[Row]]:
+    """As `run_batches`, one batch for each step, so that others can run between them; returns the results."""
     results: dict[int, Row] = {}
-    for indices in _batches(lengths, batch_size):
+    for number, indices in enumerate(_batches(lengths, batch_size)):
+        if number:
+            yield
         output = run(indices)
         longest = max(lengths[i] for i in indices)  # fillers have this position
         kept = {layer: (positions < longest).sum(1) for layer, positions in output.kept_positions.items()}
         for row, i in enumerate(indices):
             results[i] = row_of(output, row, {layer: int(counts[row]) for layer, counts in kept.items()})
     return [results[i] for i in range(len(lengths))]
+
+
+def finished(steps: Generator[None, None, Result]) -> Result:
+    """Take all steps at once; returns what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: Result = end.value
+            return result
 
 
 def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:

@@ -142,6 +142,11 @@ class LengthAdaptiveModel:
         return self._graphs.limit
 
     @property
+    def parallel_requests(self) -> int:
+        """Number of calls that run at once, by OpenVINO's settings; the default length configuration is compiled."""
+        return self._graph(self.resolve(None)).parallel
+
+    @property
     def length_configs(self) -> Mapping[str, NamedLengthConfig]:
         """The bundle's named length configurations, each with its measured figures."""
         return self.bundle.length_configs

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from dynamic_tinybert import LengthConfig, QuestionAnswerer
 from dynamic_tinybert.runtime.encoder import extension_library
 
 from support.answerable import write_checkpoint, write_questions
+from support.held_model import workers
+from support.tiny import letter_tokenizer, tiny_bundle
 from support.without_torch import SkippedModule, lacking
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -88,3 +91,24 @@ def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     from fuzzing.samples import write_samples
 
     return write_samples(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="session")
+def served_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny bundle with the configurations full and half, whose tokens are single letters."""
+    folder = tmp_path_factory.mktemp("served")
+    letter_tokenizer(folder)
+    return tiny_bundle(folder, {"half": LengthConfig((1, 0.5, 0.3))})
+
+
+@pytest.fixture(scope="session")
+def served(served_bundle: Path) -> QuestionAnswerer:
+    """What an asynchronous answerer answers with."""
+    return QuestionAnswerer.from_pretrained(served_bundle, num_threads=1)
+
+
+@pytest.fixture
+def no_worker_stays() -> Iterator[None]:
+    """Fail if a test leaves a thread of an asynchronous answerer."""
+    yield
+    assert workers() == []

@@ -6,11 +6,12 @@ import zipfile
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 import dynamic_tinybert
-from dynamic_tinybert import runtime
+from dynamic_tinybert import runtime, serving
 
 ROOT = Path(__file__).parents[1]
 HEAVY = ("openvino", "torch", "numpy", "transformers")
@@ -31,6 +32,8 @@ def loaded_by(program: str) -> set[str]:
         ("import dynamic_tinybert.runtime", set()),
         ("from dynamic_tinybert import LengthConfig", {"numpy"}),
         ("from dynamic_tinybert import LengthAdaptiveModel, QuestionAnswerer", {"numpy", "openvino"}),
+        ("import dynamic_tinybert.serving", set()),
+        ("from dynamic_tinybert import AsyncQuestionAnswerer", {"numpy", "openvino"}),
         ("from dynamic_tinybert import *; QuestionAnswerer, __version__", {"numpy", "openvino"}),
         ("import dynamic_tinybert.runtime.cli", {"numpy"}),  # every command imports it, --help too
     ],
@@ -39,9 +42,17 @@ def test_a_name_loads_no_more_than_it_needs(program: str, loaded: set[str]) -> N
     assert loaded_by(program) == loaded
 
 
-@pytest.mark.parametrize("name", ["LengthAdaptiveModel", "LengthConfig", "QuestionAnswerer"])
-def test_names_are_those_of_the_runtime(name: str) -> None:
-    assert getattr(dynamic_tinybert, name) is getattr(runtime, name)
+@pytest.mark.parametrize(
+    ("home", "name"),
+    [
+        (runtime, "LengthAdaptiveModel"),
+        (runtime, "LengthConfig"),
+        (runtime, "QuestionAnswerer"),
+        (serving, "AsyncQuestionAnswerer"),
+    ],
+)
+def test_names_are_those_of_the_folders(home: ModuleType, name: str) -> None:
+    assert getattr(dynamic_tinybert, name) is getattr(home, name)
     assert {name, "__version__"} <= set(dir(dynamic_tinybert)) & set(dynamic_tinybert.__all__)
 
 
@@ -49,7 +60,7 @@ def test_the_version_is_that_of_the_distribution() -> None:
     assert dynamic_tinybert.__version__ == version("dynamic-tinybert")
 
 
-@pytest.mark.parametrize("package", ["dynamic_tinybert", "dynamic_tinybert.runtime"])
+@pytest.mark.parametrize("package", ["dynamic_tinybert", "dynamic_tinybert.runtime", "dynamic_tinybert.serving"])
 def test_an_unknown_name_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'QuestionAnswererer'"):
         _ = import_module(package).QuestionAnswererer
@@ -90,7 +101,7 @@ def test_a_wheel_holds_the_root_package_and_all_folders(tmp_path: Path) -> None:
     subprocess.run([*command, "-Cwheel.cmake=false", "-w", tmp_path, ROOT], check=True)
     (wheel,) = tmp_path.glob("*.whl")
     names = set(zipfile.ZipFile(wheel).namelist())
-    for folder in ("package/dynamic_tinybert", "runtime", "modeling", "calibration", "export", "training"):
+    for folder in ("package/dynamic_tinybert", "runtime", "modeling", "calibration", "export", "training", "serving"):
         target = "dynamic_tinybert" if folder.startswith("package") else f"dynamic_tinybert/{folder}"
         files = {f"{target}/{file.relative_to(ROOT / folder)}" for file in (ROOT / folder).rglob("*.py")}
         assert files | {f"{target}/py.typed"} <= names

@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "calibration": {"calibration", "modeling", "runtime"},
     "export": {"export", "calibration", "modeling", "runtime"},
     "training": {"training", "calibration", "modeling", "runtime"},
+    "serving": {"serving", "runtime"},
 }
 ROOMS_OF_RUNTIME = (  # each may import itself and those before it
     {"common"},

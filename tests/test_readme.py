@@ -1,5 +1,6 @@
 """README's snippets run as they stand, on small files of the names that they use."""
 
+import asyncio
 import json
 import os
 import re
@@ -82,6 +83,7 @@ def test_python(block: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
         "types": (np.arange(50) > 8).astype(np.int64) * np.ones(shape, np.int64),
     }
     exec(compile(block, "README.md", "exec"), names)
+    asyncio.run(names["main"]())
     assert names["out"].start_logits.shape == shape
 
 

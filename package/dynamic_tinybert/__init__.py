@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, QuestionAnswerer
+    from dynamic_tinybert.serving import AsyncQuestionAnswerer
 
     __version__: str
 
-__all__ = ["LengthAdaptiveModel", "LengthConfig", "QuestionAnswerer", "__version__"]
+__all__ = ["AsyncQuestionAnswerer", "LengthAdaptiveModel", "LengthConfig", "QuestionAnswerer", "__version__"]
+
+_HOMES = {"AsyncQuestionAnswerer": "serving"}
+"""Folders of the names that are not in `runtime`."""
 
 
 def __getattr__(name: str) -> object:
@@ -20,7 +24,7 @@ def __getattr__(name: str) -> object:
 
         return version("dynamic-tinybert")
     if name in __all__:
-        return getattr(import_module("dynamic_tinybert.runtime"), name)
+        return getattr(import_module(f"dynamic_tinybert.{_HOMES.get(name, 'runtime')}"), name)
     raise AttributeError(f"module 'dynamic_tinybert' has no attribute {name!r}")
 
 

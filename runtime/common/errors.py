@@ -15,6 +15,9 @@ DynamicTinyBertError
 ├── ParityError                        the exported graph does not compute what the checkpoint does
 ├── ExtensionError                     the C++ extension is missing or was built for another OpenVINO
 ├── InferenceError                     OpenVINO refused or failed to run the graph
+├── OverloadedError                    a service has as many requests waiting as it accepts
+├── DeadlineExceededError (TimeoutError)   a request was not answered by its deadline
+├── ClosedError                        a service is closed, or closes and takes no further requests
 ├── StorageError (OSError)             a file could not be written
 └── MissingExtraError (ImportError)    an optional part of the package is not installed
 """
@@ -78,6 +81,27 @@ class ExtensionError(DynamicTinyBertError):
 
 class InferenceError(DynamicTinyBertError):
     """OpenVINO refused or failed to run a graph."""
+
+
+class OverloadedError(DynamicTinyBertError):
+    """A service refuses a request, because as many wait already as it accepts.
+
+    Attributes:
+        retry_after_s: Seconds in which the requests accepted so far will be answered, estimated from the time that
+            earlier ones took; None if none has been answered yet.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class DeadlineExceededError(DynamicTinyBertError, TimeoutError):
+    """A request was not answered by its deadline."""
+
+
+class ClosedError(DynamicTinyBertError):
+    """A service is closed, or is being closed and takes no further requests."""
 
 
 class StorageError(DynamicTinyBertError, OSError):

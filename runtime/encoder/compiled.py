@@ -48,6 +48,12 @@ class CompiledGraph:
         with gate:
             return self._current().infer(inputs)
 
+    @property
+    def parallel(self) -> int:
+        """Number of requests that run at once; further ones wait."""
+        with gate:
+            return self._current().count
+
     def abandon(self) -> object:
         """In a forked process: give up the parent's compiled model and return it; it must never be destroyed there."""
         requests, self._requests = self._requests, None
@@ -66,7 +72,8 @@ class _Requests:
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._outputs = [output.get_any_name() for output in compiled.outputs]
         self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
-        for _ in range(compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")):
+        self.count: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        for _ in range(self.count):
             self._idle.put(compiled.create_infer_request())
 
     def infer(self, inputs: Arrays) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
@@ -10,10 +10,11 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
-from .answering import answer_windows
-from .answers import Answer
+from .answers import Answer, in_pipeline_shape
+from .inference import window_steps
 from .options import AnswerOptions, Merge
-from .pairs import question_context_pairs
+from .pairs import given_once, question_context_pairs
+from .plan import AnswerPlan
 from .windowing import Windowing
 from .windows import Window
 
@@ -21,7 +22,9 @@ Pair = Mapping[str, Any]
 """A mapping with the keys ``question`` and ``context``; other keys are ignored."""
 
 
-class _Options(TypedDict, total=False):
+class CallOptions(TypedDict, total=False):
+    """Options of `QuestionAnswerer.__call__`, without `top_k`, which decides the type of the result."""
+
     topk: int | None
     doc_stride: int | None
     max_answer_len: int | None
@@ -96,8 +99,10 @@ class QuestionAnswerer:
             InvalidInputError: As for `__call__`.
             LengthConfigError: Unknown or unfitting length configuration.
         """
-        options = AnswerOptions.for_model(
-            self.model.max_length,
+        plan = self.plan(
+            questions,
+            contexts,
+            length_config=length_config,
             top_k=top_k,
             max_answer_len=max_answer_len,
             max_seq_len=max_seq_len,
@@ -107,23 +112,54 @@ class QuestionAnswerer:
             merge=merge,
             batch_size=batch_size,
         )
+        return plan.run(self.model)
+
+    def plan(
+        self,
+        questions: str | Iterable[str] | Pair | Iterable[Pair],
+        contexts: str | Iterable[str] | None = None,
+        *,
+        length_config: str | LengthConfig | Sequence[float] | None = None,
+        **options: Any,  # noqa: ANN401 - listed and checked by AnswerOptions.for_model
+    ) -> AnswerPlan:
+        """Check the arguments of `answer_batch` and cut the questions into windows, but run nothing; same errors."""
+        chosen = AnswerOptions.for_model(self.model.max_length, **options)
         pairs = question_context_pairs(questions, contexts)
-        windows = _cut_all(self._windowing.resized(options.max_seq_len, options.doc_stride), pairs)
-        contexts_of_pairs = [context for _, context in pairs]
-        return answer_windows(self.model, contexts_of_pairs, windows, options, length_config=length_config)
+        windows = _cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
+        texts = [context for _, context in pairs]
+        return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold)
+
+    def answer_steps(
+        self,
+        questions: str | Iterable[str] | Pair | Iterable[Pair],
+        contexts: str | Iterable[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of `plan`
+    ) -> Generator[None, None, list[list[Answer]]]:
+        """As `answer_batch`, in steps that any thread may take, one after the other; returns the answers.
+
+        Each step runs one batch of windows. The first cuts the windows before, the last chooses the answers after.
+        """
+        plan = self.plan(questions, contexts, **options)
+        batch_size = plan.options.batch_size
+        outputs = yield from window_steps(
+            self.model, plan.windows, length_config=plan.length_config, batch_size=batch_size
+        )
+        return plan.answers(outputs)
 
     @overload
     def __call__(
-        self, question: str, context: str, *, top_k: Literal[1] | None = None, **options: Unpack[_Options]
+        self, question: str, context: str, *, top_k: Literal[1] | None = None, **options: Unpack[CallOptions]
     ) -> Answer: ...
 
     @overload
     def __call__(
-        self, question: str, context: str, *, top_k: int | None, **options: Unpack[_Options]
+        self, question: str, context: str, *, top_k: int | None, **options: Unpack[CallOptions]
     ) -> Answer | list[Answer]: ...
 
     @overload
-    def __call__(self, question: Pair, *, top_k: Literal[1] | None = None, **options: Unpack[_Options]) -> Answer: ...
+    def __call__(
+        self, question: Pair, *, top_k: Literal[1] | None = None, **options: Unpack[CallOptions]
+    ) -> Answer: ...
 
     @overload
     def __call__(
@@ -132,7 +168,7 @@ class QuestionAnswerer:
         context: str | Iterable[str],
         *,
         top_k: Literal[1] | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[CallOptions],
     ) -> Answer | list[Answer]: ...
 
     @overload
@@ -144,7 +180,7 @@ class QuestionAnswerer:
         data: Pair | Iterable[Pair] | None = None,
         X: Pair | Iterable[Pair] | None = None,  # noqa: N803 - the pipeline's name
         top_k: int | None = None,
-        **options: Unpack[_Options],
+        **options: Unpack[CallOptions],
     ) -> Answer | list[Answer] | list[Answer | list[Answer]]: ...
 
     def __call__(
@@ -213,12 +249,8 @@ class QuestionAnswerer:
                 differ in length, a question leaves no room in the window, or an option is out of range.
             LengthConfigError: Unknown or unfitting length configuration.
         """
-        given = [value for value in (question, data, X) if value is not None]
-        if len(given) > 1:
-            raise InvalidInputError("questions are given twice; give one of question, data and X")
-        asked: Any = given[0] if given else None  # checked by `question_context_pairs`
         answers = self.answer_batch(
-            asked,
+            given_once(question, data, X),
             context,
             top_k=topk if top_k is None else top_k,
             doc_stride=doc_stride,
@@ -230,8 +262,7 @@ class QuestionAnswerer:
             length_config=length_config,
             batch_size=batch_size,
         )
-        results = [own[0] if len(own) == 1 else own for own in answers]
-        return results[0] if len(results) == 1 else results
+        return in_pipeline_shape(answers)
 
 
 def _cut_all(windowing: Windowing, pairs: Sequence[tuple[Any, Any]]) -> list[list[Window]]:

@@ -61,6 +61,12 @@ def pipeline_answers(
     return sorted(answers, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
 
 
+def in_pipeline_shape(answers: Sequence[list[Answer]]) -> Answer | list[Answer] | list[Answer | list[Answer]]:
+    """The answers of each question without the lists that transformers' pipeline leaves out: those of one item."""
+    results = [own[0] if len(own) == 1 else own for own in answers]
+    return results[0] if len(results) == 1 else results
+
+
 def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> Answer:
     """The empty answer; its score is the smallest probability of [CLS] in any of the windows (at least one)."""
     probability = min(

@@ -11,9 +11,9 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tables.table import Kind, Row
 
-from .answering import answer_windows
 from .answers import Answer
 from .options import AnswerOptions
+from .plan import AnswerPlan
 from .windowing import Windowing
 from .windows import Window
 
@@ -128,10 +128,9 @@ class BulkAnswerer:
             except InvalidInputError as error:
                 errors[i] = str(error)
         contexts = [str(rows[i].values[self.columns.context]) for i in windows]
-        found = answer_windows(
-            self.model, contexts, list(windows.values()), self.options, length_config=self.length_config
-        )
-        answers = dict(zip(windows, found, strict=True))
+        threshold = self.model.bundle.no_answer_threshold
+        plan = AnswerPlan(contexts, list(windows.values()), self.options, self.length_config, threshold)
+        answers = dict(zip(windows, plan.run(self.model), strict=True))
         return [AnsweredRow(answers.get(i, ()), errors.get(i)) for i in range(len(rows))]
 
     def answer_all(self, blocks: Iterable[list[Row]]) -> Iterator[tuple[list[Row], list[AnsweredRow]]]:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.batches import kept_by_layer, run_batches, stack
+from dynamic_tinybert.runtime.batches import batch_steps, finished, kept_by_layer, stack
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .task import QuestionAnsweringOutput
@@ -53,6 +53,17 @@ def run_windows(
         length_config: Which tokens each layer keeps; None for the model's default.
         batch_size: Windows to run at once.
     """
+    return finished(window_steps(model, questions, length_config=length_config, batch_size=batch_size))
+
+
+def window_steps(
+    model: Callable[..., QuestionAnsweringOutput],
+    questions: Sequence[Sequence[Window]],
+    *,
+    length_config: str | LengthConfig | Sequence[float] | None,
+    batch_size: int,
+) -> Generator[None, None, list[list[WindowOutput]]]:
+    """As `run_windows`, one batch for each step, so that others can run between them; returns the outputs."""
     windows = [window for own in questions for window in own]
 
     def run(batch: list[int]) -> QuestionAnsweringOutput:
@@ -62,5 +73,6 @@ def run_windows(
         kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
         return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
 
-    outputs = iter(run_batches(run, [len(window) for window in windows], output_of, batch_size=batch_size))
+    lengths = [len(window) for window in windows]
+    outputs = iter((yield from batch_steps(run, lengths, output_of, batch_size=batch_size)))
     return [list(islice(outputs, len(own))) for own in questions]

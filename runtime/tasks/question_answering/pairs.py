@@ -39,6 +39,18 @@ def question_context_pairs(question: object, context: object) -> list[tuple[Any,
     return list(zip(questions, contexts, strict=True))
 
 
+def given_once(question: object, data: object, x: object) -> Any:  # noqa: ANN401 - `question_context_pairs` checks it
+    """What a caller of the pipeline gave as its questions, by any of the three names of that argument.
+
+    Raises:
+        InvalidInputError: They were given by two names.
+    """
+    given = [value for value in (question, data, x) if value is not None]
+    if len(given) > 1:
+        raise InvalidInputError("questions are given twice; give one of question, data and X")
+    return given[0] if given else None
+
+
 def _several(name: str, value: object) -> list[object] | None:
     """The items of an iterable; None for a single text or pair."""
     if isinstance(value, Set):

@@ -1,0 +1,46 @@
+"""Questions that are ready to be run: what stands between the arguments of a call and its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+
+from .answers import Answer
+from .inference import WindowOutput, run_windows
+from .no_answer import answers_with_threshold
+from .options import AnswerOptions
+from .windows import Window
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
+    """Questions, cut into windows, with all that decides how these are run and answers are chosen.
+
+    Attributes:
+        contexts: The text of each question.
+        windows: The windows of each question.
+        options: How answers are chosen, and the number of windows to run at once.
+        length_config: Which tokens each layer keeps; None for the model's default.
+        no_answer_threshold: The bundle's, if it has one.
+    """
+
+    contexts: Sequence[str]
+    windows: Sequence[Sequence[Window]]
+    options: AnswerOptions
+    length_config: str | LengthConfig | Sequence[float] | None
+    no_answer_threshold: float | None
+
+    def run(self, model: LengthAdaptiveModel) -> list[list[Answer]]:
+        """Run the model on the windows; returns the answers of each question, best first."""
+        outputs = run_windows(model, self.windows, length_config=self.length_config, batch_size=self.options.batch_size)
+        return self.answers(outputs)
+
+    def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
+        """The answers of each question, best first, from the model's outputs for its windows."""
+        return [
+            answers_with_threshold(context, own_windows, own_outputs, self.options, self.no_answer_threshold)
+            for context, own_windows, own_outputs in zip(self.contexts, self.windows, outputs, strict=True)
+        ]

@@ -1,0 +1,194 @@
+"""Worker threads that carry out requests from a bounded queue, one step of each in turn."""
+
+from __future__ import annotations
+
+import atexit
+import math
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Generator
+from concurrent.futures import Future
+from typing import Any, TypeVar
+from weakref import WeakSet
+
+from dynamic_tinybert.runtime.common.errors import ClosedError, OverloadedError
+
+from .requests import Request
+
+Result = TypeVar("Result")
+
+_WEIGHT = 0.1
+"""Weight of the latest request in the mean time of a request."""
+
+
+class Scheduler:
+    """Threads that take one step of a waiting request each, and put it back behind all others if it has more.
+
+    Between two steps of a request, each other waiting request gets at most one, so that neither long nor short ones
+    wait for ever. The threads start with the first request. A forked process starts with an empty queue and threads
+    of its own; the requests that its parent had accepted remain with the parent.
+    """
+
+    def __init__(self, *, workers: int, max_queued: int) -> None:
+        """Make a scheduler without requests.
+
+        Args:
+            workers: Number of threads.
+            max_queued: Number of requests that may wait, besides one for each thread.
+        """
+        self.workers = workers
+        self.max_queued = max_queued
+        self._closing = self._dropping = False
+        self._mean_s: float | None = None  # of the busy time of a request
+        self._start_empty()
+        _schedulers.add(self)
+
+    def _start_empty(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: OrderedDict[Request[Any], None] = OrderedDict()  # a queue from which any can be removed
+        self._running = 0
+        self._threads: list[threading.Thread] = []
+        self._alive = 0
+        self._stopped: Future[None] = Future()
+        self._stopped.set_running_or_notify_cancel()  # who gives up waiting for it must not cancel it for others
+
+    @property
+    def queued(self) -> int:
+        """Number of requests that wait for a thread, those included that took some steps already."""
+        return len(self._waiting)
+
+    @property
+    def running(self) -> int:
+        """Number of requests of which a step is being taken."""
+        return self._running
+
+    def submit(self, steps: Generator[None, None, Result], deadline: float = math.inf) -> Future[Result]:
+        """Accept a request; the arguments are those of `Request`.
+
+        Raises:
+            ClosedError: `close` was called.
+            OverloadedError: The queue is full.
+        """
+        request = Request(steps, deadline)
+        with self._changed:
+            if self._closing:
+                raise ClosedError("the answerer is closed, or is closing and takes no further requests; open a new one")
+            if len(self._waiting) + self._running >= self.max_queued + self.workers:
+                raise self._overloaded()
+            if not self._threads:
+                self._start_threads()
+            self._waiting[request] = None
+            self._changed.notify()
+        request.future.add_done_callback(lambda _: self._leave(request))
+        return request.future
+
+    def close(self, *, drain: bool) -> Future[None]:
+        """Refuse new requests; the threads end when all accepted ones are answered.
+
+        Args:
+            drain: Whether waiting requests are still answered. Otherwise they end with ClosedError at once, and those
+                of which a step is being taken after that step, unless it was the last.
+
+        Returns:
+            A future that is done when the threads end. It cannot be cancelled.
+        """
+        with self._changed:
+            dropped = [] if drain else list(self._waiting)
+            for request in dropped:
+                del self._waiting[request]
+            if not self._threads and not self._stopped.done():
+                self._stopped.set_result(None)
+            self._closing, self._dropping = True, self._dropping or not drain
+            self._changed.notify_all()
+        for request in dropped:
+            request.fail(_closed())
+        return self._stopped
+
+    def join(self) -> None:
+        """Wait for the end of the threads; `close` first."""
+        for thread in self._threads:
+            thread.join()
+
+    def _start_threads(self) -> None:
+        for number in range(self.workers):
+            # A daemon, as the interpreter waits for other threads before `_at_exit` could end them.
+            thread = threading.Thread(target=self._work, name=f"dynamic-tinybert-worker-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+            self._alive += 1
+
+    def _work(self) -> None:
+        while self._take_turn():
+            pass
+        with self._changed:
+            self._alive -= 1
+            last = not self._alive
+        if last:
+            self._stopped.set_result(None)
+
+    def _take_turn(self) -> bool:
+        """Take a step of the first waiting request; False if there will never be one again."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or (self._closing and not self._running))
+            if not self._waiting:
+                return False
+            request, _ = self._waiting.popitem(last=False)
+            self._running += 1
+        settle = request.step()
+        with self._changed:
+            self._running -= 1
+            if settle is not None:
+                self._measure(request)
+            elif not request.future.done() and not self._dropping:
+                self._waiting[request] = None  # this thread goes on, so that no other need be woken
+            if self._closing:
+                self._changed.notify_all()
+        if settle is not None:  # only now: who has the answer finds the place free
+            settle()
+        elif self._dropping:
+            request.fail(_closed())
+        return True
+
+    def _leave(self, request: Request[Any]) -> None:
+        """Free the place of a request that was cancelled while it waited."""
+        with self._changed:
+            self._waiting.pop(request, None)
+
+    def _measure(self, request: Request[Any]) -> None:
+        if request.busy_s and not request.future.done():  # a cancelled one took less than it would have
+            mean = request.busy_s if self._mean_s is None else self._mean_s
+            self._mean_s = mean + _WEIGHT * (request.busy_s - mean)
+
+    def _overloaded(self) -> OverloadedError:
+        accepted = len(self._waiting) + self._running
+        retry = None if self._mean_s is None else accepted * self._mean_s / self.workers
+        when = "later" if retry is None else f"in about {retry:.2g} s"
+        return OverloadedError(
+            f"{accepted} requests are waiting or running, as many as max_queued={self.max_queued} and "
+            f"{self.workers} workers accept; try again {when}, send fewer requests at once, or raise max_queued",
+            retry_after_s=retry,
+        )
+
+
+def _closed() -> ClosedError:
+    return ClosedError("the answerer was closed before it answered this request; send it to another one")
+
+
+_schedulers: WeakSet[Scheduler] = WeakSet()
+
+
+def _after_fork() -> None:
+    for scheduler in list(_schedulers):
+        scheduler._start_empty()
+
+
+def _at_exit() -> None:
+    """End the threads of schedulers that nobody closed: a thread must not be in OpenVINO when the interpreter ends."""
+    for scheduler in list(_schedulers):
+        scheduler.close(drain=False)
+        scheduler.join()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+atexit.register(_at_exit)
