@@ -14,6 +14,7 @@ from importlib.metadata import entry_points
 import typer
 
 from .commands.ask import ask
+from .commands.compile import compile_command
 from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
 from .commands.info import info
@@ -30,6 +31,7 @@ app.command("ask")(ask)
 app.command("explain")(explain_command)
 app.command("evaluate")(evaluate_command)
 app.command("info")(info)
+app.command("compile")(compile_command)
 
 
 def main() -> None:
