@@ -20,6 +20,7 @@ from .encoder import extension_library
 from .encoder.compilation import LENGTH_MULTIPLE, is_fused
 from .encoder.compiled import Arrays, CompiledGraph
 from .encoder.gate import gate
+from .encoder.patterns import Product
 from .length_config import LengthConfig
 from .loading import with_defaults
 from .model import LengthAdaptiveModel
@@ -101,12 +102,18 @@ def _described(
             "fused": is_fused(bundle),
             "dynamic-tinybert": version("dynamic-tinybert"),
         },
+        "exact_only_with_vnni": bundle.quantization.get("weight_bits") == 8 and _has_integer_products(graph),
         "ov_config": {"INFERENCE_PRECISION_HINT": cpu.best_float_precision()},
     }
 
 
 def _is_ours(node: ov.Node) -> bool:
     return str(node.get_type_info().version_id) == "dynamic_tinybert"
+
+
+def _has_integer_products(graph: ov.Model) -> bool:
+    """Whether OpenVINO's own nodes multiply 8-bit numbers: their sums saturate on CPUs without VNNI."""
+    return any((product := Product.of(node)) is not None and product.scale is not None for node in graph.get_ops())
 
 
 def _compare(
@@ -118,7 +125,9 @@ def _compare(
     def run(graph: ov.Model | Path) -> Arrays:
         try:
             compiled = CompiledGraph(
-                lambda: core.compile_model(core.read_model(graph) if isinstance(graph, Path) else graph, "CPU", properties)
+                lambda: core.compile_model(
+                    core.read_model(graph) if isinstance(graph, Path) else graph, "CPU", properties
+                )
             )
         except RuntimeError as error:
             raise InferenceError(f"OpenVINO {ov.__version__} cannot compile {graph}: {error}") from error

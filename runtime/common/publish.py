@@ -27,9 +27,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def publishing(
-    target: Path, *, force: bool = False, mark: str = BUNDLE_MARK, kind: str = "a bundle"
-) -> Iterator[Path]:
+def publishing(target: Path, *, force: bool = False, mark: str = BUNDLE_MARK, kind: str = "a bundle") -> Iterator[Path]:
     """Yield a new folder beside `target` that replaces `target` at the end, and is removed on any exception.
 
     SIGTERM counts as an exception (SystemExit 143) where it would have ended the process, and neither it nor

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import openvino as ov
@@ -177,37 +176,39 @@ def test_what_an_interrupted_waiter_was_given_goes_to_the_next() -> None:
     """The handler raises after another thread has handed over, and before the waiter returns with it."""
     pool, served, threads = FairPool([0]), list[str](), list[threading.Thread]()
 
-    class Interrupted(threading.Thread):
-        def run(self) -> None:
-            with pytest.raises(InterruptedHereError):
-                pool.use(lambda _: served.append("interrupted"))
-
     class Ready:
-        def __init__(self, lock: threading.Lock) -> None:  # type: ignore[valid-type]
-            self.release, self._lock = lock.release, lock  # type: ignore[attr-defined]
+        """The lock of a turn, with a signal handler that raises once it is acquired."""
+
+        def __init__(self) -> None:
+            self._lock = threading.Lock()
+            self._lock.acquire()
 
         def acquire(self) -> None:
             threads.extend(waiting_in_order(pool, "ab", served))
             release.set()
-            self._lock.acquire()  # type: ignore[attr-defined]
+            self._lock.acquire()
             raise InterruptedHereError
 
-    release = threading.Event()
-    taken = threading.Event()
+        def release(self) -> None:
+            self._lock.release()
+
+    def be_interrupted() -> None:
+        with pytest.raises(InterruptedHereError):
+            pool.use(lambda _: served.append("interrupted"))
+
+    release, taken = threading.Event(), threading.Event()
     holder = started(lambda: pool.use(lambda _: (taken.set(), release.wait(SECONDS))))
     assert taken.wait(SECONDS)
     with pytest.MonkeyPatch.context() as patch:
         made = fair_pool._Turn.__init__
 
-        def init(turn: Any, lent: list[int]) -> None:
+        def init(turn: fair_pool._Turn[int], lent: list[int]) -> None:
             patch.undo()  # only the first to wait is interrupted
             made(turn, lent)
-            turn.ready = Ready(turn.ready)
+            turn.ready = Ready()  # type: ignore[assignment]
 
         patch.setattr(fair_pool._Turn, "__init__", init)
-        interrupted = Interrupted()
-        interrupted.start()
-        interrupted.join(SECONDS)
+        started(be_interrupted).join(SECONDS)
     for thread in (holder, *threads):
         thread.join(SECONDS)
     assert served == ["a", "b"]
