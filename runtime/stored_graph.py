@@ -134,10 +134,12 @@ def _compare(
         return compiled.infer(_sample(model))
 
     expected, found = run(model.specialised_graph(length_config)), run(file)
-    different = [name for name in expected if not np.array_equal(expected[name], found.get(name), equal_nan=True)]
-    if different or len(found) != len(expected):
+    different = sorted(expected.keys() ^ found.keys())
+    if not different:
+        different = [name for name in expected if not np.array_equal(expected[name], found[name], equal_nan=True)]
+    if different:
         raise InferenceError(
-            f"the stored graph gives other outputs than the model: {', '.join(different) or sorted(found)}; "
+            f"the stored graph gives other outputs than the model: {', '.join(different)}; "
             "please report this with what `dynamic-tinybert info` prints"
         )
 

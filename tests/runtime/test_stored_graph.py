@@ -137,7 +137,7 @@ def test_the_folder_is_replaced_only_by_force(tmp_path: Path) -> None:
     bundle, output = tiny_bundle(tmp_path / "bundle"), tmp_path / "graph"
     model = LengthAdaptiveModel.from_pretrained(bundle)
     store_graph(model, output)
-    with pytest.raises(BundleExistsError, match="exists already; .* --force"):
+    with pytest.raises(BundleExistsError, match=r"exists already; .* --force"):
         store_graph(model, output)
     store_graph(model, output, length_config=(1, 0.5, 0.5), force=True)
     written = json.loads((output / STORED_GRAPH).read_text())
@@ -163,7 +163,7 @@ def test_a_graph_that_computes_something_else_is_not_published(tmp_path: Path, m
         return graph_of((1, 0.5, 0.5) if portable else length_config)
 
     monkeypatch.setattr(model, "specialised_graph", other)
-    with pytest.raises(InferenceError, match="gives other outputs than the model: .*start_logits"):
+    with pytest.raises(InferenceError, match=r"gives other outputs than the model: .*start_logits"):
         store_graph(model, tmp_path / "graph", length_config=(1, 0.9, 0.2))
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
