@@ -3,6 +3,7 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
 #include <openvino/op/constant.hpp>
 #include <utility>
@@ -160,7 +161,7 @@ bool QuantizedLinears::has_evaluate() const {
     return true;
 }
 
-/// The weights of rows of this depth, packed for the kernels at the first call.
+/// The constants for rows of this depth, with the weights packed for the kernels at the first call.
 const QuantizedLinears::Repacked& QuantizedLinears::repacked(size_t depth) const {
     std::call_once(m_first_call, [&] {
         const auto* constants = ov::as_type<ov::op::v0::Constant>(get_input_node_ptr(constants_in));
@@ -184,7 +185,10 @@ const QuantizedLinears::Repacked& QuantizedLinears::repacked(size_t depth) const
             kernels.pack(of_layer, width, k, to);
             to += bytes[product];
         });
-        m_repacked = {std::move(packed), std::move(bytes)};
+        const size_t given = std::accumulate(m_weight_bytes.begin(), m_weight_bytes.end(), size_t{0});
+        Aligned<float> numbers((constants->get_byte_size() - given) / sizeof(float));
+        std::memcpy(numbers.data(), weights + given, numbers.size() * sizeof(float));
+        m_repacked = {std::move(packed), std::move(bytes), std::move(numbers)};
     });
     return m_repacked;
 }
@@ -204,13 +208,13 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     if (rows == 0)
         return true;
 
-    const int8_t* weights = inputs[constants_in].data<const int8_t>();
-    const float* numbers = reinterpret_cast<const float*>(
-        weights + std::accumulate(m_weight_bytes.begin(), m_weight_bytes.end(), int64_t{0}));
     const Repacked* packed_here = packs() ? &repacked(shape[2]) : nullptr;
-    if (packed_here)
-        weights = packed_here->weights.data();
     const std::vector<int64_t>& weight_bytes = packed_here ? packed_here->bytes : m_weight_bytes;
+    const int8_t* weights = packed_here ? packed_here->weights.data() : inputs[constants_in].data<const int8_t>();
+    const float* numbers =
+        packed_here ? packed_here->numbers.data()
+                    : reinterpret_cast<const float*>(
+                          weights + std::accumulate(weight_bytes.begin(), weight_bytes.end(), int64_t{0}));
     const auto next = [&numbers](size_t count) { return (numbers += count) - count; };
 
     const auto compute = [&] {

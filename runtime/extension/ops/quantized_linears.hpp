@@ -49,10 +49,11 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
-    /// Weights that the op packed itself.
+    /// Constants whose weights the op packed itself.
     struct Repacked {
         Aligned<int8_t> weights;
         std::vector<int64_t> bytes;  // of each layer
+        Aligned<float> numbers;      // in a file they may lie anywhere
     };
 
     bool packs() const { return m_isa == "any"; }

@@ -197,7 +197,12 @@ def test_what_an_interrupted_waiter_was_given_goes_to_the_next() -> None:
             pool.use(lambda _: served.append("interrupted"))
 
     release, taken = threading.Event(), threading.Event()
-    holder = started(lambda: pool.use(lambda _: (taken.set(), release.wait(SECONDS))))
+
+    def hold(thing: int) -> None:
+        taken.set()
+        release.wait(SECONDS)
+
+    holder = started(lambda: pool.use(hold))
     assert taken.wait(SECONDS)
     with pytest.MonkeyPatch.context() as patch:
         made = fair_pool._Turn.__init__
