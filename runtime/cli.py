@@ -15,6 +15,7 @@ import typer
 
 from .commands.answer import answer
 from .commands.ask import ask
+from .commands.compile import compile_command
 from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
 from .commands.info import info
@@ -32,6 +33,7 @@ app.command("answer")(answer)
 app.command("explain")(explain_command)
 app.command("evaluate")(evaluate_command)
 app.command("info")(info)
+app.command("compile")(compile_command)
 
 
 def main() -> None:

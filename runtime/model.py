@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import openvino as ov
 
 from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
 from .common.errors import InferenceError, LengthConfigError
-from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle
+from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, selecting_graph
 from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
+from .encoder.gate import gate
 from .encoder.graph import bounds, kept_positions
 from .encoder.inputs import checked_inputs, padded_to
 from .encoder.plain_graph import read_plain_graph
@@ -275,6 +277,18 @@ class LengthAdaptiveModel:
             [self.bundle.significance if i in computing else None for i in range(num_layers)],
             {layer: macs_per_token(scorers[layer]) for layer in computing if layer in scorers},
         )
+
+    def specialised_graph(
+        self, length_config: str | LengthConfig | Sequence[float] | None = None, *, portable: bool = False
+    ) -> ov.Model:
+        """The graph of one length configuration, not compiled; with `portable`, any CPU can run it once it is stored.
+
+        Raises:
+            LengthConfigError: The length configuration is unknown or does not fit the model.
+        """
+        parts = (self.bundle, self._task, self._plain, self._scorers, self.resolve(length_config))
+        with gate:
+            return selecting_graph(*parts, portable=portable)
 
     def _graph(self, config: LengthConfig) -> CompiledGraph:
         fixed = None if self._elastic else config  # the partial must not hold `self`: graphs would keep it alive

@@ -27,7 +27,7 @@ _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @contextmanager
-def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
+def publishing(target: Path, *, force: bool = False, mark: str = BUNDLE_MARK, kind: str = "a bundle") -> Iterator[Path]:
     """Yield a new folder beside `target` that replaces `target` at the end, and is removed on any exception.
 
     SIGTERM counts as an exception (SystemExit 143) where it would have ended the process, and neither it nor
@@ -37,11 +37,14 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
 
     Args:
         target: The final path of the folder; missing parents are created.
-        force: Replace an existing bundle or empty folder. The old one stays intact until the new one is complete.
+        force: Replace an existing folder of this kind, or an empty one. The old one stays intact until the new one is
+            complete.
+        mark: The file that makes a folder one of this kind.
+        kind: What the folder is, for messages.
 
     Raises:
-        BundleExistsError: `target` exists, and `force` is not set or `target` is neither a bundle nor an empty
-            folder. Raised before anything is written, or at the end if `target` has appeared in the meantime.
+        BundleExistsError: `target` exists, and `force` is not set or it is of another kind. Raised before anything is
+            written, or at the end if `target` has appeared in the meantime.
         StorageError: The folder could not be made, the disk is full, or `target` is a mount point.
     """
     with _signals_unwind() as ignore_signals, ExitStack() as cleanup:
@@ -51,7 +54,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
             target.parent.mkdir(parents=True, exist_ok=True)
             with _locked(target.parent):
                 _clear_leftovers(target)
-                _refuse_taken(target, force)
+                _refuse_taken(target, force, mark, kind)
                 partial = _beside(target, "partial")
                 cleanup.callback(shutil.rmtree, partial, ignore_errors=True)
                 cleanup.callback(ignore_signals)  # callbacks run in reverse order
@@ -67,7 +70,7 @@ def publishing(target: Path, *, force: bool = False) -> Iterator[Path]:
             for path in (*partial.rglob("*"), partial):
                 _sync(path)
             with _locked(target.parent):
-                _refuse_taken(target, force)
+                _refuse_taken(target, force, mark, kind)
                 _put_in_place(partial, target)
                 _sync(target.parent)
 
@@ -95,18 +98,18 @@ def _storage_error(path: Path, error: Exception) -> StorageError:
     return StorageError(f"cannot write {path}: {error}{free}; make room or write elsewhere")
 
 
-def _refuse_taken(target: Path, force: bool) -> None:
+def _refuse_taken(target: Path, force: bool, mark: str, kind: str) -> None:
     if not target.exists():
         return
     if not target.is_dir():
-        raise BundleExistsError(f"{target} is a file, but a bundle is a folder; give another path")
+        raise BundleExistsError(f"{target} is a file, but {kind} is a folder; give another path")
     if target.is_mount():
         raise StorageError(f"{target} is a mount point, which cannot be replaced; give a folder inside it")
     if not force:
         raise BundleExistsError(f"{target} exists already; give another path, or replace it with --force")
-    if not (target / BUNDLE_MARK).exists() and any(target.iterdir()):
+    if not (target / mark).exists() and any(target.iterdir()):
         raise BundleExistsError(
-            f"{target} has files but no {BUNDLE_MARK}: it is not a bundle, so it is not replaced; give another path"
+            f"{target} has files but no {mark}: it is not {kind}, so it is not replaced; give another path"
         )
 
 

@@ -42,8 +42,38 @@ def compile_bundle(
         BundleFormatError: The graph is not as the exporter writes it.
         InferenceError: OpenVINO could not compile it.
     """
+    graph = selecting_graph(bundle, task, plain, scorers, config)
+    try:
+        return extension_library.core().compile_model(graph, "CPU", properties)
+    except RuntimeError as error:
+        raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
+
+
+def selecting_graph(
+    bundle: Bundle,
+    task: TaskGraph,
+    plain: ov.Model,
+    scorers: Mapping[int, LayerSignificance] | None,
+    config: LengthConfig | None,
+    *,
+    portable: bool = False,
+) -> ov.Model:
+    """A bundle's graph with token selection, in the form that is fastest on this CPU; arguments as above.
+
+    Args:
+        bundle: The bundle.
+        task: Its task.
+        plain: Its graph.
+        scorers: Of its layers.
+        config: A configuration, or None.
+        portable: The graph will be stored, and may run on another CPU; see `fuse`.
+
+    Raises:
+        BundleFormatError: The graph is not as the exporter writes it.
+        InferenceError: OpenVINO refused a node.
+    """
     with rewriting(bundle):
-        graph = with_selection(
+        return with_selection(
             plain,
             config,
             task=task,
@@ -53,11 +83,8 @@ def compile_bundle(
             multiple=kept_multiple(bundle),
             fused=is_fused(bundle),
             float_weights=products_saturate(bundle),
+            portable=portable,
         )
-    try:
-        return extension_library.core().compile_model(graph, "CPU", properties)
-    except RuntimeError as error:
-        raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error
 
 
 def is_fused(bundle: Bundle) -> bool:

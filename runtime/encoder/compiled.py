@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from queue import LifoQueue
 from typing import Any
 
 import numpy.typing as npt
@@ -13,6 +12,7 @@ import openvino as ov
 
 from dynamic_tinybert.runtime.common.errors import InferenceError
 
+from .fair_pool import FairPool
 from .forking import survive_forks
 from .gate import gate
 
@@ -21,7 +21,7 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 
 class CompiledGraph:
-    """A compiled model with a pool of infer requests, each used by one caller at a time.
+    """A compiled model with a pool of infer requests, each used by one caller at a time, in the order of their calls.
 
     In a forked process the model is compiled again on first use, as the parent's threads do not exist there.
     """
@@ -71,13 +71,13 @@ class _Requests:
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
         self._outputs = [output.get_any_name() for output in compiled.outputs]
-        self._idle: LifoQueue[ov.InferRequest] = LifoQueue()
         self.count: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
-        for _ in range(self.count):
-            self._idle.put(compiled.create_infer_request())
+        self._requests = FairPool(compiled.create_infer_request() for _ in range(self.count))
 
     def infer(self, inputs: Arrays) -> Arrays:
-        request = self._idle.get()
+        return self._requests.use(lambda request: self._run(request, inputs))
+
+    def _run(self, request: ov.InferRequest, inputs: Arrays) -> Arrays:
         try:
             for name, array in inputs.items():  # start_async(inputs) does the same, more slowly
                 request.set_tensor(name, ov.Tensor(array, shared_memory=True))
@@ -87,8 +87,6 @@ class _Requests:
             return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._outputs)}
         except RuntimeError as error:
             raise InferenceError(f"running the graph failed: {error}") from error
-        finally:
-            self._idle.put(request)
 
 
 class CompiledGraphs:

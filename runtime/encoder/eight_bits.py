@@ -42,8 +42,8 @@ class PackedLinears:
 
     Attributes:
         constants: int8 vector, as `quantized_linears.hpp` describes it; equal ones share their memory.
-        isa: The instruction set whose kernels read it.
-        weight_bytes: Size of each layer's packed weights.
+        isa: The instruction set whose kernels read it; "any" if the op packs the weights itself.
+        weight_bytes: Size of each layer's weights.
     """
 
     constants: npt.NDArray[np.int8]
@@ -51,19 +51,34 @@ class PackedLinears:
     weight_bytes: tuple[int, ...]
 
 
-def pack(products: Sequence[EightBitProduct], normalization: Sequence[npt.NDArray[np.float32]] = ()) -> PackedLinears:
+ANY_ISA = "any"
+"""Stands for an instruction set where the op packs the weights when it first runs, for the CPU that it runs on."""
+
+
+def pack(
+    products: Sequence[EightBitProduct],
+    normalization: Sequence[npt.NDArray[np.float32]] = (),
+    *,
+    portable: bool = False,
+) -> PackedLinears:
     """Put all constants into one vector: each further input of an op would cost microseconds per call.
 
     Args:
         products: Consecutive layers, at least one.
         normalization: Gamma and beta of the LayerNorm after the last layer, float32 [N] each; empty without one.
+        portable: Leave the weights unpacked, for a graph that is stored and may run on another CPU.
 
     Raises:
         ExtensionError: The extension cannot be loaded, or DYNAMIC_TINYBERT_ISA names an instruction set that this CPU
             cannot run.
     """
-    isa = extension_library.isa()
-    weights = [extension_library.packed_weights(product.weight, isa) for product in products]
+    isa = ANY_ISA if portable else extension_library.isa()
+    weights = [
+        np.ascontiguousarray(product.weight, np.int8).ravel()
+        if portable
+        else extension_library.packed_weights(product.weight, isa)
+        for product in products
+    ]
     numbers = [] if products[0].inv_scale is None else [products[0].inv_scale]
     for product, following in zip(products, [*products[1:], None], strict=True):
         of_zero_point = product.zero_point * product.weight.sum(1, dtype=np.float64) * product.scale

@@ -40,7 +40,9 @@ def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = Non
     return Product.joined([query, key, value.scaled(factors)]).output()
 
 
-def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: bool = False) -> None:
+def fuse(
+    model: ov.Model, *, num_layers: int, num_heads: int, float_weights: bool = False, portable: bool = False
+) -> None:
     """Rewrite an INT8 graph in place: one op computes the embeddings, and four compute a layer.
 
     One product computes query, key and value; attention multiplies integers and quantises its context to 8 bits; the
@@ -52,6 +54,7 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: boo
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
         float_weights: Apply `give_float_weights` to the products that are not fused, whose sums would saturate.
+        portable: Let the ops pack weights themselves when they first run, so that the graph can be stored for any CPU.
 
     Raises:
         BundleFormatError: A node is not in the graph.
@@ -62,10 +65,10 @@ def fuse(model: ov.Model, *, num_layers: int, num_heads: int, float_weights: boo
         if f"layer.{layer}.attention" in nodes:  # a layer that selects by attention has our op already
             _fuse_attention(nodes, layer, num_heads)
         for name in (f"layer.{layer}.attention.output", f"layer.{layer}.output"):
-            _fuse_residual(nodes[name])
+            _fuse_residual(nodes[name], portable)
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
-        _fuse_product(node)
+        _fuse_product(node, portable)
     if float_weights:
         give_float_weights(model)
     model.validate_nodes_and_infer_types()
@@ -113,7 +116,7 @@ def _fuse_embeddings(output: ov.Node) -> None:
     _take_place(fused, output)
 
 
-def _fuse_residual(output: ov.Node) -> None:
+def _fuse_residual(output: ov.Node, portable: bool) -> None:
     """Fuse one product, or two with GELU between them, with the addition of the residual and LayerNorm."""
     normalization = Normalization.of(output)
     if normalization is None:
@@ -129,7 +132,7 @@ def _fuse_residual(output: ov.Node) -> None:
             rows, products = before[0], [before[1], *products]
     fused = quantized_linears(
         rows,
-        pack(products, [normalization.gamma, normalization.beta]),
+        pack(products, [normalization.gamma, normalization.beta], portable=portable),
         widths=[len(p.weight) for p in products],
         zero_points=[p.zero_point for p in products],
         epsilon=normalization.epsilon,
@@ -143,11 +146,16 @@ def _take_place(fused: ov.Node, output: ov.Node) -> None:
     fused.set_friendly_name(output.get_friendly_name())
 
 
-def _fuse_product(biased: ov.Node) -> None:
+def _fuse_product(biased: ov.Node, portable: bool) -> None:
     found = _eight_bits(biased)
     if found is not None:
         rows, product = found
-        fused = quantized_linears(rows, pack([product]), widths=[len(product.weight)], zero_points=[product.zero_point])
+        fused = quantized_linears(
+            rows,
+            pack([product], portable=portable),
+            widths=[len(product.weight)],
+            zero_points=[product.zero_point],
+        )
         replace_output(biased.output(0), fused.output(0))
 
 

@@ -32,6 +32,7 @@ def with_selection(
     multiple: int = 1,
     fused: bool = False,
     float_weights: bool = False,
+    portable: bool = False,
 ) -> ov.Model:
     """Copy a bundle's plain graph, with layers that drop tokens.
 
@@ -48,6 +49,7 @@ def with_selection(
         multiple: Numbers of kept tokens are padded to a multiple of this, so that fewer shapes occur.
         fused: Also apply `fuse`, which makes INT8 graphs faster.
         float_weights: See `fuse`; used with `fused` only.
+        portable: Likewise.
 
     Returns:
         The graph with one more output per selecting layer, `kept_tokens.{layer}` int32 [B, n]: 1 + the position in
@@ -70,7 +72,7 @@ def with_selection(
         limits = _Limits(model, nodes, length_config, num_layers, multiple)
         _Selection(model, nodes, task, limits, num_layers, num_heads, scorers, fused).apply(selecting)
     if fused:
-        fuse(model, num_layers=num_layers, num_heads=num_heads, float_weights=float_weights)
+        fuse(model, num_layers=num_layers, num_heads=num_heads, float_weights=float_weights, portable=portable)
     return model
 
 

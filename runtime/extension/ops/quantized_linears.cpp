@@ -3,7 +3,10 @@
 #include <tbb/task_arena.h>
 
 #include <algorithm>
+#include <cstring>
 #include <numeric>
+#include <openvino/op/constant.hpp>
+#include <utility>
 
 #include "ops/dimensions.hpp"
 #include "ops/memory.hpp"
@@ -19,12 +22,17 @@ constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking a 
 constexpr size_t tasks_for_a_thread = 3;  // at least, so that others can take over from a thread that is late or slow
 constexpr size_t fewest_rows = 24;        // of a task, which reads a whole panel of the weights
 
-/// Number of bytes of all constants: the packed weights, which take at least as much as the weights, and the floats.
+/// Least number of bytes that the weights of a layer take: packed ones take more than their panels on some CPUs.
+size_t least_bytes(size_t width, size_t depth, bool packed) {
+    return (packed ? panels_of(width) * panel_columns : width) * depth;
+}
+
+/// Number of bytes of all constants: weights and floats.
 size_t size_of_constants(size_t depth, const std::vector<int64_t>& widths, const std::vector<int64_t>& weight_bytes,
-                         bool quantizes_rows, bool normalizes) {
+                         bool packed, bool quantizes_rows, bool normalizes) {
     size_t weights = 0, floats = quantizes_rows ? depth : 0;
     for (size_t product = 0; product < widths.size(); ++product) {
-        const size_t width = widths[product], least = panels_of(width) * panel_columns * depth;
+        const size_t width = widths[product], least = least_bytes(width, depth, packed);
         weights += std::max<size_t>(weight_bytes[product], least);
         floats += (product + 1 < widths.size() ? 3 : 2) * width;
         depth = width;
@@ -117,14 +125,19 @@ void QuantizedLinears::validate_and_infer_types() {
     for (int64_t given : m_weight_bytes)
         OPENVINO_ASSERT(given >= 0 && given <= largest_size * largest_size, "QuantizedLinears: weights take ", given,
                         " bytes; at most ", largest_size * largest_size, " are allowed");
-    const size_t bytes = size_of_constants(shape[2].get_length(), m_widths, m_weight_bytes, quantizes, m_normalizes);
+    const size_t bytes =
+        size_of_constants(shape[2].get_length(), m_widths, m_weight_bytes, !packs(), quantizes, m_normalizes);
     OPENVINO_ASSERT(get_input_partial_shape(constants_in).compatible(ov::Shape{bytes}),
                     "QuantizedLinears: the constants have shape ", get_input_partial_shape(constants_in),
                     " where these widths on rows of ", shape, " need [", bytes, "]");
     for (size_t product = 0, depth = shape[2].get_length(); product < m_widths.size(); depth = m_widths[product++]) {
-        const size_t given = m_weight_bytes[product], least = panels_of(m_widths[product]) * panel_columns * depth;
-        OPENVINO_ASSERT(given >= least && given % 64 == 0, "QuantizedLinears: the weights of product ", product, " take ",
-                        given, " bytes; pack them, which gives a multiple of 64, at least ", least);
+        const size_t given = m_weight_bytes[product], least = least_bytes(m_widths[product], depth, !packs());
+        if (packs())
+            OPENVINO_ASSERT(given == least, "QuantizedLinears: the weights of product ", product, " take ", given,
+                            " bytes; without being packed they must take ", least);
+        else
+            OPENVINO_ASSERT(given >= least && given % 64 == 0, "QuantizedLinears: the weights of product ", product,
+                            " take ", given, " bytes; pack them, which gives a multiple of 64, at least ", least);
     }
     shape[2] = m_widths.back();
     if (m_normalizes) {
@@ -134,8 +147,11 @@ void QuantizedLinears::validate_and_infer_types() {
                         "QuantizedLinears: input ", added, ", ", get_input_element_type(added), " of shape ",
                         get_input_partial_shape(added), ", cannot be added to the result, f32 of shape ", shape);
     }
+    OPENVINO_ASSERT(!packs() || ov::is_type<ov::op::v0::Constant>(get_input_node_ptr(constants_in)),
+                    "QuantizedLinears: the constants are computed by ", get_input_node_ptr(constants_in)->get_type_name(),
+                    "; weights can be packed here only if they are a Constant");
     if (!m_kernels)
-        m_kernels = runnable_kernels(m_isa);
+        m_kernels = packs() ? &choose_kernels() : runnable_kernels(m_isa);
     OPENVINO_ASSERT(m_kernels, "QuantizedLinears: the weights are packed for '", m_isa,
                     "', which this CPU cannot run; pack them here, for one of: ", runnable_isas());
     set_output_type(0, ov::element::f32, shape);
@@ -145,6 +161,38 @@ bool QuantizedLinears::has_evaluate() const {
     return true;
 }
 
+/// The constants for rows of this depth, with the weights packed for the kernels at the first call.
+const QuantizedLinears::Repacked& QuantizedLinears::repacked(size_t depth) const {
+    std::call_once(m_first_call, [&] {
+        const auto* constants = ov::as_type<ov::op::v0::Constant>(get_input_node_ptr(constants_in));
+        OPENVINO_ASSERT(constants, "QuantizedLinears: the constants are no longer a Constant");
+        const LinearKernels& kernels = *m_kernels->linear_int8;
+        const int8_t* weights = constants->get_data_ptr<int8_t>();
+        std::vector<int64_t> bytes;
+        const auto for_layers = [&](const auto& visit) {
+            const int8_t* of_layer = weights;
+            for (size_t product = 0, k = depth; product < m_widths.size(); k = m_widths[product++]) {
+                visit(product, of_layer, static_cast<size_t>(m_widths[product]), k);
+                of_layer += m_weight_bytes[product];
+            }
+        };
+        for_layers([&](size_t, const int8_t* of_layer, size_t width, size_t k) {
+            bytes.push_back(kernels.packed_size(of_layer, width, k));
+        });
+        Aligned<int8_t> packed(std::accumulate(bytes.begin(), bytes.end(), size_t{0}));
+        int8_t* to = packed.data();
+        for_layers([&](size_t product, const int8_t* of_layer, size_t width, size_t k) {
+            kernels.pack(of_layer, width, k, to);
+            to += bytes[product];
+        });
+        const size_t given = std::accumulate(m_weight_bytes.begin(), m_weight_bytes.end(), size_t{0});
+        Aligned<float> numbers((constants->get_byte_size() - given) / sizeof(float));
+        std::memcpy(numbers.data(), weights + given, numbers.size() * sizeof(float));
+        m_repacked = {std::move(packed), std::move(bytes), std::move(numbers)};
+    });
+    return m_repacked;
+}
+
 bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const {
     static thread_local std::vector<uint8_t> first_memory, second_memory;
     const ov::Shape shape = inputs[rows_in].get_shape();
@@ -152,7 +200,7 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     const LinearKernels& kernels = *m_kernels->linear_int8;
     const bool quantizes = inputs[rows_in].get_element_type() == ov::element::f32;
     check_shape("QuantizedLinears", "the constants", inputs[constants_in],
-                {size_of_constants(shape[2], m_widths, m_weight_bytes, quantizes, m_normalizes)});
+                {size_of_constants(shape[2], m_widths, m_weight_bytes, !packs(), quantizes, m_normalizes)});
     if (inputs.size() > residual_in)
         check_shape("QuantizedLinears", "the residual", inputs[residual_in], {shape[0], shape[1], width});
     outputs[0].set_shape({shape[0], shape[1], width});
@@ -160,9 +208,13 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     if (rows == 0)
         return true;
 
-    const int8_t* weights = inputs[constants_in].data<const int8_t>();
-    const float* numbers = reinterpret_cast<const float*>(
-        weights + std::accumulate(m_weight_bytes.begin(), m_weight_bytes.end(), int64_t{0}));
+    const Repacked* packed_here = packs() ? &repacked(shape[2]) : nullptr;
+    const std::vector<int64_t>& weight_bytes = packed_here ? packed_here->bytes : m_weight_bytes;
+    const int8_t* weights = packed_here ? packed_here->weights.data() : inputs[constants_in].data<const int8_t>();
+    const float* numbers =
+        packed_here ? packed_here->numbers.data()
+                    : reinterpret_cast<const float*>(
+                          weights + std::accumulate(weight_bytes.begin(), weight_bytes.end(), int64_t{0}));
     const auto next = [&numbers](size_t count) { return (numbers += count) - count; };
 
     const auto compute = [&] {
@@ -193,7 +245,7 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
                 quantized = at_least(memory, rows * columns);
             }
             multiply(kernels, linear, from, rows, inner ? nullptr : result, quantized);
-            weights += m_weight_bytes[product];
+            weights += weight_bytes[product];
             from = quantized;
         }
 

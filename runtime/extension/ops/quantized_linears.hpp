@@ -1,9 +1,12 @@
 #pragma once
 
+#include <memory>
+#include <mutex>
 #include <openvino/op/op.hpp>
 #include <string>
 #include <vector>
 
+#include "kernels/aligned.hpp"
 #include "ops/isa.hpp"
 
 namespace dynamic_tinybert {
@@ -15,7 +18,7 @@ namespace dynamic_tinybert {
 /// Inputs:
 /// - rows: u8 [B, L, K]; or f32 [B, L, K], which the op quantises.
 /// - constants: i8 vector. It begins with the weights of each layer, i8 [N, K], K a multiple of 4, packed by the
-///   kernels of `isa` (LinearKernels). The bytes of f32 numbers follow: unless the rows are u8, their inv_scale, [K];
+///   kernels of `isa` (LinearKernels) unless `isa` is "any". The bytes of f32 numbers follow: unless the rows are u8, their inv_scale, [K];
 ///   then for each layer its scale and bias, [2, N], and, unless it is the last layer, the inv_scale of its quantised
 ///   result, [N]; and, if `normalizes`, gamma and beta, [2, N]. The bias compensates for the zero point of the layer's
 ///   rows.
@@ -29,8 +32,10 @@ namespace dynamic_tinybert {
 /// - zero_points: for each layer, the quantised value that stands for 0 in its input rows.
 /// - normalizes: whether a residual is added and LayerNorm follows.
 /// - epsilon: added to the variance.
-/// - isa: instruction set for which the weights are packed, and whose kernels multiply them.
-/// - weight_bytes: size of each layer's packed weights.
+/// - isa: instruction set for which the weights are packed, and whose kernels multiply them. With "any" the weights are
+///   not packed: the op packs them at its first call, for the CPU that it runs on. So any CPU can run a stored graph,
+///   which then holds its weights twice. The constants must be a Constant node.
+/// - weight_bytes: size of each layer's weights as they are given.
 class QuantizedLinears : public ov::op::Op {
 public:
     OPENVINO_OP("QuantizedLinears", "dynamic_tinybert");
@@ -44,6 +49,16 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
+    /// Constants whose weights the op packed itself.
+    struct Repacked {
+        Aligned<int8_t> weights;
+        std::vector<int64_t> bytes;  // of each layer
+        Aligned<float> numbers;      // in a file they may lie anywhere
+    };
+
+    bool packs() const { return m_isa == "any"; }
+    const Repacked& repacked(size_t depth) const;
+
     std::vector<int64_t> m_widths;
     std::vector<float> m_zero_points;
     bool m_normalizes = false;
@@ -51,6 +66,8 @@ private:
     std::string m_isa;
     std::vector<int64_t> m_weight_bytes;
     const Kernels* m_kernels = nullptr;  // of m_isa
+    mutable std::once_flag m_first_call;
+    mutable Repacked m_repacked;  // after the first call, if packs()
 };
 
 }  // namespace dynamic_tinybert

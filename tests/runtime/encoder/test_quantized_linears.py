@@ -1,5 +1,6 @@
 import gc
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -45,14 +46,20 @@ def products_of(depth: int, widths: Sequence[int], *, quantizes: bool = True) ->
 
 
 def graph(
-    depth: int, widths: Sequence[int], *, quantizes: bool = True, normalizes: bool = False, residual: bool = False
+    depth: int,
+    widths: Sequence[int],
+    *,
+    quantizes: bool = True,
+    normalizes: bool = False,
+    residual: bool = False,
+    portable: bool = False,
 ) -> ov.Model:
     products = products_of(depth, widths, quantizes=quantizes)
     rows = opset15.parameter([-1, -1, depth], np.float32 if quantizes else np.uint8)
     added = [opset15.parameter([-1, -1, widths[-1]], np.float32)] if residual else []
     node = ops.quantized_linears(
         rows.output(0),
-        pack(products, gamma_and_beta(widths[-1]) if normalizes else ()),
+        pack(products, gamma_and_beta(widths[-1]) if normalizes else (), portable=portable),
         widths=widths,
         zero_points=[p.zero_point for p in products],
         epsilon=EPSILON if normalizes else None,
@@ -208,6 +215,61 @@ def test_survives_saving_and_loading(isa: str, tmp_path: Path) -> None:
     np.testing.assert_array_equal(compiled(64, [128, 64], normalizes=True)([rows])[0], loaded([rows])[0])
 
 
+@pytest.mark.parametrize(
+    ("depth", "widths", "options"),
+    [
+        (64, [128, 64], {"normalizes": True}),
+        (64, [64], {"normalizes": True, "residual": True, "quantizes": False}),
+        (4, [100], {}),
+        (132, [36, 4, 65], {}),
+    ],
+)
+def test_weights_that_the_op_packs_give_the_same_bits(
+    isa: str, depth: int, widths: list[int], options: dict[str, bool], tmp_path: Path
+) -> None:
+    """Also if several threads make the first call, and for constants at any place in a file."""
+    ov.save_model(graph(depth, widths, portable=True, **options), tmp_path / "model.xml", compress_to_fp16=False)
+    assert 'isa="any"' in (tmp_path / "model.xml").read_text()
+    core = extension_library.core()
+    loaded = core.compile_model(core.read_model(tmp_path / "model.xml"), "CPU", {"NUM_STREAMS": 2})
+    rows = random_rows(2, 30, depth)
+    inputs = [rows if options.get("quantizes", True) else (rows * 30 + 128).clip(0, 255).astype(np.uint8)]
+    if options.get("residual"):
+        inputs.append(random_rows(2, 30, widths[-1]))
+    expected = compiled(depth, widths, **options)(inputs)[0]
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: loaded.create_infer_request().infer(inputs)[0], range(8)):
+            np.testing.assert_array_equal(found, expected)
+
+
+def test_weights_are_packed_for_the_cpu_that_reads_the_graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ov.save_model(graph(64, [128, 64], portable=True), tmp_path / "model.xml", compress_to_fp16=False)
+    core, rows, results = extension_library.core(), random_rows(1, 30, 64), {}
+    for isa in extension_library.available_isas():
+        monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", isa)
+        results[isa] = core.compile_model(core.read_model(tmp_path / "model.xml"), "CPU")([rows])[0]
+        np.testing.assert_array_equal(results[isa], compiled(64, [128, 64])([rows])[0])
+    vectors = [result for isa, result in results.items() if isa != "scalar"]
+    assert all(np.array_equal(result, vectors[0]) for result in vectors)
+
+
+def test_the_op_packs_weights_of_a_constant_only() -> None:
+    packed = pack(products_of(8, [8]), portable=True)
+    rows, given = opset15.parameter([1, 4, 8], np.float32), opset15.parameter([len(packed.constants)], np.int8)
+    attributes = {"widths": [8], "zero_points": [128.0], "normalizes": False, "epsilon": 0.0, "isa": "any"}
+    inputs = [rows.output(0), given.output(0)]
+    with pytest.raises(RuntimeError, match="the constants are computed by Parameter; weights can be packed here only"):
+        extension_library.node_factory().create("QuantizedLinears", inputs, {**attributes, "weight_bytes": [64]})
+
+
+@pytest.mark.parametrize(("weight_bytes", "message"), [((63,), "take 63 bytes; .* must take 64"), ((128,), "need")])
+def test_refuses_other_sizes_of_weights_that_it_packs(weight_bytes: tuple[int, ...], message: str) -> None:
+    packed = replace(pack(products_of(8, [8]), portable=True), weight_bytes=weight_bytes)
+    rows = opset15.parameter([1, 4, 8], np.float32).output(0)
+    with pytest.raises(RuntimeError, match=f"QuantizedLinears: .*{message}"):
+        ops.quantized_linears(rows, packed, widths=[8], zero_points=[128.0])
+
+
 def test_equal_products_share_their_memory(isa: str) -> None:
     first, second = (graph(64, [128, 64], normalizes=True) for _ in range(2))
     constants = [
@@ -277,7 +339,10 @@ def test_weights_are_packed_for_instruction_sets_of_this_cpu_only() -> None:
 @pytest.mark.parametrize(
     ("weight_bytes", "message"), [((64,), "take 64 bytes"), ((512, 512), "1 widths and 2 sizes"), ((9999,), "need")]
 )
-def test_refuses_other_sizes_of_packed_weights(weight_bytes: tuple[int, ...], message: str) -> None:
+def test_refuses_other_sizes_of_packed_weights(
+    weight_bytes: tuple[int, ...], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", "scalar")  # whose weights take no more than their panels
     packed = replace(pack(products_of(8, [8])), weight_bytes=weight_bytes)
     rows = opset15.parameter([1, 4, 8], np.float32).output(0)
     with pytest.raises(RuntimeError, match=f"QuantizedLinears: .*{message}"):
