@@ -33,7 +33,7 @@ def run_batches(
         The results in the inputs' order.
     """
     results: dict[int, Row] = {}
-    for indices in _batches(lengths, batch_size):
+    for indices in batches_of(lengths, batch_size):
         output = run(indices)
         longest = max(lengths[i] for i in indices)  # fillers have this position
         kept = {layer: (positions < longest).sum(1) for layer, positions in output.kept_positions.items()}
@@ -42,7 +42,7 @@ def run_batches(
     return [results[i] for i in range(len(lengths))]
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_of(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of the inputs to run together: those that the model pads to the same length."""
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     for _, members in groupby(by_length, key=lambda i: -(-lengths[i] // LENGTH_MULTIPLE)):

@@ -142,6 +142,11 @@ class LengthAdaptiveModel:
         return self._graphs.limit
 
     @property
+    def execution(self) -> dict[str, str]:
+        """How requests run: OpenVINO's properties by name, and whether one elastic graph serves all configurations."""
+        return {**{name: str(value) for name, value in self._ov_config.items()}, "elastic": str(self._elastic)}
+
+    @property
     def length_configs(self) -> Mapping[str, NamedLengthConfig]:
         """The bundle's named length configurations, each with its measured figures."""
         return self.bundle.length_configs

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer
+from .budgets import Budgets
 from .inference import run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions, Merge
@@ -32,6 +34,8 @@ class _Options(TypedDict, total=False):
     merge: Merge | None
     length_config: str | LengthConfig | Sequence[float] | None
     batch_size: int | None
+    budget_ms: float | None
+    max_f1_loss: float | None
     max_question_len: object
     padding: object
     num_workers: object
@@ -45,6 +49,7 @@ class QuestionAnswerer:
         """Answer with a loaded model."""
         self.model = model
         self._windowing = Windowing.of(model)
+        self._budgets = Budgets(model, self._windowing)
 
     def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
         return type(self), (self.model,)
@@ -72,6 +77,8 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        budget_ms: float | None = None,
+        max_f1_loss: float | None = None,
     ) -> list[list[Answer]]:
         """Answer questions; the result has the same shape whatever their number and `top_k`.
 
@@ -88,6 +95,8 @@ class QuestionAnswerer:
             merge: Which answers count as the same one.
             length_config: Which tokens each layer keeps.
             batch_size: Maximum number of windows that run at once.
+            budget_ms: Milliseconds for the whole call.
+            max_f1_loss: Most points of F1 that may be lost.
 
         Returns:
             For each question, in order, a list of its answers, best first.
@@ -107,14 +116,35 @@ class QuestionAnswerer:
             merge=merge,
             batch_size=batch_size,
         )
+        budgeted = self._budgets.begin(budget_ms, max_f1_loss, length_config)
         pairs = question_context_pairs(questions, contexts)
         windows = _cut_all(self._windowing.resized(options.max_seq_len, options.doc_stride), pairs)
+        if budgeted:
+            length_config = budgeted.choose([len(window) for own in windows for window in own], options.batch_size)
         outputs = run_windows(self.model, windows, length_config=length_config, batch_size=options.batch_size)
         threshold = self.model.bundle.no_answer_threshold
-        return [
+        answers = [
             answers_with_threshold(context, own_windows, own_outputs, options, threshold)
             for (_, context), own_windows, own_outputs in zip(pairs, windows, outputs, strict=True)
         ]
+        if budgeted:
+            budgeted.finish([answer for own in answers for answer in own])
+        return answers
+
+    def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
+        """Measure what the bundle's length configurations take on this CPU, or load what was measured before.
+
+        The first call with a budget does this by itself, in up to 3 s; a service calls it before it serves, while
+        nothing else runs. `docs/budgets.md` says how times are measured and where they are kept.
+
+        Args:
+            cache_dir: Folder to keep tables in, or "off"; None for that of the environment. It counts only for the
+                first call, as the answerer keeps its table.
+
+        Raises:
+            InferenceError: OpenVINO failed.
+        """
+        return self._budgets.table(cache_dir)
 
     @overload
     def __call__(
@@ -168,6 +198,8 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        budget_ms: float | None = None,
+        max_f1_loss: float | None = None,
         max_question_len: object = None,
         padding: object = None,
         num_workers: object = None,
@@ -202,6 +234,12 @@ class QuestionAnswerer:
                 are added up, as in the pipeline.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
+            budget_ms: Milliseconds that the call may take, all of its questions and windows together. The most accurate
+                of the bundle's length configurations that is predicted to fit runs, or else the fastest. Answers of
+                calls with this option or the next have `length_config`, `ms` and `budget_met`, too. Not together with
+                `length_config`.
+            max_f1_loss: Most points of F1 (of 100) that may be lost against `full`, by the pessimistic end of the
+                interval that calibration measured. Without `budget_ms` the fastest such configuration runs.
             max_question_len: Ignored, as in the pipeline with a fast tokenizer: questions are never cut.
             padding: Ignored: windows are padded as the model needs it.
             num_workers: Ignored.
@@ -213,7 +251,8 @@ class QuestionAnswerer:
 
         Raises:
             InvalidInputError: A text is empty or not a string (for several items the message names the item), lists
-                differ in length, a question leaves no room in the window, or an option is out of range.
+                differ in length, a question leaves no room in the window, an option is out of range, a budget is given
+                with a length configuration, or the bundle has no figures for `max_f1_loss`.
             LengthConfigError: Unknown or unfitting length configuration.
         """
         given = [value for value in (question, data, X) if value is not None]
@@ -232,6 +271,8 @@ class QuestionAnswerer:
             merge=merge,
             length_config=length_config,
             batch_size=batch_size,
+            budget_ms=budget_ms,
+            max_f1_loss=max_f1_loss,
         )
         results = [own[0] if len(own) == 1 else own for own in answers]
         return results[0] if len(results) == 1 else results
