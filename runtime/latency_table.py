@@ -22,13 +22,13 @@ Run = Callable[[str, Batch, int], object]
 LENGTHS = (32, 64, 128, 256, 384)
 """Tokens of the single inputs that are measured."""
 
-BATCHES = ((128, 2), (384, 2), (128, 8), (384, 8))
-"""The batches of several inputs that are measured. Their time is not that of single inputs times their number: small
-inputs share the work per request, and where thresholds decide, each layer keeps as many slots as the row that keeps the
-most tokens."""
+BATCHES = ((384, 8), (384, 4), (128, 8), (128, 4))
+"""The batches of several inputs that are measured, the most useful first. Their time is not that of single inputs times
+their number: small inputs share the work per request, and where thresholds decide, each layer keeps as many slots as
+the row that keeps the most tokens."""
 
-SECONDS = 3.0
-"""Time to measure in, compilation of the graphs included."""
+SECONDS = 2.7
+"""Time to measure in, compilation of the graphs included: 3 s with the last request and what comes around."""
 
 _LEAST_SECONDS = 1.0  # for the runs, where compiling takes long
 _SINGLE_SHARE = 0.45  # of the time; the rest is for batches
@@ -77,11 +77,12 @@ def measure_latency_table(
     """Measure the times of length configurations on this machine.
 
     All configurations first run every batch once, which compiles their graphs and prepares kernels. Then they take
-    turns in random order, so that other load on the machine affects all alike, each with an untimed run first, which
-    brings its weights back into the caches. Each time is the median over at most 9 such passes, which run different
-    inputs. Single inputs come first, then batches. On a slow machine the largest lengths and batches are left out,
-    which the untimed runs do not reach in 40 % of the time. Where compiling takes most of the time, the runs still have
-    one second.
+    turns at each batch in random order, so that other load on the machine affects all alike; before a timed run comes
+    an untimed one of the shortest input, which brings the weights back into the caches. Each time is the median over at
+    most 9 passes, which run different inputs. Single inputs come first, then batches of several.
+
+    Lengths and batches are left out for which the untimed runs, which have 40 % of the time, have none left, judging by
+    the time that each token took so far. Where compiling takes most of the time, the runs still have one second.
 
     Args:
         run: Runs one batch.
@@ -103,38 +104,48 @@ def measure_latency_table(
             run(name, (lengths[0], 1), 0)
         now = perf_counter()
         end = max(start + seconds / len(groups), now + _LEAST_SECONDS / len(groups))
-        singles = _measured(run, group, [(length, 1) for length in lengths], now + _SINGLE_SHARE * (end - now), least=1)
-        pairs = [batch for batch in BATCHES if (batch[0], 1) in singles[group[0]]]
-        several = _measured(run, group, pairs, end, least=0)
+        # The ends first, so that as much as possible lies between measured lengths if not all can be measured.
+        alone = [(length, 1) for length in dict.fromkeys((lengths[0], lengths[-1], *lengths[2::2], *lengths))]
+        singles = _measured(run, group, alone, now + _SINGLE_SHARE * (end - now), shortest=alone[0])
+        together = [batch for batch in BATCHES if (batch[0], 1) in singles[group[0]]]
+        longest = max(singles[group[0]])
+        rate = sum(own[longest] for own in singles.values()) / 1e3 / longest[0]
+        several = _measured(run, group, together, end, shortest=alone[0], rate=rate)
         ms |= {name: {**singles[name], **several[name]} for name in group}
     return LatencyTable(ms)
 
 
 def _measured(
-    run: Run, names: Sequence[str], batches: Sequence[Batch], end: float, *, least: int
+    run: Run, names: Sequence[str], batches: Sequence[Batch], end: float, *, shortest: Batch, rate: float = 0.0
 ) -> dict[str, dict[Batch, float]]:
-    """Median milliseconds by name and batch: of as many batches as there is time for until `end`, at least `least`."""
+    """Median milliseconds by name and batch: of as many of the batches as there is time for until `end`.
+
+    The shortest batch is always measured, if it is one of `batches`. `rate` is the time that a token is expected to
+    take, in seconds for all configurations together; it is corrected with each batch.
+    """
     start = perf_counter()
     prepared_by = start + _PREPARING_SHARE * (end - start)
     prepared: list[Batch] = []
-    for batch in batches:
-        if len(prepared) >= least and perf_counter() >= prepared_by:
-            break
+    for batch in (*batches, *batches):  # what there seemed to be no time for may have some after all
+        before = perf_counter()
+        tokens = batch[0] * batch[1]
+        if batch in prepared or (batch != shortest and before + rate * tokens > prepared_by):
+            continue
         for turn, name in enumerate(names):
             run(name, batch, turn)
+        rate = (perf_counter() - before) / tokens
         prepared.append(batch)
-    if len(prepared) > least and perf_counter() > prepared_by:  # the last one took so long that it is not run again
-        prepared.pop()
+    prepared.sort()
     seconds: dict[str, dict[Batch, list[float]]] = {name: {batch: [] for batch in prepared} for name in names}
     order = random.Random(0)
     for turn in range(_MOST_PASSES if prepared else 0):
         if turn and perf_counter() > end:
             break
-        for name in order.sample(names, len(names)):
-            run(name, prepared[0], turn)
-            for batch in prepared:
+        for batch in prepared:
+            for name in order.sample(names, len(names)):
                 if turn and perf_counter() > end:
                     break
+                run(name, shortest, turn)
                 before = perf_counter()
                 run(name, batch, turn)
                 seconds[name][batch].append(perf_counter() - before)

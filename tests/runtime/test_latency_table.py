@@ -35,13 +35,14 @@ def test_predictions_at_measured_batches_are_the_measured_times() -> None:
 
 
 def test_times_of_batches_add_up() -> None:
-    batches = [(384, 8), (384, 8), (384, 2), (64, 1)]
+    batches = [(384, 8), (384, 8), (384, 3), (64, 1)]
     alone = sum(TABLE.predict("full", [batch]) for batch in batches)
     assert TABLE.predict("full", batches) == pytest.approx(alone)
     assert TABLE.predict("full", []) == 0
 
 
 def test_between_and_beyond_what_was_measured_times_are_linear() -> None:
+    assert TABLE.predict("full", [(384, 2)]) == pytest.approx(25 * (1 + (0.75 * 4 - 1) / 3))
     for length in (40, 96, 320, 512):
         assert TABLE.predict("full", [(length, 1)]) == pytest.approx(1 + length / 16)
     assert TABLE.predict("full", [(8, 1)]) == pytest.approx(3)  # that of the shortest
@@ -88,7 +89,7 @@ def test_everything_runs_untimed_first_and_configurations_take_turns() -> None:
     measure_latency_table(machine, ["full", "fast"], max_length=512, max_compiled=8)
     compiled, first = machine.runs[:2], machine.runs[2 : 2 + 2 * len(LENGTHS)]
     assert compiled == [("full", (32, 1)), ("fast", (32, 1))]
-    assert first == [(name, (length, 1)) for length in LENGTHS for name in ("full", "fast")]
+    assert first == [(name, (length, 1)) for length in (32, 384, 128, 64, 256) for name in ("full", "fast")]
     counts = Counter(machine.runs)
     for length in LENGTHS[1:]:
         assert counts["full", (length, 1)] == counts["fast", (length, 1)] > 3
