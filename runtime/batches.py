@@ -74,7 +74,7 @@ def batch_steps(
 ) -> Generator[None, None, list[Row]]:
     """As `run_batches`, one batch for each step, so that others can run between them; returns the results."""
     results: dict[int, Row] = {}
-    for number, indices in enumerate(_batches(lengths, batch_size)):
+    for number, indices in enumerate(batches_of(lengths, batch_size)):
         if number:
             yield
         output = run(indices)
@@ -95,7 +95,7 @@ def finished(steps: Generator[None, None, Result]) -> Result:
             return result
 
 
-def _batches(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
+def batches_of(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of the inputs to run together: those that the model pads to the same length."""
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
     for _, members in groupby(by_length, key=lambda i: -(-lengths[i] // LENGTH_MULTIPLE)):

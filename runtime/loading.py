@@ -67,3 +67,8 @@ def reload_arguments(arguments: Mapping[str, Any], path: Path) -> dict[str, Any]
             again[name] = Path(again[name]).absolute()
     again["ov_config"] = dict(again["ov_config"] or {})
     return again
+
+
+def load_pickled(kind: Any, arguments: Mapping[str, Any]) -> Any:  # noqa: ANN401 - the model's class, which imports this
+    """Load what was pickled, with the arguments of `from_pretrained` that the pickle holds."""
+    return kind.from_pretrained(**arguments)

@@ -14,17 +14,18 @@ import openvino as ov
 from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
-from .common.errors import InferenceError, LengthConfigError
+from .common.errors import LengthConfigError
 from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, selecting_graph
-from .encoder.compiled import Arrays, CompiledGraph, CompiledGraphs
+from .encoder.compiled import CompiledGraph, CompiledGraphs
 from .encoder.gate import gate
 from .encoder.graph import bounds, kept_positions
 from .encoder.inputs import checked_inputs, padded_to
+from .encoder.outputs import check_finite
 from .encoder.plain_graph import read_plain_graph
 from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
 from .encoder.scorer_file import load_scorer_tensors
 from .length_config import LengthConfig, executed_macs
-from .loading import openvino_properties, reload_arguments, with_defaults
+from .loading import load_pickled, openvino_properties, reload_arguments, with_defaults
 from .tasks import task_named
 
 
@@ -60,7 +61,7 @@ class LengthAdaptiveModel:
         self._arguments = reload_arguments({"id_or_path": bundle.path, **given}, bundle.path)
 
     def __reduce__(self) -> tuple[Callable[..., LengthAdaptiveModel], tuple[type, dict[str, Any]]]:
-        return _loaded, (type(self), self._arguments)
+        return load_pickled, (type(self), self._arguments)
 
     @classmethod
     def from_pretrained(
@@ -149,14 +150,14 @@ class LengthAdaptiveModel:
         return self._graph(self.resolve(None)).parallel
 
     @property
+    def execution(self) -> dict[str, str]:
+        """How requests run: OpenVINO's properties by name, and whether one elastic graph serves all configurations."""
+        return {**{name: str(value) for name, value in self._ov_config.items()}, "elastic": str(self._elastic)}
+
+    @property
     def length_configs(self) -> Mapping[str, NamedLengthConfig]:
         """The bundle's named length configurations, each with its measured figures."""
         return self.bundle.length_configs
-
-    @property
-    def task(self) -> str:
-        """Name of the task that the model is for."""
-        return self.bundle.task
 
     @property
     def max_length(self) -> int:
@@ -228,7 +229,7 @@ class LengthAdaptiveModel:
         if self._elastic:
             arrays |= bounds(config)
         outputs = self._graph(config).infer(arrays)
-        _check_finite(outputs, self._task.output_names, padded)
+        check_finite(outputs, self._task.output_names, padded)
         return self._task.output(outputs, length, kept_positions(outputs, length))
 
     def warm_up(
@@ -296,21 +297,3 @@ class LengthAdaptiveModel:
             compile_bundle, self.bundle, self._task, self._plain, self._scorers, fixed, self._ov_config
         )
         return self._graphs.get(fixed, lambda: CompiledGraph(compile_model))
-
-
-def _loaded(kind: type[LengthAdaptiveModel], arguments: Mapping[str, Any]) -> LengthAdaptiveModel:
-    """Load what was pickled."""
-    return kind.from_pretrained(**arguments)
-
-
-def _check_finite(outputs: Arrays, names: Sequence[str], length: int) -> None:
-    """Raise InferenceError if a number of these outputs is NaN or infinite; per-token outputs are [B, length, ...]."""
-    for name in names:
-        values = outputs[name]
-        if not np.isfinite(values).all():
-            row, *rest = index = tuple(np.argwhere(~np.isfinite(values))[0].tolist())
-            where = f"token {rest[0]} in row {row}" if values.shape[1:2] == (length,) else f"row {row}"
-            raise InferenceError(
-                f"{name} of {where} is {values[index]}: the weights of the bundle are not finite, or so large that "
-                "results overflow; export the checkpoint again, or use another one"
-            )

@@ -32,6 +32,15 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
     return SkippedModule.from_parent(parent, path=module_path, missing=missing) if missing else None
 
 
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder for latency tables, instead of the user's own; also for processes that tests start."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cache")
+        patch.setenv("DYNAMIC_TINYBERT_CACHE", str(folder))
+        yield folder
+
+
 def _folder_from(variable: str, what: str) -> Path:
     value = os.environ.get(variable)
     if not value:

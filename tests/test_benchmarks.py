@@ -44,6 +44,9 @@ SMOKE: Mapping[str, Smoke] = {
     "kernels.ops": Smoke("--quick --threads 1 --blocks 1 --requests 1", "attention: stock, fused"),
     "kernels.predicted_loops": Smoke("", "avx2 on skylake", programs=("g++", "llvm-mca")),
     "kernels.products": Smoke("--rounds 1", "| limit |", programs=_COMPILER),
+    "latency.budget_predictions": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --requests 4 --repeats 1 --threads 1", "| all | 4 | "
+    ),
     "latency.busy_core": Smoke(
         "{learnt} --length-configs full --threads 1 --rounds 2 --block 4", "| full | installed |"
     ),

@@ -33,6 +33,13 @@ def ask(
     context_file: ContextFileOption = None,
     bundle: BundleOption = None,
     length_config: LengthConfigOption = None,
+    budget_ms: Annotated[
+        float | None,
+        typer.Option(help="Milliseconds to answer in, by the most accurate length configuration that is fast enough."),
+    ] = None,
+    max_f1_loss: Annotated[
+        float | None, typer.Option(help="Most points of F1 that the length configuration may lose against full.")
+    ] = None,
     top_k: TopKOption = PIPELINE.top_k,
     max_answer_len: AnswerLengthOption = PIPELINE.max_answer_len,
     max_seq_len: SequenceLengthOption = None,
@@ -54,6 +61,8 @@ def ask(
         "max_seq_len": max_seq_len,
         "doc_stride": doc_stride,
         "handle_impossible_answer": handle_impossible_answer,
+        "budget_ms": budget_ms,
+        "max_f1_loss": max_f1_loss,
     }
     answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=num_threads)
     answerer.answer_batch(question, text, **options)  # compiles the graph, which is not part of the time below
@@ -61,12 +70,17 @@ def ask(
     (answers,) = answerer.answer_batch(question, text, **options)
     milliseconds = 1000 * (perf_counter() - start)
     config = length_config or answerer.model.bundle.default_length_config
+    budgeted = budget_ms is not None or max_f1_loss is not None
+    if budgeted:
+        config, milliseconds = answers[0]["length_config"], answers[0]["ms"]
     if as_json:
-        facts = {"length_config": config, "milliseconds": round(milliseconds, 2)}
+        facts = {} if budgeted else {"length_config": config, "milliseconds": round(milliseconds, 2)}
         objects = [{**answer, **facts} for answer in answers]
         print(json.dumps(objects if top_k > 1 else objects[0], ensure_ascii=False))
         return
     cost = f"length configuration {config}, {milliseconds:.1f} ms"
+    if budget_ms is not None:
+        cost += f", {'within' if answers[0]['budget_met'] else 'over'} the budget of {budget_ms:g} ms"
     for answer in answers:
         print(" ".join(answer["answer"].split()), flush=True)  # to appear before its line on standard error
         about = f"score {answer['score']:.3f}, characters {answer['start']}-{answer['end']}"

@@ -31,9 +31,8 @@ class TorchModel:
         kept: Callable[[npt.NDArray[np.int64]], Kept] = lambda mask: {},
     ) -> None:
         self.max_length: int = model.config.max_position_embeddings
-        self.task = "question_answering"
         self.tokenizer_file = tokenizer_file
-        self.bundle = SimpleNamespace(no_answer_threshold=None)
+        self.bundle = SimpleNamespace(no_answer_threshold=None, task="question_answering")
         self.inputs: list[dict[str, npt.NDArray[np.int64]]] = []
         self._model = model
         self._kept = kept

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, Literal, TypedDict, Unpack, overload
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer, in_pipeline_shape
+from .budgets import Budgets
 from .inference import window_steps
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
@@ -34,6 +36,8 @@ class CallOptions(TypedDict, total=False):
     merge: Merge | None
     length_config: str | LengthConfig | Sequence[float] | None
     batch_size: int | None
+    budget_ms: float | None
+    max_f1_loss: float | None
     max_question_len: object
     padding: object
     num_workers: object
@@ -47,6 +51,7 @@ class QuestionAnswerer:
         """Answer with a loaded model."""
         self.model = model
         self._windowing = Windowing.of(model)
+        self._budgets = Budgets(model, self._windowing)
 
     def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
         return type(self), (self.model,)
@@ -74,6 +79,8 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        budget_ms: float | None = None,
+        max_f1_loss: float | None = None,
     ) -> list[list[Answer]]:
         """Answer questions. The result always has the same shape, whatever their number and `top_k`.
 
@@ -91,6 +98,8 @@ class QuestionAnswerer:
             merge: Which answers count as the same one.
             length_config: Which tokens each layer keeps.
             batch_size: Maximum number of windows that run at once.
+            budget_ms: Milliseconds for the whole call.
+            max_f1_loss: Most points of F1 that may be lost.
 
         Returns:
             For each question, in order, a list of its answers, best first.
@@ -103,6 +112,8 @@ class QuestionAnswerer:
             questions,
             contexts,
             length_config=length_config,
+            budget_ms=budget_ms,
+            max_f1_loss=max_f1_loss,
             top_k=top_k,
             max_answer_len=max_answer_len,
             max_seq_len=max_seq_len,
@@ -120,14 +131,19 @@ class QuestionAnswerer:
         contexts: str | Iterable[str] | None = None,
         *,
         length_config: str | LengthConfig | Sequence[float] | None = None,
+        budget_ms: float | None = None,
+        max_f1_loss: float | None = None,
         **options: Any,  # noqa: ANN401 - listed and checked by AnswerOptions.for_model
     ) -> AnswerPlan:
         """Check the arguments of `answer_batch` and cut the questions into windows, but run nothing; same errors."""
         chosen = AnswerOptions.for_model(self.model.max_length, **options)
+        budgeted = self._budgets.begin(budget_ms, max_f1_loss, length_config)
         pairs = question_context_pairs(questions, contexts)
         windows = _cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
         texts = [context for _, context in pairs]
-        return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold)
+        if budgeted:
+            length_config = budgeted.choose([len(window) for own in windows for window in own], chosen.batch_size)
+        return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold, budgeted)
 
     def answer_steps(
         self,
@@ -145,6 +161,21 @@ class QuestionAnswerer:
             self.model, plan.windows, length_config=plan.length_config, batch_size=batch_size
         )
         return plan.answers(outputs)
+
+    def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
+        """Measure what the bundle's length configurations take on this CPU, or load what was measured before.
+
+        The first call with a budget does this by itself, in up to 3 s; a service calls it before it serves, while
+        nothing else runs. `docs/budgets.md` says how times are measured and where they are kept.
+
+        Args:
+            cache_dir: Folder to keep tables in, or "off"; None for that of the environment. It counts only for the
+                first call, as the answerer keeps its table.
+
+        Raises:
+            InferenceError: OpenVINO failed.
+        """
+        return self._budgets.table(cache_dir)
 
     @overload
     def __call__(
@@ -200,6 +231,8 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        budget_ms: float | None = None,
+        max_f1_loss: float | None = None,
         max_question_len: object = None,
         padding: object = None,
         num_workers: object = None,
@@ -235,6 +268,12 @@ class QuestionAnswerer:
                 up, as in the pipeline.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
+            budget_ms: Milliseconds that the call may take, all of its questions and windows together. The most accurate
+                of the bundle's length configurations that is predicted to fit runs, or else the fastest. Answers of
+                calls with this option or the next have `length_config`, `ms` and `budget_met`, too. Not together with
+                `length_config`.
+            max_f1_loss: Most points of F1 (of 100) that may be lost against `full`, by the pessimistic end of the
+                interval that calibration measured. Without `budget_ms` the fastest such configuration runs.
             max_question_len: Ignored, as in the pipeline with a fast tokenizer: questions are never cut.
             padding: Ignored: windows are padded as the model needs it.
             num_workers: Ignored.
@@ -246,7 +285,8 @@ class QuestionAnswerer:
 
         Raises:
             InvalidInputError: A text is empty or not a string (for several items the message names the item), lists
-                differ in length, a question leaves no room in the window, or an option is out of range.
+                differ in length, a question leaves no room in the window, an option is out of range, a budget is given
+                with a length configuration, or the bundle has no figures for `max_f1_loss`.
             LengthConfigError: Unknown or unfitting length configuration.
         """
         answers = self.answer_batch(
@@ -261,6 +301,8 @@ class QuestionAnswerer:
             merge=merge,
             length_config=length_config,
             batch_size=batch_size,
+            budget_ms=budget_ms,
+            max_f1_loss=max_f1_loss,
         )
         return in_pipeline_shape(answers)
 

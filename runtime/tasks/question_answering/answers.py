@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypedDict
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -24,12 +24,18 @@ class Answer(TypedDict):
         start: First character of the answer in the context.
         end: End of the answer in the context in characters, exclusive.
         answer: The text of the context from `start` to `end`.
+        length_config: With a budget or a limit on the loss in F1, and only then: the length configuration that ran.
+        ms: Likewise: milliseconds from the call until all of its answers were there.
+        budget_met: Likewise: whether `ms` is within the budget; None if the call had none.
     """
 
     score: float
     start: int
     end: int
     answer: str
+    length_config: NotRequired[str]
+    ms: NotRequired[float]
+    budget_met: NotRequired[bool | None]
 
 
 _Span = tuple[int, int, float]  # first character, last exclusive, probability

@@ -9,6 +9,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer
+from .budgets import BudgetedCall
 from .inference import WindowOutput, run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions
@@ -25,6 +26,7 @@ class AnswerPlan:
         options: How answers are chosen, and the number of windows to run at once.
         length_config: Which tokens each layer keeps; None for the model's default.
         no_answer_threshold: The bundle's, if it has one.
+        budgeted: The call with a budget that these questions belong to, if it has one.
     """
 
     contexts: Sequence[str]
@@ -32,6 +34,7 @@ class AnswerPlan:
     options: AnswerOptions
     length_config: str | LengthConfig | Sequence[float] | None
     no_answer_threshold: float | None
+    budgeted: BudgetedCall | None = None
 
     def run(self, model: LengthAdaptiveModel) -> list[list[Answer]]:
         """Run the model on the windows; returns the answers of each question, best first."""
@@ -40,7 +43,10 @@ class AnswerPlan:
 
     def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
         """The answers of each question, best first, from the model's outputs for its windows."""
-        return [
+        answers = [
             answers_with_threshold(context, own_windows, own_outputs, self.options, self.no_answer_threshold)
             for context, own_windows, own_outputs in zip(self.contexts, self.windows, outputs, strict=True)
         ]
+        if self.budgeted:
+            self.budgeted.finish([answer for own in answers for answer in own])
+        return answers

@@ -52,9 +52,10 @@ class Windowing:
         Raises:
             InvalidInputError: The model is for another task.
         """
-        if source.task != "question_answering":
+        bundle = source if isinstance(source, Bundle) else source.bundle
+        if bundle.task != "question_answering":
             raise InvalidInputError(
-                f"this model is for {source.task!r}, and does not answer questions; load a question-answering bundle, "
+                f"this model is for {bundle.task!r}, and does not answer questions; load a question-answering bundle, "
                 "or call the model itself (LengthAdaptiveModel)"
             )
         tokenizer = source.tokenizer_json if isinstance(source, Bundle) else source.tokenizer_file

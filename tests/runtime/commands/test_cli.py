@@ -1,6 +1,7 @@
 import codecs
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -88,6 +89,26 @@ def test_offsets_count_the_characters_of_the_file(tmp_path: Path, mark: bytes, s
         answer = found if command == "ask" else found["answer"]
         assert " ".join(answer["answer"].split()) == "Ida Kroll"
         assert (answer["start"], text[answer["start"] : answer["end"]]) == (start, answer["answer"])
+
+
+def test_ask_with_a_budget(bundle: Path) -> None:
+    asked = ("ask", "--bundle", bundle, "what was in the box?", CONTEXT)
+    answer = json.loads(run(*asked, "--budget-ms", 60_000, "--json").stdout)
+    assert list(answer) == ["score", "start", "end", "answer", "length_config", "ms", "budget_met"]
+    assert (answer["length_config"], answer["budget_met"]) == ("full", True)
+    done = run(*asked, "--budget-ms", 1e-4)
+    assert done.stdout == f"{answer['answer']}\n" or done.stdout.strip() in CONTEXT
+    assert re.search(r", length configuration (full|half), [\d.]+ ms, over the budget of 0.0001 ms\n", done.stderr)
+    for options, message in (
+        (("--budget-ms", 20, "--length-config", "half"), "length_config='half' together with a budget"),
+        (("--budget-ms", "nan"), "budget_ms must be a finite number, not nan"),
+        (("--budget-ms", -1), "budget_ms must be above 0"),
+        (("--max-f1-loss", 1), "this bundle has no f1_against_full of them; calibrate the bundle"),
+    ):
+        done = run(*asked, *options)
+        assert (done.returncode, done.stdout) == (1, "")
+        assert message in done.stderr
+        assert done.stderr.count("\n") == 1
 
 
 def test_ask_gives_several_answers(bundle: Path) -> None:

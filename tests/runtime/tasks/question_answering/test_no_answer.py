@@ -10,7 +10,7 @@ from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.runtime import QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.question_answering import answerer as question_answering
+from dynamic_tinybert.runtime.tasks.question_answering import plan
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
@@ -95,7 +95,7 @@ def test_the_threshold_is_obeyed_where_the_empty_answer_is_likeliest(
             outputs.append([WindowOutput(array, array, {}) for array in logits])
         return outputs
 
-    monkeypatch.setattr(question_answering, "run_windows", outputs_of)
+    monkeypatch.setattr(plan, "run_windows", outputs_of)
     answerer = QuestionAnswerer(LengthAdaptiveModel(with_threshold(plain, tmp_path / "bundle", threshold)))
     found = answerer(QUESTION, CONTEXT, top_k=top_k, merge=merge, handle_impossible_answer=True)
     answers = found if isinstance(found, list) else [found]

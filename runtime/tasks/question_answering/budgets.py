@@ -1,0 +1,171 @@
+"""Answer within a time budget: predict what a call takes on this CPU, and choose its length configuration by that."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from time import perf_counter
+
+from dynamic_tinybert.runtime import cpu
+from dynamic_tinybert.runtime.batches import batches_of
+from dynamic_tinybert.runtime.budget import Candidate, Limits, check_figures, choose, f1_losses, is_allowed
+from dynamic_tinybert.runtime.bundles.files import MANIFEST
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.work_dir import digest
+from dynamic_tinybert.runtime.cpu_quota import default_threads
+from dynamic_tinybert.runtime.encoder import extension_library
+from dynamic_tinybert.runtime.encoder.gate import gate
+from dynamic_tinybert.runtime.latency_cache import Key, cache_folder, load_table, save_table
+from dynamic_tinybert.runtime.latency_table import Batch, LatencyTable, measure_latency_table
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+
+from .answers import Answer, pipeline_answers
+from .inference import run_windows
+from .options import PIPELINE
+from .sample_windows import sample_windows
+from .windowing import Windowing
+from .windows import Window
+
+_SCHEME = 1
+"""Grows when tables are measured or stored in another way."""
+
+
+class Budgets:
+    """Chooses length configurations of a model for calls with limits. Thread-safe and fork-safe.
+
+    The model's latency table is measured when the first call needs it, or comes from the user's cache.
+    """
+
+    def __init__(self, model: LengthAdaptiveModel, windowing: Windowing) -> None:
+        self._model = model
+        self._windowing = windowing
+        self._table: LatencyTable | None = None
+        self._lock = threading.Lock()
+
+    def begin(self, budget_ms: float | None, max_f1_loss: float | None, length_config: object) -> BudgetedCall | None:
+        """Start the clock of a call; None if it has no limits.
+
+        Args:
+            budget_ms: See `Limits`.
+            max_f1_loss: See `Limits`.
+            length_config: What the call asks for itself, which must be nothing if it has limits.
+
+        Raises:
+            InvalidInputError: A limit is out of range, there are limits and a length configuration, or the bundle has
+                no figures for `max_f1_loss`.
+        """
+        if budget_ms is None and max_f1_loss is None:
+            return None
+        limits = Limits(budget_ms, max_f1_loss)
+        if length_config is not None:
+            raise InvalidInputError(
+                f"length_config={length_config!r} together with a budget: budget_ms and max_f1_loss choose the length "
+                "configuration; give either"
+            )
+        losses = f1_losses(self._model.length_configs)
+        if max_f1_loss is not None:
+            check_figures(losses)
+        return BudgetedCall(self, limits, losses)
+
+    def table(self, cache_dir: str | Path | None = None) -> LatencyTable:
+        """The model's latency table; concurrent callers wait for the first of them, which measures it or loads it."""
+        if self._table is None:
+            with gate, self._lock:  # so that the lock is not held at a fork
+                if self._table is None:
+                    self._table = self._loaded_or_measured(cache_folder(cache_dir))
+        return self._table
+
+    def _loaded_or_measured(self, folder: Path | None) -> LatencyTable:
+        key = _key(self._model)
+        if folder is None or key is None:
+            return self._measured()
+        table = load_table(folder, key)
+        if table is None or table.ms.keys() != self._model.length_configs.keys():
+            table = self._measured()
+            save_table(folder, key, table)
+        return table
+
+    def _measured(self) -> LatencyTable:
+        """Time from windows to answers, with the options of a call that gives none."""
+        model = self._model
+
+        @cache
+        def windows_of(length: int) -> list[Window]:
+            return sample_windows(self._windowing, length)
+
+        def run(name: str, batch: Batch, turn: int) -> None:
+            length, size = batch
+            samples = windows_of(length)
+            windows = [[samples[(turn + k) % len(samples)]] for k in range(size)]
+            outputs = run_windows(model, windows, length_config=name, batch_size=size)
+            for own_windows, own_outputs in zip(windows, outputs, strict=True):
+                pipeline_answers("", own_windows, own_outputs, PIPELINE)
+
+        elastic = model.execution["elastic"] == str(True)
+        limit = None if elastic else model.max_compiled
+        return measure_latency_table(run, list(model.length_configs), max_length=model.max_length, max_compiled=limit)
+
+
+class BudgetedCall:
+    """A call with limits, from its start to its answers."""
+
+    def __init__(self, budgets: Budgets, limits: Limits, losses: dict[str, float | None]) -> None:
+        self._budgets = budgets
+        self._limits = limits
+        self._allowed = {name: loss for name, loss in losses.items() if is_allowed(loss, limits)}
+        self._start = perf_counter()
+        self._name = "full"
+
+    def choose(self, lengths: Sequence[int], batch_size: int) -> str:
+        """The name of the length configuration to run the windows of the call at.
+
+        What the call has taken so far counts towards its budget, except the time of measuring or loading the latency
+        table.
+
+        Args:
+            lengths: Tokens of all windows of the call.
+            batch_size: Maximum number of windows that run at once.
+        """
+        if len(self._allowed) == 1:
+            (self._name,) = self._allowed
+            return self._name
+        before = perf_counter()
+        table = self._budgets.table()
+        self._start += perf_counter() - before
+        spent = 1e3 * (perf_counter() - self._start)
+        batches = [(max(lengths[i] for i in batch), len(batch)) for batch in batches_of(lengths, batch_size)]
+        candidates = [
+            Candidate(name, spent + table.predict(name, batches), loss) for name, loss in self._allowed.items()
+        ]
+        self._name = choose(candidates, self._limits).candidate.name
+        return self._name
+
+    def finish(self, answers: Sequence[Answer]) -> None:
+        """Say in all answers of the call which configuration ran, how long it took and if that is in the budget."""
+        ms = 1e3 * (perf_counter() - self._start)
+        budget = self._limits.budget_ms
+        for answer in answers:
+            answer["length_config"] = self._name
+            answer["ms"] = ms
+            answer["budget_met"] = None if budget is None else ms <= budget
+
+
+def _key(model: LengthAdaptiveModel) -> Key | None:
+    """All that a table depends on; None if the bundle's folder has gone, so that it cannot be told from others."""
+    try:
+        manifest = digest(model.bundle.path / MANIFEST)
+    except OSError:
+        return None
+    return {
+        "scheme": _SCHEME,
+        "manifest": manifest,
+        "length_configs": list(model.length_configs),
+        "cpu": cpu.name(),
+        "isa": extension_library.isa(),
+        "threads": model.execution.get("INFERENCE_NUM_THREADS", str(default_threads())),
+        "execution": {name: value for name, value in model.execution.items() if name != "CACHE_DIR"},
+        "versions": {name: version(name) for name in ("dynamic-tinybert", "openvino")},
+    }
