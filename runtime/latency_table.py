@@ -132,24 +132,26 @@ def _measured(
         if batch in prepared or (batch != shortest and before + rate * tokens > prepared_by):
             continue
         for turn, name in enumerate(names):
+            if batch != shortest and perf_counter() > end:
+                break
             run(name, batch, turn)
+        else:
+            prepared.append(batch)
         rate = (perf_counter() - before) / tokens
-        prepared.append(batch)
     prepared.sort()
     seconds: dict[str, dict[Batch, list[float]]] = {name: {batch: [] for batch in prepared} for name in names}
     order = random.Random(0)
-    for turn in range(_MOST_PASSES if prepared else 0):
-        if turn and perf_counter() > end:
-            break
+    for turn in range(_MOST_PASSES):
         for batch in prepared:
             for name in order.sample(names, len(names)):
-                if turn and perf_counter() > end:
+                if perf_counter() > end and (turn or batch != shortest):
                     break
                 run(name, shortest, turn)
                 before = perf_counter()
                 run(name, batch, turn)
                 seconds[name][batch].append(perf_counter() - before)
-    return {name: {batch: 1e3 * median(times) for batch, times in own.items()} for name, own in seconds.items()}
+    measured = [batch for batch in prepared if all(own[batch] for own in seconds.values())]
+    return {name: {batch: 1e3 * median(own[batch]) for batch in measured} for name, own in seconds.items()}
 
 
 def _interpolated(points: Mapping[int, float], at: int) -> float:

@@ -97,7 +97,7 @@ def test_ask_with_a_budget(bundle: Path) -> None:
     assert list(answer) == ["score", "start", "end", "answer", "length_config", "ms", "budget_met"]
     assert (answer["length_config"], answer["budget_met"]) == ("full", True)
     done = run(*asked, "--budget-ms", 1e-4)
-    assert done.stdout == f"{answer['answer']}\n" or done.stdout.strip() in CONTEXT
+    assert done.stdout.strip() in CONTEXT
     assert re.search(r", length configuration (full|half), [\d.]+ ms, over the budget of 0.0001 ms\n", done.stderr)
     for options, message in (
         (("--budget-ms", 20, "--length-config", "half"), "length_config='half' together with a budget"),
