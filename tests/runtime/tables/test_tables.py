@@ -14,7 +14,9 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.tables.files import open_table, write_table
 from dynamic_tinybert.runtime.tables.table import Row
 
-SUFFIXES = (".jsonl", ".csv", ".parquet")
+from support.without_torch import is_installed
+
+SUFFIXES = (".jsonl", ".csv", *([".parquet"] if is_installed("pyarrow") else []))
 NEW = {"new": ("int",)}
 
 some_examples = settings(
