@@ -14,8 +14,9 @@ from typing import Any, Literal, Self, TypeVar, Unpack, overload
 
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DeadlineExceededError, InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.answerer import CallOptions, Pair, QuestionAnswerer
+from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, in_pipeline_shape
+from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallOptions, Pair
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
 
 from .requests import deadline_exceeded

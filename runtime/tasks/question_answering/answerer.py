@@ -2,46 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypedDict, Unpack, overload
+from typing import Any, Literal, Unpack, overload
 
-from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer, in_pipeline_shape
 from .budgets import Budgets
+from .call_options import CallOptions, Pair
 from .inference import window_steps
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
 from .plan import AnswerPlan
-from .windowing import Windowing
-from .windows import Window
-
-Pair = Mapping[str, Any]
-"""A mapping with the keys ``question`` and ``context``; other keys are ignored."""
-
-
-class CallOptions(TypedDict, total=False):
-    """Options of `QuestionAnswerer.__call__`, without `top_k`, which decides the type of the result."""
-
-    topk: int | None
-    doc_stride: int | None
-    max_answer_len: int | None
-    max_seq_len: int | None
-    handle_impossible_answer: bool | None
-    align_to_words: bool | None
-    merge: Merge | None
-    length_config: str | LengthConfig | Sequence[float] | None
-    batch_size: int | None
-    budget_ms: float | None
-    max_f1_loss: float | None
-    max_question_len: object
-    padding: object
-    num_workers: object
-    framework: object
+from .windowing import Windowing, cut_all
 
 
 class QuestionAnswerer:
@@ -139,7 +115,7 @@ class QuestionAnswerer:
         chosen = AnswerOptions.for_model(self.model.max_length, **options)
         budgeted = self._budgets.begin(budget_ms, max_f1_loss, length_config)
         pairs = question_context_pairs(questions, contexts)
-        windows = _cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
+        windows = cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
         texts = [context for _, context in pairs]
         if budgeted:
             length_config = budgeted.choose([len(window) for own in windows for window in own], chosen.batch_size)
@@ -305,16 +281,3 @@ class QuestionAnswerer:
             max_f1_loss=max_f1_loss,
         )
         return in_pipeline_shape(answers)
-
-
-def _cut_all(windowing: Windowing, pairs: Sequence[tuple[Any, Any]]) -> list[list[Window]]:
-    """The windows of each question with its context; an error names the item if there are several."""
-    windows = []
-    for index, (question, context) in enumerate(pairs):
-        try:
-            windows.append(windowing.cut(question, context))
-        except InvalidInputError as error:
-            if len(pairs) == 1:
-                raise
-            raise InvalidInputError(f"item {index} of {len(pairs)}, counted from 0: {error}") from error
-    return windows

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from tokenizers import Tokenizer
 
@@ -108,3 +109,16 @@ class Windowing:
             self.unreadable[-1].why if self._unreadable else "there are none"
         )  # the last one is one of these questions
         return DataError(f"the model cannot read {questions}: {why}")
+
+
+def cut_all(windowing: Windowing, pairs: Sequence[tuple[Any, Any]]) -> list[list[Window]]:
+    """The windows of each question with its context; an error names the item if there are several."""
+    windows = []
+    for index, (question, context) in enumerate(pairs):
+        try:
+            windows.append(windowing.cut(question, context))
+        except InvalidInputError as error:
+            if len(pairs) == 1:
+                raise
+            raise InvalidInputError(f"item {index} of {len(pairs)}, counted from 0: {error}") from error
+    return windows

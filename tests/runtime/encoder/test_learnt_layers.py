@@ -40,7 +40,7 @@ def test_a_threshold_needs_a_scorer_of_its_own(layer: int) -> None:
     thresholds = [None, 0.5, 0.5, None]
     assert learnt.carried_out(LengthConfig((1,) * 4, tuple(thresholds))).thresholds == tuple(thresholds)
     thresholds[layer] = 0.5
-    with pytest.raises(LengthConfigError, match=rf"layers \[{layer}\] have a threshold .* with one: \[1, 2\]"):
+    with pytest.raises(LengthConfigError, match=rf"layers \[{layer}\] have a threshold .* only layers \[1, 2\] can"):
         learnt.carried_out(LengthConfig((1,) * 4, tuple(thresholds)))
 
 
