@@ -207,6 +207,7 @@ def test_long_csv_fields_are_read(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "has no header"),
         ("a.csv", b"a,a\n1,2\n", "several columns with the name 'a'"),
+        ("a.csv", b"a\xff,a\xfe\n1,2\n", "several columns with the name 'a\ufffd'"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
         ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "is UTF-16"),
         ("a.parquet", b"PAR1 but not really", "cannot read"),
