@@ -121,5 +121,7 @@ def _f1_loss(measured: Mapping[str, Any] | None) -> float | None:
     gain = (measured or {}).get("f1_against_full")  # figures are free, so that this may be anything
     if not isinstance(gain, list | tuple) or len(gain) != 3:
         return None
-    low = gain[1]
-    return -float(low) if type(low) in (int, float) and math.isfinite(low) else None
+    try:
+        return -require_number("f1_against_full", gain[1])
+    except InvalidInputError:
+        return None

@@ -55,7 +55,7 @@ def load_table(folder: Path, key: Key) -> LatencyTable | None:
             return None
         content = json.loads(file.read_bytes())
         return _table(content["ms"]) if content["key"] == key else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError):
         return None
 
 
@@ -89,7 +89,7 @@ def _table(content: Mapping[str, Any]) -> LatencyTable:
     for name, rows in content.items():
         own = ms[name] = {}
         for length, size, value in rows:
-            if type(length) is not int or type(size) is not int or min(length, size) < 1:
+            if not all(type(number) is int and 0 < number < 2**31 for number in (length, size)):
                 raise ValueError(f"{length!r} tokens, {size!r} inputs")
             if type(value) not in (int, float) or not 0 < value < math.inf:
                 raise ValueError(f"{value!r} milliseconds")

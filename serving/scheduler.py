@@ -21,6 +21,10 @@ Result = TypeVar("Result")
 _WEIGHT = 0.1
 """Weight of the latest request in the mean time of a request."""
 
+_RECHECK_S = 60.0
+"""Seconds after which an idle thread looks whether its scheduler was closed. The garbage collector may call `close` in
+this very thread, after it has looked and before it can be notified."""
+
 
 class Scheduler:
     """Threads that take one step of a waiting request each, and put it back behind all others if it has more.
@@ -128,9 +132,10 @@ class Scheduler:
             self._stopped.set_result(None)
 
     def _take_turn(self) -> bool:
-        """Take a step of the first waiting request; False if there will never be one again."""
+        """Take a step of the first request, if one comes; False if there will never be one again."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting or (self._closing and not self._running))
+            if not self._changed.wait_for(lambda: self._waiting or self._is_over(), _RECHECK_S):
+                return True
             if not self._waiting:
                 return False
             request, _ = self._waiting.popitem(last=False)
@@ -149,6 +154,9 @@ class Scheduler:
         elif self._dropping:
             request.fail(_closed())
         return True
+
+    def _is_over(self) -> bool:
+        return self._closing and not self._running
 
     def _leave(self, request: Request[Any]) -> None:
         """Free the place of a request that was cancelled while it waited."""

@@ -56,10 +56,18 @@ class FairPool(Generic[T]):
             turn.ready.acquire()
         except BaseException:
             if turn is not None:
-                with self._lock:
-                    if turn in self._waiting:
-                        self._waiting.remove(turn)
+                try:
+                    self._give_up(turn)
+                except BaseException:
+                    self._give_up(turn)
+                    raise
             raise
+
+    def _give_up(self, turn: _Turn[T]) -> None:
+        """Leave the queue, unless it is this thread's turn already."""
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
 
     def _take_back(self, lent: list[T]) -> None:
         """Empty a list that has at most one thing."""

@@ -48,10 +48,11 @@ class CsvFile:
         _, names, error = next(self._records(), (1, [], None))
         if error is not None or not names:
             raise DataError(f"{self.path} has no header, a first line that names the columns: {error or 'it is empty'}")
+        names = [utf8(name) for name in names]  # first, as names that are not UTF-8 may become the same
         twice = [name for name, count in Counter(names).items() if count > 1]
         if twice:
             raise DataError(f"{self.path} has several columns with the name {twice[0]!r}; give each a name of its own")
-        return [utf8(name) for name in names]
+        return names
 
     def _records(self) -> Iterator[tuple[int, list[str], str | None]]:
         """Each record as the line in which it begins, its fields, and what is wrong with it as CSV."""

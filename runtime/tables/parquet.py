@@ -65,7 +65,7 @@ class ParquetFile:
     def _values(self, name: str, column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
         try:
             return _values(column)
-        except (_arrow().ArrowException, ValueError, OverflowError) as error:  # nested times that Python cannot hold
+        except (_arrow().ArrowException, ValueError, OverflowError) as error:  # values that Python cannot hold
             raise DataError(
                 f"cannot read column {name!r} of {self.path}, of type {column.type}: {_first_line(error)}"
             ) from error
@@ -115,17 +115,38 @@ def _arrow(module: str = "") -> Any:  # noqa: ANN401 - a module that may be miss
 
 
 def _values(column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
-    """Python's values of a column; times and decimals as text, which loses nothing."""
-    types = _arrow("types")
-    if types.is_duration(column.type):
-        column = column.cast(_arrow().int64())
-    elif types.is_temporal(column.type) or types.is_decimal(column.type):
-        column = column.cast(_arrow().string())
+    """Python's values of a column; times and decimals as text, which loses nothing, also in lists and structs."""
+    kind = _without_times(column.type)
+    if kind != column.type:
+        column = column.cast(kind)
     try:
         values: list[object] = column.to_pylist()
     except UnicodeDecodeError:
         values = [_text(value) for value in column.cast(_arrow().binary()).to_pylist()]
     return values
+
+
+def _without_times(kind: Any) -> Any:  # noqa: ANN401 - Arrow types
+    """A type with text in the place of times and decimals, and integers in that of durations."""
+    arrow, types = _arrow(), _arrow("types")
+    if types.is_duration(kind):
+        return arrow.int64()
+    if types.is_temporal(kind) or types.is_decimal(kind):
+        return arrow.string()
+    if types.is_dictionary(kind):
+        inner = _without_times(kind.value_type)
+        return kind if inner == kind.value_type else inner
+    if types.is_map(kind):
+        return arrow.map_(_without_times(kind.key_type), _without_times(kind.item_type))
+    if types.is_struct(kind):
+        fields = [kind.field(i) for i in range(kind.num_fields)]
+        return arrow.struct([field.with_type(_without_times(field.type)) for field in fields])
+    if types.is_fixed_size_list(kind):
+        return arrow.list_(kind.value_field.with_type(_without_times(kind.value_type)), kind.list_size)
+    if types.is_list(kind) or types.is_large_list(kind):
+        make = arrow.list_ if types.is_list(kind) else arrow.large_list
+        return make(kind.value_field.with_type(_without_times(kind.value_type)))
+    return kind
 
 
 def _text(value: bytes | None) -> str | None:

@@ -107,7 +107,11 @@ def test_the_loss_is_the_pessimistic_end_of_the_interval() -> None:
     assert f1_losses(configs) == {"full": 0.0, "fast": 1.48, "better": -1.0}
 
 
-@pytest.mark.parametrize("figure", [None, 1.0, "1", [], [1.0], [None, None, None], ["a", "b", "c"], [0, math.nan, 1]])
+@pytest.mark.parametrize(
+    "figure",
+    [None, 1.0, "1", [], [1.0], [None, None, None], ["a", "b", "c"], [0, math.nan, 1], [0, -(10**400), 1]],
+    ids=lambda figure: repr(figure)[:20],
+)
 def test_figures_may_be_anything(figure: object) -> None:
     measured = {"f1_against_full": figure}
     full = NamedLengthConfig(LengthConfig.full(2), measured)

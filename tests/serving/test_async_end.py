@@ -6,6 +6,7 @@ import pickle
 import subprocess
 import sys
 import threading
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import (
     ClosedError,
 )
+from dynamic_tinybert.serving.scheduler import Scheduler
 
 from support.held_model import DOCUMENT, DOCUMENT_ROWS, TEXT, begun, busy, held, started, workers
 
@@ -109,6 +111,34 @@ def test_an_answerer_that_nobody_closes_ends_its_threads(served: QuestionAnswere
     for thread in threads:
         thread.join(60)
     assert workers() == []
+
+
+class ClosedInWait(threading.Condition):
+    """Closes a scheduler when a thread begins to wait, as the garbage collector may do in that thread."""
+
+    scheduler: Scheduler | None = None
+
+    def wait(self, timeout: float | None = None) -> bool:
+        scheduler, self.scheduler = self.scheduler, None
+        if scheduler is not None:
+            scheduler.close(drain=False)
+        return super().wait(timeout)
+
+
+def test_a_thread_that_closes_its_own_scheduler_while_it_begins_to_wait_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dynamic_tinybert.serving.scheduler._RECHECK_S", 0.05)
+    scheduler = Scheduler(workers=1, max_queued=1)
+    scheduler._changed = changed = ClosedInWait()
+    changed.scheduler = scheduler
+    assert scheduler.submit(one_step()).result(60) == 1
+    (thread,) = scheduler._threads
+    thread.join(10)
+    assert not thread.is_alive()
+
+
+def one_step() -> Generator[None, None, int]:
+    yield
+    return 1
 
 
 def run_program(bundle: Path, program: str) -> str:

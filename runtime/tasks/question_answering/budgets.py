@@ -147,10 +147,11 @@ class BudgetedCall:
         """Say in all answers of the call which configuration ran, how long it took and if that is in the budget."""
         ms = 1e3 * (perf_counter() - self._start)
         budget = self._limits.budget_ms
+        met = None if budget is None else bool(ms <= budget)  # NumPy's numbers compare to a bool that is no JSON
         for answer in answers:
             answer["length_config"] = self._name
             answer["ms"] = ms
-            answer["budget_met"] = None if budget is None else ms <= budget
+            answer["budget_met"] = met
 
 
 def _key(model: LengthAdaptiveModel) -> Key | None:

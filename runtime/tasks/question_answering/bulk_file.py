@@ -17,6 +17,7 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.tables.files import check_format, open_table, write_table
 from dynamic_tinybert.runtime.tables.table import Kind, Table
+from dynamic_tinybert.runtime.tables.values import utf8
 
 from .bulk import ANSWER_COLUMNS, BLOCK_CHARACTERS, BLOCK_ROWS, AnsweredRow, BulkAnswerer
 from .bulk_store import BulkStore
@@ -164,6 +165,8 @@ def _check_columns(table: Table, answerer: BulkAnswerer, prefix: str) -> None:
             why = next((f"; {row.place}: {row.error}" for row in table.rows() if row.error is not None), "")
             has = f"its columns are {', '.join(map(repr, table.columns))}" if table.columns else "it has none at all"
             raise DataError(f"{table.path} has no column {name!r}; {has}{why}")
+    if utf8(prefix) != prefix:  # bytes of a command line; CSV and Parquet could not be written in the end
+        raise InvalidInputError(f"the prefix {prefix!r} is not valid Unicode text; give another --prefix")
     for name in _new_columns(answerer):
         if f"{prefix}{name}" in table.columns:
             raise InvalidInputError(

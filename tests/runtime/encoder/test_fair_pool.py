@@ -220,6 +220,35 @@ def test_what_an_interrupted_waiter_was_given_goes_to_the_next() -> None:
     assert has_all(pool, 1)
 
 
+def test_a_waiter_that_is_interrupted_twice_leaves_the_queue(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second signal arrives while the first one is handled; a thing lent to a thread that has gone would be lost."""
+    pool = FairPool([0])
+    leave = FairPool._give_up
+    calls = list[object]()
+
+    def interrupted_once(own: FairPool[int], turn: fair_pool._Turn[int]) -> None:
+        calls.append(turn)
+        if len(calls) == 1:
+            raise InterruptedHereError
+        leave(own, turn)
+
+    monkeypatch.setattr(FairPool, "_give_up", interrupted_once)
+    main = threading.get_ident()
+
+    def interrupt() -> None:
+        until(lambda: len(pool._waiting) == 1)
+        signal.pthread_kill(main, signal.SIGUSR1)
+
+    with held(pool):
+        helper = started(interrupt)
+        with raising(signal.SIGUSR1), pytest.raises(InterruptedHereError):
+            pool.use(lambda thing: thing)
+        helper.join(SECONDS)
+        assert not pool._waiting
+    assert len(calls) == 2
+    assert has_all(pool, 1)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_nothing_is_lost_wherever_a_signal_handler_raises(seed: int) -> None:
     generator = random.Random(seed)

@@ -129,6 +129,27 @@ def test_parquet_keeps_its_types(tmp_path: Path) -> None:
     assert next(csv.DictReader(copied(source, ".csv").open()))["nested"] == '[{"x": 1.5}]'
 
 
+def test_times_in_lists_and_structs_are_text_too(tmp_path: Path) -> None:
+    arrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    at = arrow.timestamp("ns")  # nanoseconds, which Python's own times cannot hold
+    table = arrow.table(
+        {
+            "list": arrow.array([[1, None], None], arrow.list_(at)),
+            "struct": arrow.array([{"at": 1, "n": 2}, None], arrow.struct([("at", at), ("n", arrow.int8())])),
+            "map": arrow.array([[("k", 1)], []], arrow.map_(arrow.string(), at)),
+            "waits": arrow.array([[5], []], arrow.list_(arrow.duration("ns"))),
+        }
+    )
+    source = tmp_path / "source.parquet"
+    parquet.write_table(table, source)
+    assert parquet.read_table(copied(source, ".parquet")).drop_columns(["new"]).equals(table)
+    first, second = [json.loads(line) for line in copied(source, ".jsonl").read_text().splitlines()]
+    text = "1970-01-01 00:00:00.000000001"
+    assert first == {"list": [text, None], "struct": {"at": text, "n": 2}, "map": [["k", text]], "waits": [5], "new": 0}
+    assert second == {"list": None, "struct": None, "map": [], "waits": [], "new": 1}
+
+
 def test_parquet_is_written_in_row_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     monkeypatch.setattr("dynamic_tinybert.runtime.tables.parquet.ROW_GROUP_BYTES", 1)
@@ -207,6 +228,7 @@ def test_long_csv_fields_are_read(tmp_path: Path) -> None:
     [
         ("a.csv", b"", "has no header"),
         ("a.csv", b"a,a\n1,2\n", "several columns with the name 'a'"),
+        ("a.csv", b"a\xff,a\xfe\n1,2\n", "several columns with the name 'a\ufffd'"),
         ("a.csv", "a,b\n1,2\n".encode("utf-16"), "is UTF-16"),
         ("a.jsonl", '{"a": 1}\n'.encode("utf-16"), "is UTF-16"),
         ("a.parquet", b"PAR1 but not really", "cannot read"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, QuestionAnswerer
@@ -81,6 +82,7 @@ def answerer(bundle: Path, known: None) -> QuestionAnswerer:
     ("limits", "name"),
     [
         ({"budget_ms": 5000}, "full"),
+        ({"budget_ms": np.float32(5000)}, "full"),
         ({"budget_ms": 900}, "half"),
         ({"budget_ms": 95}, "fast"),
         ({"budget_ms": 1e-3}, "fast"),

@@ -258,6 +258,12 @@ def test_strict_refuses_before_anything_is_answered(model: LengthAdaptiveModel, 
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 
+def test_a_prefix_that_no_file_could_hold(model: LengthAdaptiveModel, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInputError, match="is not valid Unicode text; give another --prefix"):
+        run(BulkAnswerer(model), write(tmp_path / "in.jsonl", records(1)), tmp_path / "out.csv", prefix="\udcff")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("rows", "columns", "error", "why"),
     [
