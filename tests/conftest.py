@@ -63,6 +63,7 @@ def squad_data() -> Path:
 @pytest.fixture(scope="session")
 def fp32_bundle(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The real checkpoint, exported to FP32."""
+    pytest.importorskip("torch", reason="checkpoints are exported by PyTorch")
     from dynamic_tinybert.export import export_model
 
     output = tmp_path_factory.mktemp("bundles") / "fp32"
@@ -97,6 +98,7 @@ def questions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def samples(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny bundles of four layers by name: attention, learnt, int8-attention, int8-learnt."""
+    pytest.importorskip("torch", reason="the samples are exported by PyTorch")
     from fuzzing.samples import write_samples
 
     return write_samples(tmp_path_factory.mktemp("samples"))
