@@ -3,8 +3,9 @@
 The names below are imported on first use, so that importing a light submodule does not load OpenVINO.
 """
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from dynamic_tinybert.runtime.common.lazy import lazy_attributes
 
 if TYPE_CHECKING:
     from .common.errors import DynamicTinyBertError
@@ -30,25 +31,22 @@ __all__ = [
     "explain",
 ]
 
-_HOMES = {
-    "Answer": "tasks.question_answering.answers",
-    "DynamicTinyBertError": "common.errors",
-    "ExplainedToken": "tasks.question_answering.explanation",
-    "ExplainedWindow": "tasks.question_answering.explanation",
-    "ExplainedWord": "tasks.question_answering.explanation",
-    "Explanation": "tasks.question_answering.explanation",
-    "LengthAdaptiveModel": "model",
-    "LengthConfig": "length_config",
-    "QuestionAnswerer": "tasks.question_answering.answerer",
-    "QuestionAnsweringOutput": "tasks.question_answering.task",
-    "explain": "tasks.question_answering.explain",
-}
-
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = lazy_attributes(
+    __name__,
+    {
+        "Answer": "tasks.question_answering.answers",
+        "DynamicTinyBertError": "common.errors",
+        "ExplainedToken": "tasks.question_answering.explanation",
+        "ExplainedWindow": "tasks.question_answering.explanation",
+        "ExplainedWord": "tasks.question_answering.explanation",
+        "Explanation": "tasks.question_answering.explanation",
+        "LengthAdaptiveModel": "model",
+        "LengthConfig": "length_config",
+        "QuestionAnswerer": "tasks.question_answering.answerer",
+        "QuestionAnsweringOutput": "tasks.question_answering.task",
+        "explain": "tasks.question_answering.explain",
+    },
+)
 
 
 def __dir__() -> list[str]:

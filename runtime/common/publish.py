@@ -68,11 +68,11 @@ def publishing(target: Path, *, force: bool = False, mark: str = BUNDLE_MARK, ki
             raise
         with writing(target):
             for path in (*partial.rglob("*"), partial):
-                _sync(path)
+                sync(path)
             with _locked(target.parent):
                 _refuse_taken(target, force, mark, kind)
                 _put_in_place(partial, target)
-                _sync(target.parent)
+                sync(target.parent)
 
 
 @contextmanager
@@ -166,7 +166,8 @@ def _in_use(folder: Path) -> bool:
     return False
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Wait until what was written to a file, or the entries of a folder, are on disk."""
     with _opened(path) as descriptor:
         os.fsync(descriptor)
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.journal import Journal
-from dynamic_tinybert.runtime.common.publish import writing
+from dynamic_tinybert.runtime.common.publish import sync, writing
 
 from .bulk import AnsweredRow
 
@@ -94,11 +94,11 @@ class BulkStore:
         if not self._is_made():
             write(self._made)
             with writing(self._made):
-                _sync(self._made)
+                sync(self._made)
             self._journal.add("output", "made", True)
         with writing(self._output):
             self._made.replace(self._output)
-            _sync(self._output.parent)
+            sync(self._output.parent)
             self._file.unlink()  # so that the journal is the last file that is deleted: it tells what happened
         self.is_published = True
 
@@ -123,11 +123,3 @@ class BulkStore:
             if stream.tell() < self._end:
                 raise InvalidInputError(f"{self._file} has lost its end; delete {self._file.parent} to begin anew")
             stream.truncate(self._end)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

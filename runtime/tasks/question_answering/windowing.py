@@ -105,9 +105,8 @@ class Windowing:
         Args:
             questions: Description of these questions; it completes "the model cannot read …".
         """
-        why = (
-            self.unreadable[-1].why if self._unreadable else "there are none"
-        )  # the last one is one of these questions
+        # The last one is one of these questions.
+        why = self.unreadable[-1].why if self._unreadable else "there are none"
         return DataError(f"the model cannot read {questions}: {why}")
 
 
