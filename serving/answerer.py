@@ -18,6 +18,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionA
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, in_pipeline_shape
 from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallOptions, Pair
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
+from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 
 from .requests import deadline_exceeded
 from .scheduler import Scheduler
@@ -159,7 +160,7 @@ class AsyncQuestionAnswerer:
             options.pop(name, None)
         options["top_k"] = topk if top_k is None else top_k
         steps = self.answerer.answer_steps(given_once(question, data, X), context, **options)
-        return in_pipeline_shape(await self._result(steps, timeout, deadline))
+        return in_pipeline_shape((await self._result(steps, timeout, deadline)).answers)
 
     async def answer_batch(
         self,
@@ -174,6 +175,18 @@ class AsyncQuestionAnswerer:
 
         `timeout`, `deadline` and errors are those of a call.
         """
+        return (await self.answered(questions, contexts, timeout=timeout, deadline=deadline, **options)).answers
+
+    async def answered(
+        self,
+        questions: str | Iterable[str] | Pair | Iterable[Pair],
+        contexts: str | Iterable[str] | None = None,
+        *,
+        timeout: float | None = None,
+        deadline: float | None = None,
+        **options: Any,  # noqa: ANN401 - those of `QuestionAnswerer.answer_batch`
+    ) -> Answered:
+        """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept."""
         return await self._result(self.answerer.answer_steps(questions, contexts, **options), timeout, deadline)
 
     async def aclose(self, *, drain: bool = True) -> None:

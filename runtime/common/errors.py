@@ -18,6 +18,8 @@ DynamicTinyBertError
 ├── OverloadedError                    a service has as many requests waiting as it accepts
 ├── DeadlineExceededError (TimeoutError)   a request was not answered by its deadline
 ├── ClosedError                        a service is closed, or closes and takes no further requests
+├── StartingError                      a service has not loaded its model yet
+├── WorkerLostError                    the process that ran a request ended
 ├── StorageError (OSError)             a file could not be written
 └── MissingExtraError (ImportError)    an optional part of the package is not installed
 """
@@ -102,6 +104,14 @@ class DeadlineExceededError(DynamicTinyBertError, TimeoutError):
 
 class ClosedError(DynamicTinyBertError):
     """A service is closed, or is being closed and takes no further requests."""
+
+
+class StartingError(DynamicTinyBertError):
+    """A service has not loaded its model yet."""
+
+
+class WorkerLostError(DynamicTinyBertError):
+    """The process that ran a request ended before it was done, and so did the one that tried it again."""
 
 
 class StorageError(DynamicTinyBertError, OSError):

@@ -16,7 +16,7 @@ from .call_options import CallOptions, Pair
 from .inference import window_steps
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
-from .plan import AnswerPlan
+from .plan import Answered, AnswerPlan
 from .windowing import Windowing, cut_all
 
 
@@ -126,8 +126,8 @@ class QuestionAnswerer:
         questions: str | Iterable[str] | Pair | Iterable[Pair],
         contexts: str | Iterable[str] | None = None,
         **options: Any,  # noqa: ANN401 - those of `plan`
-    ) -> Generator[None, None, list[list[Answer]]]:
-        """As `answer_batch`, in steps that any thread may take, one after the other; returns the answers.
+    ) -> Generator[None, None, Answered]:
+        """As `answer_batch`, in steps that any thread may take, one after the other; returns more than the answers.
 
         Each step runs one batch of windows. The first cuts the windows before, the last chooses the answers after.
         """
@@ -136,7 +136,7 @@ class QuestionAnswerer:
         outputs = yield from window_steps(
             self.model, plan.windows, length_config=plan.length_config, batch_size=batch_size
         )
-        return plan.answers(outputs)
+        return plan.answered(self.model, outputs)
 
     def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
         """Measure what the bundle's length configurations take on this CPU, or load what was measured before.

@@ -17,6 +17,23 @@ from .windows import Window
 
 
 @dataclass(frozen=True, slots=True)
+class Answered:
+    """The answers to the questions of a call, and what computing them took.
+
+    Attributes:
+        answers: For each question, its answers, best first.
+        length_config: Name of the length configuration that ran; None if it has no name.
+        tokens: Number of tokens of all windows.
+        kept: For each layer, the number of these tokens that it passed on.
+    """
+
+    answers: list[list[Answer]]
+    length_config: str | None
+    tokens: int
+    kept: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerPlan:
     """Questions, cut into windows, with all that decides how these are run and answers are chosen.
 
@@ -40,6 +57,23 @@ class AnswerPlan:
         """Run the model on the windows; returns the answers of each question, best first."""
         outputs = run_windows(model, self.windows, length_config=self.length_config, batch_size=self.options.batch_size)
         return self.answers(outputs)
+
+    def answered(self, model: LengthAdaptiveModel, outputs: Sequence[Sequence[WindowOutput]]) -> Answered:
+        """The answers, and what computing them took, from the model's outputs for the windows."""
+        num_layers = model.bundle.shape.num_layers
+        pairs = [
+            (len(window), output)
+            for own_windows, own_outputs in zip(self.windows, outputs, strict=True)
+            for window, output in zip(own_windows, own_outputs, strict=True)
+        ]
+        kept = zip(*(output.kept_by_layer(length, num_layers) for length, output in pairs), strict=True)
+        config = model.bundle.default_length_config if self.length_config is None else self.length_config
+        return Answered(
+            self.answers(outputs),
+            config if isinstance(config, str) else None,
+            sum(length for length, _ in pairs),
+            tuple(map(sum, kept)),
+        )
 
     def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
         """The answers of each question, best first, from the model's outputs for its windows."""
