@@ -90,7 +90,7 @@ def make_uvicorn(backend: Backend, settings: ServerSettings) -> uvicorn.Server:
 
 class _Server(uvicorn.Server):
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to `_serve`: uvicorn ends by the signal, and without draining what waits."""
         yield
 
