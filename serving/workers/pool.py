@@ -85,6 +85,11 @@ class WorkerPool:
         return len(self._dispatcher.workers)
 
     @property
+    def pids(self) -> list[int]:
+        """Process ids of these workers."""
+        return [worker.pid for worker in self._dispatcher.workers]
+
+    @property
     def ready(self) -> bool:
         """Whether jobs are taken and would be run at once if nothing were waiting."""
         return self.alive > 0 and not self.draining
