@@ -229,8 +229,10 @@ class LengthAdaptiveModel:
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
         rows, length = inputs["input_ids"].shape
         if length_configs is not None and (length_config is not None or len(length_configs) != rows):
-            raise InvalidInputError(f"{len(length_configs)} length_configs, length_config={length_config!r} and {rows} "
-                                    "rows; give length_config, or one of length_configs for each row")
+            raise InvalidInputError(
+                f"{len(length_configs)} length_configs, length_config={length_config!r} and {rows} "
+                "rows; give length_config, or one of length_configs for each row"
+            )
         configs = [self.resolve(config) for config in ([length_config] if length_configs is None else length_configs)]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
