@@ -103,17 +103,21 @@ function play() {
   step();
 }
 
-/** Fill in what depends on the server's model; waits while it is being loaded. */
+/** Fill in what depends on the server's model, once it is loaded, and ask the example. */
 async function begin() {
   try {
     const { model } = await info();
-    byId("error").hidden = true;
     byId("facts").textContent = [model.name, model.cpu, model.kernels, `${model.threads} threads`].join(" · ");
     listNames(model);
-    await askBelowFull(await byFull(asked()));
   } catch (error) {
     report(error);
     if (error.status === 503) setTimeout(begin, RETRY_MS);
+    return;
+  }
+  try {
+    await askBelowFull(await byFull(asked()));
+  } catch (error) {
+    report(error);
   }
 }
 
