@@ -14,6 +14,7 @@ from dynamic_tinybert.serving.settings import ServerSettings
 from .errors import on_http_error, on_known_error, on_unknown_error
 from .metrics import Metrics
 from .observation import Observed
+from .page.routes import page_routes
 from .predict import Predict
 from .running import JobRunner
 from .state import state_routes
@@ -26,6 +27,7 @@ def make_app(backend: Backend, settings: ServerSettings) -> Starlette:
     app = Starlette(
         routes=[
             Route("/predict", Predict(runner), methods=["POST"]),
+            *page_routes(runner),
             *state_routes(backend, settings, metrics),
         ],
         middleware=[Middleware(Observed, backend, metrics)],

@@ -26,7 +26,7 @@ HEADERS = MappingProxyType(
 )
 
 
-def page_routes() -> list[Route]:
+def file_routes() -> list[Route]:
     """A route for each file, the page itself at ``/``. The files are read once, and served from memory."""
     folder = files(__package__) / "static"
     return [

@@ -6,22 +6,21 @@ import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 pytest.importorskip("starlette", reason="the server needs the extra serving")
 
-from starlette.testclient import TestClient
+import httpx
 
-from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
+from dynamic_tinybert import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
-from dynamic_tinybert.serving.http.app import make_app
 from dynamic_tinybert.serving.http.page.explain import MOST_CHARACTERS
-from dynamic_tinybert.serving.settings import ServerSettings
 
-from support.direct_backend import DirectBackend
 from support.held_model import DOCUMENT, TEXT
+from support.http_app import asked_app
 
 PAGE = files("dynamic_tinybert.serving.http.page") / "static"
 FILES = {file.name: file.read_text() for file in PAGE.iterdir()}
@@ -52,22 +51,33 @@ class Page(HTMLParser):
         return [value for _, attributes in self.tags if (value := attributes.get(attribute)) is not None]
 
 
+class Client:
+    """Asks an application, one request after the other."""
+
+    def __init__(self, client: httpx.AsyncClient, runner: asyncio.Runner) -> None:
+        self._client = client
+        self._runner = runner
+
+    def ask(self, method: str, path: str, **options: Any) -> httpx.Response:  # noqa: ANN401 - those of httpx
+        return self._runner.run(self._client.request(method, path, **options))
+
+
 @pytest.fixture
-def client(served: QuestionAnswerer, no_worker_stays: None) -> Iterator[TestClient]:
-    backend = DirectBackend(AsyncQuestionAnswerer(served))
-    with TestClient(make_app(backend, ServerSettings()), raise_server_exceptions=False) as client:
-        yield client
-    asyncio.run(backend.aclose())
+def client(served_bundle: Path, no_worker_stays: None) -> Iterator[Client]:
+    with asyncio.Runner() as runner:
+        app = asked_app(served_bundle)
+        yield Client(runner.run(app.__aenter__()).client, runner)
+        runner.run(app.__aexit__(None, None, None))
 
 
-def post(client: TestClient, **body: object) -> tuple[int, dict[str, Any]]:
-    response = client.post("/explain", json=body)
+def post(client: Client, **body: object) -> tuple[int, dict[str, Any]]:
+    response = client.ask("POST", "/explain", json=body)
     return response.status_code, response.json()
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_files_are_served_as_they_are_and_only_again_if_they_change(client: TestClient, name: str) -> None:
-    response = client.get(PATHS[name])
+def test_files_are_served_as_they_are_and_only_again_if_they_change(client: Client, name: str) -> None:
+    response = client.ask("GET", PATHS[name])
     assert (response.status_code, response.text) == (200, FILES[name])
     kinds = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
     assert response.headers["content-type"].split(";")[0] == kinds[name.split(".")[1]]
@@ -75,16 +85,16 @@ def test_files_are_served_as_they_are_and_only_again_if_they_change(client: Test
     assert response.headers["x-content-type-options"] == "nosniff"
     etag = response.headers["etag"]
     for known in (etag, f'"other", W/{etag}'):
-        again = client.get(PATHS[name], headers={"if-none-match": known})
+        again = client.ask("GET", PATHS[name], headers={"if-none-match": known})
         assert (again.status_code, again.content, again.headers["etag"]) == (304, b"", etag)
-    assert client.get(PATHS[name], headers={"if-none-match": '"other"'}).status_code == 200
-    head = client.head(PATHS[name])
+    assert client.ask("GET", PATHS[name], headers={"if-none-match": '"other"'}).status_code == 200
+    head = client.ask("HEAD", PATHS[name])
     assert (head.status_code, head.headers["content-length"]) == (200, str(len(FILES[name].encode())))
-    assert client.post(PATHS[name]).status_code == 405
+    assert client.ask("POST", PATHS[name]).status_code == 405
 
 
-def test_the_policy_allows_own_files_and_nothing_else(client: TestClient) -> None:
-    policy = client.get("/").headers["content-security-policy"]
+def test_the_policy_allows_own_files_and_nothing_else(client: Client) -> None:
+    policy = client.ask("GET", "/").headers["content-security-policy"]
     directives = dict(part.strip().split(" ", 1) for part in policy.split(";"))
     assert directives["default-src"] == directives["frame-ancestors"] == "'none'"
     assert {directives[name] for name in ("script-src", "style-src", "img-src", "connect-src")} == {"'self'"}
@@ -123,7 +133,7 @@ def test_controls_have_labels_and_scripts_find_what_they_name() -> None:
 @pytest.mark.parametrize("name", ["full", "half"])
 @pytest.mark.parametrize("context", [TEXT, DOCUMENT[:2000], "Ada 🙂 met Charles, é ß 日本 met Ada."])
 def test_explain_gives_what_the_runtime_gives(
-    client: TestClient, served: QuestionAnswerer, name: str, context: str
+    client: Client, served: QuestionAnswerer, name: str, context: str
 ) -> None:
     status, found = post(client, question=QUESTION, context=context, length_config=name)
     assert status == 200
@@ -135,13 +145,13 @@ def test_explain_gives_what_the_runtime_gives(
 
 
 @pytest.mark.parametrize("given", [{}, {"length_config": None, "budget_ms": None}])
-def test_without_a_choice_the_default_runs(client: TestClient, given: dict[str, None]) -> None:
+def test_without_a_choice_the_default_runs(client: Client, given: dict[str, None]) -> None:
     status, found = post(client, question=QUESTION, context=TEXT, **given)
     assert (status, found["length_config_name"], found["budget_met"]) == (200, "full", None)
 
 
 @pytest.mark.parametrize(("budget_ms", "met"), [(60_000, True), (0.001, False)])
-def test_a_budget_chooses_what_is_explained(client: TestClient, budget_ms: float, met: bool) -> None:
+def test_a_budget_chooses_what_is_explained(client: Client, budget_ms: float, met: bool) -> None:
     status, found = post(client, question=QUESTION, context=DOCUMENT[:5000], budget_ms=budget_ms)
     assert (status, found["budget_met"]) == (200, met)
     assert (found["ms"] <= budget_ms) is met
@@ -169,23 +179,23 @@ def test_a_budget_chooses_what_is_explained(client: TestClient, budget_ms: float
         ({"question": QUESTION, "context": TEXT, "max_f1_loss": 1}, "no f1_against_full"),
     ],
 )
-def test_bad_input_is_refused(client: TestClient, body: object, message: str) -> None:
-    response = client.post("/explain", json=body)
+def test_bad_input_is_refused(client: Client, body: object, message: str) -> None:
+    response = client.ask("POST", "/explain", json=body)
     error = response.json()
     assert response.status_code == 422, error
     assert message in error["error"]
     assert error.keys() == {"error", "error_type"}
 
 
-def test_what_is_not_json_or_too_long_is_refused(client: TestClient) -> None:
-    assert client.post("/explain", content=b"{").status_code == 400
-    assert client.post("/explain", content=b'{"question": "\\ud800", "context": "x"}').status_code == 400
-    assert client.get("/explain").status_code == 405
+def test_what_is_not_json_or_too_long_is_refused(client: Client) -> None:
+    assert client.ask("POST", "/explain", content=b"{").status_code == 400
+    assert client.ask("POST", "/explain", content=b'{"question": "\\ud800", "context": "x"}').status_code == 400
+    assert client.ask("GET", "/explain").status_code == 405
     status, error = post(client, question=QUESTION, context="x" * (MOST_CHARACTERS + 1))
     assert status == 413
     assert str(MOST_CHARACTERS) in error["error"]
 
 
-def test_a_timeout_ends_a_request(client: TestClient) -> None:
+def test_a_timeout_ends_a_request(client: Client) -> None:
     status, error = post(client, question=QUESTION, context=DOCUMENT, timeout_ms=0.01)
     assert (status, error["error_type"]) == (504, "deadline_exceeded")
