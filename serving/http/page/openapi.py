@@ -82,7 +82,10 @@ def _explanation() -> dict[str, Any]:
         macs_fewer={"type": "number", "description": "full_macs divided by macs."},
         windows={"type": "array", "items": window, "minItems": 1},
         ms={"type": "number", "minimum": 0, "description": "Milliseconds that answering took, without explaining."},
-        budget_met={"type": ["boolean", "null"], "description": "Whether these are at most budget_ms; null without one."},
+        budget_met={
+            "type": ["boolean", "null"],
+            "description": "Whether these are at most budget_ms; null without one.",
+        },
     )
 
 

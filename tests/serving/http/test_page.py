@@ -144,6 +144,23 @@ def test_explain_gives_what_the_runtime_gives(
     assert found == json.loads(json.dumps(expected))
 
 
+def test_the_description_tells_every_key(client: Client) -> None:
+    description = client.ask("GET", "/openapi.json").json()
+    assert "/" in description["paths"]
+    operation = description["paths"]["/explain"]["post"]
+    request = operation["requestBody"]["content"]["application/json"]
+    assert request["example"].keys() <= request["schema"]["properties"].keys()
+    status, found = post(client, **request["example"])
+    assert status == 200
+    result = operation["responses"]["200"]["content"]["application/json"]["schema"]["properties"]
+    window = result["windows"]["items"]["properties"]
+    assert found.keys() == result.keys()
+    assert found["answer"].keys() == result["answer"]["properties"].keys()
+    assert found["windows"][0].keys() == window.keys()
+    for kind in ("tokens", "words"):
+        assert found["windows"][0][kind][0].keys() == window[kind]["items"]["properties"].keys()
+
+
 @pytest.mark.parametrize("given", [{}, {"length_config": None, "budget_ms": None}])
 def test_without_a_choice_the_default_runs(client: Client, given: dict[str, None]) -> None:
     status, found = post(client, question=QUESTION, context=TEXT, **given)
