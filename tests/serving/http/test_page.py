@@ -161,6 +161,13 @@ def test_the_description_tells_every_key(client: Client) -> None:
         assert found["windows"][0][kind][0].keys() == window[kind]["items"]["properties"].keys()
 
 
+def test_the_page_can_read_the_time_of_an_answer(client: Client) -> None:
+    (pattern,) = re.findall(r"/(\S+)/\.exec\(response\.headers\.get\(\"Server-Timing\"\)\)", FILES["server.js"])
+    response = client.ask("POST", "/predict", json={"inputs": {"question": QUESTION, "context": TEXT}})
+    (ms,) = re.findall(pattern, response.headers["server-timing"])
+    assert 0 < float(ms) < 60_000
+
+
 @pytest.mark.parametrize("given", [{}, {"length_config": None, "budget_ms": None}])
 def test_without_a_choice_the_default_runs(client: Client, given: dict[str, None]) -> None:
     status, found = post(client, question=QUESTION, context=TEXT, **given)

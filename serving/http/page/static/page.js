@@ -1,19 +1,21 @@
 // The page: what a person asks, and what is shown for it.
 
-import { ServerError, explain, info } from "./server.js";
+import { ServerError, explain, info, time } from "./server.js";
 import { show, showSavings, showStep, showWindows } from "./view.js";
 
 const BUDGETS_MS = [1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 20, 25, 30, 40, 50, 60, 80, 100, 150, 200, 300, 500, 1000, 2000];
 const SETTLE_MS = 200; // a moving slider asks when it rests
 const STEP_MS = 900;
 const RETRY_MS = 1000;
+const TIMED_AGAIN = 3; // a single time says little where the browser uses the same cores
+const CHEAP_MS = 100;
 
 const byId = (id) => document.getElementById(id);
 const form = byId("ask");
 const budget = byId("budget");
 
 let running = null; // AbortController of the question that is being answered
-let full = { key: null, explained: null }; // the last answer of `full`
+let byFullBefore = { key: null, explained: null };
 let settling = 0;
 let playing = 0;
 
@@ -37,7 +39,9 @@ async function ask() {
     byId("error").hidden = true;
     show(explained, request);
     byId("result").setAttribute("aria-busy", "false");
-    showSavings(await byFull(request, own.signal, explained));
+    const full = await byFull(request, own.signal, explained);
+    showSavings(full);
+    timeAgain(explained, full, own.signal).catch(() => {}); // the answer is there already
     return explained;
   } catch (error) {
     if (!own.signal.aborted) report(error);
@@ -50,9 +54,20 @@ async function ask() {
 /** The same question answered by `full`; kept, since a moved budget does not change it. */
 async function byFull({ question, context }, signal, explained = null) {
   const key = JSON.stringify([question, context]);
-  if (explained?.length_config_name === "full") full = { key, explained };
-  if (full.key !== key) full = { key, explained: await explain({ question, context, length_config: "full" }, signal) };
-  return full.explained;
+  if (explained?.length_config_name === "full") byFullBefore = { key, explained };
+  if (byFullBefore.key !== key) {
+    byFullBefore = { key, explained: await explain({ question, context, length_config: "full" }, signal) };
+  }
+  return byFullBefore.explained;
+}
+
+/** Replace the times of both by the shortest of several, in turns, if they are short. */
+async function timeAgain(explained, full, signal) {
+  if (explained === full || explained.ms + full.ms > CHEAP_MS) return;
+  for (let run = 0; run < TIMED_AGAIN; run++) {
+    for (const one of [explained, full]) one.ms = Math.min(one.ms, await time(one, signal));
+  }
+  showSavings(full);
 }
 
 function report(error) {
@@ -107,7 +122,7 @@ function play() {
 async function begin() {
   try {
     const { model } = await info();
-    byId("facts").textContent = [model.name, model.cpu, model.kernels, `${model.threads} threads`].join(" · ");
+    byId("facts").textContent = [model.name, model.cpu, `${model.threads} threads`].join(" · ");
     listNames(model);
   } catch (error) {
     report(error);
@@ -139,9 +154,11 @@ budget.max = BUDGETS_MS.length - 1;
 showBudget();
 showChoice();
 
-form.addEventListener("submit", (event) => {
+form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  ask();
+  await ask();
+  const result = byId("result"); // below the form on narrow screens
+  if (result.getBoundingClientRect().top > 0.7 * innerHeight) result.scrollIntoView();
 });
 byId("context").addEventListener("input", ({ target }) => {
   byId("examples").hidden = target.value !== target.defaultValue; // they ask about that text

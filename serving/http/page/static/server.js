@@ -15,11 +15,25 @@ export function info() {
 
 /** Answer a question and say which words each layer dropped. */
 export function explain(body, signal) {
-  const headers = { "Content-Type": "application/json" };
-  return request("explain", { method: "POST", headers, body: JSON.stringify(body), signal });
+  return request("explain", post(body, signal));
+}
+
+/** Answer a question once more; returns the milliseconds that the server took. */
+export async function time({ question, context, length_config_name: length_config }, signal) {
+  const body = { inputs: { question, context }, parameters: { length_config } };
+  const response = await send("predict", post(body, signal));
+  return Number(/dur=([\d.]+)/.exec(response.headers.get("Server-Timing"))[1]);
+}
+
+function post(body, signal) {
+  return { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body), signal };
 }
 
 async function request(path, options) {
+  return (await send(path, options)).json();
+}
+
+async function send(path, options) {
   let response;
   try {
     response = await fetch(path, options);
@@ -27,12 +41,8 @@ async function request(path, options) {
     if (error.name === "AbortError") throw error;
     throw new ServerError("The server cannot be reached. Is it running?");
   }
-  const body = await response.json().catch((error) => {
-    if (error.name === "AbortError") throw error;
-    return {};
-  });
-  if (response.ok) return body;
-  throw new ServerError(inWords(response, body), response.status);
+  if (response.ok) return response;
+  throw new ServerError(inWords(response, await response.json().catch(() => ({}))), response.status);
 }
 
 function inWords(response, body) {
