@@ -21,7 +21,7 @@ MOST_CHARACTERS = 20_000
 """Characters of a text that can be explained. A result has an entry for each token, which the event loop writes as
 JSON: some 40 ms for so many characters, in which no other request is served."""
 _TEXTS = ("question", "context")
-_LIMITS = ("budget_ms", "max_f1_loss", "timeout_ms")
+_LIMITS = ("budget_ms", "max_f1_loss")
 
 
 def explain_schemas(settings: ServerSettings) -> dict[str, dict[str, Any]]:
@@ -49,12 +49,12 @@ class Explain:
         start = perf_counter()
         question, context = _texts(body)
         options = checked_parameters({name: body[name] for name in body if name not in _TEXTS}, self._schemas)
-        timeout_ms = options.pop("timeout_ms", 1e3 * self._runner.settings.request_timeout_s)
-        answered = await self._runner.run(AnswerJob((question,), (context,), options), receive, timeout_ms)
+        answered = await self._runner.run(AnswerJob((question,), (context,), options), receive)
         spent_ms = 1e3 * (perf_counter() - start)
         ((answer,),) = answered.answers
         job = ExplainJob(question, context, answered.length_config)
-        explained = await self._runner.run(job, receive, max(timeout_ms - spent_ms, 1.0))
+        left_ms = 1e3 * self._runner.settings.request_timeout_s - spent_ms
+        explained = await self._runner.run(job, receive, max(left_ms, 1.0))
         timed = {"ms": answer.get("ms", spent_ms), "budget_met": answer.get("budget_met")}
         await Response(json.dumps(explained | timed), media_type="application/json")(scope, receive, send)
 

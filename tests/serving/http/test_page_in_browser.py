@@ -1,11 +1,7 @@
 """The page in a real browser, against a real server on loopback that answers with the bundle of the package."""
 
-import asyncio
-import socket
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -13,19 +9,16 @@ import pytest
 pytest.importorskip("starlette", reason="the server needs the extra serving")
 
 import httpx
-import uvicorn
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import Select
 
 from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.runtime.tasks.question_answering.explanation import ExplainedWindow
-from dynamic_tinybert.serving.http.app import make_app
-from dynamic_tinybert.serving.settings import ServerSettings
 
 from support.chromium import Chromium, chromium
-from support.direct_backend import DirectBackend
 from support.held_model import TEXT, held
+from support.live_server import LiveServer, live_server
 
 pytestmark = pytest.mark.slow
 
@@ -46,28 +39,6 @@ return box.top < mark.top && mark.bottom < box.bottom;
 """
 
 
-@dataclass
-class Site:
-    url: str
-    backend: DirectBackend
-
-
-@contextmanager
-def site(answerer: AsyncQuestionAnswerer) -> Iterator[Site]:
-    """A server on a free port of loopback, in a thread."""
-    backend = DirectBackend(answerer)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = uvicorn.Server(uvicorn.Config(make_app(backend, ServerSettings()), log_level="warning"))
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield Site(f"http://127.0.0.1:{listener.getsockname()[1]}/", backend)
-        finally:
-            server.should_exit = True
-            thread.join()
-            asyncio.run(backend.aclose())
-
-
 @pytest.fixture(scope="module")
 def real() -> QuestionAnswerer:
     answerer = QuestionAnswerer.from_pretrained()
@@ -83,8 +54,8 @@ def browser() -> Iterator[Chromium]:
 
 
 @pytest.fixture
-def page(browser: Chromium, real: QuestionAnswerer) -> Iterator[tuple[Chromium, Site]]:
-    with site(AsyncQuestionAnswerer(real)) as server:
+def page(browser: Chromium, real: QuestionAnswerer) -> Iterator[tuple[Chromium, LiveServer]]:
+    with live_server(AsyncQuestionAnswerer(real)) as server:
         yield browser, server
 
 
@@ -150,10 +121,12 @@ def assert_fits(browser: Chromium) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_person_asks_and_moves_the_budget(page: tuple[Chromium, Site], real: QuestionAnswerer, width: int) -> None:
+def test_a_person_asks_and_moves_the_budget(
+    page: tuple[Chromium, LiveServer], real: QuestionAnswerer, width: int
+) -> None:
     browser, server = page
     browser.requested(), browser.complaints()
-    browser.show(server.url, width=width)
+    browser.show(f"{server.url}/", width=width)
     browser.until(lambda: settled(browser) and "John Smeaton" in browser.text("answer"))
     assert_fits(browser)
 
@@ -185,16 +158,15 @@ def test_a_person_asks_and_moves_the_budget(page: tuple[Chromium, Site], real: Q
     Select(browser.element("#loss")).select_by_value("0.5")  # the fastest loses more
     browser.until(lambda: settled(browser) and "fast" not in browser.text("ran"))
 
-    origin = server.url.rstrip("/")
     requested = browser.requested()
-    assert {f"{origin}/", f"{origin}/page.js", f"{origin}/explain"} <= set(requested)
-    assert [url for url in requested if not url.startswith(f"{origin}/")] == []
+    assert {f"{server.url}/", f"{server.url}/page.js", f"{server.url}/explain"} <= set(requested)
+    assert [url for url in requested if not url.startswith(f"{server.url}/")] == []
     assert browser.complaints() == []
 
 
-def test_layers_are_stepped_through_by_the_keyboard(page: tuple[Chromium, Site]) -> None:
+def test_layers_are_stepped_through_by_the_keyboard(page: tuple[Chromium, LiveServer]) -> None:
     browser, server = page
-    browser.show(server.url, width=1280)
+    browser.show(f"{server.url}/", width=1280)
     browser.until(lambda: settled(browser))
     browser.run("document.querySelector('[name=by][value=name]').click()")
     browser.run("document.querySelector('[name=length_config][value=balanced]').click()")
@@ -216,10 +188,10 @@ def test_layers_are_stepped_through_by_the_keyboard(page: tuple[Chromium, Site])
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_a_long_text_is_shown_whole_and_by_window(
-    page: tuple[Chromium, Site], real: QuestionAnswerer, width: int
+    page: tuple[Chromium, LiveServer], real: QuestionAnswerer, width: int
 ) -> None:
     browser, server = page
-    browser.show(server.url, width=width)
+    browser.show(f"{server.url}/", width=width)
     browser.until(lambda: settled(browser))
     browser.run("document.querySelector('[name=by][value=name]').click()")
     browser.run("document.querySelector('[name=length_config][value=fast]').click()")
@@ -240,16 +212,16 @@ def test_a_long_text_is_shown_whole_and_by_window(
 
 
 def test_what_the_server_cannot_do_is_said_in_words(browser: Chromium, served: QuestionAnswerer) -> None:
-    with held(served) as (slow, calls), site(AsyncQuestionAnswerer(slow, workers=1, max_queued=1)) as server:
+    with held(served) as (slow, calls), live_server(AsyncQuestionAnswerer(slow, workers=1, max_queued=1)) as server:
         facts, server.backend.facts = server.backend.facts, None
-        browser.show(server.url, width=390)
+        browser.show(f"{server.url}/", width=390)
         browser.until(lambda: "still loading" in browser.text("error"))
         server.backend.facts = facts
         calls.began.acquire(timeout=60)  # what the page asks first
 
         waiting = threading.Thread(
             target=httpx.post,
-            args=(server.url + "explain",),
+            args=(f"{server.url}/explain",),
             kwargs={"json": {"question": "who?", "context": TEXT}, "timeout": 60},
         )
         waiting.start()
@@ -295,9 +267,9 @@ return found;
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_can_be_read(page: tuple[Chromium, Site], dark: bool) -> None:
+def test_every_text_can_be_read(page: tuple[Chromium, LiveServer], dark: bool) -> None:
     browser, server = page
-    browser.show(server.url, width=1280, dark=dark)
+    browser.show(f"{server.url}/", width=1280, dark=dark)
     browser.until(lambda: settled(browser))
     browser.run("document.querySelector('[name=by][value=name]').click()")
     browser.run("document.querySelector('[name=length_config][value=balanced]').click()")
