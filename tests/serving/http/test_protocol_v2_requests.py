@@ -1,0 +1,244 @@
+"""Requests for inference become checked tensors and parameters, or are refused with a message."""
+
+import gzip
+import json
+import zlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.exceptions import HTTPException
+
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.serving.http.protocol_v2.decompression import decompressed
+from dynamic_tinybert.serving.http.protocol_v2.models import ANSWERS, MODELS, TOKENS, Model
+from dynamic_tinybert.serving.http.protocol_v2.requests import InferRequest, parse_request
+from dynamic_tinybert.serving.settings import ServerSettings
+
+SETTINGS = ServerSettings(max_items=3)
+QUESTION = {"name": "question", "shape": [2], "datatype": "BYTES", "data": ["who?", "where?"]}
+CONTEXT = {"name": "context", "shape": [1], "datatype": "BYTES", "data": ["Ada was born in London."]}
+IDS = {"name": "input_ids", "shape": [1, 3], "datatype": "INT64", "data": [2, 5, 3]}
+ASKED = {"inputs": [QUESTION, CONTEXT]}
+CHOSEN = ["answer", "score", "start", "end"]
+
+
+def parsed(request: object, model: Model = ANSWERS, raw: bytes = b"") -> InferRequest:
+    head = json.dumps(request).encode()
+    return parse_request(head + raw, str(len(head)) if raw else None, "m", model, SETTINGS)
+
+
+def test_a_request_of_json() -> None:
+    request = parsed({**ASKED, "id": "7", "parameters": {"top_k": 3, "length_config": "half", "timeout_ms": 5}})
+    assert request.id == "7"
+    assert request.inputs["question"].tolist() == ["who?", "where?"]
+    assert request.inputs["context"].tolist() == ["Ada was born in London."]
+    assert request.options == {"top_k": 3, "length_config": "half"}
+    assert request.timeout_ms == 5
+    assert request.outputs == dict.fromkeys(CHOSEN, False)
+
+
+def test_binary_inputs_stand_after_the_json_in_their_order() -> None:
+    tensors = {"token_type_ids": [0, 1], "input_ids": [2, 2**40], "attention_mask": [1, 0]}
+    inputs: list[dict[str, Any]] = [
+        {"name": name, "shape": [1, 2], "datatype": "INT64", "parameters": {"binary_data_size": 16}}
+        for name in tensors
+    ]
+    inputs[1] = {"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [[2, 2**40]]}
+    raw = b"".join(np.array(tensors[name], "<i8").tobytes() for name in ("token_type_ids", "attention_mask"))
+    request = parsed({"inputs": inputs}, TOKENS, raw)
+    assert {name: array.tolist() for name, array in request.inputs.items()} == {k: [v] for k, v in tensors.items()}
+    job = TOKENS.job(request.inputs, {"length_config": [1, 0.5]})
+    assert job.length_config == (1, 0.5)  # type: ignore[union-attr]
+
+
+def test_outputs_are_chosen_and_ordered() -> None:
+    outputs = [{"name": "end", "parameters": {"binary_data": True}}, {"name": "answer", "parameters": None}]
+    assert list(parsed({**ASKED, "outputs": outputs}).outputs.items()) == [("end", True), ("answer", False)]
+    both = {**ASKED, "outputs": [*outputs, {"name": "score", "parameters": {"binary_data": False}}]}
+    both["parameters"] = {"binary_data_output": True}
+    assert parsed(both).outputs == {"end": True, "answer": True, "score": False}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "more"),
+    [
+        ({"budget_ms": 20}, ["length_config", "ms", "budget_met"]),
+        ({"max_f1_loss": 1}, ["length_config", "ms"]),
+        ({"budget_ms": 20, "max_f1_loss": 1}, ["length_config", "ms", "budget_met"]),
+        ({"budget_ms": None}, []),
+        (None, []),
+    ],
+)
+def test_a_budget_has_more_outputs(parameters: object, more: list[str]) -> None:
+    assert list(parsed({**ASKED, "parameters": parameters}).outputs) == CHOSEN + more
+
+
+def test_time_limits() -> None:
+    assert parsed({**ASKED, "parameters": {"timeout": 2500}}).timeout_ms == 2.5
+    assert parsed(ASKED).timeout_ms is None
+    with pytest.raises(InvalidInputError, match="timeout and timeout_ms set the same thing"):
+        parsed({**ASKED, "parameters": {"timeout": 2500, "timeout_ms": 2.5}})
+
+
+def test_one_context_serves_all_questions() -> None:
+    job = ANSWERS.job(parsed(ASKED).inputs, {})
+    assert job.contexts == ("Ada was born in London.",) * 2  # type: ignore[union-attr]
+
+
+def test_other_numbers_of_contexts_are_refused() -> None:
+    context = {**CONTEXT, "shape": [3], "data": ["a", "b", "c"]}
+    with pytest.raises(InvalidInputError, match="input context has 3 texts for 2 questions"):
+        ANSWERS.job(parsed({"inputs": [QUESTION, context]}).inputs, {})
+
+
+def changed(tensor: Mapping[str, Any], **fields: object) -> dict[str, Any]:
+    return {"inputs": [{**tensor, **fields}, CONTEXT]}
+
+
+def without(tensor: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {"inputs": [{name: value for name, value in tensor.items() if name not in names}, CONTEXT]}
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        ([], "the request must be an object, not a list"),
+        ({}, "inputs must be a list of objects, not null"),
+        ({"inputs": []}, "input question is missing"),
+        ({"inputs": [QUESTION]}, "input context is missing"),
+        ({"inputs": [QUESTION, QUESTION]}, "input question is given twice"),
+        ({"inputs": [3]}, "an input must be an object, not the number 3"),
+        ({"inputs": ASKED}, "inputs must be a list of objects, not an object"),
+        ({**ASKED, "id": 5}, "id must be a text, not the number 5"),
+        ({**ASKED, "output": []}, "the request has 'output', which this server does not know; it knows model_name, id,"),
+        ({**ASKED, "model_name": "n"}, "model_name is 'n', but the path asks m"),
+        (changed(QUESTION, name="x"), "unknown input 'x'; this model has question, context"),
+        (changed(QUESTION, name=["x"]), "unknown input a list; this model has question, context"),
+        (changed(QUESTION, datatype="INT64"), "input question: datatype must be BYTES, not 'INT64'"),
+        (changed(QUESTION, shape=[3]), r"data has 2 elements, but shape \[3\] has 3"),
+        (changed(QUESTION, dtype="BYTES"), "an input has 'dtype'"),
+        (without(QUESTION, "shape"), "shape must be a list of 1 integers"),
+        (without(QUESTION, "datatype"), "datatype must be BYTES, not null"),
+        (without(QUESTION, "data"), "needs either data or the parameter binary_data_size"),
+        (changed(QUESTION, parameters={"binary_data_size": 4}), "needs either data or the parameter binary_data_size"),
+        (changed(QUESTION, parameters={"shared_memory_region": "a"}), "question has 'shared_memory_region', which"),
+        ({**ASKED, "outputs": {}}, "outputs must be a list of objects"),
+        ({**ASKED, "outputs": [{"name": "x"}]}, "unknown output 'x'; this model has answer, score, start, end,"),
+        ({**ASKED, "outputs": [{"name": "end"}, {"name": "end"}]}, "output end is given twice"),
+        ({**ASKED, "outputs": [{"name": "ms"}]}, "output ms is there only with the parameter budget_ms or max_f1_loss"),
+        ({**ASKED, "outputs": [{"name": "end", "parameters": {"classification": 2}}]}, "output end has 'classification'"),
+        ({**ASKED, "outputs": [{"name": "end", "parameters": {"binary_data": 1}}]}, "binary_data must be true or false"),
+        ({**ASKED, "parameters": {"binary_data_output": "yes"}}, "binary_data_output must be true or false"),
+        ({**ASKED, "parameters": {"sequence_id": 5}}, "unknown parameter 'sequence_id'; there are top_k,"),
+        ({**ASKED, "parameters": {"budget_ms": -1}}, "budget_ms must be more than 0"),
+        ({**ASKED, "parameters": {"timeout": 0}}, "timeout must be an int of at least 1"),
+        ({**ASKED, "parameters": [1]}, "parameters must be an object"),
+    ],
+)  # fmt: skip
+def test_wrong_requests(request_: object, message: str) -> None:
+    with pytest.raises(InvalidInputError, match=message):
+        parsed(request_)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "raw", "message"),
+    [
+        ([-1], b"12345678", "binary_data_size must be an integer of at least 0, not the number -1"),
+        ([8.0], b"12345678", "binary_data_size must be an integer of at least 0, not the number 8.0"),
+        ([None], b"12345678", "binary_data_size must be an integer of at least 0, not null"),
+        ([9], b"12345678", "binary_data_size is the number 9, but 8 bytes are left"),
+        ([2**70], b"12345678", "but 8 bytes are left"),
+        ([8], b"12345678", r"binary_data_size is 8, but shape \[1, 3\] of INT64 has 24 bytes"),
+        ([24], b"12345678" * 4, "8 bytes after the JSON belong to no input"),
+        ([24, 24], b"12345678" * 5, "input attention_mask: binary_data_size is the number 24, but 16 bytes are left"),
+    ],
+)
+def test_wrong_sizes_of_binary_tensors(sizes: list[object], raw: bytes, message: str) -> None:
+    inputs = [
+        {"name": name, "shape": [1, 3], "datatype": "INT64", "parameters": {"binary_data_size": size}}
+        for name, size in zip(("input_ids", "attention_mask"), sizes, strict=False)
+    ]
+    with pytest.raises(InvalidInputError, match=message):
+        parsed({"inputs": inputs}, TOKENS, raw)
+
+
+@pytest.mark.parametrize(("length", "body"), [("-1", b"{}"), ("3", b"{}"), ("9" * 5000, b"{}"), ("two", b"{}"), ("0", b"")])
+def test_wrong_lengths_of_the_json(length: str, body: bytes) -> None:
+    with pytest.raises(HTTPException, match="400: Inference-Header-Content-Length"):
+        parse_request(body, length, "m", ANSWERS, SETTINGS)
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b"[" * 10**5, b"{}x", b'"\\ud800"'])
+def test_malformed_json(body: bytes) -> None:
+    with pytest.raises(HTTPException, match="400"):
+        parse_request(body, None, "m", ANSWERS, SETTINGS)
+
+
+def test_too_many_rows_are_refused_before_they_are_read() -> None:
+    huge = changed(QUESTION, shape=[2**62])
+    with pytest.raises(HTTPException, match="413: input question has 4611686018427387904 rows; this server takes 3"):
+        parsed(huge)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)
+NAMES = st.sampled_from([spec.name for model in MODELS for spec in (*model.inputs, *model.outputs)])
+
+
+def or_anything(strategy: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return st.one_of(strategy, JSON)
+
+
+SIZES = st.sampled_from([0, 1, 2, 3, 4, 8, 24, -1, 2**63])
+TENSORS = st.fixed_dictionaries(
+    {"name": NAMES, "shape": or_anything(st.lists(SIZES, max_size=3)), "datatype": st.sampled_from(["BYTES", "INT64"])},
+    optional={
+        "data": or_anything(st.lists(st.integers(0, 9) | st.text(), max_size=4)),
+        "parameters": or_anything(st.fixed_dictionaries({"binary_data_size": SIZES})),
+    },
+)
+REQUESTS = st.fixed_dictionaries(
+    {"inputs": or_anything(st.lists(or_anything(TENSORS), max_size=3))},
+    optional={
+        "outputs": or_anything(st.lists(or_anything(st.fixed_dictionaries({"name": NAMES})), max_size=3)),
+        "parameters": or_anything(st.dictionaries(st.sampled_from(["top_k", "timeout", "length_config"]), JSON)),
+        "id": JSON,
+    },
+)
+
+
+@given(st.one_of(st.binary(), REQUESTS), st.binary(max_size=32), st.none() | st.text(max_size=3), st.sampled_from(MODELS))
+def test_anything_is_a_request_or_refused(request: object, raw: bytes, length: str | None, model: Model) -> None:
+    head = request if isinstance(request, bytes) else json.dumps(request).encode()
+    header = str(len(head)) if length == "" else length
+    try:
+        parsed = parse_request(head + raw, header, "m", model, SETTINGS)
+        model.job(parsed.inputs, parsed.options)
+    except HTTPException as error:
+        assert error.status_code in (400, 413)
+    except InvalidInputError as error:
+        assert str(error).isprintable()
+    else:
+        assert set(parsed.outputs) <= {spec.name for spec in model.outputs}
+
+
+@pytest.mark.parametrize(("encoding", "compress"), [("gzip", gzip.compress), ("Deflate", zlib.compress)])
+def test_compressed_bodies(encoding: str, compress: Any) -> None:  # noqa: ANN401 - a function
+    content = b"abc" * 1000
+    body = compress(content)
+    assert decompressed(body, encoding, len(content)) == content
+    for wrong, status in ((body[:-1], 400), (body + b"x", 400), (b"x" + body, 400), (b"", 400), (compress(b"x" * 3001), 413)):
+        with pytest.raises(HTTPException, match=str(status)):
+            decompressed(wrong, encoding, len(content))
+
+
+def test_other_encodings() -> None:
+    assert decompressed(b"abc", None, 3) == decompressed(b"abc", "identity", 3) == b"abc"
+    with pytest.raises(HTTPException, match="415: Content-Encoding must be gzip, deflate or identity, not 'br'"):
+        decompressed(b"abc", "br", 3)
