@@ -15,6 +15,7 @@ from .errors import on_http_error, on_known_error, on_unknown_error
 from .metrics import Metrics
 from .observation import Observed
 from .predict import Predict
+from .protocol_v2.routes import protocol_v2_routes
 from .running import JobRunner
 from .state import state_routes
 
@@ -26,6 +27,7 @@ def make_app(backend: Backend, settings: ServerSettings) -> Starlette:
     app = Starlette(
         routes=[
             Route("/predict", Predict(runner), methods=["POST"]),
+            *protocol_v2_routes(runner),
             *state_routes(backend, settings, metrics),
         ],
         middleware=[Middleware(Observed, backend, metrics)],
