@@ -31,7 +31,7 @@ def response_body(
     outputs: list[dict[str, Any]] = []
     for output, is_binary in request.outputs.items():
         array, datatype = tensors[output], datatypes[output]
-        entry = {"name": output, "datatype": datatype, "shape": list(array.shape)}
+        entry: dict[str, Any] = {"name": output, "datatype": datatype, "shape": list(array.shape)}
         if is_binary:
             binary.append(to_binary(datatype, array))
             entry["parameters"] = {"binary_data_size": len(binary[-1])}

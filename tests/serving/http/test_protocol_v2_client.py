@@ -32,7 +32,7 @@ SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0, 0,
 
 @pytest.fixture(scope="module")
 def address(served: QuestionAnswerer) -> Iterator[str]:
-    with running_server(served, max_items=4, max_body_bytes=100_000) as address:
+    with running_server(served, max_items=12, max_body_bytes=100_000) as address:
         yield address
 
 
@@ -120,7 +120,7 @@ def test_answers_are_those_of_a_direct_call(
 @pytest.mark.parametrize("binary_in", [True, False])
 @pytest.mark.parametrize("config", [None, "half", [1.0, 0.4, 0.4]])
 def test_logits_are_those_of_a_direct_call_to_the_bit(
-    client: InferenceServerClient, served: QuestionAnswerer, binary_in: bool, binary_out: bool, config: Any
+    client: InferenceServerClient, served: QuestionAnswerer, binary_in: bool, binary_out: bool, config: object
 ) -> None:  # fmt: skip
     outputs = [InferRequestedOutput(name, binary_data=binary_out) for name in ("start_logits", "end_logits")]
     parameters = {"length_config": config} if config else None
@@ -194,11 +194,11 @@ def test_asynchronous_requests(client: InferenceServerClient, served: QuestionAn
         (NAME, [], {}, 422, "input question is missing"),
         (NAME, asked()[:1], {}, 422, "input context is missing"),
         (NAME, [*asked(), tensor("x", [1], "INT64")], {}, 422, "unknown input 'x'; this model has question, context"),
-        (NAME, asked(["who?"] * 5), {}, 413, "input question has 5 rows; this server takes 4"),
+        (NAME, asked(["who?"] * 13), {}, 413, "input question has 13 rows; this server takes 12"),
         (NAME, asked(context="a" * 10**6), {}, 413, "the body is larger than the 100000 bytes that this server takes"),
         (NAME, asked([""]), {}, 422, "question is empty"),
         (NAME, asked([b"\xff"]), {}, 422, "input question: element 0 is not UTF-8"),
-        (NAME, asked(), {"outputs": [InferRequestedOutput("x")]}, 422, "unknown output 'x'; this model has answer, score"),
+        (NAME, asked(), {"outputs": [InferRequestedOutput("x")]}, 422, "unknown output 'x'; this model has answer"),
         (NAME, asked(), {"outputs": [InferRequestedOutput("score", class_count=2)]}, 422, "score has 'classification'"),
         (NAME, asked(), {"sequence_id": 3}, 422, "unknown parameter 'sequence_id'"),
         (NAME, asked(), {"priority": 3}, 422, "unknown parameter 'priority'"),
@@ -210,12 +210,14 @@ def test_asynchronous_requests(client: InferenceServerClient, served: QuestionAn
         (TOKENS, [tensor("input_ids", [[2, 100]], "INT64")], {}, 422, "input_ids holds 100, which is outside 0..99"),
         (TOKENS, [tensor("input_ids", [[2, -1]], "INT64")], {}, 422, "input_ids holds -1, which is outside 0..99"),
         (TOKENS, [tensor("input_ids", [[2] * 129], "INT64")], {}, 422, "129 tokens are more than this model's 128"),
+        (TOKENS, [tensor("input_ids", [[2] * 128] * 9, "INT64")], {}, 413, "9 rows of 128 token ids are more"),
+        (TOKENS, [tensor("input_ids", [[2]] * 13, "INT64")], {}, 413, "input input_ids has 13 rows"),
         (TOKENS, [*tokens()[:1], tensor("attention_mask", [[1, 1]], "INT64")], {}, 422, "attention_mask has shape"),
         (TOKENS, tokens(), {"parameters": {"top_k": 2}}, 422, "unknown parameter 'top_k'"),
     ],
 )  # fmt: skip
 def test_errors(
-    client: InferenceServerClient, model: str, inputs: Any, options: dict[str, Any], status: int, message: str
+    client: InferenceServerClient, model: str, inputs: list[InferInput], options: dict[str, Any], status: int, message: str
 ) -> None:  # fmt: skip
     with pytest.raises(InferenceServerException) as error:
         client.infer(model, inputs, **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 from starlette.exceptions import HTTPException
 
@@ -44,8 +44,7 @@ def test_a_request_of_json() -> None:
 def test_binary_inputs_stand_after_the_json_in_their_order() -> None:
     tensors = {"token_type_ids": [0, 1], "input_ids": [2, 2**40], "attention_mask": [1, 0]}
     inputs: list[dict[str, Any]] = [
-        {"name": name, "shape": [1, 2], "datatype": "INT64", "parameters": {"binary_data_size": 16}}
-        for name in tensors
+        {"name": name, "shape": [1, 2], "datatype": "INT64", "parameters": {"binary_data_size": 16}} for name in tensors
     ]
     inputs[1] = {"name": "input_ids", "shape": [1, 2], "datatype": "INT64", "data": [[2, 2**40]]}
     raw = b"".join(np.array(tensors[name], "<i8").tobytes() for name in ("token_type_ids", "attention_mask"))
@@ -114,7 +113,7 @@ def without(tensor: Mapping[str, Any], *names: str) -> dict[str, Any]:
         ({"inputs": [3]}, "an input must be an object, not the number 3"),
         ({"inputs": ASKED}, "inputs must be a list of objects, not an object"),
         ({**ASKED, "id": 5}, "id must be a text, not the number 5"),
-        ({**ASKED, "output": []}, "the request has 'output', which this server does not know; it knows model_name, id,"),
+        ({**ASKED, "output": []}, "the request has 'output', which this server does not know; it knows model_name"),
         ({**ASKED, "model_name": "n"}, "model_name is 'n', but the path asks m"),
         (changed(QUESTION, name="x"), "unknown input 'x'; this model has question, context"),
         (changed(QUESTION, name=["x"]), "unknown input a list; this model has question, context"),
@@ -130,8 +129,8 @@ def without(tensor: Mapping[str, Any], *names: str) -> dict[str, Any]:
         ({**ASKED, "outputs": [{"name": "x"}]}, "unknown output 'x'; this model has answer, score, start, end,"),
         ({**ASKED, "outputs": [{"name": "end"}, {"name": "end"}]}, "output end is given twice"),
         ({**ASKED, "outputs": [{"name": "ms"}]}, "output ms is there only with the parameter budget_ms or max_f1_loss"),
-        ({**ASKED, "outputs": [{"name": "end", "parameters": {"classification": 2}}]}, "output end has 'classification'"),
-        ({**ASKED, "outputs": [{"name": "end", "parameters": {"binary_data": 1}}]}, "binary_data must be true or false"),
+        ({**ASKED, "outputs": [{"name": "end", "parameters": {"classification": 2}}]}, "end has 'classification'"),
+        ({**ASKED, "outputs": [{"name": "end", "parameters": {"binary_data": 1}}]}, "must be true or false"),
         ({**ASKED, "parameters": {"binary_data_output": "yes"}}, "binary_data_output must be true or false"),
         ({**ASKED, "parameters": {"sequence_id": 5}}, "unknown parameter 'sequence_id'; there are top_k,"),
         ({**ASKED, "parameters": {"budget_ms": -1}}, "budget_ms must be more than 0"),
@@ -166,13 +165,17 @@ def test_wrong_sizes_of_binary_tensors(sizes: list[object], raw: bytes, message:
         parsed({"inputs": inputs}, TOKENS, raw)
 
 
-@pytest.mark.parametrize(("length", "body"), [("-1", b"{}"), ("3", b"{}"), ("9" * 5000, b"{}"), ("two", b"{}"), ("0", b"")])
+@pytest.mark.parametrize(
+    ("length", "body"), [("-1", b"{}"), ("3", b"{}"), ("9" * 5000, b"{}"), ("two", b"{}"), ("0", b"")]
+)
 def test_wrong_lengths_of_the_json(length: str, body: bytes) -> None:
     with pytest.raises(HTTPException, match="400: Inference-Header-Content-Length"):
         parse_request(body, length, "m", ANSWERS, SETTINGS)
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b"[" * 10**5, b"{}x", b'"\\ud800"'])
+@pytest.mark.parametrize(
+    "body", [b"", b"{", b'{"a": NaN}', b'{"a": 1e999}', b"\xff", b"[" * 10**5, b"{}x", b'"\\ud800"']
+)
 def test_malformed_json(body: bytes) -> None:
     with pytest.raises(HTTPException, match="400"):
         parse_request(body, None, "m", ANSWERS, SETTINGS)
@@ -213,7 +216,9 @@ REQUESTS = st.fixed_dictionaries(
 )
 
 
-@given(st.one_of(st.binary(), REQUESTS), st.binary(max_size=32), st.none() | st.text(max_size=3), st.sampled_from(MODELS))
+@given(
+    st.one_of(st.binary(), REQUESTS), st.binary(max_size=32), st.none() | st.text(max_size=3), st.sampled_from(MODELS)
+)
 def test_anything_is_a_request_or_refused(request: object, raw: bytes, length: str | None, model: Model) -> None:
     head = request if isinstance(request, bytes) else json.dumps(request).encode()
     header = str(len(head)) if length == "" else length
@@ -221,10 +226,15 @@ def test_anything_is_a_request_or_refused(request: object, raw: bytes, length: s
         parsed = parse_request(head + raw, header, "m", model, SETTINGS)
         model.job(parsed.inputs, parsed.options)
     except HTTPException as error:
-        assert error.status_code in (400, 413)
+        event(f"refused with {error.status_code}")
+        if error.status_code not in (400, 413):
+            raise
     except InvalidInputError as error:
-        assert str(error).isprintable()
+        event("refused with 422")
+        if not str(error).isprintable():
+            raise
     else:
+        event("accepted")
         assert set(parsed.outputs) <= {spec.name for spec in model.outputs}
 
 
@@ -233,7 +243,13 @@ def test_compressed_bodies(encoding: str, compress: Any) -> None:  # noqa: ANN40
     content = b"abc" * 1000
     body = compress(content)
     assert decompressed(body, encoding, len(content)) == content
-    for wrong, status in ((body[:-1], 400), (body + b"x", 400), (b"x" + body, 400), (b"", 400), (compress(b"x" * 3001), 413)):
+    for wrong, status in (
+        (body[:-1], 400),
+        (body + b"x", 400),
+        (b"x" + body, 400),
+        (b"", 400),
+        (compress(b"x" * 3001), 413),
+    ):
         with pytest.raises(HTTPException, match=str(status)):
             decompressed(wrong, encoding, len(content))
 

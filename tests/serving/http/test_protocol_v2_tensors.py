@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
+from hypothesis import event, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -61,14 +61,15 @@ def test_outputs_in_other_byte_orders_and_strides() -> None:
     assert np.frombuffer(to_binary("FP32", array), "<f4").tolist() == array.ravel().tolist() == to_json(array)
 
 
-@given(st.binary(max_size=64), st.sampled_from(["BYTES", "INT64"]), st.integers(1, 2**40))
+@given(st.binary(max_size=64), st.sampled_from(["BYTES", "INT64"]), st.integers(1, 3) | st.integers(1, 2**62))
 def test_any_bytes_are_a_tensor_or_refused(raw: bytes, datatype: DataType, size: int) -> None:
     spec = TensorSpec("x", datatype, (-1,))
     try:
         array = from_binary(spec, (size,), memoryview(raw))
-    except InvalidInputError as error:
-        assert str(error).startswith("input x: ")
+    except InvalidInputError:
+        event("refused")
     else:
+        event("accepted")
         assert to_binary(datatype, array) == raw
 
 
