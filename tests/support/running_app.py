@@ -21,7 +21,7 @@ def running_server(answerer: QuestionAnswerer, **settings: object) -> Iterator[s
     """Serve an answerer; gives ``host:port``."""
     backend = DirectBackend(AsyncQuestionAnswerer(answerer))
     try:
-        with running_app(make_app(backend, ServerSettings(**settings))) as address:  # type: ignore[arg-type]
+        with running_app(make_app(backend, ServerSettings(**settings))) as address:
             yield address
     finally:
         asyncio.run(backend.aclose())

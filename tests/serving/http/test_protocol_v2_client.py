@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from dynamic_tinybert import QuestionAnswerer
@@ -43,13 +44,15 @@ def client(address: str) -> Iterator[InferenceServerClient]:
 
 
 def tensor(name: str, values: Any, datatype: str = "BYTES", *, binary: bool = True) -> InferInput:  # noqa: ANN401
-    array = np.array(values, {"BYTES": np.object_, "INT64": np.int64, "INT32": np.int32}[datatype])
+    array: npt.NDArray[Any] = np.array(values, {"BYTES": "O", "INT64": "i8", "INT32": "i4"}[datatype])
     made = InferInput(name, list(array.shape), datatype)
     made.set_data_from_numpy(array, binary_data=binary)
     return made
 
 
-def asked(questions: Sequence[str] = QUESTIONS, context: str = TEXT, *, binary: bool = True) -> list[InferInput]:
+def asked(
+    questions: Sequence[str | bytes] = QUESTIONS, context: str = TEXT, *, binary: bool = True
+) -> list[InferInput]:
     return [tensor("question", list(questions), binary=binary), tensor("context", [context], binary=binary)]
 
 
@@ -112,7 +115,7 @@ def test_answers_are_those_of_a_direct_call(
     assert ("data" in response["outputs"][0]) != binary_out
     assert texts(result.as_numpy("answer")) == [[own[0]["answer"]] for own in direct]
     for name in ("score", "start", "end"):
-        assert result.as_numpy(name).tolist() == [[own[0][name]] for own in direct]  # type: ignore[literal-required]
+        assert result.as_numpy(name).tolist() == [[own[0][name]] for own in direct]
     check_metadata(client, NAME, response)
 
 
@@ -217,8 +220,13 @@ def test_asynchronous_requests(client: InferenceServerClient, served: QuestionAn
     ],
 )  # fmt: skip
 def test_errors(
-    client: InferenceServerClient, model: str, inputs: list[InferInput], options: dict[str, Any], status: int, message: str
-) -> None:  # fmt: skip
+    client: InferenceServerClient,
+    model: str,
+    inputs: list[InferInput],
+    options: dict[str, Any],
+    status: int,
+    message: str,
+) -> None:
     with pytest.raises(InferenceServerException) as error:
         client.infer(model, inputs, **options)
     assert error.value.status() == str(status)

@@ -61,7 +61,14 @@ def test_outputs_in_other_byte_orders_and_strides() -> None:
     assert np.frombuffer(to_binary("FP32", array), "<f4").tolist() == array.ravel().tolist() == to_json(array)
 
 
-@given(st.binary(max_size=64), st.sampled_from(["BYTES", "INT64"]), st.integers(1, 3) | st.integers(1, 2**62))
+LENGTHS = st.integers(0, 3).map(lambda length: length.to_bytes(4, "little"))
+
+
+@given(
+    st.lists(LENGTHS | st.binary(max_size=4) | st.sampled_from([b"12345678"]), max_size=6).map(b"".join),
+    st.sampled_from(["BYTES", "INT64"]),
+    st.integers(1, 3) | st.integers(1, 2**62),
+)
 def test_any_bytes_are_a_tensor_or_refused(raw: bytes, datatype: DataType, size: int) -> None:
     spec = TensorSpec("x", datatype, (-1,))
     try:
