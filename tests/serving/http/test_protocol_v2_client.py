@@ -7,6 +7,7 @@ import socket
 import zlib
 from collections.abc import Iterator, Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,7 +18,7 @@ import pytest
 from dynamic_tinybert import QuestionAnswerer
 
 from support.held_model import TEXT
-from support.running_app import running_server
+from support.live_server import live_server
 
 pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 import gevent.monkey
@@ -32,9 +33,9 @@ SEGMENTS = np.array([[0, 0, 0, 0, 1, 1, 1, 1, 1, 0, 0], [0, 0, 0, 1, 1, 1, 0, 0,
 
 
 @pytest.fixture(scope="module")
-def address(served: QuestionAnswerer) -> Iterator[str]:
-    with running_server(served, max_items=12, max_body_bytes=100_000) as address:
-        yield address
+def address(served_bundle: Path) -> Iterator[str]:
+    with live_server(served_bundle, max_items=12, max_body_bytes=100_000) as server:
+        yield f"{server.host}:{server.port}"
 
 
 @pytest.fixture
