@@ -52,7 +52,7 @@ def run_server(make_backend: Callable[[], StartableBackend], settings: ServerSet
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    loop_factory = uvicorn.Config(_nothing).get_loop_factory()
+    loop_factory = uvicorn.Config(_nothing, log_config=None).get_loop_factory()
     with closing(listener(settings.host, settings.port)) as own, asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(_serve(make_backend, settings, own))
 

@@ -19,7 +19,14 @@ from .direct_backend import DirectBackend
 
 @dataclass(frozen=True)
 class LiveServer:
-    """A server that listens."""
+    """A server that listens.
+
+    Attributes:
+        host: Where it listens.
+        port: Likewise.
+        backend: What answers.
+        connections: uvicorn's objects for the open connections.
+    """
 
     host: str
     port: int
@@ -36,11 +43,13 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(bundle: Path, *, max_queued: int = 128, **settings: object) -> Iterator[LiveServer]:
-    """A server for `bundle` on a free port, with settings of `ServerSettings`."""
+def live_server(bundle: Path | AsyncQuestionAnswerer, **settings: object) -> Iterator[LiveServer]:
+    """A server on a free port for a bundle or an answerer, which it closes; `settings` are of `ServerSettings`."""
     with closing(listener("127.0.0.1", 0)) as own:
         host, port = own.getsockname()
-        backend = DirectBackend(AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1, max_queued=max_queued))
+        if isinstance(bundle, Path):
+            bundle = AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1)
+        backend = DirectBackend(bundle)
         server = make_uvicorn(backend, ServerSettings(**settings))
 
         async def serve() -> None:
