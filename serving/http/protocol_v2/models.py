@@ -29,7 +29,7 @@ class Model:
         suffix: What its name has after that of the server's model.
         inputs: Its inputs.
         outputs: Its outputs.
-        parameters: Names of the parameters that it takes; None for all of `POST /predict`.
+        parameters: Names of those parameters of `POST /predict` that it takes.
         job: Makes a job of inputs and parameters.
         result: Makes outputs of the job's result.
         absent: Outputs that a result of these parameters lacks, each with the parameter that it needs.
@@ -38,7 +38,7 @@ class Model:
     suffix: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    parameters: Collection[str] | None
+    parameters: Collection[str]
     job: Callable[[Arrays, Mapping[str, Any]], AnswerJob | LogitsJob]
     result: Callable[[Any], Arrays]
     absent: Callable[[Mapping[str, Any]], Mapping[str, str]]
@@ -124,7 +124,19 @@ ANSWERS = Model(
         TensorSpec("ms", "FP64", (-1,)),
         TensorSpec("budget_met", "BOOL", (-1,)),
     ),
-    parameters=None,
+    parameters=(
+        "length_config",
+        "budget_ms",
+        "max_f1_loss",
+        "top_k",
+        "doc_stride",
+        "max_answer_len",
+        "max_seq_len",
+        "handle_impossible_answer",
+        "align_to_words",
+        "merge",
+        "timeout_ms",
+    ),
     job=_answer_job,
     result=_answer_tensors,
     absent=_absent_from_answers,

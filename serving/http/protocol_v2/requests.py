@@ -43,7 +43,7 @@ def request_parameters(model: Model, settings: ServerSettings) -> dict[str, Sche
     """JSON Schema of each parameter of requests to a model."""
     known = parameter_schemas(settings)
     return {
-        **{name: known[name] for name in (known if model.parameters is None else model.parameters)},
+        **{name: known[name] for name in model.parameters},
         "timeout": {
             "type": ["integer", "null"],
             "minimum": 1,

@@ -72,8 +72,7 @@ def test_tensors_and_parameters() -> None:
     for model in MODELS:
         for tensor in (*model.inputs, *model.outputs):
             assert named[tensor.name] in (tensor.datatype, "both")  # length_config is a parameter, too
-        ignored = {"max_question_len"}
-        assert set(request_parameters(model, ServerSettings())) - ignored <= set(named)
+        assert set(request_parameters(model, ServerSettings())) <= set(named)
 
 
 def test_errors() -> None:

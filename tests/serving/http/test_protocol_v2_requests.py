@@ -133,7 +133,7 @@ def without(tensor: Mapping[str, Any], *names: str) -> dict[str, Any]:
         ({**ASKED, "outputs": [{"name": "end", "parameters": {"classification": 2}}]}, "end has 'classification'"),
         ({**ASKED, "outputs": [{"name": "end", "parameters": {"binary_data": 1}}]}, "must be true or false"),
         ({**ASKED, "parameters": {"binary_data_output": "yes"}}, "binary_data_output must be true or false"),
-        ({**ASKED, "parameters": {"sequence_id": 5}}, "unknown parameter 'sequence_id'; there are top_k,"),
+        ({**ASKED, "parameters": {"sequence_id": 5}}, "unknown parameter 'sequence_id'; there are length_config,"),
         ({**ASKED, "parameters": {"budget_ms": -1}}, "budget_ms must be more than 0"),
         ({**ASKED, "parameters": {"timeout": 0}}, "timeout must be an int of at least 1"),
         ({**ASKED, "parameters": [1]}, "parameters must be an object"),

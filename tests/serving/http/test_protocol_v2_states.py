@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.serving.settings import ServerSettings
+
 from support.http_app import CONTEXT, QUESTION, AskedApp, asked_app
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
@@ -78,3 +81,9 @@ def test_a_request_is_counted_with_its_route(served_bundle: Path) -> None:
     assert requests % 404 in metrics
     assert 'dynamic_tinybert_failures_total{error_type="not_found"} 1.0' in metrics
     assert 'dynamic_tinybert_jobs_total{length_config="full"} 1.0' in metrics
+
+
+@pytest.mark.parametrize("name", ["a/b", "a b", "{name}", "ä", "a\n"])
+def test_names_of_models_fit_into_paths(name: str) -> None:
+    with pytest.raises(InvalidInputError, match="model_name must be letters, digits"):
+        ServerSettings(model_name=name)
