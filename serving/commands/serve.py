@@ -36,7 +36,7 @@ def serve(**options: Any) -> None:  # noqa: ANN401 - `_signature` lists them
             workers=settings.workers,
             max_queued=settings.max_queued,
             threads=settings.num_threads,
-            timeouts=Timeouts(drain_s=settings.drain_timeout_s + 1),  # the server is the one that gives up
+            timeouts=Timeouts(drain_s=settings.drain_timeout_s + 0.5),  # the server is the one that says so
         )
 
     if not run_server(make_pool, settings):
