@@ -19,6 +19,7 @@ from dynamic_tinybert import QuestionAnswerer
 
 from support.held_model import TEXT
 from support.live_server import live_server
+from support.serve_process import serve_process
 
 pytest.importorskip("tritonclient.http", reason="tritonclient[http] is not installed")
 import gevent.monkey
@@ -291,6 +292,20 @@ def test_json_of_a_curl_call(address: str, served: QuestionAnswerer) -> None:
         "model_version": "1",
         "outputs": [{"name": "answer", "datatype": "BYTES", "shape": [1, 1], "data": [answer["answer"]]}],
     }
+
+
+def test_the_command_serves_both_models(served_bundle: Path, served: QuestionAnswerer) -> None:
+    """Results and errors come through the socket of a worker process."""
+    with serve_process(served_bundle, "--model-name", "letters") as server:
+        with InferenceServerClient(server.url.removeprefix("http://")) as client:
+            answers = client.infer("letters", asked()).as_numpy("answer")
+            assert texts(answers) == [[own[0]["answer"]] for own in served.answer_batch(QUESTIONS, TEXT)]
+            logits = client.infer("letters-tokens", tokens()).as_numpy("start_logits")
+            direct = served.model(IDS, attention_mask=MASK, token_type_ids=SEGMENTS).start_logits
+            np.testing.assert_array_equal(logits, direct, strict=True)
+            with pytest.raises(InferenceServerException, match="input_ids holds 100, which is outside"):
+                client.infer("letters-tokens", [tensor("input_ids", [[100]], "INT64")])
+        assert server.stop() == (0, "")
 
 
 def check_metadata(client: InferenceServerClient, model: str, response: dict[str, Any]) -> None:

@@ -211,7 +211,7 @@ def places(value: object) -> Iterator[tuple[Any, Any]]:
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     """A request in which something, if anything, was replaced, added or removed."""
-    request: Any = copy.deepcopy({**draw(st.sampled_from([ASKED, {"inputs": [BINARY_IDS]}, {"inputs": [IDS]}]))})
+    request = copy.deepcopy(draw(st.sampled_from([ASKED, *({"inputs": [ids]} for ids in (IDS, BINARY_IDS))])))
     for _ in range(draw(st.integers(0, 2))):
         where, key = draw(st.sampled_from(list(places(request))))
         match draw(st.sampled_from(["replace", "add", "remove"])):
