@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,8 +10,10 @@ from typing import Any
 from starlette.exceptions import HTTPException
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 from dynamic_tinybert.serving.http.body import parse_json
 from dynamic_tinybert.serving.http.parameters import Schema, checked_parameters, parameter_schemas, shown
+from dynamic_tinybert.serving.jobs import ModelFacts
 from dynamic_tinybert.serving.settings import ServerSettings
 
 from .models import Arrays, Model
@@ -58,23 +61,24 @@ def request_parameters(model: Model, settings: ServerSettings) -> dict[str, Sche
 
 
 def parse_request(
-    body: bytes, header_length: str | None, name: str, model: Model, settings: ServerSettings
+    body: bytes, header_length: str | None, model: Model, facts: ModelFacts, settings: ServerSettings
 ) -> InferRequest:
     """Parse a request for inference.
 
     Args:
         body: The request's body: JSON, and the bytes of those inputs that are sent as such, in their order.
         header_length: The value of the header `HEADER_LENGTH`, if there is one.
-        name: Name of the model that is asked.
-        model: The model.
+        model: The model that is asked.
+        facts: What the server says about the bundle behind it.
         settings: Limits of requests.
 
     Raises:
-        HTTPException: 400 if the JSON or its length is malformed; 413 if a tensor has too many rows.
+        HTTPException: 400 if the JSON or its length is malformed; 413 if a tensor has too many rows or token ids.
         InvalidInputError: Anything else is wrong; the message says what.
     """
     head, binary = _split(body, header_length)
     request = _object("the request", parse_json(head), ("model_name", "id", "parameters", "inputs", "outputs"))
+    name = facts.name + model.suffix
     if request.get("model_name", name) != name:  # KServe's clients say it here, too
         raise InvalidInputError(f"model_name is {_quoted(request['model_name'])}, but the path asks {name}")
     if not isinstance(request.get("id"), str | None):
@@ -84,7 +88,7 @@ def parse_request(
     timeout_ms = _timeout_ms(parameters)
     return InferRequest(
         request.get("id"),
-        _inputs(request.get("inputs"), binary, model, settings.max_items),
+        _inputs(request.get("inputs"), binary, model, facts, settings),
         _outputs(request.get("outputs"), model, parameters, all_binary),
         parameters,
         timeout_ms,
@@ -118,7 +122,7 @@ def _timeout_ms(parameters: dict[str, Any]) -> float | None:
     return timeout_ms if timeout is None else timeout / 1000
 
 
-def _inputs(entries: object, binary: memoryview, model: Model, max_rows: int) -> Arrays:
+def _inputs(entries: object, binary: memoryview, model: Model, facts: ModelFacts, settings: ServerSettings) -> Arrays:
     specs = {spec.name: spec for spec in model.inputs}
     arrays: dict[str, Any] = {}
     begin = 0
@@ -130,8 +134,7 @@ def _inputs(entries: object, binary: memoryview, model: Model, max_rows: int) ->
                 f"input {spec.name}: datatype must be {spec.datatype}, not {_quoted(fields.get('datatype'))}"
             )
         shape = checked_shape(spec, fields.get("shape"))
-        if shape[0] > max_rows:
-            raise HTTPException(413, f"input {spec.name} has {shape[0]} rows; this server takes {max_rows}")
+        _check_size(spec, shape, facts, settings)
         size = _binary_size(spec, fields, len(binary) - begin)
         if size is None:
             arrays[spec.name] = from_json(spec, shape, fields["data"])
@@ -144,6 +147,20 @@ def _inputs(entries: object, binary: memoryview, model: Model, max_rows: int) ->
     if begin != len(binary):
         raise InvalidInputError(f"{len(binary) - begin} bytes after the JSON belong to no input")
     return arrays
+
+
+def _check_size(spec: TensorSpec, shape: tuple[int, ...], facts: ModelFacts, settings: ServerSettings) -> None:
+    """Refuse what is too large before it is read.
+
+    Token ids run as one batch, which must not take more memory and time than a batch of a question's windows can.
+    """
+    if shape[0] > settings.max_items:
+        raise HTTPException(413, f"input {spec.name} has {shape[0]} rows; this server takes {settings.max_items}")
+    most = PIPELINE.batch_size * facts.max_length
+    if spec.datatype == "INT64" and math.prod(shape) > most:
+        raise HTTPException(
+            413, f"input {spec.name} has {math.prod(shape)} elements; this server takes {most}: send several requests"
+        )
 
 
 def _binary_size(spec: TensorSpec, fields: Mapping[str, Any], left: int) -> int | None:

@@ -6,20 +6,19 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from dynamic_tinybert.serving.jobs import ModelFacts
+
 from .models import Arrays, Model
 from .requests import InferRequest
 from .tensors import to_binary, to_json
 
 
-def response_body(
-    name: str, version: str, model: Model, request: InferRequest, tensors: Arrays
-) -> tuple[bytes, int | None]:
+def response_body(model: Model, facts: ModelFacts, request: InferRequest, tensors: Arrays) -> tuple[bytes, int | None]:
     """The body of a response.
 
     Args:
-        name: The model's name.
-        version: Its version.
-        model: The model.
+        model: The model that has run.
+        facts: What the server says about the bundle behind it.
         request: What was asked for.
         tensors: The model's outputs; those that were asked for are among them.
 
@@ -38,7 +37,7 @@ def response_body(
         else:
             entry["data"] = to_json(array)
         outputs.append(entry)
-    head = _head(name, version, request.id, outputs)
+    head = _head(facts.name + model.suffix, facts.version, request.id, outputs)
     return b"".join((head, *binary)), len(head) if binary else None
 
 

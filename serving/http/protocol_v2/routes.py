@@ -11,11 +11,10 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from dynamic_tinybert.runtime.common.errors import StartingError
-from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 from dynamic_tinybert.serving.http.body import header, read_body
 from dynamic_tinybert.serving.http.running import JobRunner
 from dynamic_tinybert.serving.http.state import check_ready
-from dynamic_tinybert.serving.jobs import AnswerJob, Backend, LogitsJob, ModelFacts
+from dynamic_tinybert.serving.jobs import Backend, ModelFacts
 
 from .decompression import decompressed
 from .models import MODELS, Model
@@ -75,29 +74,13 @@ class Infer:
         facts, model = asked_model(self._runner.backend, scope["path_params"])
         sent = await read_body(scope, receive, settings)
         body = decompressed(sent, header(scope, b"content-encoding"), settings.max_body_bytes)
-        name = facts.name + model.suffix
-        request = parse_request(body, header(scope, HEADER_LENGTH.lower().encode()), name, model, settings)
+        request = parse_request(body, header(scope, HEADER_LENGTH.lower().encode()), model, facts, settings)
         job = model.job(request.inputs, request.options)
-        check_tokens(job, facts)
         result = await self._runner.run(job, receive, request.timeout_ms)
-        content, json_length = response_body(name, facts.version, model, request, model.result(result))
+        content, json_length = response_body(model, facts, request, model.result(result))
         kind = "application/json" if json_length is None else "application/octet-stream"
         headers = {} if json_length is None else {HEADER_LENGTH: str(json_length)}
         await Response(content, headers=headers, media_type=kind)(scope, receive, send)
-
-
-def check_tokens(job: AnswerJob | LogitsJob, facts: ModelFacts) -> None:
-    """Refuse a batch of token ids that takes more memory and time than a batch of a question's windows can.
-
-    Raises:
-        HTTPException: 413 if it does.
-    """
-    most = PIPELINE.batch_size * facts.max_length
-    if isinstance(job, LogitsJob) and job.input_ids.size > most:
-        rows, length = job.input_ids.shape
-        raise HTTPException(
-            413, f"{rows} rows of {length} token ids are more than {most} in a request; send them in several"
-        )
 
 
 def asked_model(backend: Backend, path: dict[str, str]) -> tuple[ModelFacts, Model]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain
-from reprlib import repr  # shortened
+from reprlib import repr as shortened
 from typing import Any, Literal
 
 import numpy as np
@@ -57,7 +57,7 @@ def checked_shape(spec: TensorSpec, shape: object) -> tuple[int, ...]:
     ):
         raise InvalidInputError(
             f"input {spec.name}: shape must be a list of {len(spec.shape)} integers from 1 to 2**63 - 1, "
-            f"not {repr(shape)}"
+            f"not {shortened(shape)}"
         )
     return tuple(shape)
 
@@ -81,12 +81,12 @@ def from_json(spec: TensorSpec, shape: tuple[int, ...], data: object) -> npt.NDA
         return _texts(elements, shape)
     for value in elements:
         if type(value) is not int:
-            raise InvalidInputError(f"input {spec.name}: data must hold integers, not {repr(value)}")
+            raise InvalidInputError(f"input {spec.name}: data must hold integers, not {shortened(value)}")
     try:
         return np.array(elements, np.int64).reshape(shape)
     except OverflowError as error:
         largest = max(elements, key=abs)
-        raise InvalidInputError(f"input {spec.name}: {repr(largest)} does not fit into 64 bits") from error
+        raise InvalidInputError(f"input {spec.name}: {shortened(largest)} does not fit into 64 bits") from error
 
 
 def from_binary(spec: TensorSpec, shape: tuple[int, ...], raw: memoryview) -> npt.NDArray[Any]:
@@ -129,7 +129,7 @@ def to_binary(datatype: DataType, array: npt.NDArray[Any]) -> bytes:
 
 def _flat(spec: TensorSpec, shape: tuple[int, ...], data: object) -> list[Any]:
     if not isinstance(data, list):
-        raise InvalidInputError(f"input {spec.name}: data must be a list, not {repr(data)}")
+        raise InvalidInputError(f"input {spec.name}: data must be a list, not {shortened(data)}")
     if len(shape) == 1 or not any(isinstance(row, list) for row in data):
         return data
     if len(data) != shape[0] or any(not isinstance(row, list) or len(row) != shape[1] for row in data):
@@ -145,7 +145,7 @@ def _check_count(spec: TensorSpec, shape: tuple[int, ...], count: int) -> None:
 
 def _check_text(spec: TensorSpec, place: int, text: object) -> None:
     if not isinstance(text, str):
-        raise InvalidInputError(f"input {spec.name}: element {place} must be a text, not {repr(text)}")
+        raise InvalidInputError(f"input {spec.name}: element {place} must be a text, not {shortened(text)}")
     try:
         text.encode()
     except UnicodeEncodeError as error:

@@ -215,7 +215,7 @@ def test_asynchronous_requests(client: InferenceServerClient, served: QuestionAn
         (TOKENS, [tensor("input_ids", [[2, 100]], "INT64")], {}, 422, "input_ids holds 100, which is outside 0..99"),
         (TOKENS, [tensor("input_ids", [[2, -1]], "INT64")], {}, 422, "input_ids holds -1, which is outside 0..99"),
         (TOKENS, [tensor("input_ids", [[2] * 129], "INT64")], {}, 422, "129 tokens are more than this model's 128"),
-        (TOKENS, [tensor("input_ids", [[2] * 128] * 9, "INT64")], {}, 413, "9 rows of 128 token ids are more"),
+        (TOKENS, [tensor("input_ids", [[2] * 128] * 9, "INT64")], {}, 413, "has 1152 elements; this server takes 1024"),
         (TOKENS, [tensor("input_ids", [[2]] * 13, "INT64")], {}, 413, "input input_ids has 13 rows"),
         (TOKENS, [*tokens()[:1], tensor("attention_mask", [[1, 1]], "INT64")], {}, 422, "attention_mask has shape"),
         (TOKENS, tokens(), {"parameters": {"top_k": 2}}, 422, "unknown parameter 'top_k'"),

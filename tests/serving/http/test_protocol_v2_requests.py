@@ -17,9 +17,24 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.serving.http.protocol_v2.decompression import decompressed
 from dynamic_tinybert.serving.http.protocol_v2.models import ANSWERS, MODELS, TOKENS, Model
 from dynamic_tinybert.serving.http.protocol_v2.requests import InferRequest, parse_request
+from dynamic_tinybert.serving.jobs import ModelFacts
 from dynamic_tinybert.serving.settings import ServerSettings
 
 SETTINGS = ServerSettings(max_items=3)
+FACTS = ModelFacts(
+    name="m",
+    version="1",
+    max_length=4,
+    vocab_size=100,
+    num_layers=3,
+    length_configs={},
+    default_length_config="full",
+    quantization={},
+    cpu="",
+    kernels="",
+    threads=1,
+    versions={},
+)
 QUESTION = {"name": "question", "shape": [2], "datatype": "BYTES", "data": ["who?", "where?"]}
 CONTEXT = {"name": "context", "shape": [1], "datatype": "BYTES", "data": ["Ada was born in London."]}
 IDS = {"name": "input_ids", "shape": [1, 3], "datatype": "INT64", "data": [2, 5, 3]}
@@ -29,7 +44,7 @@ CHOSEN = ["answer", "score", "start", "end"]
 
 def parsed(request: object, model: Model = ANSWERS, raw: bytes = b"") -> InferRequest:
     head = json.dumps(request).encode()
-    return parse_request(head + raw, str(len(head)) if raw else None, "m", model, SETTINGS)
+    return parse_request(head + raw, str(len(head)) if raw else None, model, FACTS, SETTINGS)
 
 
 def test_a_request_of_json() -> None:
@@ -171,7 +186,7 @@ def test_wrong_sizes_of_binary_tensors(sizes: list[object], raw: bytes, message:
 )
 def test_wrong_lengths_of_the_json(length: str, body: bytes) -> None:
     with pytest.raises(HTTPException, match="400: Inference-Header-Content-Length"):
-        parse_request(body, length, "m", ANSWERS, SETTINGS)
+        parse_request(body, length, ANSWERS, FACTS, SETTINGS)
 
 
 @pytest.mark.parametrize(
@@ -179,13 +194,16 @@ def test_wrong_lengths_of_the_json(length: str, body: bytes) -> None:
 )
 def test_malformed_json(body: bytes) -> None:
     with pytest.raises(HTTPException, match="400"):
-        parse_request(body, None, "m", ANSWERS, SETTINGS)
+        parse_request(body, None, ANSWERS, FACTS, SETTINGS)
 
 
 def test_too_many_rows_are_refused_before_they_are_read() -> None:
     huge = changed(QUESTION, shape=[2**62])
     with pytest.raises(HTTPException, match="413: input question has 4611686018427387904 rows; this server takes 3"):
         parsed(huge)
+    ids = {"inputs": [{**IDS, "shape": [1, 33], "data": [2] * 33}]}
+    with pytest.raises(HTTPException, match="413: input input_ids has 33 elements; this server takes 32"):
+        parsed(ids, TOKENS)
 
 
 JSON = st.recursive(
@@ -234,7 +252,7 @@ RAWS = st.sampled_from([b"", RAW]) | st.binary(max_size=40)
 @given(st.binary() | damaged(), RAWS, st.just("true") | st.none() | st.text(max_size=3), st.sampled_from(MODELS))
 def test_anything_is_a_request_or_refused(head: bytes, raw: bytes, length: str | None, model: Model) -> None:
     try:
-        request = parse_request(head + raw, str(len(head)) if length == "true" else length, "m", model, SETTINGS)
+        request = parse_request(head + raw, str(len(head)) if length == "true" else length, model, FACTS, SETTINGS)
         model.job(request.inputs, request.options)
     except HTTPException as error:
         event(f"refused with {error.status_code}")
