@@ -39,7 +39,7 @@ def test_schemathesis_finds_no_failure(tmp_path: Path) -> None:
     configuration = tmp_path / "schemathesis.toml"
     configuration.write_text(CONFIGURATION)
     with live_server(bundle, model_name="tiny", receive_timeout_s=2, max_characters=2000) as server:
-        command = [Path(sys.executable).with_name("schemathesis"), f"--config-file={configuration}", "run"]
+        command = [str(Path(sys.executable).with_name("schemathesis")), f"--config-file={configuration}", "run"]
         options = ["--checks=all", "--max-examples=200", "--seed=1", "--no-color", "--continue-on-failure"]
         options.append("--exclude-path-regex=/versions/")  # they lead to the same code as the paths without a version
         report = tmp_path / "report.json"
