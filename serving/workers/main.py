@@ -61,7 +61,7 @@ async def _serve(end: socket.socket) -> None:
         channel.send(encode(CannotStart(_portable(error))))
         await lost.wait()  # the front process has read it, and hung up
         return
-    worker = _Worker(answerer, channel)
+    worker = Worker(answerer, channel)
     channel.received = worker.handle
     channel.send(encode(hello))
     await lost.wait()
@@ -81,20 +81,28 @@ def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
     return hello, AsyncQuestionAnswerer(answerer, max_queued=_UNBOUNDED)
 
 
-class _Worker:
+class Worker:
     """Carries out the jobs that come by the channel."""
 
     def __init__(self, answerer: AsyncQuestionAnswerer, channel: Channel) -> None:
+        """Carry out jobs with an answerer, and send results by a channel."""
         self._answerer = answerer
         self._channel = channel
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._turn: asyncio.Task[None] | None = None
         self._turns = 0
 
+    @property
+    def running(self) -> int:
+        """Number of jobs that are not done."""
+        return len(self._jobs)
+
     def handle(self, message: Message) -> None:
+        """Act on a message from the front process."""
         match message:
             case Run():
-                self._jobs[message.number] = asyncio.create_task(self._run(message))
+                task = self._jobs[message.number] = asyncio.create_task(self._run(message))
+                task.add_done_callback(lambda _: self._jobs.pop(message.number))  # also if it never began
             case Cancel(number):
                 if number in self._jobs:
                     self._jobs[number].cancel()
@@ -104,6 +112,7 @@ class _Worker:
                     self._turn = asyncio.create_task(self._take_turn())
 
     async def end(self) -> None:
+        """Give up all jobs, and end the threads."""
         for task in self._jobs.values():
             task.cancel()
         await self._answerer.aclose(drain=False)
@@ -115,8 +124,6 @@ class _Worker:
             reply = encode(Done(number, result))
         except Exception as error:
             reply = encode(Failed(number, _portable(error)))
-        finally:
-            del self._jobs[number]
         self._channel.send(reply)
 
     async def _take_turn(self) -> None:

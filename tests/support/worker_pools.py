@@ -48,4 +48,4 @@ def job_that_calls(function: Callable[..., object], *arguments: object) -> Answe
 
 def job_that_holds_a_thread() -> AnswerJob:
     """A job that one of a worker's threads never comes to the end of."""
-    return AnswerJob(map(time.sleep, [1e6]), ("She.",))  # type: ignore[arg-type]
+    return AnswerJob(map(time.sleep, [1e6]), ("She.",))

@@ -45,7 +45,8 @@ messages = st.one_of(
 def test_messages_arrive_whole_however_they_are_cut(sent: Sequence[Message], data: st.DataObject) -> None:
     stream = b"".join(map(encode, sent))
     cuts = sorted(data.draw(st.lists(st.integers(0, len(stream)), max_size=12)))
-    decoder, received = Decoder(), []
+    decoder = Decoder()
+    received: list[Message] = []
     for first, last in zip([0, *cuts], [*cuts, len(stream)], strict=True):
         received += decoder.feed(stream[first:last])
     assert received == sent

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynamic_tinybert import QuestionAnswerer
+from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import (
     ClosedError,
     DeadlineExceededError,
@@ -25,6 +26,9 @@ from dynamic_tinybert.runtime.common.errors import (
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
+from dynamic_tinybert.serving.workers.channel import open_channel
+from dynamic_tinybert.serving.workers.main import Worker
+from dynamic_tinybert.serving.workers.messages import Cancel, Message, Run
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
@@ -143,6 +147,30 @@ def test_a_cancelled_document_makes_room_in_the_worker(served_bundle: Path) -> N
             assert pool.running == 0
             await pool.run(JOB)
             assert long.cancelled()
+
+    asyncio.run(ask())
+
+
+def test_a_worker_forgets_jobs_however_they_end(served: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        replies: list[Message] = []
+        front = await open_channel(ours, replies.append, lambda: None)
+        channel = await open_channel(theirs, print, lambda: None)
+        worker = Worker(AsyncQuestionAnswerer(served), channel)
+        worker.handle(Run(1, JOB, None))
+        worker.handle(Cancel(1))  # before it began
+        worker.handle(Run(2, AnswerJob(("",), (TEXT,)), None))
+        worker.handle(Run(3, JOB, None))
+        worker.handle(Run(4, AnswerJob(("who?",), (DOCUMENT * 300,)), None))
+        worker.handle(Cancel(99))
+        await until(lambda: worker.running == 1)
+        worker.handle(Cancel(4))
+        await until(lambda: worker.running == 0 and len(replies) == 2)
+        assert {type(reply).__name__: getattr(reply, "number", None) for reply in replies} == {"Failed": 2, "Done": 3}
+        await worker.end()
+        channel.close()
+        front.close()
 
     asyncio.run(ask())
 
