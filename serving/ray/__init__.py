@@ -8,11 +8,15 @@ from typing import TYPE_CHECKING
 from dynamic_tinybert.runtime.common.lazy import lazy_attributes
 
 if TYPE_CHECKING:
+    from .application import build_app
     from .batches import BatchAnswerer
+    from .settings import RaySettings
 
-__all__ = ["BatchAnswerer"]
+__all__ = ["BatchAnswerer", "RaySettings", "build_app"]
 
-__getattr__ = lazy_attributes(__name__, {"BatchAnswerer": "batches"}, extra="ray")
+_HOMES = {"BatchAnswerer": "batches", "RaySettings": "settings", "build_app": "application"}
+
+__getattr__ = lazy_attributes(__name__, _HOMES, extra="ray")
 
 
 def __dir__() -> list[str]:
