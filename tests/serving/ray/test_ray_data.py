@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -98,6 +99,7 @@ def expected(bundle: Path, rows: list[dict[str, Any]]) -> dict[int, dict[str, An
 def test_no_row_is_lost_or_doubled_when_a_node_dies(
     tmp_path: Path, bundle: Path, rows: list[dict[str, Any]], expected: dict[int, dict[str, Any]]
 ) -> None:
+    ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])  # workers cannot import the file of a test
     with ray_cluster(num_cpus=1) as cluster, ThreadPoolExecutor(1) as pool:
         doomed = add_node(cluster, num_cpus=1)  # one actor on each node, as neither has room for two
         (tmp_path / f"doomed-{doomed.node_id}").touch()
