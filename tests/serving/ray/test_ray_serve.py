@@ -148,7 +148,11 @@ def test_errors_are_those_of_the_http_server(address: str) -> None:
         handle.answer.remote("", TEXT).result(timeout_s=PATIENCE_S)
 
 
-def test_no_request_is_lost_when_a_node_dies(cluster: Any, address: str, expected: dict[str, dict[str, Any]]) -> None:
+def test_no_request_is_lost_when_a_node_dies(
+    cluster: Any,  # noqa: ANN401
+    address: str,
+    expected: dict[str, dict[str, Any]],
+) -> None:
     wait_for(lambda: len(set(replicas().values())) == 2)
     head = ray.get_runtime_context().get_node_id()
     (node,) = (node for node in cluster.worker_nodes if node.node_id in replicas().values() and node.node_id != head)
