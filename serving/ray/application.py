@@ -9,9 +9,10 @@ from typing import Any
 from ray import serve
 from ray.serve import Application
 from ray.serve.handle import DeploymentHandle
-from starlette.types import ASGIApp
+from starlette.applications import Starlette
 
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer
+from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.http.app import make_app
 from dynamic_tinybert.serving.jobs import AnswerJob
 
@@ -27,12 +28,14 @@ _HEAD = {"node:__internal_head__": 0.001}  # a resource that only the head has
 class Front:
     """Takes requests over HTTP, and those of Python callers, and has replicas answer them."""
 
-    async def __init__(self, model: DeploymentHandle[Any], settings: RaySettings) -> None:
-        """Wait until a replica has loaded the model."""
+    def __init__(self, model: DeploymentHandle[Any], settings: RaySettings) -> None:
+        """Have a deployment of `ModelReplica` answer."""
+        self._model = model
         self._settings = settings
-        self._backend = HandleBackend(model, await model.facts.remote())
 
-    def __serve_build_asgi_app__(self) -> ASGIApp:
+    async def __serve_build_asgi_app__(self) -> Starlette:
+        """Wait until a replica has loaded the model; Serve calls it before the first request."""
+        self._backend = HandleBackend(self._model, await self._model.facts.remote())
         return make_app(self._backend, self._settings.server())
 
     async def answer(
@@ -59,7 +62,8 @@ class Front:
         """
         seconds = self._settings.request_timeout_s if timeout is None else timeout
         job = AnswerJob((question,), (context,), options)
-        (answers,) = (await self._backend.run(job, deadline=monotonic() + seconds)).answers
+        answered: Answered = await self._backend.run(job, deadline=monotonic() + seconds)
+        (answers,) = answered.answers
         return answers[0] if options.get("top_k", 1) == 1 else answers
 
 
@@ -75,7 +79,6 @@ def build_app(args: Mapping[str, Any] | RaySettings) -> Application:
     settings = args if isinstance(args, RaySettings) else RaySettings.checked(args)
     target = settings.target_ongoing_requests or settings.max_ongoing_requests / 2
     model = serve.deployment(
-        ModelReplica,
         name="model",
         ray_actor_options={"num_cpus": settings.num_cpus},
         autoscaling_config={
@@ -87,14 +90,14 @@ def build_app(args: Mapping[str, Any] | RaySettings) -> Application:
         max_queued_requests=settings.max_queued_requests,
         health_check_period_s=settings.health_check_period_s,
         health_check_timeout_s=settings.health_check_timeout_s,
-    )
+    )(ModelReplica)
     most = settings.max_replicas * settings.max_ongoing_requests + settings.max_queued_requests + _SPARE
     front = serve.deployment(
-        Front,
         name="front",
         num_replicas=settings.front_replicas,
         ray_actor_options={"num_cpus": 0, "resources": _HEAD if settings.front_on_head else {}},
         max_ongoing_requests=most,
         max_queued_requests=most,
-    )
-    return front.bind(model.bind(settings), settings)
+    )(Front)
+    app: Application = front.bind(model.bind(settings), settings)
+    return app

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
 from ray.exceptions import NodeDiedError, ObjectLostError, RayActorError, RayTaskError, WorkerCrashedError
 from ray.serve.exceptions import BackPressureError, DeploymentUnavailableError
-from ray.serve.handle import DeploymentHandle, DeploymentResponse
+from ray.serve.handle import DeploymentHandle
 
 from dynamic_tinybert.runtime.common.errors import (
     ClosedError,
@@ -52,6 +53,11 @@ class HandleBackend:
         """Number of jobs that have been sent and have no result yet."""
         return self._running
 
+    @property
+    def restarts(self) -> Mapping[Any, int]:
+        """None are known here: Serve replaces replicas and counts them itself."""
+        return {}
+
     async def run(self, job: Job, *, deadline: float | None = None) -> Any:  # noqa: ANN401 - by the kind of the job
         """Run a job; see `Backend.run`."""
         if self.draining:
@@ -86,7 +92,7 @@ class HandleBackend:
 
     async def _sent(self, job: Job, deadline: float | None) -> Any:  # noqa: ANN401
         seconds = None if deadline is None else max(deadline - monotonic(), 1e-3)
-        response: DeploymentResponse[Any] = self._handle.run.remote(job, seconds)
+        response: Any = self._handle.run.remote(job, seconds)
         try:
             return await response
         except asyncio.CancelledError:

@@ -74,7 +74,7 @@ def asked(
     replicas = Replicas(answerer, *faults)
 
     async def ask() -> Any:  # noqa: ANN401
-        backend = HandleBackend(replicas, model_facts(answerer.model, "tiny"))  # type: ignore[arg-type]
+        backend = HandleBackend(replicas, model_facts(answerer.model, "tiny"))
         try:
             outcome = act(backend)
             if asyncio.iscoroutine(outcome):

@@ -39,8 +39,8 @@ def test_settings_become_those_of_deployments() -> None:
     front = app._bound_deployment
     model = front.init_args[0]._bound_deployment
     assert (model.max_ongoing_requests, model.max_queued_requests) == (8, 9)
-    assert model.ray_actor_options["num_cpus"] == 3
+    assert model.ray_actor_options == {"num_cpus": 3}
     scaling = model._deployment_config.autoscaling_config
     assert (scaling.min_replicas, scaling.max_replicas, scaling.target_ongoing_requests) == (2, 6, 4)
     assert front.max_ongoing_requests > 6 * 8 + 9
-    assert front.ray_actor_options["num_cpus"] == 0
+    assert front.ray_actor_options == {"num_cpus": 0, "resources": {"node:__internal_head__": 0.001}}
