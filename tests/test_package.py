@@ -139,7 +139,7 @@ def test_third_party_imports_are_declared(folder: str) -> None:
     if folder != "runtime":
         extras = PROJECT["project"]["optional-dependencies"]
         own = (
-            [extras["serving"]]
+            [extras["serving"], extras["ray"]]
             if folder == "serving"
             else [extras[name] for name in ("calibrate", "export", "training")]
         )
