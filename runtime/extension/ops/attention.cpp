@@ -40,7 +40,7 @@ enum Input : size_t { projections_in, mask_in, query_in };
 
 /// The `parts` of query, key and value that lie side by side must be as wide as this number of heads needs.
 void check_width(const char* op, int64_t width, int64_t parts, int64_t heads) {
-    check_size(op, "the width of the projections", width, parts * largest_size);
+    check_size(op, "the width of query, key and value", width, parts * largest_size);
     OPENVINO_ASSERT(width > 0 && width % parts == 0 && width / parts % heads == 0, op, ": width ", width, " is not ",
                     parts, " times a multiple of ", heads, " heads");
 }
