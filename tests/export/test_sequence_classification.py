@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -45,7 +46,8 @@ def classifier(labels: int = 3) -> BertForSequenceClassification:
         "num_labels": labels,
         "attn_implementation": "eager",
     }
-    return BertForSequenceClassification(BertConfig.from_dict(sizes)).eval()
+    model: BertForSequenceClassification = BertForSequenceClassification(BertConfig.from_dict(sizes))
+    return cast(BertForSequenceClassification, model.eval())
 
 
 @pytest.fixture(scope="module")

@@ -95,7 +95,8 @@ def test_queries_that_do_not_fit_are_refused(query: list[int], message: str) -> 
 def selection(keep_first: bool) -> ov.CompiledModel:
     shapes: list[tuple[list[int], Any]] = [([-1, -1], np.float32), ([-1, -1], np.float32), ([-1], np.int32)]
     inputs = [opset15.parameter(shape, kind) for shape, kind in (*shapes, ([], np.float32), ([], np.float32))]
-    positions, _, _ = ops.select_tokens(*(node.output(0) for node in inputs), keep_first=keep_first)
+    significance, mask, length, ratio, threshold = (node.output(0) for node in inputs)
+    positions, _, _ = ops.select_tokens(significance, mask, length, ratio, threshold, keep_first=keep_first)
     return compiled([positions], inputs)
 
 
