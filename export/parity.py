@@ -83,7 +83,8 @@ def graph_runner(
     )
     properties = {"INFERENCE_PRECISION_HINT": "f32", **thread_properties()}
     compiled = CompiledGraph(partial(extension_library.core().compile_model, graph, "CPU", properties))
-    limits = bounds(carried_out(length_config, num_layers, scorers)) if elastic else {}
+    executed = carried_out(length_config, num_layers, scorers, first_token_only=task.first_token_only)
+    limits = bounds(executed) if elastic else {}
     return lambda batch: compiled.infer({**batch, **limits})
 
 
@@ -141,8 +142,11 @@ def _compare_selection(
     for row, entering in enumerate(expected.entering[layer].numpy()):
         present = entering < length
         positions = kept[row]
+        significance = dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True))
+        if reference.task.first_token_only:
+            significance[entering[present][0]] = np.inf  # it is always kept
         disputed += _disputed(
-            dict(zip(entering[present], expected.significance[layer][row].numpy()[present], strict=True)),
+            significance,
             set(positions[positions < length].tolist()),
             length_config.most_kept(int(lengths[row]))[layer],
             length_config.thresholds[layer],

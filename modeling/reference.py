@@ -100,6 +100,8 @@ class ReferenceModel(nn.Module):
             LengthConfigError: It has another number of layers, or a threshold for a layer without a scorer.
         """
         length_config.check_layers(len(encoder_of(self.model).encoder.layer))
+        if self.task.first_token_only:
+            length_config = length_config.without_last_selection()
         learnt = self.learnt_layers
         return length_config if learnt is None else learnt.carried_out(length_config)
 
@@ -172,7 +174,8 @@ class ReferenceModel(nn.Module):
                     threshold = length_config.thresholds[i]
                     if shares and i in shares:
                         threshold = threshold_of_share(ranking[rows.real], shares[i] * num_tokens)
-                    slots = select(ranking, rows.real, most_kept[:, i], threshold)
+                    keep_first = self.task.first_token_only
+                    slots = select(ranking, rows.real, most_kept[:, i], threshold, keep_first=keep_first)
                 # The graph drops before output projection and LayerNorm where it can; both work row by row,
                 # so dropping after them gives the same.
                 rows = replace(rows, state=attended).take(slots, length)

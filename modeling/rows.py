@@ -39,7 +39,7 @@ class Rows:
         )
 
 
-def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None) -> Tensor:
+def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None, *, keep_first: bool = False) -> Tensor:
     """Rows to keep, `[B, n]`, ascending, filled up with the number of rows R.
 
     Args:
@@ -47,9 +47,12 @@ def select(ranking: Tensor, real: Tensor, most: Tensor, threshold: float | None)
         real: `[B, R]` bool, rows that may be kept.
         most: `[B]`, how many to keep at most.
         threshold: Keep only rows that reach it, or the highest-ranked row if none does; None for no threshold.
+        keep_first: Row 0 ranks before all others, and is kept in any case.
 
     """
     ranking = ranking.detach().masked_fill(~real, -torch.inf)
+    if keep_first:
+        ranking = torch.cat([torch.full_like(ranking[:, :1], torch.inf), ranking[:, 1:]], 1)
     count = most.minimum(real.sum(1))
     if threshold is not None:
         count = count.minimum((ranking >= threshold).sum(1)).clamp(min=1)

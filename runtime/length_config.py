@@ -105,6 +105,13 @@ class LengthConfig:
             if ratio < before[i] or threshold is not None
         )
 
+    def without_last_selection(self) -> LengthConfig:
+        """The same, with a last layer that passes on what the layer before does."""
+        if len(self.keep_ratios) - 1 not in self.selecting_layers:
+            return self
+        before = (1.0, *self.keep_ratios)[-2]
+        return LengthConfig((*self.keep_ratios[:-1], before), (*self.thresholds[:-1], None))
+
     def most_kept(self, length: int) -> tuple[int, ...]:
         """Maximum number of tokens that each layer keeps of an input with `length` real tokens."""
         return tuple(max(1, math.ceil(ratio * length - 1e-4)) for ratio in self.keep_ratios)
@@ -125,6 +132,8 @@ def executed_macs(
     kept: Sequence[int],
     significance: Sequence[str | None],
     scorer_macs_per_token: Mapping[int, int],
+    *,
+    first_token_only: bool = False,
 ) -> int:
     """Multiply-accumulates that the encoder executes for one sequence.
 
@@ -135,10 +144,13 @@ def executed_macs(
         significance: The significance that each layer computes: "attention", "learnt" (by its scorer), or None.
         scorer_macs_per_token: For each layer with "learnt" significance, the multiply-accumulates of its scorer per
             token that enters the layer.
+        first_token_only: The last layer computes only the first token, from the keys and values of all tokens.
     """
     h, f = shape.hidden_size, shape.intermediate_size
     total, before = 0, length
     for layer, (after, kind) in enumerate(zip(kept, significance, strict=True)):
+        if first_token_only and layer == len(kept) - 1:
+            return total + 2 * before * h * h + 2 * before * h + 2 * h * h + 2 * h * f
         projected = after if kind == "attention" else before  # attention drops before the output projection
         total += 3 * before * h * h + 2 * before * before * h + projected * h * h + 2 * after * h * f
         if kind == "learnt":

@@ -79,6 +79,7 @@ class ClsRegressionModel:
     head_linears = ("regressor",)
     no_head = "regression head (regressor.weight)"
     per_token = False
+    first_token_only = True
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         return head_weight.shape[0] == 1
@@ -128,6 +129,7 @@ class ClsRegression:
 
     name = NAME
     output_names = ("value",)
+    first_token_only = True
 
     def check_head(self, model: ov.Model, nodes: NamedNodes) -> None:
         if model.output("value").get_partial_shape().rank != ov.Dimension(1):
@@ -140,7 +142,7 @@ class ClsRegression:
         return ops.multiply(mask, ops.convert(is_first, np.float32)).output(0)
 
     def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
-        """[CLS] stays the first row."""
+        """[CLS] is the only row of the last layer."""
 
     def output(self, arrays: Mapping[str, npt.NDArray[np.float32]], length: int, kept: KeptPositions) -> Values:
         return Values(arrays["value"], kept)

@@ -78,4 +78,7 @@ def cost_function(reference: ReferenceModel, length_config: LengthConfig) -> Cal
     scorers = {
         int(layer): macs_per_token(scorer_weights(cast(Scorer, scorer))) for layer, scorer in reference.scorers.items()
     }
-    return lambda length, kept: executed_macs(shape, length, kept, significance, scorers)
+    first_token_only = reference.task.first_token_only
+    return lambda length, kept: executed_macs(
+        shape, length, kept, significance, scorers, first_token_only=first_token_only
+    )

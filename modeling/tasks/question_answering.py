@@ -33,6 +33,7 @@ class QuestionAnswering:
         "question answering first"
     )
     per_token = True
+    first_token_only = False
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether the head has two outputs."""

@@ -39,6 +39,10 @@ class ModelTask(Protocol):
     def per_token(self) -> bool:
         """Whether the outputs are [B, L], one number for each token; at padding they are undefined."""
 
+    @property
+    def first_token_only(self) -> bool:
+        """Whether the head reads the last state of the first token, [CLS], and nothing else; no layer drops it then."""
+
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether a model and the stored weight of its last Linear have as many outputs as the task needs."""
 

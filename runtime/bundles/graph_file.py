@@ -33,7 +33,9 @@ _OPERATIONS = {
     "ScaledDotProductAttention",
     "ShapeOf",
     "Slice",
+    "Squeeze",
     "Subtract",
+    "Tanh",
     "Transpose",
     "Unsqueeze",
 }

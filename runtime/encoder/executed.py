@@ -8,10 +8,12 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.length_config import LengthConfig, executed_macs
 
 from .scorer import LayerSignificance, learnt_layers, macs_per_token
+from .task_graph import TaskGraph
 
 
 def macs_of_sequence(
     bundle: Bundle,
+    task: TaskGraph,
     scorers: Mapping[int, LayerSignificance] | None,
     config: LengthConfig,
     length: int,
@@ -21,6 +23,7 @@ def macs_of_sequence(
 
     Args:
         bundle: The bundle.
+        task: Its task.
         scorers: Its scorers by layer; None for attention significance.
         config: The length configuration, after `carried_out`.
         length: Number of real tokens of the sequence.
@@ -37,4 +40,5 @@ def macs_of_sequence(
         kept,
         [bundle.significance if i in computing else None for i in range(num_layers)],
         {layer: macs_per_token(own[layer]) for layer in computing if layer in own},
+        first_token_only=task.first_token_only,
     )

@@ -18,26 +18,30 @@ from .plain_graph import give_float_weights
 from .quantized_patterns import QuantizedRows, Quantizer
 
 
-def projections(nodes: NamedNodes, layer: int, value_factors: Array | None = None) -> ov.Output:
+def projections(
+    nodes: NamedNodes, layer: int, value_factors: Array | None = None, *, with_query: bool = True
+) -> ov.Output:
     """Query, key and value of a layer side by side, float32 [B, L, 3 H], from one matrix product if possible.
 
     Args:
         nodes: Nodes by name.
         layer: Index of the layer.
         value_factors: Factors by which the columns of the value are multiplied, [H]; None for no factors.
+        with_query: Otherwise only key and value, [B, L, 2 H].
 
     Raises:
         BundleFormatError: One of the three nodes is not in the graph.
     """
-    biased = [nodes[f"layer.{layer}.{part}"] for part in ("query", "key", "value")]
+    parts = ("query", "key", "value") if with_query else ("key", "value")
+    biased = [nodes[f"layer.{layer}.{part}"] for part in parts]
     factors = np.ones(1, np.float32) if value_factors is None else value_factors
     products = [Product.of(node) for node in biased]
     keys = {None if product is None else product.join_key for product in products}
     if None in keys or len(keys) > 1:
-        *others, value = (node.output(0) for node in biased)
-        return ops.concat([*others, ops.multiply(value, factors).output(0)], 2).output(0)
-    query, key, value = (product for product in products if product is not None)
-    return Product.joined([query, key, value.scaled(factors)]).output()
+        *outputs, value = (node.output(0) for node in biased)
+        return ops.concat([*outputs, ops.multiply(value, factors).output(0)], 2).output(0)
+    *others, last = (product for product in products if product is not None)
+    return Product.joined([*others, last.scaled(factors)]).output()
 
 
 def fuse(
@@ -78,19 +82,29 @@ def _fuse_attention(nodes: NamedNodes, layer: int, num_heads: int) -> None:
     mask_over_heads = producers(nodes[f"layer.{layer}.attention"])[3]
     mask = mask_over_heads.input_value(0)
     context = nodes[f"layer.{layer}.context"].output(0)
+    query = _query_of_fewer_rows(nodes, layer)
     quantizer = Quantizer.only(context)
     if quantizer is None or len(context.get_target_inputs()) > 1:
-        replace_output(context, attention(projections(nodes, layer), mask, num_heads, int16=True))
+        projected = projections(nodes, layer, with_query=query is None)
+        replace_output(context, attention(projected, mask, num_heads, int16=True, query=query))
         return
     quantized = attention(
-        projections(nodes, layer, quantizer.smoothing),
+        projections(nodes, layer, quantizer.smoothing, with_query=query is None),
         mask,
         num_heads,
         int16=True,
         inv_scale=1 / quantizer.scale,
         zero_point=quantizer.zero_point,
+        query=query,
     )
     quantizer.replace_by(quantized)
+
+
+def _query_of_fewer_rows(nodes: NamedNodes, layer: int) -> ov.Output | None:
+    """The layer's query if it is only computed for the first tokens; None if for all."""
+    query, key = (nodes[f"layer.{layer}.{part}"].output(0) for part in ("query", "key"))
+    lengths = [output.get_partial_shape()[1] for output in (query, key)]
+    return query if lengths[0].is_static and lengths[0] != lengths[1] else None
 
 
 def _fuse_embeddings(output: ov.Node) -> None:

@@ -12,6 +12,7 @@ from openvino import opset13 as ops
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .compiled import Arrays
+from .first_token import keep_first_token
 from .fusion import fuse, projections
 from .named_nodes import NamedNodes
 from .ops import attention_with_significance, select_tokens
@@ -42,7 +43,8 @@ def with_selection(
         length_config: The configuration, after `carried_out`. Its numbers become constants, and layers that keep
             everything stay untouched (a specialised graph). With None, `keep_ratios` and `thresholds`, float32
             [num_layers] (-inf: no threshold), are inputs, and every layer that can select does (the elastic graph).
-        task: Determines which tokens are protected from learnt significance, and connects the head.
+        task: Determines which tokens are protected from learnt significance, connects the head, and says whether the
+            first token is kept always, and is the only one that the last layer computes.
         num_layers: Layers of the encoder.
         num_heads: Attention heads.
         scorers: Learnt significance by layer; None selects by the attention that a token receives.
@@ -60,13 +62,15 @@ def with_selection(
         BundleFormatError: A node is not in the graph.
     """
     if length_config is not None:
-        length_config = carried_out(length_config, num_layers, scorers)
+        length_config = carried_out(length_config, num_layers, scorers, first_token_only=task.first_token_only)
         selecting = length_config.selecting_layers
-    elif scorers is None:
-        selecting = tuple(range(num_layers))
     else:
-        selecting = learnt_layers(scorers).selecting(num_layers)
+        able = range(num_layers - 1) if task.first_token_only else range(num_layers)
+        selecting = tuple(able) if scorers is None else learnt_layers(scorers).selecting(len(able))
     model = model.clone()
+    if task.first_token_only:
+        keep_first_token(NamedNodes(model), num_layers - 1)
+        model.validate_nodes_and_infer_types()
     if selecting:
         nodes = NamedNodes(model)
         limits = _Limits(model, nodes, length_config, num_layers, multiple)
@@ -209,6 +213,7 @@ class _Selection:
             static=static_length is not None,
             window=static_length or 0,
             origins=self.origins,
+            keep_first=self.task.first_token_only,
         )
         self.mask, self.origins = mask, origins
         result = ops.result(origins, name=f"{_KEPT}{layer}")

@@ -24,6 +24,7 @@ def select_tokens(
     static: bool = False,
     window: int = 0,
     origins: ov.Output | None = None,
+    keep_first: bool = False,
 ) -> tuple[ov.Output, ov.Output, ov.Output]:
     """Choose the tokens of each sequence that go on to the next layer: the most significant ones, in their order.
 
@@ -37,6 +38,7 @@ def select_tokens(
         static: Take n from shapes alone; `keep_ratio` must be a constant scalar and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
         origins: The third output of the last layer that selected before, int32 [B, L]; None if none did.
+        keep_first: Keep the first real token of each sequence in any case; it ranks before all others.
 
     Returns:
         Positions of the kept tokens in this input, int32 [B, n]; their mask, float32 [B, n]; and their origins,
@@ -48,7 +50,7 @@ def select_tokens(
         RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     inputs = [significance, mask, length, keep_ratio, threshold, *([] if origins is None else [origins])]
-    attributes = {"multiple": multiple, "static": static, "window": window}
+    attributes = {"multiple": multiple, "static": static, "window": window, "keep_first": keep_first}
     node = node_factory().create("SelectTokens", inputs, attributes)
     return node.output(0), node.output(1), node.output(2)
 
@@ -108,27 +110,32 @@ def attention(
     int16: bool = False,
     inv_scale: float = 0.0,
     zero_point: float = 0.0,
+    query: ov.Output | None = None,
 ) -> ov.Output:
     """Self-attention without significance, whose output may be quantised.
 
     Args:
-        projections: Query, key and value side by side, float32 [B, L, 3 D].
+        projections: Query, key and value side by side, float32 [B, L, 3 D]; or, with `query`, key and value, [B, L,
+            2 D].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         heads: Number of attention heads; D must be a multiple of it.
         int16: Multiply integers, as in `attention_with_significance`.
         inv_scale: If above 0, the context is quantised: context * inv_scale + zero_point, rounded to even and clamped
             to 0 ... 255.
         zero_point: The quantised value that stands for 0.
+        query: Queries of the first Q tokens alone, float32 [B, Q, D].
 
     Returns:
-        The context [B, L, D], float32 or, if `inv_scale` is above 0, uint8.
+        The context of all tokens, or of those with a query, [B, L or Q, D]: float32 or, if `inv_scale` is above 0,
+        uint8.
 
     Raises:
         ExtensionError: The extension cannot be loaded.
         RuntimeError: OpenVINO refused an input or attribute that is not as above.
     """
     attributes = {"heads": heads, "int16": int16, "inv_scale": inv_scale, "zero_point": zero_point}
-    return node_factory().create("Attention", [projections, mask], attributes).output(0)
+    inputs = [projections, mask, *([] if query is None else [query])]
+    return node_factory().create("Attention", inputs, attributes).output(0)
 
 
 def quantized_linears(

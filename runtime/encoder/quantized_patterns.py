@@ -98,6 +98,21 @@ class QuantizedRows:
         return cls(rows, inv_scale, scale, zero_point)
 
 
+def requantized(quantized: ov.Output, old: ov.Output, new: ov.Output) -> ov.Output | None:
+    """Quantise `new` as `quantized` quantises `old`; None unless it is a FakeQuantize of `old`, smoothed or not."""
+    node = quantized.get_node()
+    if node.get_type_name() != "FakeQuantize":
+        return None
+    rows, *limits = node.input_values()
+    before = rows.get_node()
+    if rows != old and producer_types(before)[1:] == ["Constant"] and before.get_type_name() == "Multiply":
+        rows, smoothing = before.input_values()
+        new = ops.multiply(new, smoothing).output(0)
+    if rows != old:
+        return None
+    return ops.fake_quantize(new, *limits, node.get_attributes()["levels"]).output(0)
+
+
 def _scale_and_zero_point(fake_quantize: ov.Node) -> tuple[float, float]:
     low, high = (float(producer.data.item()) for producer in producers(fake_quantize)[1:3])
     scale = (high - low) / 255

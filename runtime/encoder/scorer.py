@@ -46,7 +46,11 @@ LayerSignificance = LearntScorer | ContextRule
 
 
 def carried_out(
-    length_config: LengthConfig, num_layers: int, scorers: Mapping[int, LayerSignificance] | None
+    length_config: LengthConfig,
+    num_layers: int,
+    scorers: Mapping[int, LayerSignificance] | None,
+    *,
+    first_token_only: bool = False,
 ) -> LengthConfig:
     """A length configuration as a model can execute it, see `LearntLayers.carried_out`.
 
@@ -54,11 +58,15 @@ def carried_out(
         length_config: The requested configuration.
         num_layers: Layers of the model.
         scorers: Its scorers by layer; None for a model with attention significance, where every layer can select.
+        first_token_only: The last layer computes only the first token, so that it has none to drop; see
+            `TaskGraph.first_token_only`.
 
     Raises:
         LengthConfigError: The number of layers differs, or a layer without a scorer has a threshold.
     """
     length_config.check_layers(num_layers)
+    if first_token_only:
+        length_config = length_config.without_last_selection()
     return length_config if scorers is None else learnt_layers(scorers).carried_out(length_config)
 
 

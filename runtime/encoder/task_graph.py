@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
 import openvino as ov
-from openvino import opset13 as ops
 
 from .named_nodes import NamedNodes
 
@@ -27,18 +25,6 @@ class Rows:
     all_states: ov.Output
     fewer: Sequence[tuple[ov.Output, ov.Output]]
 
-    def first_token(self) -> ov.Output:
-        """The last state that each sequence's first token, [CLS], had, float32 [B, H].
-
-        If the task protects this token and keep ratios leave room for all protected tokens, it is the output of the
-        last layer. If tokens are selected by the attention that they receive, any layer may have dropped [CLS].
-        """
-        state = ops.gather(self.all_states, 0, 1)
-        for later, origins in self.fewer:
-            went_on = ops.equal(ops.gather(origins, [0], 1), np.int32(1))  # a token at position 0 is still in row 0
-            state = ops.select(went_on, ops.gather(later, 0, 1), state)
-        return state.output(0)
-
 
 class TaskGraph(Protocol):
     """The part of a task that the encoder's graph depends on."""
@@ -46,6 +32,13 @@ class TaskGraph(Protocol):
     @property
     def output_names(self) -> tuple[str, ...]:
         """Names of the graph's outputs, which are float32."""
+
+    @property
+    def first_token_only(self) -> bool:
+        """Whether the head reads the last state of the first token, [CLS], and nothing else.
+
+        No layer drops this token then, and the last layer computes no other one.
+        """
 
     def check_head(self, model: ov.Model, nodes: NamedNodes) -> None:
         """Check the head's nodes, and the outputs' types and shapes, in a bundle's graph without token selection.
@@ -64,7 +57,8 @@ class TaskGraph(Protocol):
     def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
         """Make the head compute its outputs from `rows`, because the last layer's output lacks the dropped tokens.
 
-        A per-token head takes the states of dropped tokens from `rows`; a head on [CLS] reads `rows.first_token()`.
+        A per-token head takes the states of dropped tokens from `rows`. A head on [CLS] stays as it is: [CLS] is the
+        first row of the last layer's output.
 
         Raises:
             BundleFormatError: The head is not as the exporter writes it.

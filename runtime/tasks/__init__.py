@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.runtime.tasks.question_answering.task:QUESTION_ANSWERING",
+    "sequence_classification": ("dynamic_tinybert.runtime.tasks.sequence_classification.task:SEQUENCE_CLASSIFICATION"),
 }
 """For each task, by its name in manifests, `module:attribute` of its `Task`; imported when a model of it is loaded."""
 

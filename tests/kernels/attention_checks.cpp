@@ -86,7 +86,7 @@ void attend(const AttentionKernels& kernels, const Problem& problem, Result& res
             head.query = projections.data() + h * problem.dim;
             head.key = head.query + problem.width;
             head.value = head.key + problem.width;
-            head.stride = 3 * problem.width;
+            head.stride = head.query_stride = 3 * problem.width;
             head.context = quantizes ? nullptr : result.context.data() + h * problem.dim;
             head.quantized = quantizes ? result.quantized.data() + h * problem.dim : nullptr;
             head.context_stride = problem.width;

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load, save_file
 from test_checkpoint import edit_config, save
 from torch import Tensor
-from transformers import BertForQuestionAnswering, BertForSequenceClassification, BertModel
+from transformers import BertForQuestionAnswering, BertForTokenClassification, BertModel
 
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime.common.errors import CheckpointError
@@ -256,8 +256,8 @@ def sentence_transformers_of_today(folder: Path) -> None:
     (folder / "modules.json").write_text("[]")
 
 
-def classifier(folder: Path) -> None:
-    BertForSequenceClassification(tiny_bert(vocab_size=11).config).save_pretrained(folder)
+def token_classifier(folder: Path) -> None:
+    BertForTokenClassification(tiny_bert(vocab_size=11).config).save_pretrained(folder)
 
 
 def bundle(folder: Path) -> None:
@@ -340,7 +340,7 @@ def shorter_vocabulary(folder: Path) -> None:
         (only_checkpoints_of_a_training, r"checkpoints in its subfolders \(checkpoint-500\): give the path of one"),
         (sentence_transformers, "sentence-transformers model, which makes embeddings"),
         (sentence_transformers_of_today, "is a BertModel and has no question-answering head"),
-        (classifier, "is a BertForSequenceClassification and has no question-answering head"),
+        (token_classifier, "is a BertForTokenClassification and has no question-answering head"),
         (bundle, "it is a bundle already"),
         (original_tensorflow, "its weights are those of TensorFlow 1"),
         (nothing, "it is empty"),

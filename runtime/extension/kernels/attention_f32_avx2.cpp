@@ -133,7 +133,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
     constexpr float log2_e = 1.44269504f;
     const float score_scale = log2_e / std::sqrt(static_cast<float>(dim));
     for (size_t i = 0; i < rows; ++i)
-        scale(head.query + head.tokens[first + i] * head.stride, dim, score_scale, queries + i * dim);
+        scale(head.query + head.tokens[first + i] * head.query_stride, dim, score_scale, queries + i * dim);
 
     multiply(rows, n, dim, queries, dim, packed_panels(keys, dim), probabilities, stride);
     for (size_t i = 0; i < rows; ++i) {

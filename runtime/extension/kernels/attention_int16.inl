@@ -185,7 +185,7 @@ void attend(const Head& head, const float* from, size_t first, size_t last, floa
 
     float scales[query_block], one_over_sum[query_block], factors[query_block];
     for (size_t i = 0; i < rows; ++i)
-        scales[i] = row_in_12_bits(head.query + head.tokens[first + i] * head.stride, dim, queries + i * size);
+        scales[i] = row_in_12_bits(head.query + head.tokens[first + i] * head.query_stride, dim, queries + i * size);
     multiply_16_bits(queries, size, rows, size / 2, in_panels(packed.keys, size, packed.key_scales), tokens, nullptr,
                      scores, stride);
 

@@ -10,10 +10,11 @@ namespace dynamic_tinybert {
 /// One attention head of one sequence. Kernels only see its real tokens, so that padding cannot change a bit of the
 /// result.
 struct Head {
-    const float* query;  ///< This head's columns of [tokens, stride]; likewise key and value.
-    const float* key;
+    const float* query;  ///< This head's columns of [tokens, query_stride].
+    size_t query_stride;  ///< Number of floats from the query of one token to that of the next.
+    const float* key;     ///< This head's columns of [tokens, stride]; likewise value.
     const float* value;
-    size_t stride;          ///< Number of floats from one token to the next.
+    size_t stride;          ///< Number of floats from the key or value of one token to that of the next.
     float* context;         ///< Output, this head's columns of [tokens, context_stride]; null if it is quantised.
     uint8_t* quantized;     ///< Output quantised to 8 bits, in the same layout; null if it is not quantised.
     size_t context_stride;  ///< Number of output values from one token to the next.

@@ -36,7 +36,7 @@ void attend(const Head& head, const float* packed, size_t first, size_t last, fl
         std::fill_n(column_sums, n, 0.0f);
 
     for (size_t i = first; i < last; ++i) {
-        const float* query = head.query + head.tokens[i] * head.stride;
+        const float* query = head.query + head.tokens[i] * head.query_stride;
         float largest = -std::numeric_limits<float>::infinity();
         for (size_t j = 0; j < n; ++j) {
             float score = 0.0f;
@@ -110,7 +110,7 @@ void attend_int16(const Head& head, const float* packed, size_t first, size_t la
         std::fill_n(column_sums, n, 0.0f);
 
     for (size_t i = first; i < last; ++i) {
-        const float query_scale = row_in_12_bits(head.query + head.tokens[i] * head.stride, dim, query.data());
+        const float query_scale = row_in_12_bits(head.query + head.tokens[i] * head.query_stride, dim, query.data());
         float largest = -std::numeric_limits<float>::infinity();
         for (size_t j = 0; j < n; ++j) {
             int32_t sum = 0;

@@ -90,7 +90,7 @@ Aligned<float> attention_by(const AttentionKernels& kernels) {
     head.query = projections.data();
     head.key = head.query + dim;
     head.value = head.key + dim;
-    head.stride = 3 * dim;
+    head.stride = head.query_stride = 3 * dim;
     head.context = found.data();
     head.context_stride = head.dim = dim;
     head.tokens = positions;

@@ -9,10 +9,12 @@ namespace dynamic_tinybert {
 /// Multi-head self-attention of real tokens.
 ///
 /// Inputs:
-/// - projections: f32 [B, L, 3 D], query, key and value side by side.
+/// - projections: f32 [B, L, 3 D], query, key and value side by side; or, with a third input, [B, L, 2 D], key and
+///   value.
 /// - mask: f32 [B, L], exactly 0 for a real token.
+/// - query, optional: f32 [B, Q, D], of the first Q tokens alone.
 ///
-/// Output: context [B, L, D]. Scores are scaled by 1 / sqrt(D / heads). Padding has probability and context 0; padding,
+/// Output: context [B, L, D], or [B, Q, D] with a third input. Scores are scaled by 1 / sqrt(D / heads). Padding has probability and context 0; padding,
 /// other sequences and the number of threads do not change a bit of a real token's result.
 ///
 /// Attributes:

@@ -79,16 +79,19 @@ std::vector<int32_t> real_tokens(const float* mask, size_t length) {
     return tokens;
 }
 
-/// The tokens to keep, ascending, out of `tokens`, ascending.
+/// The tokens to keep, ascending, out of `tokens`, ascending. If `keep_first`, the first of them ranks before all others.
 std::vector<int32_t> select(const std::vector<int32_t>& tokens, const float* significance, size_t most,
-                            float threshold) {
-    const auto before = [significance](int32_t a, int32_t b) {
+                            float threshold, bool keep_first) {
+    const int32_t first = keep_first && !tokens.empty() ? tokens.front() : -1;
+    const auto before = [=](int32_t a, int32_t b) {
+        if (a == first || b == first)
+            return a == first && b != first;
         return significance[a] > significance[b] || (significance[a] == significance[b] && a < b);
     };
     std::vector<int32_t> kept;
     kept.reserve(tokens.size());
     std::copy_if(tokens.begin(), tokens.end(), std::back_inserter(kept),
-                 [=](int32_t token) { return significance[token] >= threshold; });
+                 [=](int32_t token) { return token == first || significance[token] >= threshold; });
     if (kept.size() > most) {
         std::vector<int32_t> order = kept;
         const auto last = order.begin() + (most - 1);  // the last token within the keep ratio
@@ -103,8 +106,9 @@ std::vector<int32_t> select(const std::vector<int32_t>& tokens, const float* sig
 
 }  // namespace
 
-SelectTokens::SelectTokens(const ov::OutputVector& inputs, int64_t multiple, bool is_static, int64_t window)
-    : Op(inputs), m_multiple(multiple), m_static(is_static), m_window(window) {
+SelectTokens::SelectTokens(const ov::OutputVector& inputs, int64_t multiple, bool is_static, int64_t window,
+                           bool keep_first)
+    : Op(inputs), m_multiple(multiple), m_static(is_static), m_window(window), m_keep_first(keep_first) {
     constructor_validate_and_infer_types();
 }
 
@@ -112,11 +116,12 @@ bool SelectTokens::visit_attributes(ov::AttributeVisitor& visitor) {
     visitor.on_attribute("multiple", m_multiple);
     visitor.on_attribute("static", m_static);
     visitor.on_attribute("window", m_window);
+    visitor.on_attribute("keep_first", m_keep_first);
     return true;
 }
 
 std::shared_ptr<ov::Node> SelectTokens::clone_with_new_inputs(const ov::OutputVector& inputs) const {
-    return std::make_shared<SelectTokens>(inputs, m_multiple, m_static, m_window);
+    return std::make_shared<SelectTokens>(inputs, m_multiple, m_static, m_window, m_keep_first);
 }
 
 size_t SelectTokens::static_slots(float keep_ratio, size_t length) const {
@@ -224,7 +229,8 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
             OPENVINO_ASSERT(std::isfinite(significance[b * length + token]), "SelectTokens: significance ",
                             significance[b * length + token], " of token ", token, " in sequence ", b,
                             " is not finite; check the model's weights and inputs");
-        kept[b] = select(tokens, significance + b * length, most_kept(keep_ratio[b], original), threshold[b]);
+        kept[b] = select(tokens, significance + b * length, most_kept(keep_ratio[b], original), threshold[b],
+                         m_keep_first);
     };
     if (batch * length < tokens_worth_threads)
         for (size_t b = 0; b < batch; ++b)

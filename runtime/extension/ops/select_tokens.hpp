@@ -25,6 +25,7 @@ namespace dynamic_tinybert {
 /// - static: n is ceil(keep ratio * window - 1e-4) rounded up instead, known from shapes alone. Keep ratio and
 ///   threshold must then be constant scalars, the threshold -inf, and no length may exceed the window.
 /// - window: length of the graph's input, with padding, before any layer dropped a token; 0 means L.
+/// - keep_first: the first real token of a sequence ranks before all others, and is kept whatever its significance.
 ///
 /// Refused with ov::AssertFailure: a ratio outside (0, 1], a threshold that is NaN or +inf, a real token's significance
 /// that is not finite, a length below the number of real tokens.
@@ -33,7 +34,7 @@ public:
     OPENVINO_OP("SelectTokens", "dynamic_tinybert");
 
     SelectTokens() = default;
-    SelectTokens(const ov::OutputVector& inputs, int64_t multiple, bool is_static, int64_t window);
+    SelectTokens(const ov::OutputVector& inputs, int64_t multiple, bool is_static, int64_t window, bool keep_first);
 
     void validate_and_infer_types() override;
     std::shared_ptr<ov::Node> clone_with_new_inputs(const ov::OutputVector& inputs) const override;
@@ -47,6 +48,7 @@ private:
     int64_t m_multiple = 1;
     bool m_static = false;
     int64_t m_window = 0;
+    bool m_keep_first = false;
 };
 
 }  // namespace dynamic_tinybert

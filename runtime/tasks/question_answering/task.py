@@ -41,6 +41,7 @@ class QuestionAnswering:
 
     name = "question_answering"
     output_names = ("start_logits", "end_logits")
+    first_token_only = False
 
     def check_head(self, model: ov.Model, nodes: NamedNodes) -> None:
         """Check that both outputs are [B, L], and the node `logits` is [B, L, 2]."""

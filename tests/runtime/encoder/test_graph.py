@@ -1,5 +1,4 @@
 from collections import Counter
-from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -12,11 +11,8 @@ from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, LengthConfigError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder import graph as selection
-from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
-from dynamic_tinybert.runtime.encoder.patterns import Product
-from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING, QuestionAnswering
+from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
 from support.tiny import tiny_bert
 
@@ -102,38 +98,6 @@ def test_a_layer_without_scorer_goes_by_the_one_before(plain: ov.Model) -> None:
 def test_no_scorer_keeps_everything(plain: ov.Model) -> None:
     graph = with_selection(plain, LengthConfig((1, 0.5, 0.4)), num_layers=3, num_heads=4, scorers={})
     assert types(graph) == types(plain)
-
-
-class FirstTokenOnly(QuestionAnswering):
-    """Gives the logits of [CLS] alone, [B, 1]."""
-
-    def put_head(self, nodes: NamedNodes, rows: Rows) -> None:
-        head = Product.of(nodes["logits"])
-        assert head is not None
-        state = ov.opset13.unsqueeze(rows.first_token(), 1).output(0)
-        for target in nodes["logits"].output(0).get_target_inputs():
-            target.replace_source_output(replace(head, source=state).output())
-
-
-@pytest.mark.parametrize("ratios", [(1, 1, 0.5), (0.8, 0.5, 0.4), (0.5, 0.5, 0.2)])
-def test_a_head_of_the_first_token_reads_it_from_the_last_layer_that_had_it(
-    plain: ov.Model, ratios: tuple[float, ...]
-) -> None:
-    f32 = {"INFERENCE_PRECISION_HINT": "f32"}
-    first, every = (
-        extension_library.core().compile_model(
-            selection.with_selection(plain, LengthConfig(ratios), task=task, num_layers=3, num_heads=4), "CPU", f32
-        )
-        for task in (FirstTokenOnly(), QUESTION_ANSWERING)
-    )
-    batch = dict(random_batch([30] * 20, 100))
-    one, all_tokens = first(batch), every(batch)
-    went_on = all_tokens["kept_tokens.2"][:, 0] == 1
-    assert went_on.any()
-    assert not went_on.all()
-    for name in ("start_logits", "end_logits"):
-        assert one[name].shape == (20, 1)
-        np.testing.assert_allclose(one[name][:, 0], all_tokens[name][:, 0], atol=1e-5)
 
 
 def test_static_shapes_give_what_dynamic_ones_give(plain: ov.Model) -> None:

@@ -1,0 +1,1 @@
+"""Classification and ranking of texts and pairs of texts: BertForSequenceClassification."""
