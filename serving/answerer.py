@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -189,6 +189,15 @@ class AsyncQuestionAnswerer:
         """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept."""
         return await self._result(self.answerer.answer_steps(questions, contexts, **options), timeout, deadline)
 
+    async def in_turn(
+        self, function: Callable[[], Result], *, timeout: float | None = None, deadline: float | None = None
+    ) -> Result:
+        """Call a function in a worker when its turn comes, and return its result; it takes a place as a question does.
+
+        `timeout`, `deadline` and their errors are those of a call; others are the function's.
+        """
+        return await self._result(_one_step(function), timeout, deadline)
+
     async def aclose(self, *, drain: bool = True) -> None:
         """Refuse new requests, and return when the accepted ones are done and the threads have ended.
 
@@ -225,6 +234,11 @@ class AsyncQuestionAnswerer:
             raise
         except TimeoutError as error:
             raise deadline_exceeded(end - now) from error
+
+
+def _one_step(function: Callable[[], Result]) -> Generator[None, None, Result]:
+    return function()
+    yield
 
 
 def _deadline(now: float, timeout: float | None, deadline: float | None) -> float:

@@ -1,0 +1,1 @@
+"""The HTTP server. It needs the extra `serving`; `app.make_app` makes an ASGI application for a `Backend`."""
