@@ -51,7 +51,7 @@ def main() -> None:
     arguments = parser.parse_args()
     qa = QuestionAnswerer.from_pretrained(arguments.bundle, num_threads=arguments.threads)
     pairs = pairs_of_length(qa.model.bundle, random_sample(read_squad(arguments.data)), arguments.tokens, _PAIRS)
-    options = ["--threads", str(arguments.threads)] + (["--bundle", arguments.bundle] if arguments.bundle else [])
+    options = ["--num-threads", str(arguments.threads)] + (["--bundle", arguments.bundle] if arguments.bundle else [])
     print(measured_on("starlette", "uvicorn", "uvloop", "httptools"))
     print(
         f"{arguments.tokens} tokens, {arguments.length_config}, {arguments.threads} threads; {arguments.rounds} rounds "

@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     generator = np.random.default_rng(arguments.seed)
-    options = ["--workers", str(arguments.workers), "--threads", str(arguments.threads)]
+    options = ["--workers", str(arguments.workers), "--num-threads", str(arguments.threads)]
     options += ["--bundle", arguments.bundle] if arguments.bundle else []
     requests = [predict_request(x.question, x.context) for x in random_sample(read_squad(arguments.data), 500)]
     print(measured_on("starlette", "uvicorn", "uvloop", "httptools"))
@@ -73,7 +73,8 @@ def kill_workers(
     generator: np.random.Generator,
 ) -> list[str]:
     """Kill workers under load; what should not have happened."""
-    gaps = generator.uniform(*arguments.gap, arguments.kills)
+    least, most = arguments.gap
+    gaps = generator.uniform(least, most, arguments.kills)
     with Server(options) as server:
         seconds = float(gaps.sum()) + 2 * _BACK
         client.start(closed_loop, server.port, requests, connections=arguments.connections, seconds=seconds)
@@ -82,7 +83,7 @@ def kill_workers(
             sleep(gap)
             moments.append(kill_one(server, generator))
         done: list[Exchange] = client.result()
-        front_lives = server.get("/v2/health/live").status == 200
+        front_lives = server.get("/health").status == 200
     faults = [] if front_lives else ["the front process no longer answers"]
     replies = sorted((x.reply for x in done), key=lambda reply: reply.received)
     back = [first_answer_after(moment, replies) - moment for moment in moments]

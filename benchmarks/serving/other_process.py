@@ -6,7 +6,7 @@ from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -30,13 +30,14 @@ class OtherProcess:
     def run(self, function: Callable[P, Result], *args: P.args, **options: P.kwargs) -> Result:
         """What a function of a module returns there; an exception in it is raised here."""
         self.start(function, *args, **options)
-        return cast("Result", self.result())
+        result: Result = self.result()
+        return result
 
     def start(self, function: Callable[P, object], *args: P.args, **options: P.kwargs) -> None:
         """Begin a function there; `result` waits for its end."""
         self._pipe.send((function, args, options))
 
-    def result(self) -> object:
+    def result(self) -> Any:  # noqa: ANN401 - what the function returns
         """What the function returned that was begun last."""
         failed, found = self._pipe.recv()
         if failed:

@@ -27,18 +27,13 @@ _START = 180.0  # seconds in which it must be ready
 class Server:
     """A server on a free port of 127.0.0.1. Leaving `with` ends it and all processes that it started."""
 
-    def __init__(self, options: Sequence[str] = (), command: Sequence[str] = SERVE) -> None:
-        """Start it, and wait until it is ready.
-
-        Args:
-            options: Of `dynamic-tinybert serve`.
-            command: What is started.
-        """
+    def __init__(self, options: Sequence[str] = ()) -> None:
+        """Start it with options of `dynamic-tinybert serve`, and wait until it is ready."""
         self._log = TemporaryFile()  # noqa: SIM115 - closed by `kill`
         # should this process be killed, the kernel ends the server
         guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [*guard, *command, *options], stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            [*guard, *SERVE, *options], stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
         )
         self._ends_on_sigterm = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:
@@ -119,7 +114,7 @@ def get(port: int, path: str) -> Reply:
 def is_ready(port: int) -> bool:
     """Whether a server is there and takes requests."""
     try:
-        return get(port, "/v2/health/ready").status == 200
+        return get(port, "/health").status == 200
     except (OSError, TimeoutError):
         return False
 
