@@ -53,7 +53,7 @@ class ServerSettings:
     )
     access_log: bool = setting(False, "Log a line for each request on standard error.")
     log_level: Literal["error", "warning", "info", "debug"] = setting(
-        "info", "Log messages of this level and above on standard error."
+        "warning", "Log messages of this level and above on standard error."
     )
 
     def __post_init__(self) -> None:

@@ -12,10 +12,26 @@ from starlette.types import Receive, Scope, Send
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer
 from dynamic_tinybert.serving.jobs import AnswerJob
+from dynamic_tinybert.serving.settings import ServerSettings
 
 from .body import read_json
+from .openapi import Paths, error_responses, json_request, json_response
 from .parameters import checked_parameters, parameter_schemas, shown
 from .running import JobRunner
+
+_ANSWER = {
+    "type": "object",
+    "properties": {
+        "score": {"type": "number", "minimum": 0, "description": "Probability of the answer."},
+        "start": {"type": "integer", "minimum": 0, "description": "First character of the answer in the context."},
+        "end": {"type": "integer", "minimum": 0, "description": "End of the answer in the context, exclusive."},
+        "answer": {"type": "string"},
+        "length_config": {"type": ["string", "null"], "description": "What ran; only with a budget, as all below."},
+        "ms": {"type": "number", "description": "Milliseconds that answering took."},
+        "budget_met": {"type": ["boolean", "null"], "description": "Whether it took no longer than budget_ms."},
+    },
+    "required": ["score", "start", "end", "answer"],
+}
 
 
 class Predict:
@@ -39,6 +55,45 @@ class Predict:
         content = json.dumps(results if isinstance(body["inputs"], list) else results[0])
         timing = {"server-timing": f"run;dur={1000 * (perf_counter() - start):.2f}"}
         await Response(content, headers=timing, media_type="application/json")(scope, receive, send)
+
+
+def predict_paths(settings: ServerSettings) -> Paths:
+    """The route in the form of OpenAPI."""
+    text = {"type": "string", "minLength": 1, "maxLength": settings.max_characters}
+    pair = {
+        "type": "object",
+        "properties": {"question": text, "context": text},
+        "required": ["question", "context"],
+        "additionalProperties": False,
+    }
+    pairs = {"type": "array", "items": pair, "minItems": 1, "maxItems": settings.max_items}
+    parameters = {
+        "type": ["object", "null"],
+        "properties": parameter_schemas(settings),
+        "additionalProperties": False,
+    }
+    request = {
+        "type": "object",
+        "properties": {"inputs": {"oneOf": [pair, pairs]}, "parameters": parameters},
+        "required": ["inputs"],
+        "additionalProperties": False,
+    }
+    example = {"inputs": {"question": "Where do I live?", "context": "My name is Clara and I live in Berkeley."}}
+    answers = {"oneOf": [_ANSWER, {"type": "array", "items": _ANSWER}]}
+    answered = "The answer, or a list of answers if top_k is above 1; a list of these if inputs is a list."
+    return {
+        "/predict": {
+            "post": {
+                "operationId": "predict",
+                "summary": "Answer questions about texts.",
+                "requestBody": json_request(request, example),
+                "responses": {
+                    "200": json_response(answered, {"oneOf": [_ANSWER, {"type": "array", "items": answers}]}),
+                    **error_responses(400, 408, 413, 415, 422, 429, 503, 504),
+                },
+            }
+        }
+    }
 
 
 def _parts(body: object) -> tuple[tuple[str, ...], tuple[str, ...], object]:
