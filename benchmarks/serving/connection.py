@@ -95,6 +95,11 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
         return await self._waiter
 
+    def send(self, data: bytes) -> None:
+        """Send more bytes of the request."""
+        if not self.transport.is_closing():
+            self.transport.write(data)
+
     def close(self) -> None:
         self.transport.close()
 
