@@ -78,6 +78,11 @@ class Budgets:
                     self._table = self._loaded_or_measured(cache_folder(cache_dir))
         return self._table
 
+    def adopt(self, table: LatencyTable) -> None:
+        """Predict by a table that was measured in another process; one of other length configurations is ignored."""
+        if table.ms.keys() == self._model.length_configs.keys():
+            self._table = table
+
     def _loaded_or_measured(self, folder: Path | None) -> LatencyTable:
         key = _key(self._model)
         if folder is None or key is None:
