@@ -117,20 +117,16 @@ def _is_json(content_type: str) -> bool:
 
 def _check_tree(value: object) -> None:
     """Check the depth and the texts of a value, without recursion."""
-    level = [value]
-    for _ in range(MOST_NESTED + 1):
+    level, depth = [value], 0
+    while level:
         for text in level:
             if isinstance(text, str):
                 _check_text(text)
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, list | dict)
-            for inner in (outer if isinstance(outer, list) else (*outer, *outer.values()))
-        ]
-        if not level:
-            return
-    raise _too_deep()
+        outer = [inner for inner in level if isinstance(inner, list | dict)]
+        if outer and depth == MOST_NESTED:
+            raise _too_deep()
+        level = [x for one in outer for x in (one if isinstance(one, list) else (*one, *one.values()))]
+        depth += 1
 
 
 def _check_text(text: str) -> None:

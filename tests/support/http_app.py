@@ -1,4 +1,4 @@
-"""The HTTP application on a tiny model in the test's own process, asked without a socket."""
+"""The HTTP application in the test's own process, asked without a socket."""
 
 from __future__ import annotations
 
@@ -25,13 +25,23 @@ class AskedApp:
     client: httpx.AsyncClient
     backend: DirectBackend
 
+    async def metric(self, sample: str) -> float:
+        """The value of a sample of /metrics; 0 if there is none."""
+        lines = (await self.client.get("/metrics")).text.splitlines()
+        return next((float(line.rpartition(" ")[2]) for line in lines if line.startswith(f"{sample} ")), 0.0)
+
 
 @asynccontextmanager
-async def asked_app(bundle: Path, **settings: object) -> AsyncIterator[AskedApp]:
-    """An application for `bundle`, with settings of `ServerSettings`."""
-    async with AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1) as answerer:
-        backend = DirectBackend(answerer)
-        app = make_app(backend, ServerSettings(**settings))
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-        async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
-            yield AskedApp(client, backend)
+async def asked_app(bundle: Path | AsyncQuestionAnswerer, **settings: object) -> AsyncIterator[AskedApp]:
+    """An application for a bundle, or for an answerer that the caller closes; `settings` are of `ServerSettings`."""
+    if isinstance(bundle, Path):
+        async with (
+            AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1) as answerer,
+            asked_app(answerer, **settings) as asked,
+        ):
+            yield asked
+        return
+    backend = DirectBackend(bundle)
+    transport = httpx.ASGITransport(make_app(backend, ServerSettings(**settings)), raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        yield AskedApp(client, backend)
