@@ -36,6 +36,7 @@ from .other_process import OtherProcess
 from .server import Server
 from benchmarks.common import argument_parser, measured_on, random_sample
 
+_PAUSE = 0.1  # seconds that a client waits after it was refused
 _BACK = 3.0  # seconds after a kill by which answers must come again
 
 
@@ -77,7 +78,8 @@ def kill_workers(
     gaps = generator.uniform(least, most, arguments.kills)
     with Server(options) as server:
         seconds = float(gaps.sum()) + 2 * _BACK
-        client.start(closed_loop, server.port, requests, connections=arguments.connections, seconds=seconds)
+        load = {"connections": arguments.connections, "seconds": seconds, "pause": _PAUSE}
+        client.start(closed_loop, server.port, requests, **load)
         moments = []
         for gap in gaps:
             sleep(gap)

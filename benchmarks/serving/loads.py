@@ -31,18 +31,25 @@ class Exchange:
 
 
 def closed_loop(
-    port: int, requests: Sequence[bytes], *, connections: int, seconds: float | None = None, count: int | None = None
+    port: int,
+    requests: Sequence[bytes],
+    *,
+    connections: int,
+    seconds: float | None = None,
+    count: int | None = None,
+    pause: float = 0.0,
 ) -> list[Exchange]:
     """Each connection sends a request when its last one was answered, until the time is over or `count` were sent.
 
     Requests are taken in their order, again from the first after the last. A connection that the server closed is
-    opened again; while the server refuses connections, it is tried every 10 ms.
+    opened again; while the server refuses connections, it is tried every 10 ms. After a status other than 200, a client
+    waits for `pause` seconds.
     """
-    return uvloop.run(_closed_loop(port, requests, connections, seconds, count))
+    return uvloop.run(_closed_loop(port, requests, connections, seconds, count, pause))
 
 
 async def _closed_loop(
-    port: int, requests: Sequence[bytes], connections: int, seconds: float | None, count: int | None
+    port: int, requests: Sequence[bytes], connections: int, seconds: float | None, count: int | None, pause: float
 ) -> list[Exchange]:
     done: list[Exchange] = []
     begun = 0
@@ -63,6 +70,8 @@ async def _closed_loop(
                 due = monotonic()
                 reply = await connection.ask(requests[number % len(requests)])
                 done.append(Exchange(number, reply, due))
+                if reply.status != 200:
+                    await asyncio.sleep(pause)
         finally:
             if connection is not None:
                 connection.close()

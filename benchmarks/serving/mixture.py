@@ -31,12 +31,14 @@ class Case:
         data: Its bytes.
         expected: Statuses that may come; `NO_REPLY` if the connection may end without one.
         behaviour: What the client does with it.
+        last: Whether the client closes the connection after the response, since what follows would not be a request.
     """
 
     kind: str
     data: bytes
     expected: frozenset[int] = frozenset({200})
     behaviour: Behaviour = Behaviour.ASK
+    last: bool = False
 
 
 class Mixture:
@@ -108,7 +110,7 @@ class Mixture:
         return Case("predict, list", json_request("/predict", content))
 
     def _deadline(self) -> Case:
-        data = predict_request(*self._pair(), {"timeout_ms": float(self._random.uniform(0.1, 20))})
+        data = predict_request(*self._pair(), {"timeout_ms": float(self._random.uniform(0.1, 100))})
         return Case("predict, deadline", data, frozenset({200, 504}))
 
     def _long(self) -> Case:
@@ -151,7 +153,7 @@ class Mixture:
             b"GET /" + b"a" * 100_000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
         )
         data = kinds[self._random.integers(len(kinds))]
-        return Case("garbage", data, frozenset({400, 404, 408, 414, 431, NO_REPLY}))
+        return Case("garbage", data, frozenset({400, 404, 408, 414, 431, NO_REPLY}), last=True)
 
     def _hang_up_in_head(self) -> Case:
         data = predict_request(*self._pair())
@@ -199,7 +201,6 @@ def _bad_requests(pair: Pair, model: Mapping[str, Any]) -> list[Case]:
         413: [
             predict_request(pair[0], "word " * 200_000),
             json_request("/predict", {"inputs": [good] * 300}),
-            request("POST", "/predict", headers={"content-length": str(1 << 40)}),
         ],
         415: [request("POST", "/predict", b"who ?", {"content-type": "text/plain"})],
         422: [
@@ -223,7 +224,9 @@ def _bad_requests(pair: Pair, model: Mapping[str, Any]) -> list[Case]:
             json_request(infer, {"inputs": []}),
         ],
     }
-    return [Case(f"bad, {status}", data, frozenset({status})) for status, own in by_status.items() for data in own]
+    cases = [Case(f"bad, {status}", data, frozenset({status})) for status, own in by_status.items() for data in own]
+    terabyte = request("POST", "/predict", headers={"content-length": str(1 << 40)})
+    return [*cases, Case("bad, 413", terabyte, frozenset({413}), last=True)]
 
 
 def _bytes_tensor(name: str, text: str) -> dict[str, Any]:

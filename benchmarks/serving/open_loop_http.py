@@ -36,7 +36,7 @@ from .other_process import OtherProcess
 from .server import Server
 from benchmarks.common import argument_parser, measured_on, random_sample
 
-_QUEUED = re.compile(r"^dynamic_tinybert_queued (\S+)$", re.MULTILINE)
+_INSIDE = re.compile(r"^dynamic_tinybert_(?:queued|running) (\S+)$", re.MULTILINE)
 
 
 def main() -> None:
@@ -127,22 +127,22 @@ def outcome_of(exchange: Exchange, question: int, examples: Sequence[Example], s
 
 
 def watched(server: Server, load: Callable[[], list[Exchange]]) -> tuple[list[Exchange], list[tuple[float, int]]]:
-    """Run a load; also the times at which /metrics was asked, five times a second, with the requests that waited."""
-    queue: list[tuple[float, int]] = []
+    """Run a load; also the times at which /metrics was asked, five times a second, with the requests in the server."""
+    inside: list[tuple[float, int]] = []
     over = Event()
 
     def watch() -> None:
         while not over.wait(0.2):
             text = server.get("/metrics").body.decode()
-            found = _QUEUED.search(text)
-            if found is None:
-                raise RuntimeError(f"/metrics has no dynamic_tinybert_queued:\n{text[:1000]}")
-            queue.append((monotonic(), int(float(found[1]))))
+            found = _INSIDE.findall(text)
+            if len(found) != 2:
+                raise RuntimeError(f"/metrics does not say how many jobs wait and run:\n{text[:1000]}")
+            inside.append((monotonic(), sum(int(float(number)) for number in found)))
 
     watcher = Thread(target=watch)
     watcher.start()
     try:
-        return load(), queue
+        return load(), inside
     finally:
         over.set()
         watcher.join()

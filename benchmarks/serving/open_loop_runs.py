@@ -47,7 +47,7 @@ class Run:
         rate: Requests a second.
         budget_ms: The budget, which is also the deadline of requests without one.
         outcomes: All requests.
-        queue: Pairs of a time in seconds from the start, and the number of waiting requests.
+        queue: Pairs of a time in seconds from the start, and the number of requests that wait or are being run.
     """
 
     load: float
@@ -74,7 +74,7 @@ def table(runs: Sequence[Run], full_f1: Mapping[int, float]) -> str:
         full_f1: F1 in percent of the answer of `full` to each question.
     """
     lines = [
-        "| Load | Requests | Answered | Refused | Other | In time | p50, ms | p95, ms | p99, ms | Longest queue "
+        "| Load | Requests | Answered | Refused | Other | In time | p50, ms | p95, ms | p99, ms | Most inside "
         "| F1 - F1 of full | Length configurations |",
         "| --- |" + " ---: |" * 9 + " --- | --- |",
     ]
@@ -104,7 +104,7 @@ def write_json(path: Path, runs: Sequence[Run], settings: Mapping[str, object]) 
 
 
 def plot(path: Path, runs: Sequence[Run], title: str) -> None:
-    """Draw a column for each load: times of requests, waiting ones, configurations, with and without budgets."""
+    """Draw a column for each load: times of requests, their number, configurations, with and without budgets."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -129,7 +129,7 @@ def plot(path: Path, runs: Sequence[Run], title: str) -> None:
         times.axhline(runs[0].budget_ms, color="black", lw=1, ls="--", label="budget")
         times.set_yscale("log")
         shares.set_xlabel("seconds")
-    for row, name in enumerate(("time of a request, ms", "waiting requests", "share of configurations")):
+    for row, name in enumerate(("time of a request, ms", "requests that wait or run", "share of configurations")):
         axes[row, 0].set_ylabel(name)
         axes[row, -1].legend(fontsize="small", loc="upper right")
     figure.suptitle(title, fontsize="small")

@@ -131,7 +131,7 @@ class Soak:
         async with asyncio.timeout(_PATIENCE):
             reply = await asking
         self._count(case, reply.status, reply.body)
-        if case.kind == "garbage":
+        if case.last:
             connection.close()
 
     async def _stall(self, case: Case) -> None:
