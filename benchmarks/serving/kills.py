@@ -8,10 +8,10 @@ Kills: a worker gets SIGKILL at random moments. Every request must get an answer
 answers must come again within 3 s; counted is the time from the kill to the first answer to a request that was sent
 after it.
 
-Drains: the server gets SIGTERM. A request is lost if all of it was sent on a connection that the server had accepted and
-not closed, and no response came. Whether a new connection was accepted, or only waited in the kernel's queue when the
-server stopped listening, a client cannot tell: requests on such connections, sent after SIGTERM and without a response,
-are counted apart.
+Drains: the server gets SIGTERM. A request is lost if all of it was sent on a connection that the server had accepted
+and not closed, and no response came. A client cannot tell whether a new connection was accepted, or only waited in the
+kernel's queue when the server stopped listening: requests on such connections, sent after SIGTERM and without a
+response, are counted apart.
 """
 
 from __future__ import annotations

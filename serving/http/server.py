@@ -138,8 +138,8 @@ async def _stop_signal() -> None:
 async def _drained(backend: Backend, server: _Server, own: socket.socket, seconds: float) -> bool:
     """Close the backend and wait for the responses; false if this took too long.
 
-    The server goes on to listen meanwhile: a new request gets a clean refusal, and is asked to connect elsewhere. At the
-    end it stops to listen first, so that no connection is closed in the moment in which its client sends a request.
+    The server goes on to listen meanwhile: a new request gets a clean refusal, and is asked to connect elsewhere. Then
+    it stops listening first, so that no connection is closed in the moment in which its client sends a request.
     """
     try:
         async with asyncio.timeout(seconds):
