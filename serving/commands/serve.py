@@ -27,9 +27,19 @@ def serve(**options: Any) -> None:  # noqa: ANN401 - `_signature` lists them
     except InvalidInputError as error:
         raise typer.BadParameter(str(error)) from error
 
-    from dynamic_tinybert.serving.workers.pool import worker_pool
+    from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts
+    from dynamic_tinybert.serving.workers.pool import WorkerPool
 
-    if not run_server(lambda: worker_pool(settings), settings):
+    def make_pool() -> WorkerPool:
+        return WorkerPool(
+            ModelOptions(settings.bundle, settings.model_name),
+            workers=settings.workers,
+            max_queued=settings.max_queued,
+            threads=settings.num_threads,
+            timeouts=Timeouts(drain_s=settings.drain_timeout_s + 0.5),  # the server is the one that says so
+        )
+
+    if not run_server(make_pool, settings):
         sys.exit(1)
 
 

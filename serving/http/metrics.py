@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
@@ -96,3 +96,9 @@ class _BackendGauges(Collector):
             ("ready", "1 if jobs are taken.", self._backend.ready),
         ):
             yield GaugeMetricFamily(PREFIX + name, text, value)
+        restarts = CounterMetricFamily(
+            PREFIX + "worker_restarts", "Processes that run the model and were replaced, by cause.", labels=["cause"]
+        )
+        for cause, number in self._backend.restarts.items():
+            restarts.add_metric([cause], number)
+        yield restarts

@@ -20,7 +20,7 @@ from .app import make_app
 from .connection import patient_connection
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-FAREWELL_S = 0.3
+FAREWELL_S = 1.0
 """Seconds after the last answer, in which clients that send one more request are asked to connect elsewhere."""
 
 _logger = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ def run_server(make_backend: Callable[[], StartableBackend], settings: ServerSet
     logging.basicConfig(level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     if settings.access_log:
         logging.getLogger("uvicorn.access").setLevel(logging.INFO)
-    loop_factory = uvicorn.Config(_nothing).get_loop_factory()
+    loop_factory = uvicorn.Config(_nothing, log_config=None).get_loop_factory()
     with closing(listener(settings.host, settings.port)) as own, asyncio.Runner(loop_factory=loop_factory) as runner:
         return runner.run(_serve(make_backend, settings, own))
 
@@ -83,7 +83,7 @@ def make_uvicorn(backend: Backend, settings: ServerSettings) -> _Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # fractions work as well
-        timeout_graceful_shutdown=1,
+        timeout_graceful_shutdown=3,  # for the last responses
     )
     return _Server(config)
 

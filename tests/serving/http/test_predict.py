@@ -137,7 +137,7 @@ def test_what_cannot_be_used_is_refused_with_the_reason(bundle: Path) -> None:
         for body, reason in INVALID:
             await refused(await app.client.post("/predict", json=body), 422, "invalid_input", reason)
         for config, reason in (
-            ("nix", "unknown length configuration 'nix'; this bundle has: fast, full"),
+            ("nix", "unknown length configuration 'nix'; this bundle has: full, fast"),
             ([1, 0.5], "has 2 keep ratios"),
             ([1, 0.5, 0.9], "is larger than 0.5 of the layer before"),
         ):
