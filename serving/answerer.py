@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,9 @@ from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallO
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 
-from .requests import deadline_exceeded
+from .call import Call
+from .questions import Questions, Runner
+from .requests import Work, deadline_exceeded
 from .scheduler import Scheduler
 
 Result = TypeVar("Result")
@@ -59,8 +61,12 @@ class AsyncQuestionAnswerer:
             InferenceError: OpenVINO could not compile the default length configuration.
         """
         self.answerer = answerer
-        workers = answerer.model.parallel_requests + 1 if workers is None else require_int("workers", workers, 1)
-        self._scheduler = Scheduler(workers=workers, max_queued=require_int("max_queued", max_queued, 1))
+        at_once = answerer.model.parallel_requests
+        workers = at_once + 1 if workers is None else require_int("workers", workers, 1)
+        self._runner = Runner(answerer, at_once)
+        self._scheduler = Scheduler(
+            workers=workers, max_queued=require_int("max_queued", max_queued, 1), at_once=at_once
+        )
         weakref.finalize(self, self._scheduler.close, drain=False).atexit = False  # it ends its threads by itself
 
     def __reduce__(self) -> tuple[partial[AsyncQuestionAnswerer], tuple[QuestionAnswerer]]:
@@ -159,8 +165,10 @@ class AsyncQuestionAnswerer:
         for name in _IGNORED:
             options.pop(name, None)
         options["top_k"] = topk if top_k is None else top_k
-        steps = self.answerer.answer_steps(given_once(question, data, X), context, **options)
-        return in_pipeline_shape((await self._result(steps, timeout, deadline)).answers)
+        questions = given_once(question, data, X)
+        return in_pipeline_shape(
+            (await self.answered(questions, context, timeout=timeout, deadline=deadline, **options)).answers
+        )
 
     async def answer_batch(
         self,
@@ -184,10 +192,17 @@ class AsyncQuestionAnswerer:
         *,
         timeout: float | None = None,
         deadline: float | None = None,
+        arrived: float | None = None,
         **options: Any,  # noqa: ANN401 - those of `QuestionAnswerer.answer_batch`
     ) -> Answered:
-        """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept."""
-        return await self._result(self.answerer.answer_steps(questions, contexts, **options), timeout, deadline)
+        """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept.
+
+        `arrived` is the time of `time.monotonic` at which the time of a budget began; None for now.
+        """
+        work = Questions(self._runner, questions, contexts, monotonic() if arrived is None else arrived, options)
+        answered = await self._result(work, timeout, deadline)
+        work.note_end(answered)
+        return answered
 
     async def in_turn(
         self, function: Callable[[], Result], *, timeout: float | None = None, deadline: float | None = None
@@ -196,7 +211,7 @@ class AsyncQuestionAnswerer:
 
         `timeout`, `deadline` and their errors are those of a call; others are the function's.
         """
-        return await self._result(_one_step(function), timeout, deadline)
+        return await self._result(Call(function), timeout, deadline)
 
     async def aclose(self, *, drain: bool = True) -> None:
         """Refuse new requests, and return when the accepted ones are done and the threads have ended.
@@ -217,14 +232,12 @@ class AsyncQuestionAnswerer:
     ) -> None:
         await self.aclose()
 
-    async def _result(
-        self, steps: Generator[None, None, Result], timeout: float | None, deadline: float | None
-    ) -> Result:
+    async def _result(self, work: Work[Result], timeout: float | None, deadline: float | None) -> Result:
         now = monotonic()
         end = _deadline(now, timeout, deadline)
         if end <= now:
             raise deadline_exceeded(end - now)
-        future = asyncio.wrap_future(self._scheduler.submit(steps, end))
+        future = asyncio.wrap_future(self._scheduler.submit(work, end))
         if end == math.inf:
             return await future
         try:
@@ -234,11 +247,6 @@ class AsyncQuestionAnswerer:
             raise
         except TimeoutError as error:
             raise deadline_exceeded(end - now) from error
-
-
-def _one_step(function: Callable[[], Result]) -> Generator[None, None, Result]:
-    return function()
-    yield
 
 
 def _deadline(now: float, timeout: float | None, deadline: float | None) -> float:

@@ -57,8 +57,8 @@ async def carry_out(
     """
     model = answerer.answerer.model
     match job:
-        case AnswerJob(questions, contexts, options):
-            return await answerer.answered(questions, contexts, deadline=deadline, **options)
+        case AnswerJob(questions, contexts, options, arrived):
+            return await answerer.answered(questions, contexts, deadline=deadline, arrived=arrived, **options)
         case LogitsJob():
             return await answerer.in_turn(lambda: _logits(model, job), deadline=deadline)
         case ExplainJob(question, context, config):

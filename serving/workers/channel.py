@@ -42,13 +42,11 @@ class Channel(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
         try:
-            messages = self._decoder.feed(data)
+            for message in self._decoder.feed(data):
+                self.received(message)
         except WorkerLostError:
             _logger.exception("the process at the other end of a socket sent something that is no message")
             self.close()
-            return
-        for message in messages:
-            self.received(message)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""

@@ -43,11 +43,18 @@ def main() -> None:
 
 async def _serve(end: socket.socket) -> None:
     loop = asyncio.get_running_loop()
-    first: asyncio.Future[Message] = loop.create_future()
+    first: asyncio.Future[Message | None] = loop.create_future()
     lost = asyncio.Event()
-    channel = await open_channel(end, first.set_result, lost.set)
+
+    def hang_up() -> None:
+        lost.set()
+        if not first.done():
+            first.set_result(None)
+
+    channel = await open_channel(end, first.set_result, hang_up)
     start = await first
-    assert isinstance(start, Start)
+    if not isinstance(start, Start):
+        return
     try:
         hello, answerer = _load(start)
     except Exception as error:

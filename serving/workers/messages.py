@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pickle
 import struct
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dynamic_tinybert.runtime.common.errors import WorkerLostError
@@ -100,26 +101,28 @@ class Decoder:
     def __init__(self) -> None:
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> list[Message]:
-        """Take further bytes; returns the messages that are complete now.
+    def feed(self, data: bytes) -> Iterator[Message]:
+        """Take further bytes, and give the messages that are complete now.
 
         Raises:
             WorkerLostError: The bytes are no message. Nothing that follows can be understood.
         """
         self._buffer += data
-        messages, start, end = [], 0, _HEADER.size
-        while end <= len(self._buffer):
-            mark, length = _HEADER.unpack_from(self._buffer, start)
-            if mark != _MARK:
-                raise WorkerLostError(f"a message between processes begins with {mark!r} instead of {_MARK!r}")
-            if end + length > len(self._buffer):
-                break
-            with memoryview(self._buffer)[end : end + length] as body:
-                messages.append(_unpickled(body))
-            start = end + length
-            end = start + _HEADER.size
-        del self._buffer[:start]
-        return messages
+        start, end = 0, _HEADER.size
+        try:
+            while end <= len(self._buffer):
+                mark, length = _HEADER.unpack_from(self._buffer, start)
+                if mark != _MARK:
+                    raise WorkerLostError(f"a message between processes begins with {mark!r} instead of {_MARK!r}")
+                if end + length > len(self._buffer):
+                    return
+                with memoryview(self._buffer)[end : end + length] as body:
+                    message = _unpickled(body)
+                start = end + length
+                end = start + _HEADER.size
+                yield message
+        finally:
+            del self._buffer[:start]
 
 
 def _unpickled(body: memoryview) -> Message:

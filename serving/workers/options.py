@@ -36,7 +36,8 @@ class Timeouts:
         start_s: Until a worker has loaded its model.
         beat_s: Between two questions whether a worker is alive.
         silence_s: Without a sign of a worker's event loop, after which the worker counts as hung.
-        turn_s: Without any of a worker's threads coming to the end of a batch, likewise.
+        turn_s: Without any of a worker's threads coming to the end of a batch, or without the result of a job that was
+            lost with another worker, likewise.
         drain_s: Until the accepted jobs are done when the pool is closed.
         exit_s: Until a worker has ended that was asked to.
     """

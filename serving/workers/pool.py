@@ -12,7 +12,7 @@ from typing import Any
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import ClosedError, StartingError, WorkerLostError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
-from dynamic_tinybert.serving.jobs import Job, ModelFacts
+from dynamic_tinybert.serving.jobs import AnswerJob, Job, ModelFacts
 from dynamic_tinybert.serving.requests import deadline_exceeded
 
 from .dispatch import Dispatcher
@@ -85,6 +85,11 @@ class WorkerPool:
         return len(self._dispatcher.workers)
 
     @property
+    def pids(self) -> list[int]:
+        """Process ids of these workers."""
+        return [worker.pid for worker in self._dispatcher.workers]
+
+    @property
     def ready(self) -> bool:
         """Whether jobs are taken and would be run at once if nothing were waiting."""
         return self.alive > 0 and not self.draining
@@ -129,6 +134,8 @@ class WorkerPool:
         if deadline is not None and deadline <= now:
             raise deadline_exceeded(deadline - now)
         self._dispatcher.check_place()
+        if isinstance(job, AnswerJob) and job.arrived is None:
+            job = replace(job, arrived=now)  # the wait here counts towards a budget
         number = next(self._numbers)
         pending = PendingJob(number, encode(Run(number, job, deadline)))
         if deadline is not None:

@@ -61,9 +61,10 @@ class WorkerProcess:
         self._turns = 0
 
     @property
-    def pid(self) -> int | None:
-        """Its process id; None before it is started."""
-        return None if self._process is None else self._process.pid
+    def pid(self) -> int:
+        """Its process id, once it is started."""
+        assert self._process is not None
+        return self._process.pid
 
     async def start(self, table: LatencyTable | None = None) -> Hello:
         """Start the process and wait until its model is loaded.
@@ -187,12 +188,18 @@ class WorkerProcess:
             silent = 0 if self._heard else silent + 1
             without_turn = 0 if self._turns != before else without_turn + 1
             before = self._turns
-            if silent * timeouts.beat_s >= timeouts.silence_s or without_turn * timeouts.beat_s >= timeouts.turn_s:
+            is_silent = silent * timeouts.beat_s >= timeouts.silence_s
+            if is_silent or without_turn * timeouts.beat_s >= timeouts.turn_s or self._is_held_up():
                 _logger.error("process %d hangs and is killed", self.pid)
                 self._cause = "hung"
                 assert self._process is not None
                 self._process.kill()  # which closes the connection
                 return
+
+    def _is_held_up(self) -> bool:
+        """Whether a job that is tried again, and so has the worker for itself, takes too long."""
+        latest = monotonic() - self._timeouts.turn_s
+        return any(job.losses and job.given < latest for job in self.in_hand.values())
 
 
 async def _exited(process: subprocess.Popen[bytes], seconds: float | None) -> None:
