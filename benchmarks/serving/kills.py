@@ -38,7 +38,8 @@ from .server import Server
 from benchmarks.common import argument_parser, measured_on, random_sample
 
 _PAUSE = 0.1  # seconds that a client waits after it was refused
-_BACK = 3.0  # seconds after a kill by which answers must come again
+_TAIL = 6.0  # seconds of load after the last kill
+_START = 30.0  # seconds in which there must be a worker to kill
 
 
 def main() -> None:
@@ -47,7 +48,8 @@ def main() -> None:
     parser.add_argument("--bundle", help="by default the embedded one")
     parser.add_argument("--connections", type=int, default=8)
     parser.add_argument("--kills", type=int, default=20)
-    parser.add_argument("--gap", type=float, nargs=2, default=(_BACK, 2 * _BACK), help="seconds between kills")
+    parser.add_argument("--gap", type=float, nargs=2, default=(3.0, 6.0), help="seconds between kills")
+    parser.add_argument("--back", type=float, default=3.0, help="seconds by which answers must come again")
     parser.add_argument("--drains", type=int, default=5)
     parser.add_argument("--drain-limit", type=float, default=30.0, help="seconds in which it must end after SIGTERM")
     parser.add_argument("--workers", type=int, default=1)
@@ -78,7 +80,7 @@ def kill_workers(
     least, most = arguments.gap
     gaps = generator.uniform(least, most, arguments.kills)
     with Server(options) as server:
-        seconds = float(gaps.sum()) + 2 * _BACK
+        seconds = float(gaps.sum()) + _TAIL
         load = {"connections": arguments.connections, "seconds": seconds, "pause": _PAUSE}
         client.start(closed_loop, server.port, requests, **load)
         moments = []
@@ -91,15 +93,16 @@ def kill_workers(
     replies = sorted((x.reply for x in done), key=lambda reply: reply.received)
     back = [first_answer_after(moment, replies) - moment for moment in moments]
     print(f"{arguments.kills} kills in {seconds:.0f} s: {statuses(replies)}")
-    print(f"seconds until answers came again: median {np.median(back):.2f}, most {max(back):.2f}; target {_BACK:g}")
+    times = f"median {np.median(back):.2f}, most {max(back):.2f}; target {arguments.back:g}"
+    print(f"seconds until answers came again: {times}")
     print("each:", " ".join(f"{time:.2f}" for time in back), flush=True)
-    faults += [f"no answers for {time:.1f} s after kill {k}" for k, time in enumerate(back, 1) if time > _BACK]
+    faults += [f"no answers for {time:.1f} s after kill {k}" for k, time in enumerate(back, 1) if time > arguments.back]
     return faults + [unclear for reply in replies if (unclear := fault_of(reply))]
 
 
 def kill_one(server: Server, generator: np.random.Generator) -> float:
     """Kill one of the workers, as soon as there is one; the time."""
-    end = monotonic() + 10 * _BACK
+    end = monotonic() + _START
     while monotonic() < end:
         workers = server.workers()
         if workers:
