@@ -25,6 +25,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from threading import Event, Thread
 from time import monotonic, sleep
 
 import numpy as np
@@ -34,11 +35,11 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_s
 from .connection import NO_REPLY, Reply, predict_request
 from .loads import Exchange, closed_loop
 from .other_process import OtherProcess
-from .server import Server
+from .server import Server, is_ready
 from benchmarks.common import argument_parser, measured_on, random_sample
 
 _PAUSE = 0.1  # seconds that a client waits after it was refused
-_TAIL = 6.0  # seconds of load after the last kill
+_ROUND = 3.0  # seconds for which the client keeps asking before it looks whether to go on
 _START = 30.0  # seconds in which there must be a worker to kill
 
 
@@ -78,21 +79,32 @@ def kill_workers(
 ) -> list[str]:
     """Kill workers under load; what should not have happened."""
     least, most = arguments.gap
-    gaps = generator.uniform(least, most, arguments.kills)
+    moments: list[float] = []
+    done: list[Exchange] = []
+    over = Event()
     with Server(options) as server:
-        seconds = float(gaps.sum()) + _TAIL
-        load = {"connections": arguments.connections, "seconds": seconds, "pause": _PAUSE}
-        client.start(closed_loop, server.port, requests, **load)
-        moments = []
-        for gap in gaps:
-            sleep(gap)
-            moments.append(kill_one(server, generator))
-        done: list[Exchange] = client.result()
-        front_lives = server.get("/health").status == 200
-    faults = [] if front_lives else ["the front process no longer answers"]
+
+        def keep_asking() -> None:
+            load = {"connections": arguments.connections, "seconds": _ROUND, "pause": _PAUSE}
+            while not over.is_set():
+                done.extend(client.run(closed_loop, server.port, requests, **load))
+
+        asking = Thread(target=keep_asking)
+        asking.start()
+        try:
+            for gap in generator.uniform(least, most, arguments.kills):
+                sleep(gap)
+                moments.append(kill_one(server, generator))
+            end = monotonic() + arguments.back
+            while not is_ready(server.port) and monotonic() < end:
+                sleep(0.05)
+        finally:
+            over.set()
+            asking.join()
+        faults = [] if server.get("/info").status == 200 else ["the front process no longer answers"]
     replies = sorted((x.reply for x in done), key=lambda reply: reply.received)
     back = [first_answer_after(moment, replies) - moment for moment in moments]
-    print(f"{arguments.kills} kills in {seconds:.0f} s: {statuses(replies)}")
+    print(f"{arguments.kills} kills: {statuses(replies)}")
     times = f"median {np.median(back):.2f}, most {max(back):.2f}; target {arguments.back:g}"
     print(f"seconds until answers came again: {times}")
     print("each:", " ".join(f"{time:.2f}" for time in back), flush=True)

@@ -74,10 +74,9 @@ def measure(
     singles = client.run(closed_loop, server.port, in_full, connections=1, count=len(in_full))
     full_f1 = {x.number: outcome_of(x, x.number, examples, x.due, "full").f1 for x in singles}
     p50 = float(np.median([x.reply.seconds for x in singles]))
-    busy = client.run(closed_loop, server.port, in_full, connections=8, seconds=min(arguments.seconds, 10))
-    if any(x.reply.status != 200 for x in (*singles, *busy)):
-        sys.exit("a request of the first measurement got no answer")
-    capacity = len(busy) / (max(x.reply.received for x in busy) - min(x.reply.sent for x in busy))
+    if any(x.reply.status != 200 for x in singles):
+        sys.exit("a single request got no answer")
+    capacity = served_per_second(server, client, in_full, arguments.seconds)
     budget_ms = 1e3 * arguments.budget * p50
     measured = (
         f"full: {capacity:.1f} requests/s, median {1e3 * p50:.1f} ms, F1 {np.mean(list(full_f1.values())):.2f}; "
@@ -98,10 +97,19 @@ def measure(
             outcomes = [outcome_of(x, order[x.number], examples, start, "" if budgets else "full") for x in done]
             runs.append(Run(load, budgets, load * capacity, budget_ms, outcomes, [(t - start, n) for t, n in queue]))
             print(f"done: {runs[-1].name}", file=sys.stderr)
-    print(table(runs, full_f1))
+    afterwards = served_per_second(server, client, in_full, arguments.seconds)
+    print(f"{table(runs, full_f1)}\n\nfull, measured again after the runs: {afterwards:.1f} requests/s")
     settings = {key: str(value) for key, value in vars(arguments).items()} | {"machine": heading, "full": measured}
     write_json(arguments.output.with_suffix(".json"), runs, settings)
     plot(arguments.output.with_suffix(".png"), runs, f"{heading}\n{measured}")
+
+
+def served_per_second(server: Server, client: OtherProcess, requests: Sequence[bytes], seconds: float) -> float:
+    """How many of the requests the server answers in a second, for 8 connections that are always busy."""
+    done = client.run(closed_loop, server.port, requests, connections=8, seconds=min(seconds, 10))
+    if any(x.reply.status != 200 for x in done):
+        sys.exit("a request of a closed loop got no answer")
+    return len(done) / (max(x.reply.received for x in done) - min(x.reply.sent for x in done))
 
 
 def outcome_of(exchange: Exchange, question: int, examples: Sequence[Example], start: float, config: str) -> Outcome:
