@@ -95,9 +95,11 @@ def kill_workers(
             for gap in generator.uniform(least, most, arguments.kills):
                 sleep(gap)
                 moments.append(kill_one(server, generator))
+            sleep(_ROUND)  # the front process has noticed the last kill
             end = monotonic() + arguments.back
             while not is_ready(server.port) and monotonic() < end:
                 sleep(0.05)
+            sleep(_ROUND)  # there is load while it is ready
         finally:
             over.set()
             asking.join()
