@@ -2,18 +2,22 @@
 
 uvicorn closes connections that are idle after a request. It waits without end for the first byte of the first request,
 for the rest of a head, for the rest of a body after an early response, and for a client that does not read a response.
-It also answers garbage in plain text. `body.py` limits the time of bodies.
+It also answers garbage in plain text, and logs it. `body.py` limits the time of bodies.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from .errors import ERROR_TYPE_BY_STATUS
+
+_logger = logging.getLogger(__name__)
+_logger.setLevel(logging.ERROR)  # it also gets a warning for each piece of garbage that a client sends
 
 
 class Connection(HttpToolsProtocol):
@@ -26,6 +30,7 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for the head of the first request."""
         super().connection_made(transport)
+        self.logger = _logger
         self._start_timer()
 
     def data_received(self, data: bytes) -> None:

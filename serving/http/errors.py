@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from http import HTTPStatus
 
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -80,8 +81,9 @@ async def on_http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     status, headers = error.status_code, error.headers or {}
     allow = ", ".join(sorted(headers.get("Allow", "").split(", ")))
-    detail = DETAIL_BY_STATUS.get(status, error.detail)
-    message = detail.format(path=request.url.path, method=request.method, allow=allow)
+    message = error.detail
+    if status in DETAIL_BY_STATUS and message == HTTPStatus(status).phrase:  # Starlette's own, which says no more
+        message = DETAIL_BY_STATUS[status].format(path=request.url.path, method=request.method, allow=allow)
     error_type = ERROR_TYPE_BY_STATUS[status]
     request.scope[ERROR_TYPE] = error_type
     return error_response(status, message, error_type, headers)

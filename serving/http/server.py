@@ -96,7 +96,7 @@ class _Server(uvicorn.Server):
                 server.close()
 
     @contextmanager
-    def capture_signals(self) -> Iterator[None]:  # type: ignore[override]
+    def capture_signals(self) -> Iterator[None]:
         """Leave signals to `_serve`: uvicorn ends by the signal, and without draining what waits."""
         yield
 

@@ -64,7 +64,11 @@ def test_answers_are_those_of_direct_calls(bundle: Path, direct: QuestionAnswere
             assert answered.status_code == 200, answered.text
             own = {key: value for key, value in parameters.items() if key not in ("timeout_ms", "max_question_len")}
             expected = [answers[0] for answers in direct.answer_batch(inputs, **own)]
-            assert answered.json() == (expected if isinstance(inputs, list) else expected[0])
+            answers = answered.json()
+            assert isinstance(answers, list) == isinstance(inputs, list)
+            for answer, own_expected in zip(answers if isinstance(inputs, list) else [answers], expected, strict=True):
+                # Windows that share a batch, or a graph for any keep ratios, may change the last bits of floats.
+                assert answer == {**own_expected, "score": pytest.approx(own_expected["score"], rel=1e-5)}
 
     on_app(bundle, steps)
 
@@ -257,6 +261,18 @@ def test_errors_of_the_backend(
         assert await app.metric(f'dynamic_tinybert_failures_total{{error_type="{error_type}"}}') == 1
         sample = f'dynamic_tinybert_requests_total{{method="POST",route="/predict",status="{status}"}}'
         assert await app.metric(sample) == 1
+
+    on_app(bundle, steps)
+
+
+def test_braces_in_what_is_refused_are_only_text(bundle: Path) -> None:
+    async def steps(app: AskedApp) -> None:
+        response = await app.client.post("/predict", content=b"1", headers={"content-type": "{path}{0}"})
+        await refused(response, 415, "unsupported_media_type", r"not '\{path\}\{0\}'")
+        await refused(await app.client.get("/{method}"), 404, "not_found", "nothing at /{method}")
+        await refused(
+            await app.client.get("/predict"), 405, "method_not_allowed", "not take the method GET; it takes POST"
+        )
 
     on_app(bundle, steps)
 
