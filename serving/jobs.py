@@ -140,6 +140,10 @@ class Backend(Protocol):
     def running(self) -> int:
         """Number of jobs that are being run."""
 
+    @property
+    def restarts(self) -> Mapping[Any, int]:
+        """How many processes that run the model were replaced, by cause."""
+
     @overload
     async def run(self, job: AnswerJob, *, deadline: float | None = None) -> Answered: ...
 

@@ -16,12 +16,13 @@ from functools import partial
 from itertools import cycle, islice
 from time import perf_counter
 
-from benchmarks.common import argument_parser, versions
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.tasks.question_answering.sample_windows import sample_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+
+from benchmarks.common import argument_parser, versions
 
 
 def one_for_each(model: LengthAdaptiveModel, windows: Sequence[Window], names: Sequence[str]) -> None:

@@ -65,7 +65,7 @@ def test_a_logits_job_counts_tokens_as_a_question_does(served: QuestionAnswerer)
     segments = np.array([[int(token.segment == "context") for token in window.tokens]])
     segments[0, -1] = 1
     padded = [np.pad(array, ((0, 0), (0, 9))) for array in (ids, np.ones_like(ids), segments)]
-    for job in (LogitsJob(ids, None, segments, "half"), LogitsJob(*padded, "half")):
+    for job in (LogitsJob(ids, None, segments, "half"), LogitsJob(padded[0], padded[1], padded[2], "half")):
         logits = result(served, job)
         assert (logits.tokens, logits.kept) == (answered.tokens, answered.kept)
 

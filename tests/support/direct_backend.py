@@ -14,6 +14,7 @@ class DirectBackend:
         self.answerer = answerer
         self.facts: ModelFacts | None = model_facts(answerer.answerer.model, name)
         self.draining = False
+        self.restarts: dict[str, int] = {}
 
     @property
     def ready(self) -> bool:

@@ -82,6 +82,11 @@ class Budgets:
                     self._table = self._loaded_or_measured(cache_folder(cache_dir))
         return self._table
 
+    def adopt(self, table: LatencyTable) -> None:
+        """Predict by a table that was measured in another process; one of other length configurations is ignored."""
+        if table.ms.keys() == self._model.length_configs.keys():
+            self._table = table
+
     def predict(self, names: Iterable[str], lengths: Sequence[int], batch_size: int) -> dict[str, float]:
         """Milliseconds of a call's windows by length configuration; empty while there is no latency table.
 
