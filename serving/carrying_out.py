@@ -94,20 +94,20 @@ def model_facts(model: LengthAdaptiveModel, name: str) -> ModelFacts:
 
 
 def _logits(model: LengthAdaptiveModel, job: LogitsJob) -> Logits:
+    config: dict[str, Any] = {"length_config": job.length_config}
+    if isinstance(job.length_config, tuple):  # in the one graph for all ratios, so that none is compiled for a client
+        config = {"length_configs": [job.length_config] * len(job.input_ids)}
     output = model(
-        input_ids=job.input_ids,
-        attention_mask=job.attention_mask,
-        token_type_ids=job.token_type_ids,
-        length_config=job.length_config,
+        input_ids=job.input_ids, attention_mask=job.attention_mask, token_type_ids=job.token_type_ids, **config
     )
     batch, length = output.start_logits.shape
     tokens = batch * length if job.attention_mask is None else int(np.count_nonzero(job.attention_mask))
     kept = {layer: int((positions < length).sum()) for layer, positions in output.kept_positions.items()}
-    config = model.bundle.default_length_config if job.length_config is None else job.length_config
+    name = model.bundle.default_length_config if job.length_config is None else job.length_config
     return Logits(
         output.start_logits,
         output.end_logits,
-        config if isinstance(config, str) else None,
+        name if isinstance(name, str) else None,
         tokens,
         kept_by_layer(kept, tokens, model.bundle.shape.num_layers),
     )

@@ -72,10 +72,11 @@ def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
     options, table = start
     answerer = QuestionAnswerer.from_pretrained(options.bundle, **options.arguments)
     if table is not None:
-        answerer.adopt_latency_table(table)
+        answerer.budgets.adopt(table)
     elif options.warm_up:
         table = answerer.latency_table()
         answerer.model.warm_up()
+        answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
     hello = Hello(model_facts(answerer.model, options.name), table)
     return hello, AsyncQuestionAnswerer(answerer, max_queued=_UNBOUNDED)
 

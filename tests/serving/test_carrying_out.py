@@ -51,10 +51,19 @@ def test_an_answer_job_gives_the_answers_of_a_direct_call(served: QuestionAnswer
 @pytest.mark.parametrize("config", [None, "half", (1.0, 0.4, 0.4)])
 def test_a_logits_job_gives_the_logits_of_a_direct_call(served: QuestionAnswerer, config: Any) -> None:  # noqa: ANN401
     logits = result(served, LogitsJob(IDS, MASK, SEGMENTS, config))
-    direct = served.model(IDS, attention_mask=MASK, token_type_ids=SEGMENTS, length_config=config)
+    options = {"length_configs": [config] * 2} if isinstance(config, tuple) else {"length_config": config}
+    direct = served.model(IDS, attention_mask=MASK, token_type_ids=SEGMENTS, **options)
     np.testing.assert_array_equal(logits.start_logits, direct.start_logits)
     np.testing.assert_array_equal(logits.end_logits, direct.end_logits)
     assert logits.length_config == {None: "full", "half": "half"}.get(config)
+
+
+def test_no_graph_is_compiled_for_the_ratios_of_a_client(served: QuestionAnswerer) -> None:
+    compiled = []
+    for ratio in (0.9, 0.8, 0.7):
+        result(served, LogitsJob(IDS, MASK, SEGMENTS, (1.0, ratio, ratio)))
+        compiled.append(len(served.model._graphs))
+    assert len(set(compiled)) == 1
 
 
 def test_a_logits_job_counts_tokens_as_a_question_does(served: QuestionAnswerer) -> None:

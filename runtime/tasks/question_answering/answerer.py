@@ -137,10 +137,6 @@ class QuestionAnswerer:
         """
         return self.budgets.table(cache_dir)
 
-    def adopt_latency_table(self, table: LatencyTable) -> None:
-        """Use what another process with the same bundle measured on this machine, instead of measuring again."""
-        self._budgets.adopt(table)
-
     @overload
     def __call__(
         self, question: str, context: str, *, top_k: Literal[1] | None = None, **options: Unpack[CallOptions]
