@@ -84,7 +84,7 @@ class Mixture:
 
     def _pair(self, fewest: int = 5, most: int = 120) -> Pair:
         """A question, and a text of a random number of words, more often of few than of many."""
-        question = self._pairs[self._random.integers(len(self._pairs))][0]
+        question = self._pairs[int(self._random.integers(len(self._pairs)))][0]
         count = round(fewest * (most / fewest) ** self._random.random())
         start = int(self._random.integers(max(1, len(self._words) - count)))
         return question, " ".join(self._words[start : start + count])
@@ -111,7 +111,7 @@ class Mixture:
 
     def _deadline(self) -> Case:
         data = predict_request(*self._pair(), {"timeout_ms": float(self._random.uniform(0.1, 100))})
-        return Case("predict, deadline", data, frozenset({200, 504}))
+        return Case("predict, deadline", data, frozenset({200, 429, 504}))
 
     def _long(self) -> Case:
         parameters = {"length_config": self._config()}
@@ -182,9 +182,14 @@ def _bad_requests(pair: Pair, model: Mapping[str, Any]) -> list[Case]:
     def raw(body: bytes) -> bytes:
         return request("POST", "/predict", body, {"content-type": "application/json"})
 
-    def parameters(**given: object) -> bytes:
-        return predict_request(*pair, given)
-
+    bad_values: Mapping[str, Sequence[Any]] = {
+        "budget_ms": (0, -1, "20", True, [20], {}),
+        "max_f1_loss": (-0.1, "1", []),
+        "top_k": (0, -1, 1.5, 10**9, 10**30, "1"),
+        "length_config": ("no such", "", [], [0.5], [2.0] * model["num_layers"], {}),
+        "timeout_ms": (0, -1, "1"),
+        "unknown": (1,),
+    }
     by_status = {
         400: [
             raw(b""),
@@ -211,12 +216,7 @@ def _bad_requests(pair: Pair, model: Mapping[str, Any]) -> list[Case]:
             predict_request("", pair[1]),
             predict_request(pair[0], ""),
             predict_request(pair[0], " \u200b"),
-            *(parameters(budget_ms=value) for value in (0, -1, "20", True, [20], {})),
-            *(parameters(max_f1_loss=value) for value in (-0.1, "1", [])),
-            *(parameters(top_k=value) for value in (0, -1, 1.5, 10**9, 10**30, "1")),
-            *(parameters(length_config=value) for value in ("no such", "", [], [0.5], [2.0] * model["num_layers"], {})),
-            parameters(unknown=1),
-            parameters(timeout_ms=-1),
+            *(predict_request(*pair, {name: value}) for name, values in bad_values.items() for value in values),
             json_request(infer, {"inputs": [_ids_tensor([model["vocab_size"]])]}),
             json_request(infer, {"inputs": [_ids_tensor([-1, 3])]}),
             json_request(infer, {"inputs": [_ids_tensor([1, 2]) | {"shape": [3, 7]}]}),

@@ -33,6 +33,7 @@ from benchmarks.common import argument_parser, measured_on, random_sample, resid
 _STEP = 1000  # requests between two readings of the memory; fewer in a short run
 _PATIENCE = 120.0  # seconds; a request without a response by then ends the run
 _RECEIVE_TIMEOUT = 3  # seconds, of the server, so that clients that stall do not hold the run up
+_EXAMPLES = 10  # unexpected responses that are shown
 NONE = "none"
 _STALLING = 8  # most clients that stall at the same time
 
@@ -73,7 +74,7 @@ def main() -> None:
     faults = report(soak, before, after, arguments.growth)
     loud = [line for line in log.splitlines() if "ERROR" in line or "Traceback" in line]
     faults += [f"{len(loud)} lines of the server's log are errors, such as {loud[0]!r:.200}"] if loud else []
-    print(f"\n{len(faults)} faults", *faults[:50], sep="\n")
+    print(f"\n{len(faults)} faults", *faults, *soak.examples, sep="\n")
     sys.exit(bool(faults))
 
 
@@ -89,6 +90,7 @@ class Soak:
         """Forget all that was counted."""
         self.statuses: Counter[tuple[str, int]] = Counter()
         self.unexpected: Counter[str] = Counter()
+        self.examples: list[str] = []
         self.readings: list[dict[str, float]] = []
 
     async def run(self, requests: int, clients: int) -> None:
@@ -156,7 +158,9 @@ class Soak:
         self.statuses[case.kind, status] += 1
         if status not in case.expected:
             name = "no response" if status == NO_REPLY else f"status {status}"
-            self.unexpected[f"{case.kind}: {name} to {case.data[:60]!r} … {case.data[-40:]!r}: {body[:150]!r}"] += 1
+            self.unexpected[f"{case.kind}: {name}"] += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(f"{name} to {case.data[:60]!r} … {case.data[-60:]!r}: {body[:300]!r}")
 
 
 def processes(server: Server) -> dict[str, int]:
