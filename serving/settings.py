@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal
@@ -59,6 +60,10 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for one in fields(self):
             _check(one.name, getattr(self, one.name), str(one.type), one.metadata)
+        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.model_name):  # it is a part of paths
+            raise InvalidInputError(
+                f"model_name must be letters, digits, points, hyphens and underscores, not {self.model_name!r}"
+            )
 
 
 def environment_variable(name: str) -> str:

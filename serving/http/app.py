@@ -17,7 +17,11 @@ from .errors import on_http_error, on_known_error, on_unknown_error
 from .metrics import Metrics
 from .observation import Observed
 from .openapi import description
+from .page.openapi import page_paths
+from .page.routes import page_routes
 from .predict import Predict, predict_paths
+from .protocol_v2.openapi import protocol_v2_paths
+from .protocol_v2.routes import protocol_v2_routes
 from .running import JobRunner
 from .state import state_paths, state_routes
 
@@ -26,7 +30,8 @@ def make_app(backend: Backend, settings: ServerSettings) -> Starlette:
     """The application that answers requests with a backend. The caller closes the backend."""
     metrics = Metrics(backend)
     runner = JobRunner(backend, settings, metrics)
-    openapi = description([predict_paths(settings), state_paths()])
+    groups = [predict_paths(settings), protocol_v2_paths(settings), page_paths(settings), state_paths()]
+    openapi = description(groups)
 
     async def show_openapi(_: Request) -> Response:
         return JSONResponse(openapi)
@@ -34,6 +39,8 @@ def make_app(backend: Backend, settings: ServerSettings) -> Starlette:
     app = Starlette(
         routes=[
             Route("/predict", Predict(runner), methods=["POST"]),
+            *page_routes(runner),
+            *protocol_v2_routes(runner),
             *state_routes(backend, settings, metrics),
             Route("/openapi.json", show_openapi),
         ],

@@ -13,6 +13,7 @@ Paths = Mapping[str, Any]
 
 WHY = {
     400: "The body is not usable JSON.",
+    404: "There is no such model, or not in this version.",
     408: "The body did not arrive in time.",
     413: "The body, the number of items or the texts are larger than the server takes.",
     415: "The body has another format.",

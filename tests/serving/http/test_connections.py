@@ -39,11 +39,11 @@ def until_closed(connection: socket.socket) -> bytes:
     return received
 
 
-def trickle(connection: socket.socket, data: bytes) -> None:
-    """Send the same again and again, slowly, for at most some minutes."""
+def trickle(connection: socket.socket, data: bytes, *, pause: float = 0.02) -> None:
+    """Send the same again and again, by default slowly, until it fails; at most some minutes."""
     for _ in range(10_000):
         connection.sendall(data)
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 def response(connection: socket.socket) -> tuple[int, dict[str, str], bytes]:
@@ -142,6 +142,17 @@ def test_a_request_with_noise_in_it_is_no_server_error(server: LiveServer, place
         connection.shutdown(socket.SHUT_WR)
         received = until_closed(connection)
     assert b"HTTP/1.1 5" not in received
+
+
+def test_a_client_that_does_not_read_is_cut_off(server: LiveServer) -> None:
+    with server.connect() as connection:
+        connection.settimeout(0.05)
+        for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+            connection.setsockopt(socket.SOL_SOCKET, buffer, 16_384)
+        with pytest.raises(TimeoutError):  # both directions are full
+            trickle(connection, b"GET /openapi.json HTTP/1.1\r\nhost: server\r\n\r\n" * 1000, pause=0)
+        while server.connections:
+            time.sleep(0.01)
 
 
 def test_no_connection_stays(server: LiveServer) -> None:
