@@ -82,6 +82,15 @@ class Mixture:
         """The next request."""
         return self._kinds[self._random.choice(len(self._kinds), p=self._shares)]()
 
+    def largest(self) -> list[Case]:
+        """The requests that take most memory, at each length configuration."""
+        context = " ".join(self._words[:1500])
+        question, some = self._pair(60, 61)
+        names = [*self._model["length_configs"], [0.9] * self._model["num_layers"]]
+        cases = [Case("predict, long", predict_request(question, context, {"length_config": name})) for name in names]
+        cases += [Case("predict, long", predict_request(question, context, {"budget_ms": b})) for b in (1, 1e6)]
+        return [*cases, Case("explain", json_request("/explain", {"question": question, "context": some}))]
+
     def _pair(self, fewest: int = 5, most: int = 120) -> Pair:
         """A question, and a text of a random number of words, more often of few than of many."""
         question = self._pairs[int(self._random.integers(len(self._pairs)))][0]

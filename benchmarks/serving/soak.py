@@ -6,7 +6,9 @@ Some clients send requests of all lengths, length configurations and budgets, ov
 Others hang up in the middle, or stall. Every status must be one that the request may get (`mixture.py`), and none 500.
 
 Resident memory is read every 1,000 requests. Open files and threads are counted before the first request and after the
-last one, when there is no connection. Before all that come requests that are not counted, so that graphs are compiled.
+last one, when there is no connection. Before all that come requests that are not counted: the largest ones at each
+length configuration, from all clients at once, and random ones. So graphs are compiled, and their largest buffers are
+there.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ import asyncio
 import json
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -60,11 +62,12 @@ def main() -> None:
     with Server(options) as server:
         model = json.loads(server.get("/info").body)["model"]
         soak = Soak(server, Mixture(pairs, model, np.random.default_rng(arguments.seed)))
-        uvloop.run(soak.run(arguments.warm_up, arguments.clients))
+        uvloop.run(soak.run(soak.mixture.largest() * arguments.clients, arguments.clients))
+        uvloop.run(soak.run(soak.draw(arguments.warm_up), arguments.clients))
         soak.start_again()
         before = settled(server)
         start = monotonic()
-        uvloop.run(soak.run(arguments.requests, arguments.clients))
+        uvloop.run(soak.run(soak.draw(arguments.requests), arguments.clients))
         seconds = monotonic() - start
         after = settled(server)
         log = server.log()
@@ -83,7 +86,7 @@ class Soak:
 
     def __init__(self, server: Server, mixture: Mixture) -> None:
         self._server = server
-        self._mixture = mixture
+        self.mixture = mixture
         self.start_again()
 
     def start_again(self) -> None:
@@ -93,16 +96,22 @@ class Soak:
         self.examples: list[str] = []
         self.readings: list[dict[str, float]] = []
 
-    async def run(self, requests: int, clients: int) -> None:
+    def draw(self, count: int) -> Iterable[Case]:
+        """Random requests, with a progress bar; memory is read in between."""
+        step = min(_STEP, max(1, count // 10))
+        for number in tqdm(range(1, count + 1), disable=None):
+            yield self.mixture.draw()
+            if number % step == 0:
+                self.readings.append({"requests": number, **memory(self._server)})
+
+    async def run(self, cases: Iterable[Case], clients: int) -> None:
         """Send requests."""
-        left = iter(tqdm(range(1, requests + 1), disable=None))
-        step = min(_STEP, max(1, requests // 10))
+        left = iter(cases)
         stalling: set[asyncio.Task[None]] = set()
 
         async def be_client() -> None:
             connection: Connection | None = None
-            for number in left:
-                case = self._mixture.draw()
+            for case in left:
                 if case.behaviour is Behaviour.STALL:
                     if len(stalling) == _STALLING:
                         await asyncio.wait(stalling, return_when=asyncio.FIRST_COMPLETED)
@@ -113,8 +122,6 @@ class Soak:
                     if connection is None or not connection.usable:
                         connection = await Connection.open(self._server.port)
                     await self._send(case, connection)
-                if number % step == 0:
-                    self.readings.append({"requests": number, **memory(self._server)})
             if connection is not None:
                 connection.close()
 
