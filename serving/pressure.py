@@ -19,8 +19,8 @@ _REMEMBERED = 128
 _UPPER = 0.98
 """Share of turns that took no longer than predicted times `Slowness.upper`."""
 
-_AT_FIRST = 1.25
-"""`Slowness.upper` against `typical` before enough was measured: predictions are medians, see docs/budgets.md."""
+_AT_FIRST = (*[1.0] * 7, 1.25)
+"""What counts as measured before anything was: predictions are medians, see docs/budgets.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,12 @@ class Slowness:
     """
 
     def __init__(self) -> None:
-        self.typical = 1.0
-        self.upper = _AT_FIRST
-        self._latest: deque[float] = deque()
-        self._sorted: list[float] = []
+        self._latest = deque(_AT_FIRST)
+        self._sorted = sorted(_AT_FIRST)
+        self._summarise()
 
     def learn(self, predicted_ms: float, measured_ms: float) -> None:
-        """Take a turn into account."""
+        """Take a turn into account; 0 as a prediction means that there was none."""
         if predicted_ms <= 0:
             return
         proportion = measured_ms / predicted_ms
@@ -74,11 +73,12 @@ class Slowness:
         insort(self._sorted, proportion)
         if len(self._latest) > _REMEMBERED:
             self._sorted.remove(self._latest.popleft())
+        self._summarise()
+
+    def _summarise(self) -> None:
         count = len(self._sorted)
         self.typical = sum(self._sorted) / count
-        quantile = self._sorted[min(count - 1, math.floor(_UPPER * count))]
-        known = count / _REMEMBERED  # the first few turns say little about the rare slow ones
-        self.upper = max(self.typical, known * quantile + (1 - known) * max(quantile, _AT_FIRST * self.typical))
+        self.upper = max(self.typical, self._sorted[math.floor(_UPPER * count)])
 
     def longest(self, predicted_ms: float, squares: float) -> float:
         """Milliseconds that turns one after the other will hardly exceed; errors of single turns partly cancel out.

@@ -71,7 +71,7 @@ def listener(host: str, port: int) -> socket.socket:
         raise InvalidInputError(f"cannot listen on host {host} and port {port}: {why}") from error
 
 
-def make_uvicorn(backend: Backend, settings: ServerSettings) -> uvicorn.Server:
+def make_uvicorn(backend: Backend, settings: ServerSettings) -> _Server:
     """The server of uvicorn, without its handling of signals, for the application of a backend."""
     config = uvicorn.Config(
         make_app(backend, settings),
@@ -89,6 +89,12 @@ def make_uvicorn(backend: Backend, settings: ServerSettings) -> uvicorn.Server:
 
 
 class _Server(uvicorn.Server):
+    def stop_listening(self) -> None:
+        """Accept no more connections. Those that are open can still send a request."""
+        if self.started:
+            for server in self.servers:
+                server.close()
+
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         """Leave signals to `_serve`: uvicorn ends by the signal, and without draining what waits."""
@@ -108,7 +114,7 @@ async def _serve(make_backend: Callable[[], StartableBackend], settings: ServerS
             print(f"listening on {_url(own)}", flush=True)
             await asyncio.wait((stop, serving), return_when=asyncio.FIRST_COMPLETED)
     finally:
-        has_drained = await _drained(backend, server, settings.drain_timeout_s)
+        has_drained = await _drained(backend, server, own, settings.drain_timeout_s)
         server.should_exit = True
         await serving
         for task in (starting, stop):
@@ -129,10 +135,11 @@ async def _stop_signal() -> None:
         signal.signal(number, signal.SIG_DFL)
 
 
-async def _drained(backend: Backend, server: uvicorn.Server, seconds: float) -> bool:
+async def _drained(backend: Backend, server: _Server, own: socket.socket, seconds: float) -> bool:
     """Close the backend and wait for the responses; false if this took too long.
 
-    The server goes on to listen meanwhile: a new request gets a clean refusal, and is asked to connect elsewhere.
+    The server goes on to listen meanwhile: a new request gets a clean refusal, and is asked to connect elsewhere. Then
+    it stops listening first, so that no connection is closed in the moment in which its client sends a request.
     """
     try:
         async with asyncio.timeout(seconds):
@@ -140,6 +147,8 @@ async def _drained(backend: Backend, server: uvicorn.Server, seconds: float) -> 
     except TimeoutError:
         _logger.error("accepted requests were not finished within %g s; they are given up", seconds)
         return False
+    server.stop_listening()
+    own.close()
     with suppress(TimeoutError):
         async with asyncio.timeout(FAREWELL_S):
             while server.server_state.connections:

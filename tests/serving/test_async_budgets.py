@@ -93,7 +93,7 @@ def test_the_choice_is_made_when_the_model_is_free(answerer: QuestionAnswerer) -
 
 @pytest.mark.parametrize(
     ("limits", "name"),
-    [({"budget_ms": 3.5e6}, "half"), ({"budget_ms": 9e6}, "full"), ({"length_config": "full"}, "full")],
+    [({"budget_ms": 3.2e6}, "half"), ({"budget_ms": 9e6}, "full"), ({"length_config": "full"}, "full")],
 )
 def test_others_that_wait_are_considered(answerer: QuestionAnswerer, limits: dict[str, Any], name: str) -> None:
     async def ask() -> None:
