@@ -10,6 +10,7 @@ from dynamic_tinybert.runtime.batches import padded_length
 from dynamic_tinybert.runtime.common.errors import InferenceError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering import budgets
+from dynamic_tinybert.serving import sharing
 from dynamic_tinybert.serving.sharing import SharedBatch
 
 from support.held_model import Held, begun, held, started
@@ -140,3 +141,12 @@ def test_what_has_room_in_a_batch(embedded: QuestionAnswerer, served: QuestionAn
     assert not SharedBatch(embedded.model, 136, 1, "fast").has_room(136, 1)
     assert not SharedBatch(embedded.model, 8, 8, "fast").has_room(8, 1)
     assert not SharedBatch(served.model, 8, 1, "full").has_room(8, 1)  # FP32: last bits depend on the batch
+
+
+def test_what_depends_on_the_model_alone_is_computed_once(
+    embedded: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SharedBatch(embedded.model, 8, 1, "full")
+    monkeypatch.setattr(sharing, "default_threads", lambda: pytest.fail("reads files again, for each batch"))
+    monkeypatch.setattr(sharing, "kept_multiple", lambda _: pytest.fail("reads files again, for each batch"))
+    assert SharedBatch(embedded.model, 8, 1, "full").has_room(8, 1)
