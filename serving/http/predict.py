@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from time import perf_counter
+from time import monotonic, perf_counter
 from typing import Any
 
 from starlette.responses import Response
@@ -44,12 +44,13 @@ class Predict:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
+        arrived = monotonic()
         body = await read_json(scope, receive, self._runner.settings)
         start = perf_counter()
         questions, contexts, parameters = _parts(body)
         options = checked_parameters(parameters, self._schemas)
         timeout_ms = options.pop("timeout_ms", None)
-        job = AnswerJob(questions, contexts, options)
+        job = AnswerJob(questions, contexts, options, arrived)
         answered = await self._runner.run(job, receive, timeout_ms)
         results = [_in_shape(answers, options.get("top_k", 1)) for answers in answered.answers]
         content = json.dumps(results if isinstance(body["inputs"], list) else results[0])

@@ -139,7 +139,7 @@ class QuestionAnswerer:
 
     def adopt_latency_table(self, table: LatencyTable) -> None:
         """Use what another process with the same bundle measured on this machine, instead of measuring again."""
-        self._budgets.adopt(table)
+        self.budgets.adopt(table)
 
     @overload
     def __call__(
