@@ -230,10 +230,8 @@ class LengthAdaptiveModel:
         rows, length = inputs["input_ids"].shape
         each = [length_config] if length_configs is None else list(length_configs)
         if length_configs is not None and (length_config is not None or len(each) != rows):
-            raise InvalidInputError(
-                f"length_config={length_config!r} and {len(each)} length_configs for {rows} rows; give one of both, and "
-                "as many length_configs as rows"
-            )
+            what = f"length_config={length_config!r} and {len(each)} length_configs for {rows} rows"
+            raise InvalidInputError(f"{what}; give one of both, and as many length_configs as rows")
         configs = [self.resolve(config) for config in each]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}

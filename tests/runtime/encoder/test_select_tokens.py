@@ -179,8 +179,8 @@ def test_refuses_numbers_that_do_not_fit_the_batch_or_are_none() -> None:
     values = np.ones((3, 4), np.float32)
     given = [values, np.zeros_like(values), ints([4] * 3), floats([1] * 3), floats([0] * 3)]
     for index, numbers, message in (
-        (3, [1, 1], r"keep ratio has shape \[2\] for 3 sequences"),
-        (4, [0] * 4, r"threshold has shape \[4\] for 3 sequences"),
+        (3, [1, 1], r"keep ratio has shape \[2\]"),
+        (4, [0] * 4, r"threshold has shape \[4\]"),
         (3, [], r"keep ratio has shape \[0\]"),
         (3, [1, 1, 0], r"keep ratio 0 is outside"),
         (4, [0, math.nan, 0], r"threshold nan is not a significance"),
