@@ -94,16 +94,19 @@ def model_facts(model: LengthAdaptiveModel, name: str) -> ModelFacts:
 
 
 def _logits(model: LengthAdaptiveModel, job: LogitsJob) -> Logits:
+    config = job.length_config
+    named = config is None or isinstance(config, str)
     output = model(
         input_ids=job.input_ids,
         attention_mask=job.attention_mask,
         token_type_ids=job.token_type_ids,
-        length_config=job.length_config,
+        length_config=config if named else None,
+        length_configs=None if named else [config] * len(job.input_ids),  # never a graph for each client's ratios
     )
     batch, length = output.start_logits.shape
     tokens = batch * length if job.attention_mask is None else int(np.count_nonzero(job.attention_mask))
     kept = {layer: int((positions < length).sum()) for layer, positions in output.kept_positions.items()}
-    config = model.bundle.default_length_config if job.length_config is None else job.length_config
+    config = model.bundle.default_length_config if config is None else config
     return Logits(
         output.start_logits,
         output.end_logits,
