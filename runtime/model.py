@@ -208,7 +208,7 @@ class LengthAdaptiveModel:
         attention_mask: npt.ArrayLike | None = None,
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
-        length_configs: Sequence[str | LengthConfig | Sequence[float] | None] | None = None,
+        length_configs: Iterable[str | LengthConfig | Sequence[float] | None] | None = None,
     ) -> Any:  # noqa: ANN401 - the type is the task's
         """The outputs of the model's task for a batch; for question answering a `QuestionAnsweringOutput`.
 
@@ -232,12 +232,11 @@ class LengthAdaptiveModel:
         """
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
         rows, length = inputs["input_ids"].shape
-        if length_configs is not None and (length_config is not None or len(length_configs) != rows):
-            raise InvalidInputError(
-                f"{len(length_configs)} length_configs, length_config={length_config!r} and {rows} "
-                "rows; give length_config, or one of length_configs for each row"
-            )
-        configs = [self.resolve(config) for config in ([length_config] if length_configs is None else length_configs)]
+        each = [length_config] if length_configs is None else list(length_configs)
+        if length_configs is not None and (length_config is not None or len(each) != rows):
+            what = f"length_config={length_config!r} and {len(each)} length_configs for {rows} rows"
+            raise InvalidInputError(f"{what}; give one of both, and as many length_configs as rows")
+        configs = [self.resolve(config) for config in each]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
         elastic = self._elastic or length_configs is not None
