@@ -15,7 +15,7 @@ from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
 from .common.errors import InvalidInputError, LengthConfigError
-from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, is_fused, selecting_graph
+from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, float_precision, selecting_graph
 from .encoder.compiled import CompiledGraph, CompiledGraphs
 from .encoder.executed import macs_of_sequence
 from .encoder.gate import gate
@@ -50,9 +50,7 @@ class LengthAdaptiveModel:
         require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
         self._task = task_named(bundle.task)
-        # Of such a graph only the head is not INT8: one row, whose logits bfloat16 would round to three digits.
-        in_floats = "f32" if self._task.first_token_only and is_fused(bundle) else None
-        self._ov_config = with_defaults(ov_config, precision=in_floats)
+        self._ov_config = with_defaults(ov_config, precision=float_precision(bundle, self._task))
         self._elastic = elastic
         self._plain = read_plain_graph(bundle, self._task)
         self._scorers: dict[int, LayerSignificance] | None = None
@@ -197,9 +195,8 @@ class LengthAdaptiveModel:
             return self._named[length_config]
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # the constructor converts and checks
-        return carried_out(
-            length_config, self.bundle.shape.num_layers, self._scorers, first_token_only=self._task.first_token_only
-        )
+        num_layers, first_token_only = self.bundle.shape.num_layers, self._task.first_token_only
+        return carried_out(length_config, num_layers, self._scorers, first_token_only=first_token_only)
 
     def __call__(
         self,

@@ -57,7 +57,7 @@ async def occupied(answerer: QuestionAnswerer) -> AsyncIterator[tuple[AsyncQuest
             names.append(options.get("length_config"))
             return call(*arguments, **options)
 
-        calls._call = noted  # type: ignore[assignment]
+        calls._call = noted
         yield service, calls, names
 
 

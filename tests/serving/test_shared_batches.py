@@ -79,7 +79,7 @@ def test_an_error_in_a_shared_batch_hits_only_its_own_request(embedded: Question
                 raise InferenceError("as if this row broke the graph")
             return call(*arguments, **options)
 
-        calls._call = fails  # type: ignore[assignment]
+        calls._call = fails
         answers = asyncio.run(asked(slow, calls, [{}] * 4))
         assert calls.rows[1:] == [4, 1, 1, 1, 1]
     assert isinstance(answers[2], InferenceError)
