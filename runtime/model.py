@@ -15,7 +15,7 @@ from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
 from .common.errors import InvalidInputError, LengthConfigError
-from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, is_fused, selecting_graph
+from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, float_precision, selecting_graph
 from .encoder.compiled import CompiledGraph, CompiledGraphs
 from .encoder.executed import macs_of_sequence
 from .encoder.gate import gate
@@ -50,9 +50,7 @@ class LengthAdaptiveModel:
         require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
         self._task = task_named(bundle.task)
-        # Of such a graph only the head is not INT8: one row, whose logits bfloat16 would round to three digits.
-        in_floats = "f32" if self._task.first_token_only and is_fused(bundle) else None
-        self._ov_config = with_defaults(ov_config, precision=in_floats)
+        self._ov_config = with_defaults(ov_config, precision=float_precision(bundle, self._task))
         self._elastic = elastic
         self._plain = read_plain_graph(bundle, self._task)
         self._scorers: dict[int, LayerSignificance] | None = None
@@ -197,9 +195,8 @@ class LengthAdaptiveModel:
             return self._named[length_config]
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # the constructor converts and checks
-        return carried_out(
-            length_config, self.bundle.shape.num_layers, self._scorers, first_token_only=self._task.first_token_only
-        )
+        num_layers, first_token_only = self.bundle.shape.num_layers, self._task.first_token_only
+        return carried_out(length_config, num_layers, self._scorers, first_token_only=first_token_only)
 
     def __call__(
         self,
@@ -208,7 +205,7 @@ class LengthAdaptiveModel:
         attention_mask: npt.ArrayLike | None = None,
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
-        length_configs: Sequence[str | LengthConfig | Sequence[float] | None] | None = None,
+        length_configs: Iterable[str | LengthConfig | Sequence[float] | None] | None = None,
     ) -> Any:  # noqa: ANN401 - the type is the task's
         """The outputs of the model's task for a batch; for question answering a `QuestionAnsweringOutput`.
 
@@ -232,12 +229,11 @@ class LengthAdaptiveModel:
         """
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
         rows, length = inputs["input_ids"].shape
-        if length_configs is not None and (length_config is not None or len(length_configs) != rows):
-            raise InvalidInputError(
-                f"{len(length_configs)} length_configs, length_config={length_config!r} and {rows} "
-                "rows; give length_config, or one of length_configs for each row"
-            )
-        configs = [self.resolve(config) for config in ([length_config] if length_configs is None else length_configs)]
+        each = [length_config] if length_configs is None else list(length_configs)
+        if length_configs is not None and (length_config is not None or len(each) != rows):
+            what = f"length_config={length_config!r} and {len(each)} length_configs for {rows} rows"
+            raise InvalidInputError(f"{what}; give one of both, and as many length_configs as rows")
+        configs = [self.resolve(config) for config in each]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
         elastic = self._elastic or length_configs is not None

@@ -39,8 +39,8 @@ class AsyncQuestionAnswerer:
     """Answers questions as a `QuestionAnswerer` does, with the same answers, without blocking the event loop.
 
     Requests wait in a bounded queue for worker threads, which cut texts, run the model and choose answers. A worker
-    runs one batch of windows of a request, then turns to the next waiting request, so that a long document does not
-    keep short questions waiting until it is finished.
+    runs one batch of windows of a request, perhaps together with those of others, then turns to the next waiting
+    request, so that a long document does not keep short questions waiting until it is finished.
 
     One object may be used by several event loops, also at once. In a forked process it starts with an empty queue; a
     pickle holds the answerer and the arguments, without the queue. Close it with `aclose`, or use it in `async with`.
@@ -156,7 +156,8 @@ class AsyncQuestionAnswerer:
             options: Further options of `QuestionAnswerer.__call__`.
 
         Raises:
-            OverloadedError: The queue is full. Raised at once.
+            OverloadedError: The queue is full; raised at once. Or it is predicted that there will be no answer by the
+                deadline, whatever others that wait run at; raised once the texts are cut.
             DeadlineExceededError: There was no answer by the deadline. Raised at the deadline.
             ClosedError: `aclose` was called.
             InvalidInputError: As for `QuestionAnswerer.__call__`; or `timeout` or `deadline` is not usable.

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from bisect import insort
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from dynamic_tinybert.runtime.budget import Candidate, Limits, by_accuracy, choose
@@ -121,7 +121,7 @@ def choose_under_pressure(
     return fastest
 
 
-def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> Collection[int]:
+def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> set[int]:
     """The places of those that would be late, if each takes so long after one turn of all those before it."""
     late = set()
     total, squares = own_ms, own_ms * own_ms
@@ -137,13 +137,15 @@ def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], sl
 def is_hopeless(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slowness: Slowness) -> bool:
     """Whether a request is predicted to be late even if it and all those ahead of it run at their fastest.
 
+    One that is alone is always tried, so that there are turns to learn from when predictions have become too long.
+
     Args:
         own: The request.
         ahead: Those that wait before it.
         running_ms: Predicted milliseconds until the turn that is being taken ends.
         slowness: How predictions compare with what turns take.
     """
-    if own.slack_ms == math.inf:
+    if own.slack_ms == math.inf or not (ahead or running_ms):
         return False
     each = [*(other.part(other.fastest_ms, own.turns) for other in ahead), own.fastest_ms]
     return running_ms + slowness.longest(math.fsum(each), math.fsum(ms * ms for ms in each)) > own.slack_ms

@@ -27,7 +27,9 @@ class Runner:
         answerer: What answers.
         at_once: Number of turns that run at the same time.
         slowness: How predictions compare with what turns took.
-        turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end.
+        turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
+        has_elastic_graph: Whether the elastic graph is compiled, which takes so long that only requests that need it
+            should make others wait for it.
     """
 
     def __init__(self, answerer: QuestionAnswerer, at_once: int) -> None:
@@ -35,6 +37,7 @@ class Runner:
         self.at_once = at_once
         self.slowness = Slowness()
         self.turn_ends = 0.0
+        self.has_elastic_graph = False
 
     def run(self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float) -> list[WindowOutput]:
         """Run windows in one call.
@@ -49,10 +52,13 @@ class Runner:
         model = self.answerer.model
         started = perf_counter()
         self.turn_ends = monotonic() + self.slowness.typical * predicted_ms / 1e3
-        if isinstance(configs[0], str) and len(set(configs)) == 1:
-            outputs = run_batch(model, windows, length_config=configs[0])
-        else:
-            outputs = run_batch(model, windows, length_configs=configs)
+        one = isinstance(configs[0], str) and len(set(configs)) == 1
+        how: dict[str, Any] = {"length_config": configs[0]} if one else {"length_configs": configs}
+        try:
+            outputs = run_batch(model, windows, **how)
+            self.has_elastic_graph |= not one
+        finally:
+            self.turn_ends = 0.0
         self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
         return outputs
 
@@ -162,7 +168,9 @@ class Questions:
         config = self._choice([view for _, _, view in others])
         self._note(config)
         left, places = self._left, []
-        shared = SharedBatch(self._runner.answerer.model, left.length, len(left.batches[0]), config)
+        runner = self._runner
+        model, mixed = runner.answerer.model, runner.has_elastic_graph
+        shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=mixed)
         self._agreed = {}
         for place, other, _ in others:
             theirs = other._left
@@ -181,7 +189,7 @@ class Questions:
             other._note(self._agreed[other])
         lefts = [work._left for work in works]
         windows = [work._windows[i] for work, left in zip(works, lefts, strict=True) for i in left.batches[0]]
-        configs = [left.config for left in lefts for _ in left.batches[0]]
+        configs = [config for work in works for config in work._configs()]
         alone = len(works) == 1 and isinstance(self._left.config, str)
         predicted = sum(self._left.chosen_ms().values()) / len(self._left.batches) if alone else 0.0
         outputs = iter(self._runner.run(windows, configs, predicted))
@@ -200,6 +208,12 @@ class Questions:
         """Say in the answers how long all took until now, when the caller gets them."""
         if self._plan.budgeted:
             self._plan.budgeted.finish(answered.answers)
+
+    def _configs(self) -> list[Config]:
+        """The length configuration of each window of the next batch."""
+        config = self._left.config
+        assert config is not None  # it is chosen before anything runs
+        return [config] * len(self._left.batches[0])
 
     def _after(self, batches: tuple[tuple[int, ...], ...], ms: Mapping[str, float], config: Config | None) -> _Left:
         longest = max((len(self._windows[i]) for i in batches[0]), default=0) if batches else 0

@@ -30,7 +30,7 @@ class SharedBatch:
     not depend on what else is in the batch, to the bit: INT8 ones on any CPU with AVX2, of which no layer is padded.
     """
 
-    def __init__(self, model: LengthAdaptiveModel, length: int, rows: int, config: Config) -> None:
+    def __init__(self, model: LengthAdaptiveModel, length: int, rows: int, config: Config, *, mixed: bool) -> None:
         """Begin with the windows of one request.
 
         Args:
@@ -38,10 +38,12 @@ class SharedBatch:
             length: Their tokens, as padded.
             rows: Their number.
             config: Their length configuration.
+            mixed: Whether other length configurations may be added, which takes the elastic graph.
         """
         self._model = model
         self._length = length
         self._rows = rows
+        self._mixed = mixed
         self._configs = {config}
         self._tokens = _most_tokens(model)
 
@@ -54,7 +56,7 @@ class SharedBatch:
     def add(self, rows: int, config: Config) -> bool:
         """Add windows for which there is room, if their length configuration permits it; returns whether it did."""
         configs = self._configs | {config}
-        if len(configs) > 1 and not all(self._model.resolve(one).selecting_layers for one in configs):
+        if len(configs) > 1 and not (self._mixed and all(self._model.resolve(one).selecting_layers for one in configs)):
             return False
         self._configs = configs
         self._rows += rows

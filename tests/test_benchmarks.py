@@ -100,11 +100,17 @@ SMOKE: Mapping[str, Smoke] = {
         "\n0 faults",
         modules=_SERVING,
     ),
+    "serving.open_loop": Smoke(
+        "{data}/squad-search.json {output} --bundle {learnt} --questions 8 --seconds 1 --threads 1",
+        "| 3x, budgets |",
+        modules=("matplotlib",),
+    ),
     "serving.open_loop_http": Smoke(
         "{data}/squad-search.json {output} --bundle {learnt} --questions 8 --seconds 1 --threads 1",
         "| 3x, budgets |",
         modules=(*_SERVING, "matplotlib"),
     ),
+    "serving.shared_batches": Smoke("{learnt} --lengths 32 --rows 2 --passes 1 --threads 1", "| 32 | 2 | "),
     "serving.soak": Smoke(
         "{data}/squad-search.json --bundle {learnt} --requests 600 --warm-up 200 --growth 100 --threads 1",
         "\n0 faults",

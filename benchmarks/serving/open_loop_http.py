@@ -4,8 +4,8 @@
 
 First, single requests with `full` give its median time, its answers and their F1, and 8 connections that are always
 busy give the number of requests a second that `full` can serve. Then questions of the data arrive at random times
-(Poisson) at multiples of that rate: once with `full`, once with a budget of 4 times the median, which is the deadline
-of both. Times are those that the client sees, from the moment at which a request was to be sent.
+(Poisson) at multiples of that rate: once with `full`, once with a budget of 4 times the median, which is the timeout,
+too. Times are those that the client sees, from the moment at which a request was to be sent.
 
 A table is printed; OUTPUT.json gets all requests, OUTPUT.png a plot.
 """
@@ -90,7 +90,7 @@ def measure(
             generator = np.random.default_rng(arguments.seed)  # the same arrivals and questions with and without
             arrivals = poisson(load * capacity, arguments.seconds, generator)
             order = [int(i) for i in generator.integers(len(examples), size=len(arrivals))]
-            parameters = {"budget_ms": budget_ms} if budgets else {"length_config": "full"}
+            parameters = {"budget_ms": budget_ms, "timeout_ms": budget_ms} if budgets else {"length_config": "full"}
             start = monotonic()
             load_once = partial(client.run, open_loop, server.port, requests(order, **parameters), arrivals)
             done, queue = watched(server, load_once)

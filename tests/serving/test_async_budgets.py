@@ -57,7 +57,7 @@ async def occupied(answerer: QuestionAnswerer) -> AsyncIterator[tuple[AsyncQuest
             names.append(options.get("length_config"))
             return call(*arguments, **options)
 
-        calls._call = noted  # type: ignore[assignment]
+        calls._call = noted
         yield service, calls, names
 
 
@@ -132,18 +132,29 @@ def test_a_budget_that_began_before_the_call(answerer: QuestionAnswerer) -> None
 
 def test_what_cannot_be_answered_in_time_is_refused_at_once_if_it_has_a_timeout(answerer: QuestionAnswerer) -> None:
     async def ask() -> None:
-        async with AsyncQuestionAnswerer(answerer) as service:
-            with pytest.raises(OverloadedError, match="even at the fastest length configurations") as refused:
-                await service("who?", TEXT, budget_ms=1e6, timeout=9)
-            assert refused.value.retry_after_s is not None
-            with pytest.raises(OverloadedError):
-                await service("who?", TEXT, length_config="half", timeout=90)
-            with pytest.raises(OverloadedError):
-                await service("who?", DOCUMENT, length_config="fast", timeout=90)
-            assert await service("who?", TEXT, length_config="half", timeout=900)
-            late = await service("who?", TEXT, budget_ms=1)  # without a timeout it is answered
-            assert late["length_config"] == "fast"
-            assert (service.queued, service.running) == (0, 0)
+        with held(answerer) as (slow, calls):
+            slow.latency_table()
+            async with AsyncQuestionAnswerer(slow) as service:
+                first = started(service("who?", TEXT))
+                await begun(calls)
+                for text, options in (
+                    (TEXT, {"budget_ms": 1e6, "timeout": 9}),
+                    (TEXT, {"length_config": "half", "timeout": 90}),
+                    (DOCUMENT, {"length_config": "fast", "timeout": 300}),
+                ):
+                    with pytest.raises(OverloadedError, match="even at the fastest length configurations") as refused:
+                        await service("who?", text, **options)
+                    assert refused.value.retry_after_s is not None
+                assert (service.queued, service.running) == (0, 1)
+                accepted = [
+                    started(service("who?", TEXT, length_config="half", timeout=2000)),
+                    started(service("who?", TEXT, budget_ms=1)),  # without a timeout it is answered
+                ]
+                await asyncio.sleep(0)
+                calls.open()
+                answers = await asyncio.gather(first, *accepted)
+                assert answers[2]["length_config"] == "fast"
+                assert await service("who?", TEXT, budget_ms=1e6, timeout=9)  # nothing else is there
 
     asyncio.run(ask())
 

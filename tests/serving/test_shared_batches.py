@@ -36,7 +36,7 @@ def embedded() -> QuestionAnswerer:
 async def asked(slow: QuestionAnswerer, calls: Held, options: list[dict[str, Any]]) -> list[Any]:
     """What requests give that have all waited for the same turn of the model."""
     async with AsyncQuestionAnswerer(slow) as service:
-        first = started(service(QUESTION, TEXTS[0] * 8))
+        first = started(service(QUESTION, TEXTS[0] * 8, length_config=(1, 1, 1, 1, 1, 0.5)))  # in the elastic graph
         await begun(calls)
         tasks = [started(service(QUESTION, TEXTS[k % len(TEXTS)], **each)) for k, each in enumerate(options)]
         await asyncio.sleep(0)
@@ -80,7 +80,7 @@ def test_an_error_in_a_shared_batch_hits_only_its_own_request(embedded: Question
                 raise InferenceError("as if this row broke the graph")
             return call(*arguments, **options)
 
-        calls._call = fails  # type: ignore[assignment]
+        calls._call = fails
         answers = asyncio.run(asked(slow, calls, [{}] * 4))
         assert calls.rows[1:] == [4, 1, 1, 1, 1]
     assert isinstance(answers[2], InferenceError)
@@ -128,7 +128,7 @@ def test_budgets_share_batches_too(embedded: QuestionAnswerer, monkeypatch: pyte
 
 
 def test_what_has_room_in_a_batch(embedded: QuestionAnswerer, served: QuestionAnswerer) -> None:
-    batch = SharedBatch(embedded.model, 64, 1, "fast")  # with two threads, for 256 tokens
+    batch = SharedBatch(embedded.model, 64, 1, "fast", mixed=True)  # with two threads, for 256 tokens
     assert batch.has_room(64, 3)
     assert batch.has_room(48, 3)
     assert not batch.has_room(64, 4)
@@ -138,15 +138,18 @@ def test_what_has_room_in_a_batch(embedded: QuestionAnswerer, served: QuestionAn
     assert batch.add(2, "balanced")
     assert batch.has_room(64, 1)
     assert not batch.has_room(64, 2)
-    assert not SharedBatch(embedded.model, 136, 1, "fast").has_room(136, 1)
-    assert not SharedBatch(embedded.model, 8, 8, "fast").has_room(8, 1)
-    assert not SharedBatch(served.model, 8, 1, "full").has_room(8, 1)  # FP32: last bits depend on the batch
+    unmixed = SharedBatch(embedded.model, 64, 1, "fast", mixed=False)
+    assert not unmixed.add(1, "balanced")
+    assert unmixed.add(1, "fast")
+    assert not SharedBatch(embedded.model, 136, 1, "fast", mixed=True).has_room(136, 1)
+    assert not SharedBatch(embedded.model, 8, 8, "fast", mixed=True).has_room(8, 1)
+    assert not SharedBatch(served.model, 8, 1, "full", mixed=True).has_room(8, 1)  # FP32: last bits depend on the batch
 
 
 def test_what_depends_on_the_model_alone_is_computed_once(
     embedded: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    SharedBatch(embedded.model, 8, 1, "full")
+    SharedBatch(embedded.model, 8, 1, "full", mixed=True)
     monkeypatch.setattr(sharing, "default_threads", lambda: pytest.fail("reads files again, for each batch"))
     monkeypatch.setattr(sharing, "kept_multiple", lambda _: pytest.fail("reads files again, for each batch"))
-    assert SharedBatch(embedded.model, 8, 1, "full").has_room(8, 1)
+    assert SharedBatch(embedded.model, 8, 1, "full", mixed=True).has_room(8, 1)

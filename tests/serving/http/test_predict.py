@@ -58,6 +58,9 @@ def on_app(bundle: Path, steps: Callable[[AskedApp], Awaitable[None]], **setting
     ],
 )
 def test_answers_are_those_of_direct_calls(bundle: Path, direct: QuestionAnswerer, parameters: dict[str, Any]) -> None:
+    if isinstance(parameters.get("length_config"), list):  # these run in the elastic graph
+        direct = QuestionAnswerer.from_pretrained(bundle, num_threads=1, elastic=True)
+
     async def steps(app: AskedApp) -> None:
         for inputs in (PAIR, [PAIR], [OTHER, PAIR, OTHER]):
             answered = await app.client.post("/predict", json={"inputs": inputs, "parameters": parameters})

@@ -1,12 +1,10 @@
-"""Fixtures of the tests with worker processes."""
+"""What a test leaves behind in its own process: sockets and child processes."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 
-
-def _sockets() -> set[str]:
+def sockets() -> set[str]:
+    """The open sockets of this process."""
     links = set()
     for link in Path("/proc/self/fd").iterdir():
         try:
@@ -16,14 +14,6 @@ def _sockets() -> set[str]:
     return {link for link in links if link.startswith("socket:")}
 
 
-def _children() -> set[str]:
+def children() -> set[str]:
+    """The ids of the child processes of this one."""
     return {pid for file in Path("/proc/self/task").glob("*/children") for pid in file.read_text().split()}
-
-
-@pytest.fixture
-def nothing_stays() -> Iterator[None]:
-    """Fail if a test leaves a process or a socket."""
-    sockets, children = _sockets(), _children()
-    yield
-    assert _children() <= children
-    assert _sockets() <= sockets
