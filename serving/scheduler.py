@@ -152,7 +152,8 @@ class Scheduler:
                 self._running += 1
                 self._free -= 1
             request.preparing = not request.prepared
-            others = [other for other in takewhile(lambda other: other is not request, self._waiting) if other.prepared]
+            before = takewhile(lambda other: other is not request, self._waiting)
+            others = [other for other in before if other.prepared and not other.over]
         if request.preparing:
             self._prepare(request, others)
         else:
