@@ -122,7 +122,9 @@ class Worker:
         try:
             result = await carry_out(self._answerer, request.job, deadline=request.deadline)
             reply = encode(Done(number, result))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of tokenizers is no Exception
             reply = encode(Failed(number, _portable(error)))
         self._channel.send(reply)
 
@@ -133,7 +135,7 @@ class Worker:
         self._turn = None
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> Exception:
     """The error as the front process will raise it; one that is not of this package is logged here."""
     if isinstance(error, DynamicTinyBertError):
         return error

@@ -28,7 +28,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
 from dynamic_tinybert.serving.workers.main import Worker
-from dynamic_tinybert.serving.workers.messages import Cancel, Message, Run
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Run
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
@@ -171,6 +171,38 @@ def test_a_worker_forgets_jobs_however_they_end(served: QuestionAnswerer) -> Non
         await worker.end()
         channel.close()
         front.close()
+
+    asyncio.run(ask())
+
+
+def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
+    class Panic(BaseException):
+        """As that of tokenizers, which is no Exception either."""
+
+    def panics(_: object) -> str:
+        raise Panic("as if a text broke the tokenizer")
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        replies: list[Message] = []
+        front = await open_channel(ours, replies.append, lambda: None)
+        channel = await open_channel(theirs, print, lambda: None)
+        worker = Worker(AsyncQuestionAnswerer(served), channel)
+        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))  # type: ignore[arg-type]
+        await until(lambda: worker.running == 0)
+        worker.handle(Run(2, JOB, None))
+        await until(lambda: worker.running == 0)
+        try:
+            await until(lambda: len(replies) > 1)
+        finally:
+            await worker.end()
+            channel.close()
+            front.close()
+        failed, done = replies
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, InferenceError)
+        assert "Panic: as if a text" in str(failed.error)
+        assert isinstance(done, Done)
 
     asyncio.run(ask())
 
