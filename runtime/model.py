@@ -151,6 +151,11 @@ class LengthAdaptiveModel:
         return self._graph(None if self._elastic else self.resolve(None)).parallel
 
     @property
+    def has_elastic_graph(self) -> bool:
+        """Whether the elastic graph is compiled; otherwise the next call that needs it waits for that."""
+        return None in self._graphs
+
+    @property
     def execution(self) -> dict[str, str]:
         """How requests run: OpenVINO's properties by name, and whether one elastic graph serves all configurations."""
         return {**{name: str(value) for name, value in self._ov_config.items()}, "elastic": str(self._elastic)}

@@ -28,8 +28,6 @@ class Runner:
         at_once: Number of turns that run at the same time.
         slowness: How predictions compare with what turns took.
         turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
-        has_elastic_graph: Whether the elastic graph is compiled, which takes so long that only requests that need it
-            should make others wait for it.
     """
 
     def __init__(self, answerer: QuestionAnswerer, at_once: int) -> None:
@@ -37,7 +35,6 @@ class Runner:
         self.at_once = at_once
         self.slowness = Slowness()
         self.turn_ends = 0.0
-        self.has_elastic_graph = False
 
     def run(self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float) -> list[WindowOutput]:
         """Run windows in one call.
@@ -56,7 +53,6 @@ class Runner:
         how: dict[str, Any] = {"length_config": configs[0]} if one else {"length_configs": configs}
         try:
             outputs = run_batch(model, windows, **how)
-            self.has_elastic_graph |= not one
         finally:
             self.turn_ends = 0.0
         self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
@@ -168,9 +164,9 @@ class Questions:
         config = self._choice([view for _, _, view in others])
         self._note(config)
         left, places = self._left, []
-        runner = self._runner
-        model, mixed = runner.answerer.model, runner.has_elastic_graph
-        shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=mixed)
+        model = self._runner.answerer.model
+        # Compiling the elastic graph takes so long that only requests that need it should make others wait for it.
+        shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=model.has_elastic_graph)
         self._agreed = {}
         for place, other, _ in others:
             theirs = other._left
