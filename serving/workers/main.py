@@ -90,7 +90,6 @@ class Worker:
         self._channel = channel
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._turn: asyncio.Task[None] | None = None
-        self._turns = 0
 
     @property
     def running(self) -> int:
@@ -107,7 +106,7 @@ class Worker:
                 if number in self._jobs:
                     self._jobs[number].cancel()
             case Ping():
-                self._channel.send(encode(Pong(self._turns)))
+                self._channel.send(encode(Pong(self._answerer.turns)))
                 if self._turn is None:
                     self._turn = asyncio.create_task(self._take_turn())
 
@@ -129,9 +128,8 @@ class Worker:
         self._channel.send(reply)
 
     async def _take_turn(self) -> None:
-        """Wait in the queue as a job does: only a thread that is alive can end this."""
+        """Have a turn as a job does, so that turns are taken also while there are no jobs."""
         await self._answerer.in_turn(_nothing)
-        self._turns += 1
         self._turn = None
 
 

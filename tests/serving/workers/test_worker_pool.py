@@ -28,11 +28,11 @@ from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
 from dynamic_tinybert.serving.workers.main import Worker
-from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Run
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
-from support.held_model import DOCUMENT, TEXT, started
+from support.held_model import DOCUMENT, TEXT, begun, held, started
 from support.worker_pools import pool_of, until
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
@@ -203,6 +203,35 @@ def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
         assert isinstance(failed.error, InferenceError)
         assert "Panic: as if a text" in str(failed.error)
         assert isinstance(done, Done)
+
+    asyncio.run(ask())
+
+
+def test_a_worker_that_comes_to_the_end_of_batches_is_seen_to_work(served: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        replies: list[Message] = []
+        front = await open_channel(ours, replies.append, lambda: None)
+        channel = await open_channel(theirs, print, lambda: None)
+        with held(served) as (slow, calls):
+            worker = Worker(AsyncQuestionAnswerer(slow, workers=1), channel)
+            worker.handle(Run(1, AnswerJob(("who?",), (DOCUMENT,)), None))
+            await begun(calls)
+            for number in (2, 3):
+                worker.handle(Run(number, JOB, None))
+            worker.handle(Ping())
+            calls.let(1)
+            await begun(calls)  # of the second job: the first batch of the document is done
+            worker.handle(Ping())  # the first one still waits behind the third job
+            await until(lambda: len(replies) == 2)
+            before, after = replies
+            assert isinstance(before, Pong)
+            assert isinstance(after, Pong)
+            assert after.turns > before.turns
+            calls.open()
+            await worker.end()
+        channel.close()
+        front.close()
 
     asyncio.run(ask())
 
