@@ -50,12 +50,14 @@ class Runner:
         started = perf_counter()
         self.turn_ends = monotonic() + self.slowness.typical * predicted_ms / 1e3
         one = isinstance(configs[0], str) and len(set(configs)) == 1
+        compiled = not one or model.is_compiled(configs[0])
         how: dict[str, Any] = {"length_config": configs[0]} if one else {"length_configs": configs}
         try:
             outputs = run_batch(model, windows, **how)
         finally:
             self.turn_ends = 0.0
-        self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
+        if compiled:  # what compiling takes says nothing about further turns
+            self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
         return outputs
 
 

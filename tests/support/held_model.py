@@ -55,6 +55,9 @@ def held(answerer: QuestionAnswerer) -> Iterator[tuple[QuestionAnswerer, Held]]:
         def has_elastic_graph(self) -> bool:
             return bool(model.has_elastic_graph)
 
+        def is_compiled(self, *arguments: Any) -> bool:  # noqa: ANN401 - the model's arguments
+            return bool(model.is_compiled(*arguments))
+
     slow = Slow.from_pretrained(model.bundle.path, num_threads=1)
     calls = Held(answerer)
     try:
