@@ -139,10 +139,12 @@ class Questions:
         others = [other.waiting() for other in ahead if isinstance(other, Questions)]
         if is_hopeless(own, others, running_ms, self._runner.slowness):
             seconds = (running_ms + math.fsum(other.fastest_ms for other in others)) / 1e3
+            running = ["the batch that is being run"] if running_ms else []
+            waiting = [f"{len(ahead)} waiting requests"] if ahead else []
             raise OverloadedError(
-                f"{len(ahead)} requests wait before this one, which would not be answered in the "
-                f"{own.slack_ms / 1e3:.3f} s that are left even at the fastest length configurations; try again in "
-                f"about {seconds:.2g} s, allow more time, or send fewer requests at once",
+                f"behind {' and '.join(running + waiting)} this request would not be answered in the "
+                f"{max(own.slack_ms, 0) / 1e3:.3f} s that are left, even at the fastest length configurations; try "
+                f"again in about {seconds:.2g} s, allow more time, or send fewer requests at once",
                 retry_after_s=seconds,
             )
 

@@ -33,7 +33,10 @@ def embedded() -> QuestionAnswerer:
 
 
 async def asked(
-    slow: QuestionAnswerer, calls: Held, options: list[dict[str, Any]], first: Any = (1, 1, 1, 1, 1, 0.5)
+    slow: QuestionAnswerer,
+    calls: Held,
+    options: list[dict[str, Any]],
+    first: str | tuple[float, ...] = (1, 1, 1, 1, 1, 0.5),
 ) -> list[Any]:
     """What requests give that have all waited for a turn of the model at `first`, by default in the elastic graph."""
     async with AsyncQuestionAnswerer(slow) as service:
