@@ -101,7 +101,6 @@ class Worker:
         self._channel = channel
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._turn: asyncio.Task[None] | None = None
-        self._turns = 0
 
     @property
     def running(self) -> int:
@@ -118,7 +117,7 @@ class Worker:
                 if number in self._jobs:
                     self._jobs[number].cancel()
             case Ping():
-                self._channel.send(encode(Pong(self._turns)))
+                self._channel.send(encode(Pong(self._answerer.turns)))
                 if self._turn is None:
                     self._turn = asyncio.create_task(self._take_turn())
 
@@ -133,18 +132,19 @@ class Worker:
         try:
             result = await carry_out(self._answerer, request.job, deadline=request.deadline)
             reply = encode(Done(number, result))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of tokenizers is no Exception
             reply = encode(Failed(number, _portable(error)))
         self._channel.send(reply)
 
     async def _take_turn(self) -> None:
-        """Wait in the queue as a job does: only a thread that is alive can end this."""
+        """Have a turn as a job does, so that turns are taken also while there are no jobs."""
         await self._answerer.in_turn(_nothing)
-        self._turns += 1
         self._turn = None
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> Exception:
     """The error as the front process will raise it; one that is not of this package is logged here."""
     if isinstance(error, DynamicTinyBertError):
         return error

@@ -81,7 +81,7 @@ class Ping(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """From a worker, at once: yes; and how many turns its threads have given to pings so far."""
+    """From a worker, at once: yes; and how many turns its threads have taken so far."""
 
     turns: int
 
