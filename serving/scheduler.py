@@ -6,8 +6,9 @@ import atexit
 import math
 import os
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from concurrent.futures import Future
+from functools import partial
 from itertools import takewhile
 from typing import Any, TypeVar
 from weakref import WeakSet
@@ -35,7 +36,8 @@ class Scheduler:
     Between two parts of a request, each other waiting request gets at most one turn, so that neither long nor short
     ones wait for ever. A turn may also run the next parts of other requests, if they can be run together. While as many
     parts are being run as the model runs at once, the other threads prepare the requests that wait, which keep their
-    places. The threads start with the first request. A forked process starts with an empty queue and threads of its
+    places, and compute the results of those that were run: a thread that has run a part goes on with the next one, so
+    that the model does not wait. The threads start with the first request. A forked process starts with an empty queue and threads of its
     own; the requests that its parent had accepted remain with the parent.
 
     Attributes:
@@ -66,6 +68,7 @@ class Scheduler:
         self._waiting: OrderedDict[Request[Any], None] = OrderedDict()  # a queue from which any can be removed
         self._running = 0  # requests
         self._free = self._at_once  # turns that may begin
+        self._ended: deque[Request[Any]] = deque()  # those that were run, whose results are not computed yet
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._stopped: Future[None] = Future()
@@ -146,24 +149,29 @@ class Scheduler:
             self._stopped.set_result(None)
 
     def _take_turn(self) -> bool:
-        """Prepare or run the first request for which that can be done; False if there will never be one again."""
+        """Prepare, run or finish a request; False if there will never be one again.
+
+        Results are computed first, unless a part can be run and other threads can compute them meanwhile.
+        """
         with self._changed:
-            if not self._changed.wait_for(lambda: self._next() or self._is_over(), _RECHECK_S):
+            if not self._changed.wait_for(lambda: self._ended or self._next() or self._is_over(), _RECHECK_S):
                 return True
             request = self._next()
-            if request is None:
+            runs = request is not None and request.prepared
+            if self._ended and not (runs and self.workers > self._at_once):
+                turn = partial(self._finish, self._ended.popleft())
+            elif request is None:
                 return False
-            if request.prepared:
-                del self._waiting[request]
-                self._running += 1
-                self._free -= 1
-            request.preparing = not request.prepared
-            before = takewhile(lambda other: other is not request, self._waiting)
-            others = [other for other in before if other.prepared and not other.over]
-        if request.preparing:
-            self._prepare(request, others)
-        else:
-            self._run(request, others)
+            else:
+                before = takewhile(lambda other: other is not request, self._waiting)
+                others = [other for other in before if other.prepared and not other.over]
+                turn = partial(self._run if runs else self._prepare, request, others)
+                request.preparing = not runs
+                if runs:
+                    del self._waiting[request]
+                    self._running += 1
+                    self._free -= 1
+        turn()
         return True
 
     def _next(self) -> Request[Any] | None:
@@ -197,23 +205,25 @@ class Scheduler:
         with self._changed:
             self.turns += 1
             self._free += 1
-            over = [one for one in together if one.over or self._dropping]
-            self._running -= len(together) - len(over)
-            self._waiting.update((one, None) for one in together if one not in over)
-            if self._waiting:
+            for one in together:
+                if one.over or self._dropping:
+                    self._ended.append(one)
+                else:
+                    self._running -= 1
+                    self._waiting[one] = None
+            if self._waiting or len(self._ended) > 1:  # more than this thread, which goes on, does next
                 self._changed.notify()
-        for one in over:
-            one.finish()
+
+    def _finish(self, request: Request[Any]) -> None:
+        request.finish()
         with self._changed:
-            self._running -= len(over)
-            for one in over:
-                self._measure(one)
+            self._running -= 1
+            self._measure(request)
             if self._closing:
                 self._changed.notify_all()
-        for one in over:  # only now: who has the answer finds the place free
-            one.settle()
-            if self._dropping:
-                one.fail(_closed())
+        request.settle()  # only now: who has the answer finds the place free
+        if self._dropping:
+            request.fail(_closed())
 
     def _is_over(self) -> bool:
         return self._closing and not self._running and not self._waiting
