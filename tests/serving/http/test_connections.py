@@ -9,6 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from dynamic_tinybert.serving.http.connection import MOST_HEAD_BYTES
+
 from support.http_app import CONTEXT, QUESTION
 from support.live_server import LiveServer, live_server
 from support.tiny import tiny_bundle
@@ -83,6 +85,30 @@ def test_a_head_that_comes_slowly_is_given_up_in_time(server: LiveServer) -> Non
         connection.sendall(b"POST /predict HTTP/1.1\r\n")
         with pytest.raises(ConnectionError):
             trickle(connection, b"x-a: b\r\n")  # each line in less than the time that the whole head has
+
+
+@pytest.mark.parametrize("line", [b"x-a: b\r\n", b"b"], ids=["many headers", "a large header"])
+def test_a_head_that_is_too_large_is_refused(server: LiveServer, line: bytes) -> None:
+    head = b"POST /predict HTTP/1.1\r\nx-b: " + line * MOST_HEAD_BYTES
+    with server.connect() as connection:
+        connection.sendall(WHOLE)
+        assert response(connection)[0] == 200
+        connection.sendall(head[:MOST_HEAD_BYTES])
+        connection.sendall(head[MOST_HEAD_BYTES : MOST_HEAD_BYTES + 1])
+        received = until_closed(connection)
+    assert received.startswith(b"HTTP/1.1 431 ")
+    assert b'"error_type": "head_too_large"' in received
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_a_body_is_never_taken_for_another_protocol_or_request(server: LiveServer, together: bool) -> None:
+    head = post("connection: upgrade", "upgrade: h2c", f"content-length: {len(WHOLE)}")
+    with server.connect() as connection:
+        connection.sendall(head + WHOLE if together else head)
+        received = until_closed(connection)
+    assert received.count(b"HTTP/1.1") == 1 + received.count(b"speaks HTTP/1.1 alone")
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert b"leave out the header Upgrade" in received
 
 
 def test_a_body_that_stalls_gets_408_and_its_place_is_free(server: LiveServer) -> None:
