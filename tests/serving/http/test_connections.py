@@ -175,7 +175,7 @@ def test_a_client_that_does_not_read_is_cut_off(server: LiveServer) -> None:
         connection.settimeout(0.05)
         for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
             connection.setsockopt(socket.SOL_SOCKET, buffer, 16_384)
-        with pytest.raises(TimeoutError):  # both directions are full
+        with pytest.raises((TimeoutError, ConnectionError)):  # both directions are full, or it is cut off already
             trickle(connection, b"GET /openapi.json HTTP/1.1\r\nhost: server\r\n\r\n" * 1000, pause=0)
         while server.connections:
             time.sleep(0.01)
