@@ -162,7 +162,7 @@ def test_a_worker_forgets_jobs_however_they_end(served: QuestionAnswerer) -> Non
         worker.handle(Cancel(1))  # before it began
         worker.handle(Run(2, AnswerJob(("",), (TEXT,)), None))
         worker.handle(Run(3, JOB, None))
-        worker.handle(Run(4, AnswerJob(("who?",), (DOCUMENT * 300,)), None))
+        worker.handle(Run(4, AnswerJob(("who?",), (DOCUMENT * 40,)), None))
         worker.handle(Cancel(99))
         await until(lambda: worker.running == 1)
         worker.handle(Cancel(4))
