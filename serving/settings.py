@@ -60,9 +60,10 @@ class ServerSettings:
     def __post_init__(self) -> None:
         for one in fields(self):
             _check(one.name, getattr(self, one.name), str(one.type), one.metadata)
-        if not re.fullmatch(r"[A-Za-z0-9._-]+", self.model_name):  # it is a part of paths
+        if not re.fullmatch(r"\w[\w.-]*", self.model_name, re.ASCII):  # it is a part of paths
             raise InvalidInputError(
-                f"model_name must be letters, digits, points, hyphens and underscores, not {self.model_name!r}"
+                "model_name must be letters, digits, points, hyphens and underscores, with none of the points and "
+                f"hyphens first, not {self.model_name!r}"
             )
 
 

@@ -45,6 +45,7 @@ ERROR_TYPE_BY_STATUS: Mapping[int, str] = {
     408: "receive_timeout",
     413: "too_large",
     415: "unsupported_media_type",
+    431: "head_too_large",
     500: "internal",
 }
 """The `error_type` of errors of HTTP itself, which are raised as Starlette's HTTPException."""

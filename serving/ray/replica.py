@@ -25,6 +25,7 @@ class ModelReplica:
         answerer.model.resolve(settings.length_config)
         answerer.latency_table()
         answerer.model.warm_up()
+        answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
         self._length_config = settings.length_config
         self._facts = model_facts(answerer.model, settings.model_name)
         # one place more than Serve lets in, so that a check of its health always has one

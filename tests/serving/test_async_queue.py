@@ -182,7 +182,7 @@ def test_a_document_ends_although_short_questions_never_do(served: QuestionAnswe
     assert 1 <= asyncio.run(ask()) <= 60  # at most one of each between two of its six batches
 
 
-def test_ten_thousand_requests_leave_nothing(served: QuestionAnswerer) -> None:
+def test_thousands_of_requests_leave_nothing(served: QuestionAnswerer) -> None:
     expected = served("who?", "Ada.")
 
     async def client(service: AsyncQuestionAnswerer, count: int) -> None:
@@ -201,7 +201,7 @@ def test_ten_thousand_requests_leave_nothing(served: QuestionAnswerer) -> None:
             await client(service, 10)
             gc.collect()
             objects = len(gc.get_objects())
-            await asyncio.gather(*(client(service, 1250) for _ in range(8)))
+            await asyncio.gather(*(client(service, 250) for _ in range(8)))
             assert threading.active_count() == before + 2
             while service.running:  # one that was cancelled
                 await asyncio.sleep(0.001)

@@ -15,9 +15,12 @@ from typing import Any
 
 import httpx
 import pytest
+import typer
+from typer.testing import CliRunner
 
 from dynamic_tinybert import LengthConfig, QuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.serving.commands.serve import serve
 from dynamic_tinybert.serving.settings import ServerSettings, environment_variable
 
 from support.http_app import CONTEXT, QUESTION
@@ -33,11 +36,11 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_bundle(tmp_path_factory.mktemp("serve") / "tiny", {"fast": LengthConfig((1.0, 0.5, 0.5))})
 
 
-def refusal(*arguments: object, **variables: str) -> tuple[int, str, str]:
+def refusal(*arguments: object) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of a command that ends by itself."""
     done = subprocess.run(
         [COMMAND, "serve", *map(str, arguments)],
-        env={**os.environ, **variables, "COLUMNS": "200"},
+        env={**os.environ, "COLUMNS": "200"},
         capture_output=True,
         text=True,
         timeout=60,
@@ -90,6 +93,7 @@ def test_a_signal_under_load_loses_no_accepted_request(bundle: Path, number: sig
     assert ends.keys() <= {("close", None), ("close", "draining")}  # it had begun, or it came too late
 
 
+@pytest.mark.slow  # it waits for clients that never end
 def test_a_connection_without_a_request_does_not_keep_the_server(bundle: Path) -> None:
     with serve_process(bundle) as server, socket.create_connection(address(server.url)) as idle:
         with httpx.Client(base_url=server.url) as client:
@@ -117,8 +121,7 @@ def test_what_is_not_finished_in_time_is_given_up_and_said(bundle: Path) -> None
 
         thread = threading.Thread(target=ask)
         thread.start()
-        while "running 1.0" not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        until_running(server.url)
         code, errors = server.stop()
         thread.join()
     assert (code, "accepted requests were not finished within 0.5 s" in errors) == (1, True)
@@ -129,13 +132,20 @@ def test_a_second_signal_ends_it_at_once(bundle: Path) -> None:
     with serve_process(bundle) as server:
         asking = threading.Thread(target=ask_in_vain, args=(server.url,))
         asking.start()
-        while "running 1.0" not in httpx.get(f"{server.url}/metrics").text:
-            time.sleep(0.01)
+        until_running(server.url)
         server.process.send_signal(signal.SIGTERM)
-        while httpx.get(f"{server.url}/health").status_code != 503:
-            time.sleep(0.01)
+        with httpx.Client(base_url=server.url) as client:
+            while client.get("/health").status_code != 503:
+                time.sleep(0.01)
         assert server.stop()[0] == -signal.SIGTERM
         asking.join()
+
+
+def until_running(url: str) -> None:
+    """Wait until a job is being run."""
+    with httpx.Client(base_url=url) as client:
+        while "running 1.0" not in client.get("/metrics").text:
+            time.sleep(0.01)
 
 
 def ask_in_vain(url: str) -> None:
@@ -190,15 +200,18 @@ def test_what_it_cannot_do_is_said_in_one_line(bundle: Path, tmp_path: Path) -> 
         ("--drain-timeout-s", "nan", "drain_timeout_s must be a finite number"),
         ("--request-timeout-s", "0", "request_timeout_s must be more than 0 seconds, not 0.0"),
         ("--log-level", "loud", "'loud' is not one of"),
+        ("--model-name", "..", "model_name must be letters, digits, points, hyphens and underscores"),
         ("--host", "", "host must be a text that is not empty"),
     ],
 )
 def test_wrong_options_are_usage_errors_also_in_the_environment(option: str, value: str, reason: str) -> None:
-    for code, _, errors in (
-        refusal(f"{option}={value}"),
-        *([refusal(**{environment_variable(option[2:].replace("-", "_")): value})] if value else []),
-    ):
-        assert (code, reason in errors) == (2, True), errors
+    app = typer.Typer()
+    app.command()(serve)
+    variable = environment_variable(option[2:].replace("-", "_"))
+    done = [CliRunner().invoke(app, [f"{option}={value}"], env={"COLUMNS": "200"})]
+    if value:
+        done.append(CliRunner().invoke(app, [], env={"COLUMNS": "200", variable: value}))
+    assert [(one.exit_code, reason in one.stderr) for one in done] == [(2, True)] * len(done)
 
 
 def test_every_setting_is_an_option_with_a_variable() -> None:

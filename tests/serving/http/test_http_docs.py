@@ -22,6 +22,7 @@ START, *ASK = re.findall(r"```bash\n(.*?)\n```", TEXT, re.DOTALL)
 ADDRESS = "http://127.0.0.1:8000"
 
 
+@pytest.mark.slow  # it loads the embedded bundle, and measures its latency
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the commands use curl, which is not installed")
 def test_commands_run_as_they_stand() -> None:
     assert START.splitlines()[-1] == "dynamic-tinybert serve --port 8000"

@@ -25,11 +25,12 @@ negative_data_rejection.expected-statuses = ["400", "405", "413", "415", "422"]
 
 
 def test_it_names_every_route(tmp_path: Path) -> None:
-    with live_server(tiny_bundle(tmp_path / "bundle"), model_name="tiny") as server:
-        paths = httpx.get(f"{server.url}/openapi.json").json()["paths"]
+    bundle = tiny_bundle(tmp_path / "bundle")
+    with live_server(bundle, model_name="tiny") as server, httpx.Client(base_url=server.url) as client:
+        paths = client.get("/openapi.json").json()["paths"]
         for path, item in paths.items():
             for method in item:
-                assert httpx.request(method, f"{server.url}{path}").status_code not in (404, 405)
+                assert client.request(method, path).status_code not in (404, 405)
     assert {"/predict", "/health", "/info", "/metrics"} <= set(paths)
 
 

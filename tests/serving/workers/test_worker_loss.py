@@ -48,6 +48,7 @@ def test_jobs_of_a_killed_worker_are_run_by_another(served: QuestionAnswerer, se
     asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_killed_while_the_model_runs(served: QuestionAnswerer, served_bundle: Path) -> None:
     async def ask() -> None:
         async with pool_of(served_bundle) as pool:
@@ -62,6 +63,7 @@ def test_a_worker_that_is_killed_while_the_model_runs(served: QuestionAnswerer, 
     asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_one_of_two_workers_is_killed(served: QuestionAnswerer, served_bundle: Path) -> None:
     async def ask() -> None:
         async with pool_of(served_bundle, workers=2) as pool:
@@ -125,6 +127,7 @@ def test_a_worker_whose_threads_hang_is_replaced(served_bundle: Path) -> None:
     asyncio.run(ask())
 
 
+@pytest.mark.slow
 def test_a_job_that_waits_out_its_deadline_in_a_lost_worker_is_not_run_again(served_bundle: Path) -> None:
     async def ask() -> None:
         async with pool_of(served_bundle) as pool:
