@@ -168,12 +168,12 @@ class WorkerPool:
             raise errors.exceptions[0] from None
 
     async def _start_worker(self) -> None:
-        worker = self._new_worker()
+        worker = self._new_worker(self._options)
         self.facts, self._table = await worker.start(self._table)
         self._keepers.append(asyncio.create_task(self._keep(worker)))
 
-    def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._options, self._timeouts, self._dispatcher.freed)
+    def _new_worker(self, options: ModelOptions) -> WorkerProcess:
+        return WorkerProcess(options, self._timeouts, self._dispatcher.freed)
 
     async def _keep(self, worker: WorkerProcess) -> None:
         """Have a worker take part, and put another in its place whenever it is lost."""
@@ -195,7 +195,7 @@ class WorkerPool:
     async def _replacement(self) -> WorkerProcess:
         pause = _FIRST_PAUSE_S
         while True:
-            worker = self._new_worker()
+            worker = self._new_worker(replace(self._options, warm_up=False))  # so that it is there soon
             try:
                 await worker.start(self._table)
                 return worker

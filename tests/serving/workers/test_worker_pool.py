@@ -24,11 +24,12 @@ from dynamic_tinybert.runtime.common.errors import (
     StartingError,
 )
 from dynamic_tinybert.runtime.cpu_quota import default_threads
+from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
-from dynamic_tinybert.serving.workers.main import Worker
-from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run
+from dynamic_tinybert.serving.workers.main import Worker, _load
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run, Start
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
@@ -234,6 +235,18 @@ def test_a_worker_that_comes_to_the_end_of_batches_is_seen_to_work(served: Quest
         front.close()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_a_worker_that_is_given_a_latency_table_compiles_graphs_if_it_is_to_warm_up(
+    served_bundle: Path, warm_up: bool
+) -> None:
+    table = LatencyTable({name: {(32, 1): 1.0, (384, 1): 10.0} for name in ("full", "half")})
+    options = ModelOptions(served_bundle, warm_up=warm_up, arguments={"num_threads": 1})
+    hello, service = _load(Start(options, table))
+    assert hello.table is table
+    assert service.answerer.model.is_compiled("half") is warm_up
+    assert service.answerer.model.has_elastic_graph is warm_up
 
 
 def test_jobs_go_to_the_worker_that_has_the_fewest(served_bundle: Path) -> None:
