@@ -189,7 +189,7 @@ def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
         front = await open_channel(ours, replies.append, lambda: None)
         channel = await open_channel(theirs, print, lambda: None)
         worker = Worker(AsyncQuestionAnswerer(served), channel)
-        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))  # type: ignore[arg-type]
+        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))
         await until(lambda: worker.running == 0)
         worker.handle(Run(2, JOB, None))
         await until(lambda: worker.running == 0)
