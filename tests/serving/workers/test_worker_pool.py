@@ -29,9 +29,10 @@ from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
 from dynamic_tinybert.serving.workers.main import Worker, _load
-from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run, Start
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Hello, Message, Ping, Pong, Run, Start
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
+from dynamic_tinybert.serving.workers.process import WorkerProcess
 
 from support.held_model import DOCUMENT, TEXT, begun, held, started
 from support.worker_pools import pool_of, until
@@ -247,6 +248,29 @@ def test_a_worker_that_is_given_a_latency_table_compiles_graphs_if_it_is_to_warm
     assert hello.table is table
     assert service.answerer.model.is_compiled("half") is warm_up
     assert service.answerer.model.has_elastic_graph is warm_up
+
+
+def test_a_pool_that_is_closed_as_a_worker_says_hello_ends_that_worker(
+    served_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, closings = WorkerProcess.start, []
+
+    async def start_and_close(worker: WorkerProcess, table: LatencyTable | None = None) -> Hello:
+        hello = await start(worker, table)
+        closings.append(started(pool.aclose()))
+        await asyncio.sleep(0)
+        return hello
+
+    monkeypatch.setattr(WorkerProcess, "start", start_and_close)
+    pool: WorkerPool
+
+    async def ask() -> None:
+        nonlocal pool
+        pool = WorkerPool(ModelOptions(served_bundle, warm_up=False, arguments={"num_threads": 1}))
+        await asyncio.wait([started(pool.start())])
+        await closings[0]  # `nothing_stays` sees that the process has ended
+
+    asyncio.run(ask())
 
 
 def test_jobs_go_to_the_worker_that_has_the_fewest(served_bundle: Path) -> None:
