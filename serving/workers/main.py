@@ -86,6 +86,7 @@ def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
         answerer.budgets.adopt(table)
     elif options.warm_up:
         table = answerer.latency_table()
+    if options.warm_up:
         answerer.model.warm_up()
         answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
     hello = Hello(model_facts(answerer.model, options.name), table)

@@ -27,8 +27,7 @@ _MARK = b"dtb1"
 class Start(NamedTuple):
     """To a worker, first: load this model.
 
-    `table` is the latency table of an earlier worker. With it, the worker neither measures nor compiles in advance, so
-    that it is there soon.
+    `table` is the latency table of an earlier worker, if there was one. With it, the worker measures none.
     """
 
     options: ModelOptions

@@ -168,19 +168,17 @@ class WorkerPool:
             raise errors.exceptions[0] from None
 
     async def _start_worker(self) -> None:
-        worker = self._new_worker()
+        worker = self._new_worker(self._options)
         self.facts, self._table = await worker.start(self._table)
+        self._take_on(worker)  # before the task, which may be cancelled before it begins
         self._keepers.append(asyncio.create_task(self._keep(worker)))
 
-    def _new_worker(self) -> WorkerProcess:
-        return WorkerProcess(self._options, self._timeouts, self._dispatcher.freed)
+    def _new_worker(self, options: ModelOptions) -> WorkerProcess:
+        return WorkerProcess(options, self._timeouts, self._dispatcher.freed)
 
     async def _keep(self, worker: WorkerProcess) -> None:
-        """Have a worker take part, and put another in its place whenever it is lost."""
+        """Put another worker in the place of this one whenever it is lost."""
         while True:
-            self._dispatcher.workers.append(worker)
-            self._dispatcher.dispatch()
-            self._down = False
             cause = await worker.ended
             self.restarts[cause] += 1
             _logger.error("process %s, which runs the model, %s; another one is started", worker.pid, cause)
@@ -191,11 +189,17 @@ class WorkerPool:
                 await worker.end(at_once=True)
                 raise
             worker = await self._replacement()
+            self._take_on(worker)
+
+    def _take_on(self, worker: WorkerProcess) -> None:
+        self._dispatcher.workers.append(worker)
+        self._dispatcher.dispatch()
+        self._down = False
 
     async def _replacement(self) -> WorkerProcess:
         pause = _FIRST_PAUSE_S
         while True:
-            worker = self._new_worker()
+            worker = self._new_worker(replace(self._options, warm_up=False))  # so that it is there soon
             try:
                 await worker.start(self._table)
                 return worker

@@ -82,7 +82,7 @@ def test_different_configurations_share_a_batch_as_soon_as_the_elastic_graph_is_
         if compiled:  # as a worker does before it takes requests
             answerer.model([[0]], length_configs=[None])
         with held(answerer) as (slow, calls):
-            options = [{"length_config": config} for config in configs]
+            options: list[dict[str, Any]] = [{"length_config": config} for config in configs]
             answers = asyncio.run(asked(slow, calls, options, first="full"))
             assert calls.rows[1:] == rows
         assert answers == [answerer(QUESTION, text, **each) for text, each in zip(TEXTS, options, strict=True)]

@@ -24,13 +24,15 @@ from dynamic_tinybert.runtime.common.errors import (
     StartingError,
 )
 from dynamic_tinybert.runtime.cpu_quota import default_threads
+from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
-from dynamic_tinybert.serving.workers.main import Worker
-from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run
+from dynamic_tinybert.serving.workers.main import Worker, _load
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Hello, Message, Ping, Pong, Run, Start
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
+from dynamic_tinybert.serving.workers.process import WorkerProcess
 
 from support.held_model import DOCUMENT, TEXT, begun, held, started
 from support.worker_pools import pool_of, until
@@ -188,7 +190,7 @@ def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
         front = await open_channel(ours, replies.append, lambda: None)
         channel = await open_channel(theirs, print, lambda: None)
         worker = Worker(AsyncQuestionAnswerer(served), channel)
-        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))  # type: ignore[arg-type]
+        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))
         await until(lambda: worker.running == 0)
         worker.handle(Run(2, JOB, None))
         await until(lambda: worker.running == 0)
@@ -232,6 +234,41 @@ def test_a_worker_that_comes_to_the_end_of_batches_is_seen_to_work(served: Quest
             await worker.end()
         channel.close()
         front.close()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize("warm_up", [True, False])
+def test_a_worker_that_is_given_a_latency_table_compiles_graphs_if_it_is_to_warm_up(
+    served_bundle: Path, warm_up: bool
+) -> None:
+    table = LatencyTable({name: {(32, 1): 1.0, (384, 1): 10.0} for name in ("full", "half")})
+    options = ModelOptions(served_bundle, warm_up=warm_up, arguments={"num_threads": 1})
+    hello, service = _load(Start(options, table))
+    assert hello.table is table
+    assert service.answerer.model.is_compiled("half") is warm_up
+    assert service.answerer.model.has_elastic_graph is warm_up
+
+
+def test_a_pool_that_is_closed_as_a_worker_says_hello_ends_that_worker(
+    served_bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, closings = WorkerProcess.start, []
+
+    async def start_and_close(worker: WorkerProcess, table: LatencyTable | None = None) -> Hello:
+        hello = await start(worker, table)
+        closings.append(started(pool.aclose()))
+        await asyncio.sleep(0)
+        return hello
+
+    monkeypatch.setattr(WorkerProcess, "start", start_and_close)
+    pool: WorkerPool
+
+    async def ask() -> None:
+        nonlocal pool
+        pool = WorkerPool(ModelOptions(served_bundle, warm_up=False, arguments={"num_threads": 1}))
+        await asyncio.wait([started(pool.start())])
+        await closings[0]  # `nothing_stays` sees that the process has ended
 
     asyncio.run(ask())
 
