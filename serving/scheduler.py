@@ -37,8 +37,8 @@ class Scheduler:
     ones wait for ever. A turn may also run the next parts of other requests, if they can be run together. While as many
     parts are being run as the model runs at once, the other threads prepare the requests that wait, which keep their
     places, and compute the results of those that were run: a thread that has run a part goes on with the next one, so
-    that the model does not wait. The threads start with the first request. A forked process starts with an empty queue and threads of its
-    own; the requests that its parent had accepted remain with the parent.
+    that the model does not wait. The threads start with the first request. A forked process starts with an empty queue
+    and threads of its own; the requests that its parent had accepted remain with the parent.
 
     Attributes:
         workers: Number of threads.
@@ -163,14 +163,14 @@ class Scheduler:
             elif request is None:
                 return False
             else:
-                before = takewhile(lambda other: other is not request, self._waiting)
-                others = [other for other in before if other.prepared and not other.over]
-                turn = partial(self._run if runs else self._prepare, request, others)
-                request.preparing = not runs
-                if runs:
+                if runs:  # with an eye on all others; what is prepared is checked against those before it
                     del self._waiting[request]
                     self._running += 1
                     self._free -= 1
+                others = takewhile(lambda other: other is not request, self._waiting)
+                prepared = [other for other in others if other.prepared and not other.over]
+                turn = partial(self._run if runs else self._prepare, request, prepared)
+                request.preparing = not runs
         turn()
         return True
 
