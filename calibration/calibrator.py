@@ -42,11 +42,14 @@ def calibrate(
 
     Args:
         bundle: Folder of a bundle.
-        data: Examples to fit on, for question answering in a form that `read_squad` reads; answers are not used.
+        data: Examples to fit on, for question answering in a form that `read_squad` reads, for classification in one
+            that `read_texts` reads; answers and labels are not used.
         validation: Examples to choose on; by default some articles of `data`. For question answering the score is the
             mean of F1 against the annotated answers and the expected F1 under the answer distribution of `full`; if a
             question has no annotated answer, it is the latter alone. Unanswerable questions are scored by SQuAD v2's
-            rules, and the bundle gets the no-answer threshold that gives `full` the best F1.
+            rules, and the bundle gets the no-answer threshold that gives `full` the best F1. For classification the
+            score is accuracy by the labels or, without them, expected under the probabilities of `full`; for a model
+            with one output the closeness of the score to that of `full`.
         test: Examples to report on; by default some articles of `validation` or, without it, of `data`.
         significance: ``learnt`` fits a scorer per layer; ``trained`` takes the bundle's scorers, for checkpoints that
             were trained with scorers; ``attention`` uses the attention that tokens receive.

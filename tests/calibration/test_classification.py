@@ -1,0 +1,59 @@
+"""A classifier is calibrated: by the scores of its own task, and without a report, which it is told before."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynamic_tinybert.calibration import calibrate
+from dynamic_tinybert.calibration import cli as command
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.commands.info import _described
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+
+from support.classifiers import classifier_bundle, texts, tiny_classifier
+
+
+def test_a_report_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = classifier_bundle(tmp_path / "b", tiny_classifier(2))
+    monkeypatch.setattr("dynamic_tinybert.calibration.calibrate", lambda *given, **options: pytest.fail("it ran"))
+    with pytest.raises(InvalidInputError, match=r"can show question answering only.* for 'sequence_classification'"):
+        command.calibrate(bundle, tmp_path / "none.tsv", report=tmp_path / "r.html")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("labels", [2, 1], ids=["classes", "score"])
+def test_calibration_finds_length_configurations(labels: int, tmp_path: Path) -> None:
+    """Layers wide enough that dropping tokens pays."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 2048}
+    bundle = classifier_bundle(tmp_path / "b", tiny_classifier(labels, **sizes))
+    every = texts(700, words=(60, 110))
+    for name, first, last in (("fit", 0, 60), ("choose", 60, 460), ("report", 460, 700)):
+        rows = [{"text": " ".join(text.split()[:4]), "text_pair": text} for text in every[first:last]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = calibrate(
+        bundle,
+        tmp_path / "fit.jsonl",
+        validation=tmp_path / "choose.jsonl",
+        test=tmp_path / "report.jsonl",
+        budget_minutes=20,
+        evaluations=6,
+        num_threads=1,
+        say=print,
+    )
+    metric = "closeness" if labels == 1 else "accuracy"
+    assert list(result.metrics) == [metric]
+    calibrated = open_bundle(bundle)
+    assert (calibrated.task, calibrated.significance) == ("sequence_classification", "learnt")
+    assert len(calibrated.length_configs) > 1
+    for name, named in calibrated.length_configs.items():
+        figures = dict(named.measured or {})
+        assert figures["scored_by"] == "agreement"
+        assert figures["data"] == "report.jsonl, 240 texts"
+        assert _described(named).startswith(f"{metric} {figures[metric]}")
+        if name == "full":
+            assert figures["macs_fewer"] == 1
+            assert figures[metric] > (99.99 if labels == 1 else 50)
+        else:
+            assert figures["macs_fewer"] > 1.05
+            assert figures[f"{metric}_against_full"][0] > -10
