@@ -7,7 +7,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
 USER_CLASSES = {
     "question_answering": "QuestionAnswerer",
-    "sequence_classification": "TextClassifier, or Reranker if it has one output",
+    "sequence_classification": "TextClassifier or, if it has one output, Reranker",
 }
 """For each task with such classes, their names."""
 
@@ -24,7 +24,7 @@ def require_task(bundle: Bundle, task: str, what: str) -> None:
         InvalidInputError: It is of another task; the message says which class to use.
     """
     if bundle.task != task:
-        use = USER_CLASSES.get(bundle.task, "the model itself, LengthAdaptiveModel,")
+        use = USER_CLASSES.get(bundle.task, "the model itself (LengthAdaptiveModel)")
         raise InvalidInputError(
             f"this model is for {bundle.task!r}, and does not {what}; use {use} for it, or load a bundle for {task!r}"
         )

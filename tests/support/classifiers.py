@@ -9,7 +9,8 @@ from typing import Any, cast
 import numpy as np
 import openvino as ov
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from tokenizers import Tokenizer
+from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.modeling import Scorer, save_scorers
@@ -70,6 +71,18 @@ def classifier_bundle(
         task="sequence_classification",
     )
     return folder
+
+
+def transformers_tokenizer(max_length: int = 128) -> PreTrainedTokenizerFast:
+    """The same tokenizer in transformers, with the inputs of BERT."""
+    return PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tiny_tokenizer().to_str()),
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        pad_token="[PAD]",
+    )
 
 
 def texts(count: int, seed: int = 0, words: tuple[int, int] = (3, 40)) -> list[str]:

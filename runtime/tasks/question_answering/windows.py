@@ -69,16 +69,33 @@ class WindowTokenizer:
         Raises:
             InvalidInputError: A text is not a string or has no tokens, or the question fills the window.
         """
-        name, other_name = self._names
-        question_tokens = self._encode(name, question)
-        context_tokens = self._encode(other_name, context)
-        room = max_seq_len - len(question_tokens) - self._num_special
+        return self.windows(self.first(question), self.second(context), max_seq_len=max_seq_len, doc_stride=doc_stride)
+
+    def first(self, text: str) -> Encoding:
+        """The tokens of a question, which may be used with many contexts; errors as for `__call__`."""
+        return self._encode(self._names[0], text)
+
+    def second(self, text: str) -> Encoding:
+        """The tokens of a context; errors as for `__call__`."""
+        return self._encode(self._names[1], text)
+
+    def require_room(self, question_tokens: Encoding, max_seq_len: int) -> int:
+        """Number of context tokens that fit into a window; raises InvalidInputError if there are none."""
+        room: int = max_seq_len - len(question_tokens) - self._num_special
+        if room < 1:
+            name, other_name = self._names
+            raise InvalidInputError(
+                f"the {name} is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
+                f"leave no room for the {other_name} in max_seq_len={max_seq_len}; shorten it or raise max_seq_len"
+            )
+        return room
+
+    def windows(
+        self, question_tokens: Encoding, context_tokens: Encoding, *, max_seq_len: int, doc_stride: int
+    ) -> list[Window]:
+        """As `__call__`, for texts that are tokenized already; the context's encoding is changed."""
+        room = self.require_room(question_tokens, max_seq_len)
         if len(context_tokens) > room:
-            if room < 1:
-                raise InvalidInputError(
-                    f"the {name} is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
-                    f"leave no room for the {other_name} in max_seq_len={max_seq_len}; shorten it or raise max_seq_len"
-                )
             context_tokens.truncate(room, stride=doc_stride if doc_stride < room else room // 2)
         first = self._tokenizer.post_process(question_tokens, context_tokens)
         return [Window(encoding, _context_of(encoding)) for encoding in (first, *first.overflowing)]

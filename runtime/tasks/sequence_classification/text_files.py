@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 
@@ -119,14 +119,14 @@ def _label(given: object, labels: Labels) -> Label | None:
         return _number(given)
     if labels.kind == "classes":
         return _index(given, labels)
-    parts: Iterable[object] = given.split(",") if isinstance(given, str) else given if _is_list(given) else [given]
+    parts: list[object] = [given]
+    if isinstance(given, str):
+        parts = [*given.split(",")]
+    elif isinstance(given, list | tuple):
+        parts = [*given]
     indices = [_index(part, labels) for part in parts]
     known = frozenset(index for index in indices if index is not None)
     return known if None not in indices else None
-
-
-def _is_list(given: object) -> bool:
-    return isinstance(given, list | tuple)
 
 
 def _number(given: object) -> float | None:

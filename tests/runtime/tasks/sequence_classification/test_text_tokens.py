@@ -3,24 +3,16 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from transformers import PreTrainedTokenizerFast
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.sequence_classification.tokens import TextTokenizer
 
-from support.classifiers import WORDS
+from support.classifiers import WORDS, transformers_tokenizer
 from support.tiny import tiny_tokenizer
 
 MAX_LENGTH = 17
 OURS = TextTokenizer(tiny_tokenizer(), MAX_LENGTH)
-THEIRS = PreTrainedTokenizerFast(
-    tokenizer_object=Tokenizer.from_str(tiny_tokenizer().to_str()),
-    model_max_length=MAX_LENGTH,
-    cls_token="[CLS]",
-    sep_token="[SEP]",
-    pad_token="[PAD]",
-)
+THEIRS = transformers_tokenizer(MAX_LENGTH)
 some_words = st.lists(st.sampled_from(WORDS), min_size=1, max_size=25).map(" ".join)
 
 
