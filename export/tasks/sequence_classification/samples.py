@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.sequence_classification.example import Example
-from dynamic_tinybert.runtime.tasks.sequence_classification.inference import logits_of, run_texts
+from dynamic_tinybert.runtime.tasks.sequence_classification.inference import run_texts
 from dynamic_tinybert.runtime.tasks.sequence_classification.labels import Labels, sigmoid, softmax
 from dynamic_tinybert.runtime.tasks.sequence_classification.measure import TextMeasure
 from dynamic_tinybert.runtime.tasks.sequence_classification.tokens import TextTokenizer, TextTokens
@@ -50,9 +50,10 @@ class HeldOutTexts:
         """The first `count` texts, or all if it is None."""
         return HeldOutTexts(self.name, self.tokens[:count], self.labels)
 
-    def run(self, model: LengthAdaptiveModel) -> Logits:
-        """The logits of a model for all texts, float32 [n, labels], at full length."""
-        return logits_of(run_texts(model, self.tokens, self.labels, length_config="full", batch_size=_BATCH_SIZE))
+    def run(self, model: LengthAdaptiveModel) -> list[Logits]:
+        """The logits of a model for each text, float32 [labels], at full length."""
+        outputs = run_texts(model, self.tokens, self.labels, length_config="full", batch_size=_BATCH_SIZE)
+        return [output.logits for output in outputs]
 
     def compare(self, fp32: Sequence[Logits], int8: Sequence[Logits]) -> Int8Change:
         """Compare the logits of two models.
