@@ -40,7 +40,7 @@ def evaluate_command(
         int | None,
         typer.Option(
             min=1,
-            help=f"Number of windows to run at once, {SQUAD.batch_size} by default, for rankings 8; above 1 no latencies "
+            help=f"Number of windows to run at once, {SQUAD.batch_size} by default, for rankings 8; above 1 no times "
             "are measured, but those of rankings.",
         ),
     ] = None,
