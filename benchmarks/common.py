@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -42,6 +43,17 @@ def versions(*packages: str) -> dict[str, str]:
         with suppress(PackageNotFoundError):
             found[name] = version(name)
     return found
+
+
+def measured_on(*packages: str) -> str:
+    """The CPU, the commit if it is known, and versions, as a line."""
+    git = ["git", "-C", str(ROOT), "describe", "--always", "--dirty"]
+    try:
+        commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        commit = "unknown"
+    found = ", ".join(f"{name} {number}" for name, number in versions(*packages).items())
+    return f"{cpu.name()}, {len(os.sched_getaffinity(0))} CPUs; commit {commit}; {found}"
 
 
 def random_sample(items: Sequence[Item], count: int | None = None, seed: int = 0) -> list[Item]:

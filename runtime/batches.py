@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Protocol, TypeVar
 
@@ -14,7 +14,6 @@ from .tasks.task import ModelOutput
 
 Output = TypeVar("Output", bound=ModelOutput)
 Row = TypeVar("Row")
-Result = TypeVar("Result")
 
 
 class TokenSequence(Protocol):
@@ -62,43 +61,33 @@ def run_batches(
     Returns:
         The results in the inputs' order.
     """
-    return finished(batch_steps(run, lengths, row_of, batch_size=batch_size))
-
-
-def batch_steps(
-    run: Callable[[list[int]], Output],
-    lengths: Sequence[int],
-    row_of: Callable[[Output, int, Mapping[int, int]], Row],
-    *,
-    batch_size: int,
-) -> Generator[None, None, list[Row]]:
-    """As `run_batches`, one batch for each step, so that others can run between them; returns the results."""
     results: dict[int, Row] = {}
-    for number, indices in enumerate(batches_of(lengths, batch_size)):
-        if number:
-            yield
-        output = run(indices)
-        longest = max(lengths[i] for i in indices)  # fillers have this position
-        kept = {layer: (positions < longest).sum(1) for layer, positions in output.kept_positions.items()}
-        for row, i in enumerate(indices):
-            results[i] = row_of(output, row, {layer: int(counts[row]) for layer, counts in kept.items()})
+    for indices in batches_of(lengths, batch_size):
+        rows = rows_of(run(indices), [lengths[i] for i in indices], row_of)
+        results.update(zip(indices, rows, strict=True))
     return [results[i] for i in range(len(lengths))]
 
 
-def finished(steps: Generator[None, None, Result]) -> Result:
-    """Take all steps at once; returns what they return."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            result: Result = end.value
-            return result
+def rows_of(
+    output: Output, lengths: Sequence[int], row_of: Callable[[Output, int, Mapping[int, int]], Row]
+) -> list[Row]:
+    """The results for the inputs of a batch, by the function of `run_batches`, from its output and their lengths."""
+    longest = max(lengths)  # fillers have this position
+    kept = {layer: (positions < longest).sum(1) for layer, positions in output.kept_positions.items()}
+    return [
+        row_of(output, row, {layer: int(counts[row]) for layer, counts in kept.items()}) for row in range(len(lengths))
+    ]
+
+
+def padded_length(tokens: int) -> int:
+    """The length to which the model pads an input."""
+    return -(-tokens // LENGTH_MULTIPLE) * LENGTH_MULTIPLE
 
 
 def batches_of(lengths: Sequence[int], batch_size: int) -> Iterator[list[int]]:
     """Indices of the inputs to run together: those that the model pads to the same length."""
     by_length = sorted(range(len(lengths)), key=lengths.__getitem__)
-    for _, members in groupby(by_length, key=lambda i: -(-lengths[i] // LENGTH_MULTIPLE)):
+    for _, members in groupby(by_length, key=lambda i: padded_length(lengths[i])):
         alike = list(members)
         for first in range(0, len(alike), batch_size):
             yield alike[first : first + batch_size]

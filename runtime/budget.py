@@ -80,7 +80,7 @@ def choose(candidates: Collection[Candidate], limits: Limits) -> Choice:
     if limits.budget_ms is None or not fitting:
         fastest = min(allowed, key=lambda c: (c.ms, math.inf if c.f1_loss is None else c.f1_loss))
         return Choice(fastest, fits=bool(fitting))
-    return Choice(min(fitting, key=_by_accuracy), fits=True)
+    return Choice(min(fitting, key=by_accuracy), fits=True)
 
 
 def is_allowed(f1_loss: float | None, limits: Limits) -> bool:
@@ -112,7 +112,7 @@ def check_figures(losses: Mapping[str, float | None]) -> None:
         )
 
 
-def _by_accuracy(candidate: Candidate) -> tuple[float, float]:
+def by_accuracy(candidate: Candidate) -> tuple[float, float]:
     """A key that sorts the most accurate candidate first."""
     return (math.inf, -candidate.ms) if candidate.f1_loss is None else (candidate.f1_loss, candidate.ms)
 

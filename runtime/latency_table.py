@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median
 from time import perf_counter
 
@@ -46,6 +46,7 @@ class LatencyTable:
     """
 
     ms: Mapping[str, Mapping[Batch, float]]
+    _predicted: dict[tuple[str, int, int], float] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     def predict(self, name: str, batches: Iterable[Batch]) -> float:
         """Milliseconds that these batches take, one after the other.
@@ -55,11 +56,16 @@ class LatencyTable:
             batches: Tokens of the longest input and number of inputs of each. A time is interpolated linearly over the
                 length and then over the number of inputs; beyond the largest length and number the last slope goes on.
         """
-        return math.fsum(self._predict(self.ms[name], *batch) for batch in batches)
+        return math.fsum(self._predict(name, length, size) for length, size in batches)
+
+    def _predict(self, name: str, length: int, size: int) -> float:
+        batch = (name, -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, size)  # as the model pads it
+        if batch not in self._predicted:
+            self._predicted[batch] = self._of_batch(self.ms[name], *batch[1:])
+        return self._predicted[batch]
 
     @staticmethod
-    def _predict(ms: Mapping[Batch, float], length: int, size: int) -> float:
-        length = -(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE  # as the model pads it
+    def _of_batch(ms: Mapping[Batch, float], length: int, size: int) -> float:
         singles = {tokens: value for (tokens, inputs), value in ms.items() if inputs == 1}
         single = _interpolated(singles, length)
         ratios = {1: 1.0}  # of a batch's time to that of a single input

@@ -14,17 +14,18 @@ import openvino as ov
 from .bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from .bundles.hub import default_bundle, resolve_bundle
 from .common.checks import require_int
-from .common.errors import LengthConfigError
-from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, is_fused, selecting_graph
+from .common.errors import InvalidInputError, LengthConfigError
+from .encoder.compilation import LENGTH_MULTIPLE, compile_bundle, float_precision, selecting_graph
 from .encoder.compiled import CompiledGraph, CompiledGraphs
+from .encoder.executed import macs_of_sequence
 from .encoder.gate import gate
 from .encoder.graph import bounds, kept_positions
 from .encoder.inputs import checked_inputs, padded_to
 from .encoder.outputs import check_finite
 from .encoder.plain_graph import read_plain_graph
-from .encoder.scorer import LayerSignificance, carried_out, learnt_layers, macs_per_token
+from .encoder.scorer import LayerSignificance, carried_out
 from .encoder.scorer_file import load_scorer_tensors
-from .length_config import LengthConfig, executed_macs
+from .length_config import LengthConfig
 from .loading import load_pickled, openvino_properties, reload_arguments, with_defaults
 from .tasks import task_named
 
@@ -49,9 +50,7 @@ class LengthAdaptiveModel:
         require_int("max_compiled", max_compiled, 1)
         self.bundle = bundle
         self._task = task_named(bundle.task)
-        # Of such a graph only the head is not INT8: one row, whose logits bfloat16 would round to three digits.
-        in_floats = "f32" if self._task.first_token_only and is_fused(bundle) else None
-        self._ov_config = with_defaults(ov_config, precision=in_floats)
+        self._ov_config = with_defaults(ov_config, precision=float_precision(bundle, self._task))
         self._elastic = elastic
         self._plain = read_plain_graph(bundle, self._task)
         self._scorers: dict[int, LayerSignificance] | None = None
@@ -149,7 +148,7 @@ class LengthAdaptiveModel:
     @property
     def parallel_requests(self) -> int:
         """Number of calls that run at once, by OpenVINO's settings; the default length configuration is compiled."""
-        return self._graph(self.resolve(None)).parallel
+        return self._graph(None if self._elastic else self.resolve(None)).parallel
 
     @property
     def execution(self) -> dict[str, str]:
@@ -196,9 +195,8 @@ class LengthAdaptiveModel:
             return self._named[length_config]
         if not isinstance(length_config, LengthConfig):
             length_config = LengthConfig(length_config)  # type: ignore[arg-type]  # the constructor converts and checks
-        return carried_out(
-            length_config, self.bundle.shape.num_layers, self._scorers, first_token_only=self._task.first_token_only
-        )
+        num_layers, first_token_only = self.bundle.shape.num_layers, self._task.first_token_only
+        return carried_out(length_config, num_layers, self._scorers, first_token_only=first_token_only)
 
     def __call__(
         self,
@@ -207,6 +205,7 @@ class LengthAdaptiveModel:
         attention_mask: npt.ArrayLike | None = None,
         token_type_ids: npt.ArrayLike | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
+        length_configs: Iterable[str | LengthConfig | Sequence[float] | None] | None = None,
     ) -> Any:  # noqa: ANN401 - the type is the task's
         """The outputs of the model's task for a batch; for question answering a `QuestionAnsweringOutput`.
 
@@ -218,21 +217,29 @@ class LengthAdaptiveModel:
                 its [SEP], 1 for the context. All 0 if not given, which with learnt significance makes a
                 question-answering model protect every token.
             length_config: Name in the bundle, configuration, or one keep ratio per layer; None for the
-                bundle's default.
+                bundle's default. Each has a graph of its own, which is compiled on first use.
+            length_configs: One of these for each row, instead. They run in the elastic graph, one for all
+                configurations, so that none is compiled for this call. Each row keeps what it keeps alone.
 
         Raises:
-            InvalidInputError: Shapes do not match, an id is outside the vocabulary, or the input is too long.
+            InvalidInputError: Shapes do not match, an id is outside the vocabulary, the input is too long, or there are
+                not as many length configurations as rows.
             LengthConfigError: The length configuration is unknown or does not fit the model.
             InferenceError: OpenVINO failed, or computed logits that are not finite.
         """
-        config = self.resolve(length_config)
         inputs = checked_inputs(self.bundle, input_ids, attention_mask, token_type_ids)
-        length = inputs["input_ids"].shape[1]
+        rows, length = inputs["input_ids"].shape
+        each = [length_config] if length_configs is None else list(length_configs)
+        if length_configs is not None and (length_config is not None or len(each) != rows):
+            what = f"length_config={length_config!r} and {len(each)} length_configs for {rows} rows"
+            raise InvalidInputError(f"{what}; give one of both, and as many length_configs as rows")
+        configs = [self.resolve(config) for config in each]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
-        if self._elastic:
-            arrays |= bounds(config)
-        outputs = self._graph(config).infer(arrays)
+        elastic = self._elastic or length_configs is not None
+        if elastic:
+            arrays |= bounds(*configs)
+        outputs = self._graph(None if elastic else configs[0]).infer(arrays)
         check_finite(outputs, self._task.output_names, padded)
         return self._task.output(outputs, length, kept_positions(outputs, length))
 
@@ -270,19 +277,7 @@ class LengthAdaptiveModel:
         Raises:
             LengthConfigError: The length configuration is unknown or does not fit the model.
         """
-        config, num_layers = self.resolve(length_config), self.bundle.shape.num_layers
-        scorers = self._scorers or {}
-        computing = config.selecting_layers
-        if self._scorers is not None:
-            computing = tuple(learnt_layers(scorers).computed(config, num_layers))
-        return executed_macs(
-            self.bundle.shape,
-            length,
-            kept,
-            [self.bundle.significance if i in computing else None for i in range(num_layers)],
-            {layer: macs_per_token(scorers[layer]) for layer in computing if layer in scorers},
-            first_token_only=self._task.first_token_only,
-        )
+        return macs_of_sequence(self.bundle, self._task, self._scorers, self.resolve(length_config), length, kept)
 
     def specialised_graph(
         self, length_config: str | LengthConfig | Sequence[float] | None = None, *, portable: bool = False
@@ -296,9 +291,10 @@ class LengthAdaptiveModel:
         with gate:
             return selecting_graph(*parts, portable=portable)
 
-    def _graph(self, config: LengthConfig) -> CompiledGraph:
-        fixed = None if self._elastic else config  # the partial must not hold `self`: graphs would keep it alive
+    def _graph(self, config: LengthConfig | None) -> CompiledGraph:
+        """The specialised graph of a configuration, or the elastic one."""
+        # The partial must not hold `self`: graphs would keep it alive.
         compile_model = partial(
-            compile_bundle, self.bundle, self._task, self._plain, self._scorers, fixed, self._ov_config
+            compile_bundle, self.bundle, self._task, self._plain, self._scorers, config, self._ov_config
         )
-        return self._graphs.get(fixed, lambda: CompiledGraph(compile_model))
+        return self._graphs.get(config, lambda: CompiledGraph(compile_model))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import weakref
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
@@ -20,7 +20,9 @@ from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallO
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 
-from .requests import deadline_exceeded
+from .call import Call
+from .questions import Questions, Runner
+from .requests import Work, deadline_exceeded
 from .scheduler import Scheduler
 
 Result = TypeVar("Result")
@@ -37,8 +39,8 @@ class AsyncQuestionAnswerer:
     """Answers questions as a `QuestionAnswerer` does, with the same answers, without blocking the event loop.
 
     Requests wait in a bounded queue for worker threads, which cut texts, run the model and choose answers. A worker
-    runs one batch of windows of a request, then turns to the next waiting request, so that a long document does not
-    keep short questions waiting until it is finished.
+    runs one batch of windows of a request, perhaps together with those of others, then turns to the next waiting
+    request, so that a long document does not keep short questions waiting until it is finished.
 
     One object may be used by several event loops, also at once. In a forked process it starts with an empty queue; a
     pickle holds the answerer and the arguments, without the queue. Close it with `aclose`, or use it in `async with`.
@@ -59,8 +61,12 @@ class AsyncQuestionAnswerer:
             InferenceError: OpenVINO could not compile the default length configuration.
         """
         self.answerer = answerer
-        workers = answerer.model.parallel_requests + 1 if workers is None else require_int("workers", workers, 1)
-        self._scheduler = Scheduler(workers=workers, max_queued=require_int("max_queued", max_queued, 1))
+        at_once = answerer.model.parallel_requests
+        workers = at_once + 1 if workers is None else require_int("workers", workers, 1)
+        self._runner = Runner(answerer, at_once)
+        self._scheduler = Scheduler(
+            workers=workers, max_queued=require_int("max_queued", max_queued, 1), at_once=at_once
+        )
         weakref.finalize(self, self._scheduler.close, drain=False).atexit = False  # it ends its threads by itself
 
     def __reduce__(self) -> tuple[partial[AsyncQuestionAnswerer], tuple[QuestionAnswerer]]:
@@ -150,7 +156,8 @@ class AsyncQuestionAnswerer:
             options: Further options of `QuestionAnswerer.__call__`.
 
         Raises:
-            OverloadedError: The queue is full. Raised at once.
+            OverloadedError: The queue is full; raised at once. Or it is predicted that there will be no answer by the
+                deadline, whatever others that wait run at; raised once the texts are cut.
             DeadlineExceededError: There was no answer by the deadline. Raised at the deadline.
             ClosedError: `aclose` was called.
             InvalidInputError: As for `QuestionAnswerer.__call__`; or `timeout` or `deadline` is not usable.
@@ -159,8 +166,10 @@ class AsyncQuestionAnswerer:
         for name in _IGNORED:
             options.pop(name, None)
         options["top_k"] = topk if top_k is None else top_k
-        steps = self.answerer.answer_steps(given_once(question, data, X), context, **options)
-        return in_pipeline_shape((await self._result(steps, timeout, deadline)).answers)
+        questions = given_once(question, data, X)
+        return in_pipeline_shape(
+            (await self.answered(questions, context, timeout=timeout, deadline=deadline, **options)).answers
+        )
 
     async def answer_batch(
         self,
@@ -184,10 +193,26 @@ class AsyncQuestionAnswerer:
         *,
         timeout: float | None = None,
         deadline: float | None = None,
+        arrived: float | None = None,
         **options: Any,  # noqa: ANN401 - those of `QuestionAnswerer.answer_batch`
     ) -> Answered:
-        """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept."""
-        return await self._result(self.answerer.answer_steps(questions, contexts, **options), timeout, deadline)
+        """As `answer_batch`; also says which length configuration ran, and how many tokens each layer kept.
+
+        `arrived` is the time of `time.monotonic` at which the time of a budget began; None for now.
+        """
+        work = Questions(self._runner, questions, contexts, monotonic() if arrived is None else arrived, options)
+        answered = await self._result(work, timeout, deadline)
+        work.note_end(answered)
+        return answered
+
+    async def in_turn(
+        self, function: Callable[[], Result], *, timeout: float | None = None, deadline: float | None = None
+    ) -> Result:
+        """Call a function in a worker when its turn comes, and return its result; it takes a place as a question does.
+
+        `timeout`, `deadline` and their errors are those of a call; others are the function's.
+        """
+        return await self._result(Call(function), timeout, deadline)
 
     async def aclose(self, *, drain: bool = True) -> None:
         """Refuse new requests, and return when the accepted ones are done and the threads have ended.
@@ -208,14 +233,12 @@ class AsyncQuestionAnswerer:
     ) -> None:
         await self.aclose()
 
-    async def _result(
-        self, steps: Generator[None, None, Result], timeout: float | None, deadline: float | None
-    ) -> Result:
+    async def _result(self, work: Work[Result], timeout: float | None, deadline: float | None) -> Result:
         now = monotonic()
         end = _deadline(now, timeout, deadline)
         if end <= now:
             raise deadline_exceeded(end - now)
-        future = asyncio.wrap_future(self._scheduler.submit(steps, end))
+        future = asyncio.wrap_future(self._scheduler.submit(work, end))
         if end == math.inf:
             return await future
         try:

@@ -20,11 +20,14 @@ class AnswerJob:
         questions: The questions, at least one.
         contexts: The text to answer each of them from.
         options: Options of `QuestionAnswerer.answer_batch` by name, those left out that were not given.
+        arrived: Time of `time.monotonic`, which all processes of a machine share, at which the time of a budget began;
+            None for when the model's process gets the job.
     """
 
     questions: tuple[str, ...]
     contexts: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
+    arrived: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +139,10 @@ class Backend(Protocol):
     @property
     def running(self) -> int:
         """Number of jobs that are being run."""
+
+    @property
+    def restarts(self) -> Mapping[Any, int]:
+        """How many processes that run the model were replaced, by cause."""
 
     @overload
     async def run(self, job: AnswerJob, *, deadline: float | None = None) -> Answered: ...

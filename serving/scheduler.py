@@ -1,4 +1,4 @@
-"""Worker threads that carry out requests from a bounded queue, one step of each in turn."""
+"""Worker threads that carry out requests from a bounded queue, one part of each in turn."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Generator
 from concurrent.futures import Future
+from itertools import takewhile
 from typing import Any, TypeVar
 from weakref import WeakSet
 
 from dynamic_tinybert.runtime.common.errors import ClosedError, OverloadedError
 
-from .requests import Request
+from .requests import Request, Work
 
 Result = TypeVar("Result")
 
@@ -25,24 +25,31 @@ _RECHECK_S = 60.0
 """Seconds after which an idle thread looks whether its scheduler was closed. The garbage collector may call `close` in
 this very thread, after it has looked and before it can be notified."""
 
+_GONE = object()
+"""In the place of a request that is not in the queue any more."""
+
 
 class Scheduler:
-    """Threads that take one step of a waiting request each, and put it back behind all others if it has more.
+    """Threads that run one part of a waiting request each, and put it back behind all others if it has more.
 
-    Between two steps of a request, each other waiting request gets at most one, so that neither long nor short ones
-    wait for ever. The threads start with the first request. A forked process starts with an empty queue and threads
-    of its own; the requests that its parent had accepted remain with the parent.
+    Between two parts of a request, each other waiting request gets at most one turn, so that neither long nor short
+    ones wait for ever. A turn may also run the next parts of other requests, if they can be run together. While as many
+    parts are being run as the model runs at once, the other threads prepare the requests that wait, which keep their
+    places. The threads start with the first request. A forked process starts with an empty queue and threads of its
+    own; the requests that its parent had accepted remain with the parent.
     """
 
-    def __init__(self, *, workers: int, max_queued: int) -> None:
+    def __init__(self, *, workers: int, max_queued: int, at_once: int = 1) -> None:
         """Make a scheduler without requests.
 
         Args:
             workers: Number of threads.
             max_queued: Number of requests that may wait, besides one for each thread.
+            at_once: Number of threads that may run the model at the same time.
         """
         self.workers = workers
         self.max_queued = max_queued
+        self._at_once = min(at_once, workers)
         self._closing = self._dropping = False
         self._mean_s: float | None = None  # of the busy time of a request
         self._start_empty()
@@ -51,7 +58,8 @@ class Scheduler:
     def _start_empty(self) -> None:
         self._changed = threading.Condition()
         self._waiting: OrderedDict[Request[Any], None] = OrderedDict()  # a queue from which any can be removed
-        self._running = 0
+        self._running = 0  # requests
+        self._free = self._at_once  # turns that may begin
         self._threads: list[threading.Thread] = []
         self._alive = 0
         self._stopped: Future[None] = Future()
@@ -59,22 +67,22 @@ class Scheduler:
 
     @property
     def queued(self) -> int:
-        """Number of requests that wait for a thread, those included that took some steps already."""
+        """Number of requests that wait for a thread, those included of which some parts were run already."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Number of requests of which a step is being taken."""
+        """Number of requests of which a part is being run."""
         return self._running
 
-    def submit(self, steps: Generator[None, None, Result], deadline: float = math.inf) -> Future[Result]:
+    def submit(self, work: Work[Result], deadline: float = math.inf) -> Future[Result]:
         """Accept a request; the arguments are those of `Request`.
 
         Raises:
             ClosedError: `close` was called.
             OverloadedError: The queue is full.
         """
-        request = Request(steps, deadline)
+        request = Request(work, deadline)
         with self._changed:
             if self._closing:
                 raise ClosedError("the answerer is closed, or is closing and takes no further requests; open a new one")
@@ -92,7 +100,7 @@ class Scheduler:
 
         Args:
             drain: Whether waiting requests are still answered. Otherwise they end with ClosedError at once, and those
-                of which a step is being taken after that step, unless it was the last.
+                of which a part is being run after that part, unless it was the last.
 
         Returns:
             A future that is done when the threads end. It cannot be cancelled.
@@ -132,45 +140,91 @@ class Scheduler:
             self._stopped.set_result(None)
 
     def _take_turn(self) -> bool:
-        """Take a step of the first request, if one comes; False if there will never be one again."""
+        """Prepare or run the first request for which that can be done; False if there will never be one again."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._waiting or self._is_over(), _RECHECK_S):
+            if not self._changed.wait_for(lambda: self._next() or self._is_over(), _RECHECK_S):
                 return True
-            if not self._waiting:
+            request = self._next()
+            if request is None:
                 return False
-            request, _ = self._waiting.popitem(last=False)
-            self._running += 1
-        settle = request.step()
-        with self._changed:
-            self._running -= 1
-            if settle is not None:
-                self._measure(request)
-            elif not request.future.done() and not self._dropping:
-                self._waiting[request] = None  # this thread goes on, so that no other need be woken
-            if self._closing:
-                self._changed.notify_all()
-        if settle is not None:  # only now: who has the answer finds the place free
-            settle()
-        elif self._dropping:
-            request.fail(_closed())
+            if request.prepared:
+                del self._waiting[request]
+                self._running += 1
+                self._free -= 1
+            request.preparing = not request.prepared
+            others = [other for other in takewhile(lambda other: other is not request, self._waiting) if other.prepared]
+        if request.preparing:
+            self._prepare(request, others)
+        else:
+            self._run(request, others)
         return True
 
+    def _next(self) -> Request[Any] | None:
+        for request in self._waiting:
+            if self._free if request.prepared else not request.preparing:
+                return request
+        return None
+
+    def _prepare(self, request: Request[Any], ahead: list[Request[Any]]) -> None:
+        request.prepare(ahead)
+        if not request.over:
+            return  # it has kept its place
+        request.finish()
+        with self._changed:
+            waited = self._waiting.pop(request, _GONE) is None
+            if waited:
+                self._measure(request)
+            if self._closing:
+                self._changed.notify_all()
+        if waited:
+            request.settle()
+
+    def _run(self, request: Request[Any], waiting: list[Request[Any]]) -> None:
+        companions = request.companions(waiting)
+        if companions:
+            with self._changed:
+                companions = [other for other in companions if self._waiting.pop(other, _GONE) is None]
+                self._running += len(companions)
+        together = [request, *companions]
+        request.run(companions)
+        with self._changed:
+            self._free += 1
+            over = [one for one in together if one.over or self._dropping]
+            self._running -= len(together) - len(over)
+            self._waiting.update((one, None) for one in together if one not in over)
+            if self._waiting:
+                self._changed.notify()
+        for one in over:
+            one.finish()
+        with self._changed:
+            self._running -= len(over)
+            for one in over:
+                self._measure(one)
+            if self._closing:
+                self._changed.notify_all()
+        for one in over:  # only now: who has the answer finds the place free
+            one.settle()
+            if self._dropping:
+                one.fail(_closed())
+
     def _is_over(self) -> bool:
-        return self._closing and not self._running
+        return self._closing and not self._running and not self._waiting
 
     def _leave(self, request: Request[Any]) -> None:
         """Free the place of a request that was cancelled while it waited."""
         with self._changed:
             self._waiting.pop(request, None)
+            if self._closing:
+                self._changed.notify_all()
 
     def _measure(self, request: Request[Any]) -> None:
-        if request.busy_s and not request.future.done():  # a cancelled one took less than it would have
+        if request.answered:  # a cancelled one took less than it would have
             mean = request.busy_s if self._mean_s is None else self._mean_s
             self._mean_s = mean + _WEIGHT * (request.busy_s - mean)
 
     def _overloaded(self) -> OverloadedError:
         accepted = len(self._waiting) + self._running
-        retry = None if self._mean_s is None else accepted * self._mean_s / self.workers
+        retry = None if self._mean_s is None else accepted * self._mean_s / self._at_once
         when = "later" if retry is None else f"in about {retry:.2g} s"
         return OverloadedError(
             f"{accepted} requests are waiting or running, as many as max_queued={self.max_queued} and "

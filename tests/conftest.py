@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.encoder import extension_library
 
 from support.answerable import write_checkpoint, write_questions
 from support.held_model import workers
+from support.leftovers import children, sockets
 from support.tiny import letter_tokenizer, tiny_bundle
 from support.without_torch import SkippedModule, lacking
 
@@ -123,3 +124,12 @@ def no_worker_stays() -> Iterator[None]:
     """Fail if a test leaves a thread of an asynchronous answerer."""
     yield
     assert workers() == []
+
+
+@pytest.fixture
+def nothing_stays() -> Iterator[None]:
+    """Fail if a test leaves a process or a socket."""
+    before = sockets(), children()
+    yield
+    assert children() <= before[1]
+    assert sockets() <= before[0]

@@ -35,6 +35,7 @@ class Smoke:
 
 
 _COMPILER = ("c++",)
+_SERVING = ("starlette", "uvicorn", "uvloop", "httptools", "prometheus_client")
 _PEERS = "--questions 3 --timed 2 --passes 1 --starts 1"
 SMOKE: Mapping[str, Smoke] = {
     "fixtures.random_checkpoint": Smoke("{checkpoint} {output}", ""),
@@ -88,6 +89,36 @@ SMOKE: Mapping[str, Smoke] = {
     "selection.significance_kinds": Smoke("{learnt} {data}/squad-report.json --windows 4 --repeats 1", "| attention, "),
     "selection.trained_front": Smoke("{data} {scored} --questions 8 --costs 1.5", "| scored | 0: 0."),
     "selection.training_variants": Smoke("{checkpoint} {data} {output} 2 8 'fine-tuned only' front", "| front | "),
+    "serving.bulk_kills": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --rows 600 --kills 2 --timed-rows 12 --passes 1 --threads 1",
+        "output the same",
+    ),
+    "serving.http_overhead": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --tokens 24 --rounds 1 --seconds 0.5 --singles 5 --threads 1",
+        "added to a single request",
+        modules=_SERVING,
+    ),
+    "serving.kills": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --kills 1 --back 60 --drains 1 --threads 1",
+        "\n0 faults",
+        modules=_SERVING,
+    ),
+    "serving.open_loop": Smoke(
+        "{data}/squad-search.json {output} --bundle {learnt} --questions 8 --seconds 1 --threads 1",
+        "| 3x, budgets |",
+        modules=("matplotlib",),
+    ),
+    "serving.open_loop_http": Smoke(
+        "{data}/squad-search.json {output} --bundle {learnt} --questions 8 --seconds 1 --threads 1",
+        "| 3x, budgets |",
+        modules=(*_SERVING, "matplotlib"),
+    ),
+    "serving.shared_batches": Smoke("{learnt} --lengths 32 --rows 2 --passes 1 --threads 1", "| 32 | 2 | "),
+    "serving.soak": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --requests 600 --warm-up 200 --growth 100 --threads 1",
+        "\n0 faults",
+        modules=_SERVING,
+    ),
 }
 PROGRAM = re.compile(r'^if __name__ == "__main__":$', re.MULTILINE)
 

@@ -105,3 +105,6 @@ def test_a_wheel_holds_the_root_package_and_all_folders(tmp_path: Path) -> None:
         target = "dynamic_tinybert" if folder.startswith("package") else f"dynamic_tinybert/{folder}"
         files = {f"{target}/{file.relative_to(ROOT / folder)}" for file in (ROOT / folder).rglob("*.py")}
         assert files | {f"{target}/py.typed"} <= names
+    page = {file.name for file in (ROOT / "serving/http/page/static").iterdir()}
+    assert "index.html" in page
+    assert {f"dynamic_tinybert/serving/http/page/static/{name}" for name in page} <= names

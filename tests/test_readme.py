@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from dynamic_tinybert.modeling import Scorer
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
 
 from support.answerable import write_checkpoint, write_questions
+from support.serve_process import serve_process
 from support.tiny import tiny_bert, write_tiny_bundle
 
 ROOT = Path(__file__).parents[1]
@@ -24,7 +26,10 @@ FENCED = re.compile(r"(<!-- command: \w+ -->\n)?```(\w*)\n(.*?)\n```", re.DOTALL
 BLOCKS = [
     (bool(run_by_ci), language, text) for run_by_ci, language, text in FENCED.findall((ROOT / "README.md").read_text())
 ]
-SHELL = [text for run_by_ci, language, text in BLOCKS if language == "bash" and not run_by_ci]
+BASH = [text for run_by_ci, language, text in BLOCKS if language == "bash" and not run_by_ci]
+ADDRESS = "http://127.0.0.1:8000"
+SERVED = [text for text in BASH if ADDRESS in text or text.endswith(" serve --port 8000")]
+SHELL = [text for text in BASH if text not in SERVED]
 PYTHON = [text for _, language, text in BLOCKS if language == "python"]
 
 PIP = """#!/bin/sh
@@ -85,6 +90,19 @@ def test_python(block: str, bundle: Path, monkeypatch: pytest.MonkeyPatch) -> No
     exec(compile(block, "README.md", "exec"), names)
     asyncio.run(names["main"]())
     assert names["out"].start_logits.shape == shape
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_server_answers() -> None:
+    start, ask = SERVED
+    assert start.splitlines() == ["pip install '.[serving]'", "dynamic-tinybert serve --port 8000"]
+    with serve_process(default_bundle()) as server:
+        done = subprocess.run(
+            ["bash", "-euc", ask.replace(ADDRESS, server.url)], capture_output=True, text=True, check=True
+        )
+    answer = json.loads(done.stdout)
+    assert answer["answer"] == "Jane Austen"
+    assert answer.keys() >= {"length_config", "ms", "budget_met"}
 
 
 @pytest.mark.slow

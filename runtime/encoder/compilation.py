@@ -92,6 +92,15 @@ def is_fused(bundle: Bundle) -> bool:
     return bundle.quantization["precision"] == "int8" and extension_library.worth_fusing()
 
 
+def float_precision(bundle: Bundle, task: TaskGraph) -> str | None:
+    """The default precision of what is not INT8, where it must be this one; else None.
+
+    Of a fused graph whose head reads one token, only that head is not INT8: it costs nothing in f32, and bfloat16 would
+    round its logits to three digits.
+    """
+    return "f32" if task.first_token_only and is_fused(bundle) else None
+
+
 def kept_multiple(bundle: Bundle) -> int:
     """The multiple to which numbers of kept tokens are padded.
 

@@ -80,11 +80,15 @@ def with_selection(
     return model
 
 
-def bounds(length_config: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
-    """The inputs `keep_ratios` and `thresholds` of an elastic graph, for a configuration after `carried_out`."""
-    thresholds = [-np.inf if t is None else t for t in length_config.thresholds]
+def bounds(*length_configs: LengthConfig) -> dict[str, npt.NDArray[np.float32]]:
+    """The inputs `keep_ratios` and `thresholds` of an elastic graph, float32 [B, num_layers].
+
+    Args:
+        length_configs: A configuration for each row, or one for all, after `carried_out`.
+    """
+    thresholds = [[-np.inf if t is None else t for t in config.thresholds] for config in length_configs]
     return {
-        "keep_ratios": np.array(length_config.keep_ratios, np.float32),
+        "keep_ratios": np.array([config.keep_ratios for config in length_configs], np.float32),
         "thresholds": np.array(thresholds, np.float32),
     }
 
@@ -127,16 +131,16 @@ class _Limits:
             self._elastic_inputs = [_new_input(model, name, num_layers) for name in ("keep_ratios", "thresholds")]
 
     def of_layer(self, layer: int) -> tuple[ov.Output, ov.Output]:
-        """Keep ratio and threshold of a layer, float32 scalars."""
+        """Keep ratio and threshold of a layer, float32: scalars, or one for each row as inputs of the graph are."""
         if self.length_config is None:
-            ratio, threshold = (ops.gather(values, layer, 0).output(0) for values in self._elastic_inputs)
+            ratio, threshold = (ops.gather(values, layer, 1).output(0) for values in self._elastic_inputs)
         else:
-            ratio, threshold = (ops.constant(b[layer]).output(0) for b in bounds(self.length_config).values())
+            ratio, threshold = (ops.constant(b[0, layer]).output(0) for b in bounds(self.length_config).values())
         return ratio, threshold
 
 
 def _new_input(model: ov.Model, name: str, num_layers: int) -> ov.Output:
-    parameter = ops.parameter([num_layers], np.float32, name=name)
+    parameter = ops.parameter([-1, num_layers], np.float32, name=name)
     parameter.output(0).get_tensor().set_names({name})
     model.add_parameters([parameter])
     return parameter.output(0)

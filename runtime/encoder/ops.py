@@ -32,10 +32,10 @@ def select_tokens(
         significance: float32 [B, L].
         mask: float32 [B, L], 0 for a real token and -10000 for padding.
         length: int32 [B], number of real tokens of each sequence before any layer dropped one.
-        keep_ratio: float32 scalar in (0, 1].
-        threshold: float32 scalar, -inf for none.
+        keep_ratio: float32 in (0, 1], [] or [1] for all sequences, or [B], one for each.
+        threshold: float32 of one of these shapes, -inf for none.
         multiple: The number of slots n is rounded up to a multiple of this.
-        static: Take n from shapes alone; `keep_ratio` must be a constant and `threshold` the constant -inf.
+        static: Take n from shapes alone; `keep_ratio` must be a constant scalar and `threshold` the constant -inf.
         window: With `static`, the graph's own input length before any layer dropped a token; 0 means L.
         origins: The third output of the last layer that selected before, int32 [B, L]; None if none did.
         keep_first: Keep the first real token of each sequence in any case; it ranks before all others.

@@ -64,7 +64,7 @@ class ParquetFile:
 
     def _values(self, name: str, column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
         try:
-            return _values(column)
+            return python_values(column)
         except (_arrow().ArrowException, ValueError, OverflowError) as error:  # values that Python cannot hold
             raise DataError(
                 f"cannot read column {name!r} of {self.path}, of type {column.type}: {_first_line(error)}"
@@ -87,22 +87,31 @@ def write_parquet(
     old = table.schema if isinstance(table, ParquetFile) else _schema(table.columns)
     schema = arrow.schema([*old, *_schema(new)], metadata=old.metadata)
     batches = table.batches() if isinstance(table, ParquetFile) else _batches(table, old)
-    types = [field.type for field in _schema(new)]
     with parquet.ParquetWriter(path, schema) as writer:
         group: list[Any] = []
         size = 0
         for batch in batches:
             if not batch.num_rows:
                 continue
-            values = zip(*islice(added, batch.num_rows), strict=True)
-            columns = [_array(own, kind) for own, kind in zip(values, types, strict=True)]
-            group.append(arrow.RecordBatch.from_arrays([*batch.columns, *columns], schema=schema))
+            columns = arrow_columns(new, list(islice(added, batch.num_rows)))
+            group.append(arrow.RecordBatch.from_arrays([*batch.columns, *columns.values()], schema=schema))
             size += group[-1].nbytes
             if size > ROW_GROUP_BYTES:
                 writer.write_table(arrow.Table.from_batches(group))
                 group, size = [], 0
         if group:
             writer.write_table(arrow.Table.from_batches(group))
+
+
+def arrow_columns(new: Mapping[str, Collection[Kind]], rows: Sequence[Sequence[object]]) -> dict[str, Any]:
+    """Columns as Arrow's arrays, each of the type that holds its kinds of values, also where all values are None.
+
+    Args:
+        new: The names of the columns, with the kinds of their values.
+        rows: The values, row by row, in the order of the columns.
+    """
+    fields = _schema(new)
+    return {field.name: _array([row[i] for row in rows], field.type) for i, field in enumerate(fields)}
 
 
 def _arrow(module: str = "") -> Any:  # noqa: ANN401 - a module that may be missing
@@ -114,7 +123,7 @@ def _arrow(module: str = "") -> Any:  # noqa: ANN401 - a module that may be miss
         ) from error
 
 
-def _values(column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
+def python_values(column: Any) -> list[object]:  # noqa: ANN401 - an Arrow array
     """Python's values of a column; times and decimals as text, which loses nothing, also in lists and structs."""
     kind = _without_times(column.type)
     if kind != column.type:

@@ -155,6 +155,38 @@ def test_any_ratios_run_where_few_layers_have_a_scorer(
     assert model.executed_macs(ratios, 64, kept[1:]) == macs
 
 
+@pytest.mark.parametrize("name", ["int8-attention", "int8-learnt", "attention", "learnt"])
+def test_each_row_at_a_length_configuration_of_its_own(samples: dict[str, Path], name: str) -> None:
+    """As alone in the elastic graph: to the bit in INT8, and in FP32 but for the last bits."""
+    model = LengthAdaptiveModel.from_pretrained(samples[name], num_threads=2)
+    alone = LengthAdaptiveModel.from_pretrained(samples[name], num_threads=2, elastic=True)
+    configs = ["full", "half", (0.9, 0.8, 0.4, 0.2), None, LengthConfig((1, 0.5, 0.5, 0.5)), "half"]
+    lengths = [64, 64, 60, 33, 57, 12]
+    batch = random_batch(lengths, 100)
+    output = model(**batch, length_configs=configs)
+    for row, (config, length) in enumerate(zip(configs, lengths, strict=True)):
+        one = {key: array[row : row + 1, :length] for key, array in batch.items()}
+        expected = alone(**one, length_config=config)
+        tolerance = 0 if name.startswith("int8") else 1e-5
+        np.testing.assert_allclose(output.start_logits[row, :length], expected.start_logits[0], rtol=0, atol=tolerance)
+        np.testing.assert_allclose(output.end_logits[row, :length], expected.end_logits[0], rtol=0, atol=tolerance)
+        assert output.kept_positions.keys() == expected.kept_positions.keys()
+        for layer, positions in expected.kept_positions.items():
+            mine = output.kept_positions[layer][row]
+            assert mine[mine < 64].tolist() == positions[0][positions[0] < length].tolist()
+    assert len(model._graphs) == 1  # the elastic one, for all
+
+
+def test_length_configurations_that_do_not_fit_the_rows(bundle: Path) -> None:
+    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
+    batch = random_batch([8, 8], 100)
+    for given in ({"length_configs": ["half"]}, {"length_configs": ["half", "full"], "length_config": "half"}):
+        with pytest.raises(InvalidInputError, match="as many length_configs as rows"):
+            model(**batch, **given)
+    with pytest.raises(LengthConfigError, match="unknown length configuration 'none'"):
+        model(**batch, length_configs=["half", "none"])
+
+
 @pytest.mark.parametrize("elastic", [False, True])
 def test_a_rule_drops_the_words_of_the_question(tmp_path: Path, elastic: bool) -> None:
     torch.manual_seed(0)

@@ -40,7 +40,12 @@ def test_answers_are_those_of_the_synchronous_answerer(served: QuestionAnswerer)
         async with AsyncQuestionAnswerer(served, workers=3) as service:
             return await asyncio.gather(*(service(q, c, **o) for q, c, o in calls))
 
-    assert asyncio.run(ask()) == [served(q, c, **o) for q, c, o in calls]
+    # Ratios without a name run in the elastic graph, which in FP32 has other last bits than a specialised one.
+    elastic = QuestionAnswerer.from_pretrained(served.model.bundle.path, num_threads=1, elastic=True)
+    unnamed = [isinstance(options.get("length_config"), tuple) for _, _, options in calls]
+    assert asyncio.run(ask()) == [
+        (elastic if other else served)(q, c, **o) for other, (q, c, o) in zip(unnamed, calls, strict=True)
+    ]
 
 
 def test_every_form_of_a_call_gives_the_same(served: QuestionAnswerer) -> None:

@@ -7,6 +7,7 @@
 #include <iterator>
 #include <limits>
 #include <openvino/op/constant.hpp>
+#include <utility>
 #include <vector>
 
 #include "ops/dimensions.hpp"
@@ -30,6 +31,29 @@ size_t round_up(size_t value, size_t multiple) {
     return (value + multiple - 1) / multiple * multiple;
 }
 
+/// Numbers that hold for all sequences, or one for each.
+class PerSequence {
+public:
+    PerSequence(const ov::Tensor& tensor, const char* name, size_t batch)
+        : m_values(tensor.data<const float>()), m_count(tensor.get_size()) {
+        OPENVINO_ASSERT(m_count == 1 || m_count == batch, "SelectTokens: ", name, " has shape ", tensor.get_shape(),
+                        " for ", batch, " sequences; give one number for all, or one for each");
+    }
+    float operator[](size_t sequence) const {
+        return m_values[m_count == 1 ? 0 : sequence];
+    }
+    const float* begin() const {
+        return m_values;
+    }
+    const float* end() const {
+        return m_values + m_count;
+    }
+
+private:
+    const float* m_values;
+    size_t m_count;
+};
+
 void check_keep_ratio(float ratio) {
     OPENVINO_ASSERT(ratio > 0.0f && ratio <= 1.0f, "SelectTokens: keep ratio ", ratio,
                     " is outside (0, 1]; 1 keeps every token");
@@ -38,6 +62,11 @@ void check_keep_ratio(float ratio) {
 void check_threshold(float threshold) {
     OPENVINO_ASSERT(threshold < std::numeric_limits<float>::infinity(), "SelectTokens: threshold ", threshold,
                     " is not a significance; give a finite number, or -inf for no threshold");
+}
+
+template <typename Numbers>
+void check_all(const Numbers& numbers, void (*check)(float)) {
+    std::for_each(numbers.begin(), numbers.end(), check);
 }
 
 /// Positions of the real tokens of a sequence.
@@ -110,21 +139,31 @@ void SelectTokens::validate_and_infer_types() {
     check_size("SelectTokens", "window", m_window, longest - largest_size);
 
     ov::Dimension batch, length;
-    const auto check_input = [&](size_t input, const char* name, ov::element::Type type,
-                                 std::initializer_list<ov::Dimension*> dimensions) {
+    const auto check_type = [&](size_t input, const char* name, ov::element::Type type) {
         OPENVINO_ASSERT(get_input_element_type(input) == type, "SelectTokens: ", name, " is of type ",
                         get_input_element_type(input), "; convert it to ", type);
+    };
+    const auto check_input = [&](size_t input, const char* name, ov::element::Type type,
+                                 std::initializer_list<ov::Dimension*> dimensions) {
+        check_type(input, name, type);
         const ov::PartialShape& shape = get_input_partial_shape(input);
         OPENVINO_ASSERT(merge_dimensions(shape, dimensions), "SelectTokens: ", name, " has shape ", shape,
                         " beside significance of shape ",
                         get_input_partial_shape(significance_in),
-                        "; give significance, mask and origins [B, L], length [B], scalars []");
+                        "; give significance, mask and origins [B, L], length [B], keep ratio and threshold [], [1] "
+                        "or [B]");
     };
     check_input(significance_in, "significance", ov::element::f32, {&batch, &length});
     check_input(mask_in, "mask", ov::element::f32, {&batch, &length});
     check_input(length_in, "length", ov::element::i32, {&batch});
-    check_input(keep_ratio_in, "keep ratio", ov::element::f32, {});
-    check_input(threshold_in, "threshold", ov::element::f32, {});
+    for (const auto& [input, name] : {std::pair{keep_ratio_in, "keep ratio"}, std::pair{threshold_in, "threshold"}}) {
+        const ov::PartialShape& shape = get_input_partial_shape(input);
+        ov::Dimension one = 1, each = batch;
+        if (merge_dimensions(shape, {}) || merge_dimensions(shape, {&one}))
+            check_type(input, name, ov::element::f32);
+        else
+            check_input(input, name, ov::element::f32, {&each});
+    }
     if (get_input_size() > origins_in)
         check_input(origins_in, "origins", ov::element::i32, {&batch, &length});
 
@@ -133,17 +172,18 @@ void SelectTokens::validate_and_infer_types() {
     };
     const auto keep_ratio = constant(keep_ratio_in), threshold = constant(threshold_in);
     if (keep_ratio)
-        check_keep_ratio(keep_ratio->cast_vector<float>()[0]);
+        check_all(keep_ratio->cast_vector<float>(), check_keep_ratio);
     if (threshold)
-        check_threshold(threshold->cast_vector<float>()[0]);
+        check_all(threshold->cast_vector<float>(), check_threshold);
 
     ov::Dimension slots;
     if (m_static) {
-        OPENVINO_ASSERT(keep_ratio, "SelectTokens: static needs a keep ratio that is a Constant");
-        OPENVINO_ASSERT(
-            threshold && threshold->cast_vector<float>()[0] == -std::numeric_limits<float>::infinity(),
-            "SelectTokens: static needs a threshold that is the Constant -inf; how many tokens reach "
-            "another one is not known from shapes");
+        OPENVINO_ASSERT(keep_ratio && ov::shape_size(keep_ratio->get_shape()) == 1,
+                        "SelectTokens: static needs a keep ratio that is a Constant, one for all sequences");
+        OPENVINO_ASSERT(threshold && ov::shape_size(threshold->get_shape()) == 1 &&
+                            threshold->cast_vector<float>()[0] == -std::numeric_limits<float>::infinity(),
+                        "SelectTokens: static needs a threshold that is the Constant -inf; how many tokens reach "
+                        "another one is not known from shapes");
         if (m_window || length.is_static())
             slots = static_slots(keep_ratio->cast_vector<float>()[0],
                                  length.is_static() ? length.get_length() : 0);
@@ -170,10 +210,10 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     const float* significance = inputs[significance_in].data<const float>();
     const float* mask = inputs[mask_in].data<const float>();
     const int32_t* original_length = inputs[length_in].data<const int32_t>();
-    const float keep_ratio = *inputs[keep_ratio_in].data<const float>();
-    const float threshold = *inputs[threshold_in].data<const float>();
-    check_keep_ratio(keep_ratio);
-    check_threshold(threshold);
+    const PerSequence keep_ratio(inputs[keep_ratio_in], "keep ratio", batch);
+    const PerSequence threshold(inputs[threshold_in], "threshold", batch);
+    check_all(keep_ratio, check_keep_ratio);
+    check_all(threshold, check_threshold);
 
     std::vector<std::vector<int32_t>> kept(batch);
     const auto select_in_sequence = [&](size_t b) {
@@ -189,7 +229,7 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
             OPENVINO_ASSERT(std::isfinite(significance[b * length + token]), "SelectTokens: significance ",
                             significance[b * length + token], " of token ", token, " in sequence ", b,
                             " is not finite; check the model's weights and inputs");
-        kept[b] = select(tokens, significance + b * length, most_kept(keep_ratio, original), threshold,
+        kept[b] = select(tokens, significance + b * length, most_kept(keep_ratio[b], original), threshold[b],
                          m_keep_first);
     };
     if (batch * length < tokens_worth_threads)
@@ -201,7 +241,7 @@ bool SelectTokens::evaluate(ov::TensorVector& outputs, const ov::TensorVector& i
     size_t slots = 1;
     for (const auto& tokens : kept)
         slots = std::max(slots, tokens.size());
-    slots = m_static ? static_slots(keep_ratio, length) : round_up(slots, m_multiple);
+    slots = m_static ? static_slots(keep_ratio[0], length) : round_up(slots, m_multiple);
 
     for (ov::Tensor& output : outputs)
         output.set_shape({batch, slots});

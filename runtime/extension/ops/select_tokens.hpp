@@ -8,8 +8,9 @@ namespace dynamic_tinybert {
 /// then copies their rows, because OpenVINO would copy the output of an op whose shape depends on data a second time.
 ///
 /// Inputs: significance f32 [B, L]; mask f32 [B, L], exactly 0 for a real token; length i32 [B], real tokens of the
-/// sequence before any layer dropped one; keep ratio f32 scalar in (0, 1]; threshold f32 scalar, -inf for none; where
-/// an earlier layer dropped tokens, the third output of the last one, i32 [B, L].
+/// sequence before any layer dropped one; keep ratio f32 in (0, 1]; threshold f32, -inf for none; where an earlier layer
+/// dropped tokens, the third output of the last one, i32 [B, L]. Keep ratio and threshold are a scalar or [1] for all
+/// sequences, or [B], one for each.
 ///
 /// Outputs: the positions of the kept tokens in this input i32 [B, n]; their mask f32 [B, n]; their origins i32 [B, n],
 /// 1 + the position in the input of the first layer that selects.
@@ -22,7 +23,7 @@ namespace dynamic_tinybert {
 /// Attributes:
 /// - multiple: n, the largest number of tokens that a sequence keeps, is rounded up to a multiple of this.
 /// - static: n is ceil(keep ratio * window - 1e-4) rounded up instead, known from shapes alone. Keep ratio and
-///   threshold must then be constants, the threshold -inf, and no length may exceed the window.
+///   threshold must then be constant scalars, the threshold -inf, and no length may exceed the window.
 /// - window: length of the graph's input, with padding, before any layer dropped a token; 0 means L.
 /// - keep_first: the first real token of a sequence ranks before all others, and is kept whatever its significance.
 ///

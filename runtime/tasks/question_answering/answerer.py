@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, Unpack, overload
 
@@ -13,10 +13,9 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from .answers import Answer, in_pipeline_shape
 from .budgets import Budgets
 from .call_options import CallOptions, Pair
-from .inference import window_steps
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
-from .plan import Answered, AnswerPlan
+from .plan import AnswerPlan
 from .windowing import Windowing, cut_all
 
 
@@ -27,7 +26,7 @@ class QuestionAnswerer:
         """Answer with a loaded model."""
         self.model = model
         self._windowing = Windowing.of(model)
-        self._budgets = Budgets(model, self._windowing)
+        self.budgets = Budgets(model, self._windowing)
 
     def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
         return type(self), (self.model,)
@@ -109,34 +108,19 @@ class QuestionAnswerer:
         length_config: str | LengthConfig | Sequence[float] | None = None,
         budget_ms: float | None = None,
         max_f1_loss: float | None = None,
+        arrived: float | None = None,
         **options: Any,  # noqa: ANN401 - listed and checked by AnswerOptions.for_model
     ) -> AnswerPlan:
-        """Check the arguments of `answer_batch` and cut the questions into windows, but run nothing; same errors."""
+        """Check the arguments of `answer_batch` and cut the questions into windows, but run nothing; same errors.
+
+        `arrived` is the time of `time.monotonic` at which the time of a budget began; None for now.
+        """
         chosen = AnswerOptions.for_model(self.model.max_length, **options)
-        budgeted = self._budgets.begin(budget_ms, max_f1_loss, length_config)
+        budgeted = self.budgets.begin(budget_ms, max_f1_loss, length_config, arrived)
         pairs = question_context_pairs(questions, contexts)
         windows = cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
         texts = [context for _, context in pairs]
-        if budgeted:
-            length_config = budgeted.choose([len(window) for own in windows for window in own], chosen.batch_size)
         return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold, budgeted)
-
-    def answer_steps(
-        self,
-        questions: str | Iterable[str] | Pair | Iterable[Pair],
-        contexts: str | Iterable[str] | None = None,
-        **options: Any,  # noqa: ANN401 - those of `plan`
-    ) -> Generator[None, None, Answered]:
-        """As `answer_batch`, in steps that any thread may take, one after the other; returns more than the answers.
-
-        Each step runs one batch of windows. The first cuts the windows before, the last chooses the answers after.
-        """
-        plan = self.plan(questions, contexts, **options)
-        batch_size = plan.options.batch_size
-        outputs = yield from window_steps(
-            self.model, plan.windows, length_config=plan.length_config, batch_size=batch_size
-        )
-        return plan.answered(self.model, outputs)
 
     def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
         """Measure what the bundle's length configurations take on this CPU, or load what was measured before.
@@ -151,7 +135,7 @@ class QuestionAnswerer:
         Raises:
             InferenceError: OpenVINO failed.
         """
-        return self._budgets.table(cache_dir)
+        return self.budgets.table(cache_dir)
 
     @overload
     def __call__(

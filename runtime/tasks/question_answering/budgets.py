@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from time import perf_counter
+from time import monotonic
 
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.batches import batches_of
@@ -45,13 +46,16 @@ class Budgets:
         self._table: LatencyTable | None = None
         self._lock = threading.Lock()
 
-    def begin(self, budget_ms: float | None, max_f1_loss: float | None, length_config: object) -> BudgetedCall | None:
+    def begin(
+        self, budget_ms: float | None, max_f1_loss: float | None, length_config: object, arrived: float | None = None
+    ) -> BudgetedCall | None:
         """Start the clock of a call; None if it has no limits.
 
         Args:
             budget_ms: See `Limits`.
             max_f1_loss: See `Limits`.
             length_config: What the call asks for itself, which must be nothing if it has limits.
+            arrived: Time of `time.monotonic` at which the call began; None for now.
 
         Raises:
             InvalidInputError: A limit is out of range, there are limits and a length configuration, or the bundle has
@@ -68,7 +72,7 @@ class Budgets:
         losses = f1_losses(self._model.length_configs)
         if max_f1_loss is not None:
             check_figures(losses)
-        return BudgetedCall(self, limits, losses)
+        return BudgetedCall(self, limits, losses, monotonic() if arrived is None else arrived)
 
     def table(self, cache_dir: str | Path | None = None) -> LatencyTable:
         """The model's latency table; concurrent callers wait for the first of them, which measures it or loads it."""
@@ -77,6 +81,25 @@ class Budgets:
                 if self._table is None:
                     self._table = self._loaded_or_measured(cache_folder(cache_dir))
         return self._table
+
+    def adopt(self, table: LatencyTable) -> None:
+        """Predict by a table that was measured in another process; one of other length configurations is ignored."""
+        if table.ms.keys() == self._model.length_configs.keys():
+            self._table = table
+
+    def predict(self, names: Iterable[str], lengths: Sequence[int], batch_size: int) -> dict[str, float]:
+        """Milliseconds of a call's windows by length configuration; empty while there is no latency table.
+
+        Args:
+            names: The length configurations.
+            lengths: Tokens of each window.
+            batch_size: Maximum number of windows that run at once.
+        """
+        table = self._table
+        if table is None:
+            return {}
+        batches = [(max(lengths[i] for i in batch), len(batch)) for batch in batches_of(lengths, batch_size)]
+        return {name: table.predict(name, batches) for name in names}
 
     def _loaded_or_measured(self, folder: Path | None) -> LatencyTable:
         key = _key(self._model)
@@ -110,48 +133,68 @@ class Budgets:
 
 
 class BudgetedCall:
-    """A call with limits, from its start to its answers."""
+    """A call with limits, from its start to its answers.
 
-    def __init__(self, budgets: Budgets, limits: Limits, losses: dict[str, float | None]) -> None:
+    Attributes:
+        limits: What its caller asks for.
+        allowed: Points of F1 that the length configurations lose which it may run at, None where unknown.
+    """
+
+    def __init__(self, budgets: Budgets, limits: Limits, losses: dict[str, float | None], start: float) -> None:
+        self.limits = limits
+        self.allowed = {name: loss for name, loss in losses.items() if is_allowed(loss, limits)}
         self._budgets = budgets
-        self._limits = limits
-        self._allowed = {name: loss for name, loss in losses.items() if is_allowed(loss, limits)}
-        self._start = perf_counter()
+        self._start = start
         self._name = "full"
 
-    def choose(self, lengths: Sequence[int], batch_size: int) -> str:
-        """The name of the length configuration to run the windows of the call at.
+    @property
+    def slack_ms(self) -> float:
+        """Milliseconds that are left of the budget, negative if it is over; infinite without one."""
+        budget = self.limits.budget_ms
+        return math.inf if budget is None else budget - 1e3 * (monotonic() - self._start)
 
-        What the call has taken so far counts towards its budget, except the time of measuring or loading the latency
-        table.
+    def predict(self, lengths: Sequence[int], batch_size: int) -> dict[str, float]:
+        """Milliseconds by allowed length configuration; nothing is measured if there is no other choice.
+
+        The time of measuring or loading the latency table does not count towards the budget.
 
         Args:
             lengths: Tokens of all windows of the call.
             batch_size: Maximum number of windows that run at once.
         """
-        if len(self._allowed) == 1:
-            (self._name,) = self._allowed
-            return self._name
-        before = perf_counter()
-        table = self._budgets.table()
-        self._start += perf_counter() - before
-        spent = 1e3 * (perf_counter() - self._start)
-        batches = [(max(lengths[i] for i in batch), len(batch)) for batch in batches_of(lengths, batch_size)]
-        candidates = [
-            Candidate(name, spent + table.predict(name, batches), loss) for name, loss in self._allowed.items()
-        ]
-        self._name = choose(candidates, self._limits).candidate.name
-        return self._name
+        if len(self.allowed) > 1:
+            before = monotonic()
+            self._budgets.table()
+            self._start += monotonic() - before
+        return self._budgets.predict(self.allowed, lengths, batch_size) or dict.fromkeys(self.allowed, 0.0)
 
-    def finish(self, answers: Sequence[Answer]) -> None:
+    def choose(self, lengths: Sequence[int], batch_size: int) -> str:
+        """The name of the length configuration to run the windows of the call at, if nothing else waits.
+
+        What the call has taken so far counts towards its budget. Arguments are those of `predict`.
+        """
+        ms = self.predict(lengths, batch_size)
+        if len(ms) > 1:
+            spent = 1e3 * (monotonic() - self._start)
+            candidates = [Candidate(name, spent + ms[name], loss) for name, loss in self.allowed.items()]
+            return self.take(choose(candidates, self.limits).candidate.name)
+        return self.take(*ms)
+
+    def take(self, name: str) -> str:
+        """Note the length configuration at which the call runs; returns its name."""
+        self._name = name
+        return name
+
+    def finish(self, answers: Iterable[Iterable[Answer]]) -> None:
         """Say in all answers of the call which configuration ran, how long it took and if that is in the budget."""
-        ms = 1e3 * (perf_counter() - self._start)
-        budget = self._limits.budget_ms
+        ms = 1e3 * (monotonic() - self._start)
+        budget = self.limits.budget_ms
         met = None if budget is None else bool(ms <= budget)  # NumPy's numbers compare to a bool that is no JSON
-        for answer in answers:
-            answer["length_config"] = self._name
-            answer["ms"] = ms
-            answer["budget_met"] = met
+        for own in answers:
+            for answer in own:
+                answer["length_config"] = self._name
+                answer["ms"] = ms
+                answer["budget_met"] = met
 
 
 def _key(model: LengthAdaptiveModel) -> Key | None:

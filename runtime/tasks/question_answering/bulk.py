@@ -32,6 +32,11 @@ ANSWER_COLUMNS: Mapping[str, Sequence[Kind]] = {
 """The new columns: the best answer and, for a row that cannot be answered, why."""
 
 
+def new_columns(options: AnswerOptions) -> dict[str, Sequence[Kind]]:
+    """The new columns, with the kinds of their values: `ANSWER_COLUMNS` and, if several answers are asked for, all."""
+    return dict(ANSWER_COLUMNS) | ({"answers": ("other",)} if options.top_k > 1 else {})
+
+
 @dataclass(frozen=True, slots=True)
 class InputColumns:
     """The names of the columns that are read.
@@ -68,6 +73,12 @@ class AnsweredRow:
 
     answers: Sequence[Answer] = ()
     error: str | None = None
+
+    def values(self, options: AnswerOptions) -> list[object]:
+        """The values of `new_columns`, in their order."""
+        best = self.answers[0] if self.answers else None
+        values = [None] * 4 if best is None else [best["answer"], best["score"], best["start"], best["end"]]
+        return [*values, self.error, *([list(self.answers) or None] if options.top_k > 1 else [])]
 
 
 class BulkAnswerer:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from itertools import islice
@@ -16,10 +16,10 @@ from dynamic_tinybert.runtime.bundles.files import MANIFEST
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.tables.files import check_format, open_table, write_table
-from dynamic_tinybert.runtime.tables.table import Kind, Table
+from dynamic_tinybert.runtime.tables.table import Table
 from dynamic_tinybert.runtime.tables.values import utf8
 
-from .bulk import ANSWER_COLUMNS, BLOCK_CHARACTERS, BLOCK_ROWS, AnsweredRow, BulkAnswerer
+from .bulk import BLOCK_CHARACTERS, BLOCK_ROWS, BulkAnswerer, new_columns
 from .bulk_store import BulkStore
 
 SHOWN_ERRORS = 10
@@ -140,7 +140,7 @@ def answer_file(
             _answer_blocks(table, answerer, store, progress, say)
             if store.num_rows != table.num_rows or _state(files.source) != before:
                 raise DataError(f"{files.source} has changed while it was being read; start again")
-            new = {f"{prefix}{name}": kinds for name, kinds in _new_columns(answerer).items()}
+            new = {f"{prefix}{name}": kinds for name, kinds in new_columns(answerer.options).items()}
             files.refuse_taken()
             store.publish(lambda path: write_table(path, table, new, _values(store, answerer)))
         return BulkResult(store.num_rows, store.num_errors)
@@ -155,10 +155,6 @@ def _state(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _new_columns(answerer: BulkAnswerer) -> dict[str, Sequence[Kind]]:
-    return dict(ANSWER_COLUMNS) | ({"answers": ("other",)} if answerer.options.top_k > 1 else {})
-
-
 def _check_columns(table: Table, answerer: BulkAnswerer, prefix: str) -> None:
     for name in answerer.columns.names:
         if name not in table.columns and (table.num_rows or table.columns):
@@ -167,7 +163,7 @@ def _check_columns(table: Table, answerer: BulkAnswerer, prefix: str) -> None:
             raise DataError(f"{table.path} has no column {name!r}; {has}{why}")
     if utf8(prefix) != prefix:  # bytes of a command line; CSV and Parquet could not be written in the end
         raise InvalidInputError(f"the prefix {prefix!r} is not valid Unicode text; give another --prefix")
-    for name in _new_columns(answerer):
+    for name in new_columns(answerer.options):
         if f"{prefix}{name}" in table.columns:
             raise InvalidInputError(
                 f"{table.path} has a column {prefix + name!r} already; give --prefix, which is put before the names of "
@@ -218,10 +214,4 @@ def _answer_blocks(
 def _values(store: BulkStore, answerer: BulkAnswerer) -> Iterator[list[object]]:
     """The values of the new columns, row by row."""
     for row in store.rows():
-        yield _of_row(row, several=answerer.options.top_k > 1)
-
-
-def _of_row(row: AnsweredRow, *, several: bool) -> list[object]:
-    best = row.answers[0] if row.answers else None
-    values = [None] * 4 if best is None else [best["answer"], best["score"], best["start"], best["end"]]
-    return [*values, row.error, *([list(row.answers) or None] if several else [])]
+        yield row.values(answerer.options)

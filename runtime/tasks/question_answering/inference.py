@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from dynamic_tinybert.runtime.batches import batch_steps, finished, kept_by_layer, stack
+from dynamic_tinybert.runtime.batches import kept_by_layer, rows_of, run_batches, stack
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .task import QuestionAnsweringOutput
@@ -53,26 +54,25 @@ def run_windows(
         length_config: Which tokens each layer keeps; None for the model's default.
         batch_size: Windows to run at once.
     """
-    return finished(window_steps(model, questions, length_config=length_config, batch_size=batch_size))
-
-
-def window_steps(
-    model: Callable[..., QuestionAnsweringOutput],
-    questions: Sequence[Sequence[Window]],
-    *,
-    length_config: str | LengthConfig | Sequence[float] | None,
-    batch_size: int,
-) -> Generator[None, None, list[list[WindowOutput]]]:
-    """As `run_windows`, one batch for each step, so that others can run between them; returns the outputs."""
     windows = [window for own in questions for window in own]
 
     def run(batch: list[int]) -> QuestionAnsweringOutput:
         return model(**stack([windows[i] for i in batch]), length_config=length_config)
 
-    def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
-        kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
-        return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)
-
     lengths = [len(window) for window in windows]
-    outputs = iter((yield from batch_steps(run, lengths, output_of, batch_size=batch_size)))
+    outputs = iter(run_batches(run, lengths, _output_of, batch_size=batch_size))
     return [list(islice(outputs, len(own))) for own in questions]
+
+
+def run_batch(
+    model: Callable[..., QuestionAnsweringOutput],
+    windows: Sequence[Window],
+    **configs: Any,  # noqa: ANN401 - `length_config` or `length_configs`, as of the model
+) -> list[WindowOutput]:
+    """Run windows in one call of the model, padded to the longest; returns the output for each."""
+    return rows_of(model(**stack(windows), **configs), [len(window) for window in windows], _output_of)
+
+
+def _output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
+    kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
+    return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
@@ -41,7 +42,7 @@ class AnswerPlan:
         contexts: The text of each question.
         windows: The windows of each question.
         options: How answers are chosen, and the number of windows to run at once.
-        length_config: Which tokens each layer keeps; None for the model's default.
+        length_config: Which tokens each layer keeps; None for the model's default, or for what the budget chooses.
         no_answer_threshold: The bundle's, if it has one.
         budgeted: The call with a budget that these questions belong to, if it has one.
     """
@@ -53,26 +54,40 @@ class AnswerPlan:
     no_answer_threshold: float | None
     budgeted: BudgetedCall | None = None
 
+    @property
+    def lengths(self) -> list[int]:
+        """Number of tokens of each window, of all questions in order."""
+        return [len(window) for own in self.windows for window in own]
+
     def run(self, model: LengthAdaptiveModel) -> list[list[Answer]]:
         """Run the model on the windows; returns the answers of each question, best first."""
-        outputs = run_windows(model, self.windows, length_config=self.length_config, batch_size=self.options.batch_size)
-        return self.answers(outputs)
+        config, size = self.length_config, self.options.batch_size
+        if self.budgeted:
+            config = self.budgeted.choose(self.lengths, size)
+        return self.answers(run_windows(model, self.windows, length_config=config, batch_size=size))
 
-    def answered(self, model: LengthAdaptiveModel, outputs: Sequence[Sequence[WindowOutput]]) -> Answered:
-        """The answers, and what computing them took, from the model's outputs for the windows."""
+    def answered(
+        self,
+        model: LengthAdaptiveModel,
+        outputs: Sequence[WindowOutput],
+        config: str | LengthConfig | Sequence[float] | None,
+    ) -> Answered:
+        """The answers, and what computing them took.
+
+        Args:
+            model: What ran.
+            outputs: Its output for each window, of all questions in order.
+            config: The length configuration at which it ran; None for the model's default.
+        """
         num_layers = model.bundle.shape.num_layers
-        pairs = [
-            (len(window), output)
-            for own_windows, own_outputs in zip(self.windows, outputs, strict=True)
-            for window, output in zip(own_windows, own_outputs, strict=True)
-        ]
-        kept = zip(*(output.kept_by_layer(length, num_layers) for length, output in pairs), strict=True)
-        config = model.bundle.default_length_config if self.length_config is None else self.length_config
+        kept = [output.kept_by_layer(length, num_layers) for length, output in zip(self.lengths, outputs, strict=True)]
+        config = model.bundle.default_length_config if config is None else config
+        each = iter(outputs)
         return Answered(
-            self.answers(outputs),
+            self.answers([list(islice(each, len(own))) for own in self.windows]),
             config if isinstance(config, str) else None,
-            sum(length for length, _ in pairs),
-            tuple(map(sum, kept)),
+            sum(self.lengths),
+            tuple(map(sum, zip(*kept, strict=True))),
         )
 
     def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
@@ -82,5 +97,5 @@ class AnswerPlan:
             for context, own_windows, own_outputs in zip(self.contexts, self.windows, outputs, strict=True)
         ]
         if self.budgeted:
-            self.budgeted.finish([answer for own in answers for answer in own])
+            self.budgeted.finish(answers)
         return answers

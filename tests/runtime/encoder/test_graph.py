@@ -56,8 +56,8 @@ def test_the_plain_graph_is_not_changed(plain: ov.Model) -> None:
 def test_elastic_graph_has_ratios_and_thresholds_as_inputs(plain: ov.Model) -> None:
     graph = with_selection(plain, None, num_layers=3, num_heads=4)
     assert {i.get_any_name(): i.get_partial_shape() for i in graph.inputs if i.get_element_type() == ov.Type.f32} == {
-        "keep_ratios": ov.PartialShape([3]),
-        "thresholds": ov.PartialShape([3]),
+        "keep_ratios": ov.PartialShape([-1, 3]),
+        "thresholds": ov.PartialShape([-1, 3]),
     }
     assert types(graph)["SelectTokens"] == 3
 

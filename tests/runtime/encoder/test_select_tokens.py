@@ -148,6 +148,49 @@ def test_keeps_what_a_naive_sort_keeps(
         assert not kept_rows[b, len(kept) :].any()
 
 
+@cache
+def compiled_by_sequence() -> ov.CompiledModel:
+    """One SelectTokens whose keep ratios and thresholds are [B] or [1]."""
+    inputs = parameters([])[:3] + [opset15.parameter([-1], np.float32) for _ in range(2)]
+    outputs = select_op([node.output(0) for node in inputs])
+    return core().compile_model(ov.Model(outputs, inputs), "CPU", {"INFERENCE_NUM_THREADS": 1})
+
+
+@settings(deadline=None)
+@given(batches(), st.data())
+def test_each_sequence_has_a_ratio_and_a_threshold_of_its_own(
+    batch: tuple[Floats, Floats, list[int]], data: st.DataObject
+) -> None:
+    significance, mask, lengths = batch
+    count = len(lengths)
+    sizes = [data.draw(st.sampled_from([1, count])) for _ in range(2)]
+    ratios = data.draw(st.lists(st.floats(2**-10, 1.0, width=32), min_size=sizes[0], max_size=sizes[0]))
+    bounds = st.sampled_from([NO_THRESHOLD, -1.0, 0.5, 100.0])
+    thresholds = data.draw(st.lists(bounds, min_size=sizes[1], max_size=sizes[1]))
+    model = compiled_by_sequence()
+    positions, kept_mask = run(model, significance, mask, ints(lengths), floats(ratios), floats(thresholds))
+    for b, row in enumerate(zip(significance, mask, lengths, strict=True)):
+        kept = naively_kept(*row, ratios[b % len(ratios)], thresholds[b % len(thresholds)])
+        assert positions[b, : len(kept)].tolist() == kept
+        assert (kept_mask[b, len(kept) :] == PADDING).all()
+
+
+def test_refuses_numbers_that_do_not_fit_the_batch_or_are_none() -> None:
+    values = np.ones((3, 4), np.float32)
+    given = [values, np.zeros_like(values), ints([4] * 3), floats([1] * 3), floats([0] * 3)]
+    for index, numbers, message in (
+        (3, [1, 1], r"keep ratio has shape \[2\]"),
+        (4, [0] * 4, r"threshold has shape \[4\]"),
+        (3, [], r"keep ratio has shape \[0\]"),
+        (3, [1, 1, 0], r"keep ratio 0 is outside"),
+        (4, [0, math.nan, 0], r"threshold nan is not a significance"),
+    ):
+        wrong = [*given]
+        wrong[index] = floats(numbers)
+        with pytest.raises(RuntimeError, match=message):
+            run(compiled_by_sequence(), *wrong)
+
+
 @pytest.mark.parametrize(
     ("significance", "ratio", "threshold", "kept"),
     [
@@ -333,7 +376,9 @@ def test_refuses_a_length_below_the_real_tokens() -> None:
         (1, [1, 4, 1], np.float32, r"mask has shape \[1,4,1\]"),
         (2, [1], np.int64, "length is of type i64; convert it to i32"),
         (2, [2], np.int32, r"length has shape \[2\]"),
-        (3, [1], np.float32, r"keep ratio has shape \[1\]"),
+        (3, [2], np.float32, r"keep ratio has shape \[2\]"),
+        (3, [1, 1], np.float32, r"keep ratio has shape \[1,1\]"),
+        (3, [], np.float64, "keep ratio is of type f64; convert it to f32"),
         (4, [6], np.float32, r"threshold has shape \[6\]"),
     ],
 )
@@ -368,6 +413,13 @@ def test_refuses_wrong_attributes_when_the_graph_is_built() -> None:
     for threshold in (inputs[4], constants(0.5)[0]):
         with pytest.raises(RuntimeError, match="static needs a threshold that is the Constant -inf"):
             select_op([*inputs[:3], ratio, threshold], static=True)
+    several = [opset15.constant(floats([value] * 2)).output(0) for value in (0.5, NO_THRESHOLD)]
+    with pytest.raises(RuntimeError, match="static needs a keep ratio that is a Constant, one for all"):
+        select_op([*inputs[:3], several[0], several[1]], static=True)
+    with pytest.raises(RuntimeError, match="static needs a threshold that is the Constant -inf"):
+        select_op([*inputs[:3], ratio, several[1]], static=True)
+    with pytest.raises(RuntimeError, match=r"keep ratio 2 is outside \(0, 1\]"):
+        select_op([*inputs[:3], opset15.constant(floats([0.5, 2])).output(0), several[1]])
     factory = NodeFactory()
     factory.add_extension(extension_library.extension_path())
     for number in (4, 7):

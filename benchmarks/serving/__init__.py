@@ -1,0 +1,1 @@
+"""Load, kills and long runs of the server and of bulk answering."""

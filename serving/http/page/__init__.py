@@ -1,0 +1,1 @@
+"""The server's page: a person asks, moves the budget, and sees which words each layer dropped."""

@@ -1,0 +1,149 @@
+"""A worker: a process that runs the model for the front process that started it, and ends with it.
+
+It is started as ``python -m dynamic_tinybert.serving.workers.main FD``, where FD is its end of a UNIX socket pair.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import sys
+from typing import Any
+
+from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError, InferenceError
+from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
+from dynamic_tinybert.serving.answerer import AsyncQuestionAnswerer
+from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
+
+from .channel import Channel, open_channel
+from .messages import Cancel, CannotStart, Done, Failed, Hello, Message, Ping, Pong, Run, Start, encode
+
+_PR_SET_PDEATHSIG = 1
+_UNBOUNDED = 1 << 30  # the front process bounds what it sends
+
+_logger = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve the front process at the other end of the socket that the first argument names, until it is gone."""
+    parent = int(sys.argv[2])
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # where EOF would not be noticed: stopped, or hung
+    if os.getppid() != parent:  # it ended before that
+        return
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to whole groups of processes; the front process drains
+        signal.signal(number, signal.SIG_IGN)
+    faulthandler.enable()
+    asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+async def _serve(end: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    first: asyncio.Future[Message | None] = loop.create_future()
+    lost = asyncio.Event()
+
+    def hang_up() -> None:
+        lost.set()
+        if not first.done():
+            first.set_result(None)
+
+    channel = await open_channel(end, first.set_result, hang_up)
+    start = await first
+    if not isinstance(start, Start):
+        return
+    try:
+        hello, answerer = _load(start)
+    except Exception as error:
+        channel.send(encode(CannotStart(_portable(error))))
+        await lost.wait()  # the front process has read it, and hung up
+        return
+    worker = Worker(answerer, channel)
+    channel.received = worker.handle
+    channel.send(encode(hello))
+    await lost.wait()
+    await worker.end()
+
+
+def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
+    options, table = start
+    answerer = QuestionAnswerer.from_pretrained(options.bundle, **options.arguments)
+    if table is not None:
+        answerer.budgets.adopt(table)
+    elif options.warm_up:
+        table = answerer.latency_table()
+        answerer.model.warm_up()
+        answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
+    hello = Hello(model_facts(answerer.model, options.name), table)
+    return hello, AsyncQuestionAnswerer(answerer, max_queued=_UNBOUNDED)
+
+
+class Worker:
+    """Carries out the jobs that come by the channel."""
+
+    def __init__(self, answerer: AsyncQuestionAnswerer, channel: Channel) -> None:
+        """Carry out jobs with an answerer, and send results by a channel."""
+        self._answerer = answerer
+        self._channel = channel
+        self._jobs: dict[int, asyncio.Task[None]] = {}
+        self._turn: asyncio.Task[None] | None = None
+        self._turns = 0
+
+    @property
+    def running(self) -> int:
+        """Number of jobs that are not done."""
+        return len(self._jobs)
+
+    def handle(self, message: Message) -> None:
+        """Act on a message from the front process."""
+        match message:
+            case Run():
+                task = self._jobs[message.number] = asyncio.create_task(self._run(message))
+                task.add_done_callback(lambda _: self._jobs.pop(message.number))  # also if it never began
+            case Cancel(number):
+                if number in self._jobs:
+                    self._jobs[number].cancel()
+            case Ping():
+                self._channel.send(encode(Pong(self._turns)))
+                if self._turn is None:
+                    self._turn = asyncio.create_task(self._take_turn())
+
+    async def end(self) -> None:
+        """Give up all jobs, and end the threads."""
+        for task in self._jobs.values():
+            task.cancel()
+        await self._answerer.aclose(drain=False)
+
+    async def _run(self, request: Run) -> None:
+        number = request.number
+        try:
+            result = await carry_out(self._answerer, request.job, deadline=request.deadline)
+            reply = encode(Done(number, result))
+        except Exception as error:
+            reply = encode(Failed(number, _portable(error)))
+        self._channel.send(reply)
+
+    async def _take_turn(self) -> None:
+        """Wait in the queue as a job does: only a thread that is alive can end this."""
+        await self._answerer.in_turn(_nothing)
+        self._turns += 1
+        self._turn = None
+
+
+def _portable(error: Exception) -> Exception:
+    """The error as the front process will raise it; one that is not of this package is logged here."""
+    if isinstance(error, DynamicTinyBertError):
+        return error
+    _logger.error("a job failed unexpectedly", exc_info=error)
+    return InferenceError(f"the process that runs the model failed: {type(error).__name__}: {error}")
+
+
+def _nothing() -> Any:  # noqa: ANN401
+    pass
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""Budgets of an asynchronous answerer: the wait counts, and what waits behind is considered."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynamic_tinybert import AsyncQuestionAnswerer, LengthConfig, QuestionAnswerer
+from dynamic_tinybert.runtime.common.errors import OverloadedError
+from dynamic_tinybert.runtime.latency_table import LatencyTable
+from dynamic_tinybert.runtime.tasks.question_answering import budgets
+from dynamic_tinybert.serving.carrying_out import carry_out
+from dynamic_tinybert.serving.jobs import AnswerJob
+
+from support.held_model import DOCUMENT, TEXT, Held, begun, busy, held, started
+from support.tiny import letter_tokenizer, tiny_bundle
+
+pytestmark = pytest.mark.usefixtures("no_worker_stays")
+SECONDS = {"full": 1000.0, "half": 100.0, "fast": 10.0}
+"""A thousand times slower than it is, so that nothing depends on how busy the machine is."""
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("budgets")
+    letter_tokenizer(folder)
+    return tiny_bundle(folder, {"half": LengthConfig((1, 0.7, 0.4)), "fast": LengthConfig((0.6, 0.4, 0.2))})
+
+
+@pytest.fixture
+def answerer(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> QuestionAnswerer:
+    """Its latency table says SECONDS seconds a window, a thousandth of what it says otherwise."""
+
+    def table(*arguments: object, **options: object) -> LatencyTable:
+        return LatencyTable({name: {(length, 1): 1e3 * s for length in (32, 384)} for name, s in SECONDS.items()})
+
+    monkeypatch.setattr(budgets, "measure_latency_table", table)
+    monkeypatch.setenv("DYNAMIC_TINYBERT_CACHE", "off")
+    answerer = QuestionAnswerer.from_pretrained(bundle, num_threads=1)
+    answerer.latency_table()
+    return answerer
+
+
+@asynccontextmanager
+async def occupied(answerer: QuestionAnswerer) -> AsyncIterator[tuple[AsyncQuestionAnswerer, Held, list[str | None]]]:
+    """An answerer with a latency table and one worker, which is held; and the configurations of the model's calls."""
+    async with busy(answerer) as (service, calls, _):
+        service.answerer.latency_table()
+        names: list[str | None] = []
+        call = calls._call
+
+        def noted(*arguments: object, **options: Any) -> object:  # noqa: ANN401 - the model's arguments
+            names.append(options.get("length_config"))
+            return call(*arguments, **options)
+
+        calls._call = noted
+        yield service, calls, names
+
+
+def test_the_wait_in_the_queue_counts(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        async with occupied(answerer) as (service, calls, _):
+            sent = time.monotonic()
+            waiting = started(service("who?", TEXT, budget_ms=60_000_000))
+            await asyncio.sleep(0.2)
+            freed = time.monotonic()
+            calls.open()
+            answer = await waiting
+            assert answer["length_config"] == "full"
+            assert answer["budget_met"] is True
+            assert freed - sent <= answer["ms"] / 1e3 <= time.monotonic() - sent
+
+    asyncio.run(ask())
+
+
+def test_the_choice_is_made_when_the_model_is_free(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        async with occupied(answerer) as (service, calls, _):
+            budget_ms = 1.25 * 1e6 + 500  # with what is predicted at first for `full`, and half a second
+            waiting = started(service("who?", TEXT, budget_ms=budget_ms))
+            await asyncio.sleep(0.6)
+            calls.open()
+            answer = await waiting
+            assert answer["length_config"] == "half"
+            assert answer["budget_met"] is True
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [({"budget_ms": 3.2e6}, "half"), ({"budget_ms": 9e6}, "full"), ({"length_config": "full"}, "full")],
+)
+def test_others_that_wait_are_considered(answerer: QuestionAnswerer, limits: dict[str, Any], name: str) -> None:
+    async def ask() -> None:
+        with held(answerer) as (slow, calls):
+            slow.latency_table()
+            async with AsyncQuestionAnswerer(slow) as service:
+                first = started(service("who?", TEXT))
+                await begun(calls)
+                tasks = [started(service("who?", TEXT, budget_ms=9e6))]
+                await asyncio.sleep(0)
+                tasks += [started(service("who?", TEXT, **limits)) for _ in range(3)]
+                await asyncio.sleep(0)
+                while not all(request.prepared for request in list(service._scheduler._waiting)):
+                    await asyncio.sleep(0.001)
+                assert service.queued == 4
+                calls.open()
+                answers = await asyncio.gather(first, *tasks)
+                assert answers[1]["length_config"] == name
+                assert all(answer.get("budget_met", True) for answer in answers)
+
+    asyncio.run(ask())
+
+
+def test_a_budget_that_began_before_the_call(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        async with AsyncQuestionAnswerer(answerer) as service:
+            arrived = time.monotonic() - 400
+            job = AnswerJob(("who?",), (TEXT,), {"budget_ms": 1.5e6}, arrived)
+            answer = (await carry_out(service, job)).answers[0][0]
+            assert answer["length_config"] == "half"
+            assert 4e5 < answer["ms"] < 1.1e6
+            assert answer["budget_met"] is True
+
+    asyncio.run(ask())
+
+
+def test_what_cannot_be_answered_in_time_is_refused_at_once_if_it_has_a_timeout(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        with held(answerer) as (slow, calls):
+            slow.latency_table()
+            async with AsyncQuestionAnswerer(slow) as service:
+                first = started(service("who?", TEXT))
+                await begun(calls)
+                for text, options in (
+                    (TEXT, {"budget_ms": 1e6, "timeout": 9}),
+                    (TEXT, {"length_config": "half", "timeout": 90}),
+                    (DOCUMENT, {"length_config": "fast", "timeout": 300}),
+                ):
+                    with pytest.raises(OverloadedError, match="even at the fastest length configurations") as refused:
+                        await service("who?", text, **options)
+                    assert refused.value.retry_after_s is not None
+                assert (service.queued, service.running) == (0, 1)
+                accepted = [
+                    started(service("who?", TEXT, length_config="half", timeout=2000)),
+                    started(service("who?", TEXT, budget_ms=1)),  # without a timeout it is answered
+                ]
+                await asyncio.sleep(0)
+                calls.open()
+                answers = await asyncio.gather(first, *accepted)
+                assert answers[2]["length_config"] == "fast"
+                assert await service("who?", TEXT, budget_ms=1e6, timeout=9)  # nothing else is there
+
+    asyncio.run(ask())
+
+
+def test_a_document_runs_in_one_configuration(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        async with occupied(answerer) as (service, calls, names):
+            waiting = started(service("who?", DOCUMENT, budget_ms=8e6))
+            await begun_and_open(calls)
+            assert (await waiting)["length_config"] == "half"
+            assert set(names[1:]) == {"half"}
+            assert len(names) == 7
+
+    async def begun_and_open(calls: Held) -> None:
+        await asyncio.sleep(0)
+        calls.let(1)
+        await begun(calls)
+        calls.open()
+
+    asyncio.run(ask())

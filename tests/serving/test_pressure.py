@@ -1,0 +1,151 @@
+"""The policy by which budgets are chosen under load, as a pure function and in a simulated queue."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dynamic_tinybert.runtime.budget import Limits
+from dynamic_tinybert.serving.pressure import Slowness, Waiting, choose_under_pressure, is_hopeless
+
+from support.queue_simulation import LENGTHS_MS, LOSSES, SPEED, simulate
+
+FULL_MS = 40.0
+MS = {name: FULL_MS * share for name, share in SPEED.items()}
+ORDER = list(SPEED)  # the most accurate first, which is also the slowest
+
+
+def exact() -> Slowness:
+    """Predictions that hold."""
+    slowness = Slowness()
+    for _ in range(200):
+        slowness.learn(10, 10)
+    assert (slowness.typical, slowness.upper) == (1, 1)
+    return slowness
+
+
+def chosen(slack_ms: float, others: list[Waiting], slowness: Slowness | None = None) -> str:
+    limits = Limits(1000.0, 100)
+    return choose_under_pressure(Waiting(MS, slack_ms), LOSSES, limits, others, slowness or exact())
+
+
+def test_alone_it_is_the_most_accurate_that_fits() -> None:
+    assert [chosen(slack, []) for slack in (100, 40, 39, 31, 30, 22, 21, 1, -5)] == [
+        *["full"] * 2,
+        *["accurate", "balanced", "balanced"],
+        *["fast"] * 4,
+    ]
+
+
+def test_those_behind_need_to_fit_too() -> None:
+    assert chosen(1000, [Waiting(MS, 80)]) == "full"
+    assert chosen(1000, [Waiting(MS, 79)]) == "accurate"
+    assert chosen(1000, [Waiting(MS, 1000), Waiting(MS, 95)]) == "balanced"
+    assert chosen(1000, [Waiting(MS, 50)]) == "fast"
+    assert chosen(1000, [Waiting(MS, 5)]) == "full"  # nothing helps that one
+    assert chosen(1000, [Waiting(MS)] * 50) == "full"  # these have time
+    assert chosen(1000, [Waiting({"full": 70.0}), Waiting(MS, 140)]) == "accurate"  # one without a budget in between
+
+
+def test_a_request_without_a_budget_is_not_affected() -> None:
+    waiting = [Waiting(MS, 10)] * 5
+    only_loss = Limits(None, 0.4)
+    own = Waiting({name: MS[name] for name in ("full", "accurate")})
+    assert choose_under_pressure(own, LOSSES, only_loss, waiting, exact()) == "accurate"
+    assert choose_under_pressure(Waiting({"full": 40.0}), LOSSES, Limits(None, 0), waiting, exact()) == "full"
+
+
+def test_a_document_leaves_and_needs_time_for_the_turns_of_others() -> None:
+    limits = Limits(1000.0)
+    document = Waiting(MS, 79, turns=4)
+    assert choose_under_pressure(document, LOSSES, limits, [], exact()) == "full"
+    assert choose_under_pressure(document, LOSSES, limits, [Waiting(MS)], exact()) == "accurate"
+    behind = Waiting(MS, 50)  # waits for a quarter of the document only
+    assert choose_under_pressure(Waiting(MS, 500, turns=4), LOSSES, limits, [behind], exact()) == "full"
+    assert not is_hopeless(Waiting(MS, 50), [Waiting({"full": 100.0}, turns=4)], 0, exact())
+    assert is_hopeless(Waiting(MS, 50), [Waiting({"full": 100.0})], 0, exact())
+    assert is_hopeless(Waiting(MS, 50), [], 30, exact())
+    assert not is_hopeless(Waiting(MS), [Waiting({"full": 1e9})], 30, exact())
+    assert not is_hopeless(Waiting(MS, 1), [], 0, exact())  # alone
+
+
+def test_slowness_is_learnt() -> None:
+    slowness = Slowness()
+    slowness.learn(0, 5)  # nothing was predicted
+    assert slowness.typical == pytest.approx(1, abs=0.05)
+    assert slowness.upper == 1.25
+    for turn in range(128):
+        slowness.learn(10, 40 if turn % 10 == 0 else 20)
+    assert slowness.typical == pytest.approx(2.2, abs=0.05)
+    assert slowness.upper == 4
+    for _ in range(128):
+        slowness.learn(10, 5)
+    assert (slowness.typical, slowness.upper) == (0.5, 0.5)
+    assert chosen(21, [], slowness) == "full"
+
+
+def test_predictions_that_were_too_long_do_not_refuse_for_ever() -> None:
+    slowness = Slowness()
+    for _ in range(200):
+        slowness.learn(1, 1000)
+    assert is_hopeless(Waiting(MS, 200), [Waiting(MS)], 0, slowness)
+    for _ in range(200):
+        assert not is_hopeless(Waiting(MS, 200), [], 0, slowness)
+        slowness.learn(1, 1)
+    assert not is_hopeless(Waiting(MS, 200), [Waiting(MS)], 0, slowness)
+
+
+@given(
+    slack=st.floats(-10, 300),
+    slacks=st.lists(st.one_of(st.just(math.inf), st.floats(-10, 500)), max_size=12),
+    proportions=st.lists(st.floats(0.2, 5), max_size=200),
+)
+def test_more_that_wait_never_make_it_slower(slack: float, slacks: list[float], proportions: list[float]) -> None:
+    slowness = Slowness()
+    for proportion in proportions:
+        slowness.learn(1, proportion)
+    assert slowness.typical <= slowness.upper + 1e-9
+    others = [Waiting(MS, own) for own in slacks]
+    alone = chosen(slack, [], slowness)
+    name = chosen(slack, others, slowness)
+    assert ORDER.index(name) >= ORDER.index(alone)
+    if slack < slowness.upper * MS["fast"]:
+        assert name == "fast"
+
+
+@settings(deadline=None, max_examples=15)
+@given(seed=st.integers(0, 10**6), noise=st.floats(0, 0.25), slower=st.floats(0.7, 1.5))
+def test_nearly_all_accepted_requests_meet_their_budget(seed: int, noise: float, slower: float) -> None:
+    budget_ms = 4 * sorted(LENGTHS_MS)[3] * slower
+    outcome = simulate(1.5, requests=1500, budget_ms=budget_ms, noise=noise, slower=slower, seed=seed)
+    assert outcome.share_met >= 0.99
+    assert outcome.refused < 0.2 * 1500
+    assert outcome.longest_queue < 30
+    assert min(outcome.chosen[name] for name in ("full", "fast")) > 0
+
+
+@pytest.mark.parametrize("load", [0.2, 0.5])
+def test_without_pressure_full_runs_and_nothing_is_refused(load: float) -> None:
+    outcome = simulate(load)
+    assert outcome.share_met > 0.999
+    assert outcome.refused < 10
+    assert outcome.chosen["full"] > 0.9 * outcome.chosen.total()
+
+
+def test_without_budgets_the_queue_grows_until_requests_are_refused() -> None:
+    outcome = simulate(1.5, budget_ms=None)
+    assert outcome.longest_queue == 128
+    assert outcome.refused > 500
+    assert set(outcome.without_budget) == {"full"}
+
+
+def test_far_too_many_requests_are_refused_and_the_others_served() -> None:
+    outcome = simulate(3)
+    assert outcome.share_met > 0.99
+    assert outcome.refused > 1000
+    served = outcome.met + outcome.late
+    assert served > 0.6 / SPEED["fast"] * 4000 / 3  # most of what the fastest configuration could serve
+    assert simulate(3, refuses=False).share_met < 0.1  # what refusing is for
