@@ -31,12 +31,14 @@ class States:
 
     Attributes:
         by_layer: For each requested layer, its states after attention's LayerNorm, float32 [B, L, H].
+        inputs: The model's inputs, int64 [B, L] by name.
         outputs: The outputs of the task's head, and the further tensors that its targets need, float32 by name.
         protected: 1 for tokens that no layer drops by learnt significance, else 0, float32 [B, L].
         real: 0 for padding, else 1, float32 [B, L].
     """
 
     by_layer: Mapping[int, npt.NDArray[np.float32]]
+    inputs: Mapping[str, npt.NDArray[np.int64]]
     outputs: Mapping[str, npt.NDArray[np.float32]]
     protected: npt.NDArray[np.float32]
     real: npt.NDArray[np.float32]
@@ -83,6 +85,7 @@ class StateReader:
         outputs = self._graph.infer(inputs)
         return States(
             by_layer={layer: outputs[_state(layer)] for layer in self._layers},
+            inputs=inputs,
             outputs={name: outputs[name] for name in self._outputs},
             protected=outputs[_PROTECTED],
             real=inputs["attention_mask"].astype(np.float32),

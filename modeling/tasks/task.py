@@ -78,6 +78,17 @@ class ModelTask(Protocol):
             context: 1 for the tokens that may be dropped, neither protected nor padding; else 0, [B, L].
         """
 
+    def importance_scalar(
+        self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The scalar whose gradient measures the importance of tokens; see `token_importance`.
+
+        Args:
+            outputs: The head's outputs by name when nothing is dropped.
+            teacher: The outputs of the teacher, which may be the same model; they receive no gradient.
+            inputs: The model's inputs.
+        """
+
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """Names of nodes of the graph that the targets need besides the head's outputs (docs/bundle-format.md)."""
 
