@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import CalibrationError, InvalidInputError
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.common.work_dir import work_dir
@@ -28,6 +29,7 @@ def calibrate(
     significance: SignificanceChoice = "learnt",
     budget_minutes: float = 45.0,
     evaluations: int | None = None,
+    fitting_steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
     num_threads: int | None = None,
@@ -48,11 +50,14 @@ def calibrate(
             question has no annotated answer, it is the latter alone. Unanswerable questions are scored by SQuAD v2's
             rules, and the bundle gets the no-answer threshold that gives `full` the best F1.
         test: Examples to report on; by default some articles of `validation` or, without it, of `data`.
-        significance: ``learnt`` fits a scorer per layer; ``trained`` takes the bundle's scorers, for checkpoints that
-            were trained with scorers; ``attention`` uses the attention that tokens receive.
+        significance: ``learnt`` fits a scorer per layer to what the bundle's model needs; ``trained`` takes the
+            bundle's scorers, for checkpoints that were trained with scorers; ``attention`` uses the attention that
+            tokens receive.
         budget_minutes: Minutes for the whole calibration. The time that is needed whatever the budget is estimated once
             the data is read; if it exceeds the budget, the calibration takes longer.
         evaluations: End the search after this many configurations even if there is time left.
+        fitting_steps: Fit scorers in this many steps, whatever time they take; by default in as many as the budget
+            allows. With it and `evaluations`, the same seed gives the same result on machines of any speed.
         seed: Seed for every random choice.
         resume: Continue an interrupted run, if there is one.
         num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
@@ -71,6 +76,8 @@ def calibrate(
         raise InvalidInputError(f"significance is {significance!r}; give 'learnt', 'trained' or 'attention'")
     if not 0 < budget_minutes < math.inf:
         raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
+    if fitting_steps is not None:
+        require_int("fitting_steps", fitting_steps, 1)
     end = monotonic() + 60 * budget_minutes
     source = open_bundle(bundle)
     measure = measure_of(source)
@@ -83,7 +90,7 @@ def calibrate(
 
     for line in examples.lines:
         note(line)
-    settings = Settings(significance, budget_minutes, evaluations, seed, num_threads)
+    settings = Settings(significance, budget_minutes, evaluations, fitting_steps, seed, num_threads)
     header = stages.journal_header(source, [file for file in (data, validation, test) if file is not None], settings)
     place = source.path.resolve().with_name(f"{source.path.resolve().name}.calibration")
     unfinished = CalibrationError(

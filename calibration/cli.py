@@ -42,6 +42,9 @@ def calibrate(
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End the search after N length configurations.")
     ] = None,
+    fitting_steps: Annotated[
+        int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
@@ -64,6 +67,7 @@ def calibrate(
         significance=significance.value,
         budget_minutes=budget_minutes,
         evaluations=evaluations,
+        fitting_steps=fitting_steps,
         seed=seed,
         resume=resume,
         num_threads=num_threads,

@@ -28,6 +28,7 @@ class Settings:
     significance: SignificanceChoice
     budget_minutes: float
     evaluations: int | None
+    fitting_steps: int | None
     seed: int
     num_threads: int | None
 

@@ -53,6 +53,7 @@ def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settin
         "trained": None if trained is None else digest(trained),
         "data": [digest(Path(file)) for file in files],
         "significance": settings.significance,
+        "fitting_steps": settings.fitting_steps,
         "seed": settings.seed,
         "num_threads": settings.num_threads,
         "cpu": cpu.name(),
@@ -99,7 +100,13 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
     seconds = max(1.0, min(_FITTING_SHARE * 60 * settings.budget_minutes, left))
     trained = settings.significance == "trained"
     learnt = fit_or_load_scorers(
-        run.source, run.data.fitting, run.folder / "fit", seconds, settings.seed, trained=trained
+        run.source,
+        run.data.fitting,
+        run.folder / "fit",
+        seconds,
+        settings.seed,
+        steps=settings.fitting_steps,
+        trained=trained,
     )
     run.note(learnt.line)
     space = ScheduleSpace(num_layers, selectable=learnt.sample.layers)

@@ -15,6 +15,7 @@ from .significance.fitting import HELD_OUT
 SECONDS_TO_COMPILE = 5.0  # one configuration, with its kernels for all lengths
 PASSES_BEFORE_TIMING = 2
 _TIMED = 12
+_TEACHER = 8  # times as long as a pass of the compiled graph: a pass of its PyTorch model and token importance
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def seconds_in_any_case(
     per_example = windows_per_example * ms
     held_out = min(HELD_OUT, -(-num_fitting // 10))
     return {
-        "fitting": 2 * held_out * per_example / 1e3,
+        "fitting": (1 + _TEACHER) * held_out * per_example / 1e3,
         "asking full": (1 if full_is_known else 2) * num_choosing * (per_example + 1) / 1e3,
         "latencies": 0.0 if latency_model is None else latency_model.seconds(ms),
         "measuring and reporting what was found": seconds_to_report(front, per_example, ms, num_reporting),

@@ -161,6 +161,13 @@ def _plain_model(bundle: Bundle, contents: _Contents) -> BertPreTrainedModel:
 
 
 def _contents(bundle: Bundle) -> _Contents:
+    try:
+        return _read(bundle)
+    except BundleFormatError as error:
+        raise BundleFormatError(f"no PyTorch model can be made of the graph of {bundle.path}: {error}") from error
+
+
+def _read(bundle: Bundle) -> _Contents:
     graph = read_plain_graph(bundle, task_named(bundle.task))
     num_layers, nodes = bundle.shape.num_layers, NamedNodes(graph)
     with rewriting(bundle):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
@@ -63,6 +64,7 @@ def fit_scorers(
     *,
     seconds: float,
     most_passes: int,
+    steps: int | None = None,
     seed: int = 0,
     progress: bool = False,
 ) -> Fit:
@@ -76,8 +78,9 @@ def fit_scorers(
         examples: Examples of the bundle's task, at least two; those that the model cannot read are skipped. Labels
             are not used.
         layers: Layers that get a scorer.
-        seconds: Longest time to spend.
-        most_passes: Largest number of passes over the examples.
+        seconds: Longest time to spend, unless `steps` is given.
+        most_passes: Largest number of passes over the examples, unless `steps` is given.
+        steps: Number of batches to learn from, whatever time they take.
         seed: Seed for the order of the examples and the initial weights of the scorers.
         progress: Show a progress bar if standard error is a terminal.
 
@@ -100,7 +103,11 @@ def fit_scorers(
     teacher.check(fitting[len(fitting) // 2])
     scorers = {layer: TrainedScorer(Scorer(bundle.shape.hidden_size)) for layer in layers}
     optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
-    steps, seen = most_passes * len(fitting), 0
+    if steps is None:
+        steps = most_passes * len(fitting)
+    else:
+        seconds = math.inf
+    seen = 0
     recent: dict[int, Batch] = {}
     started = monotonic()
     with tqdm(total=1.0, desc="Fitting scorers", bar_format=_BAR, disable=None if progress else True) as bar:
