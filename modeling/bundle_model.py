@@ -67,6 +67,9 @@ class RoundingLinear(nn.Linear):
     sum is rounded. Rounding has the gradient of the identity where it does not clip.
     """
 
+    scale: Tensor
+    inv_scale: Tensor
+
     def __init__(self, linear: LinearOfGraph) -> None:
         assert linear.inv_scale is not None
         super().__init__(linear.weight.shape[1], linear.weight.shape[0])
@@ -105,7 +108,8 @@ def model_of_bundle(bundle: Bundle, *, rounding: bool = True) -> BertPreTrainedM
     for name, linear in contents.linears.items():
         if rounding and linear.inv_scale is not None:
             model.set_submodule(name, RoundingLinear(linear))
-    return model.requires_grad_(False).eval()
+    nn.Module.eval(model)
+    return model.requires_grad_(False)
 
 
 def weights_of_bundle(bundle: Bundle) -> dict[str, Array]:

@@ -20,6 +20,7 @@ from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.modeling.scorer_passes import draw_shares
 from dynamic_tinybert.modeling.scorer_targets import TrainedScorer, token_loss
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
+from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 
@@ -118,7 +119,7 @@ def fit_scorers(
                 break
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
-            batch = recent.pop(index, None) or Batch(*teacher.full(fitting[index]))
+            batch = recent.pop(index, None) or Batch.of(teacher, fitting[index])
             recent[index] = batch = batch.with_dropped(teacher, scorers, draw_shares(layers, random))
             if len(recent) > RECENT:
                 del recent[next(iter(recent))]  # the oldest one
@@ -172,7 +173,7 @@ class Batch:
     """What scorers learn from a batch of windows.
 
     Attributes:
-        states: The graph's results at full length.
+        states: The graph's results at full length, without the states of layers, which `full` holds already.
         full: What the scorers of all layers learn from it.
         dropped: What those of late layers learn from the last pass that dropped tokens; may be empty.
     """
@@ -180,6 +181,12 @@ class Batch:
     states: States
     full: Mapping[int, ScorerExamples]
     dropped: Mapping[int, ScorerExamples] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, teacher: ScorerTeacher, windows: Sequence[TokenSequence]) -> Batch:
+        """Make the batch of some windows; no pass has dropped tokens yet."""
+        states, full = teacher.full(windows)
+        return cls(replace(states, by_layer={}), full)
 
     def with_dropped(self, teacher: ScorerTeacher, scorers: Mapping[int, Scorer], shares: Mapping[int, float]) -> Batch:
         """The same batch with a new pass that drops tokens."""

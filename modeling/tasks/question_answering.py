@@ -17,7 +17,7 @@ from .task import Linear, ModelTask
 OUTPUTS = ("start_logits", "end_logits")
 
 WIDENED_BY = 2
-"""Number of tokens on each side of a likely start or end that also count as worth keeping."""
+"""Number of tokens on each side of a likely start or end that should also be kept."""
 
 _HEAD = "qa_outputs"
 

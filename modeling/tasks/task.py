@@ -70,7 +70,7 @@ class ModelTask(Protocol):
         """
 
     def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
-        """For each token the probability that it is worth keeping, 0 to 1, [B, L]; scorers learn these targets.
+        """For each token the probability that it should be kept, 0 to 1, [B, L]; scorers learn these targets.
 
         Args:
             outputs: The head's outputs by name when nothing is dropped; in calibration also the tensors of
