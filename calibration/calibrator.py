@@ -40,7 +40,8 @@ def calibrate(
 
     Significance is fitted, configurations are searched, and the best of them are measured, each on different examples.
     The bundle is replaced at the very end. Until then all measurements are kept beside it, in a folder named like the
-    bundle and ending in ``.calibration``, from which an interrupted run can be resumed.
+    bundle and ending in ``.calibration``, from which an interrupted run can be resumed. While scorers are fitted, and
+    afterwards, the process keeps freed memory (`keep_freed_memory`).
 
     Args:
         bundle: Folder of a bundle.

@@ -90,6 +90,7 @@ def fit_scorers(
         DataError: The model can read none of the examples.
         InferenceError: OpenVINO failed.
     """
+    started = monotonic()
     stay_within_quota()
     keep_freed_memory()
     torch.manual_seed(seed)
@@ -110,7 +111,6 @@ def fit_scorers(
         seconds = math.inf
     seen = 0
     recent: dict[int, Batch] = {}
-    started = monotonic()
     with tqdm(total=1.0, desc="Fitting scorers", bar_format=_BAR, disable=None if progress else True) as bar:
         for step, index in enumerate(_endless(len(fitting), random)):
             done = min(1.0, max(step / steps, (monotonic() - started) / seconds))

@@ -183,6 +183,13 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
         calibrate(bundle, data, budget_minutes=-1)
     with pytest.raises(DataError, match="too few questions"):
         calibrate(bundle, write_data(tmp_path / "few.json", articles=3))
+    one = json.loads(data.read_text())
+    one["data"] = [{"title": "only", "paragraphs": [p for article in one["data"] for p in article["paragraphs"]]}]
+    (tmp_path / "one.json").write_text(json.dumps(one))
+    with pytest.raises(DataError, match=r"400 for fitting, 0 for choosing, 0 for reporting, .* give more articles"):
+        calibrate(bundle, tmp_path / "one.json")
+    with pytest.raises(InvalidInputError, match="fitting_steps must be an int of at least 1, not 0"):
+        calibrate(bundle, data, fitting_steps=0)
     assert not list(tmp_path.glob("*.calibration"))
 
 
