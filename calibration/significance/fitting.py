@@ -203,7 +203,7 @@ def losses(scorers: Mapping[int, Scorer], batch: Batch) -> dict[int, Tensor]:
 
 def scorer_loss(scorer: Scorer, examples: ScorerExamples) -> Tensor:
     """The `token_loss` of one scorer."""
-    significance = scorer.logits(examples.state, examples.protected, examples.real).sigmoid()
+    significance = scorer.logits(examples.state.float(), examples.protected, examples.real).sigmoid()
     return token_loss(significance, examples.keep, examples.droppable, examples.weight_of_kept)
 
 
