@@ -78,6 +78,7 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
+    "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
     "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),
     "selection.significance_ablation": Smoke(
         "{scored} {data} 40 --held-out 8 --variants 'as shipped' 'no replays'", "| no replays |"
