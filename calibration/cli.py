@@ -41,9 +41,19 @@ def calibrate(
         _Significance,
         typer.Option(help="Fit a scorer per layer, use the scorers trained with the model, or use attention."),
     ] = _Significance.LEARNT,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=POINTS",
+            help="Also find the fastest configuration that loses at most so many points, such as quick=1.5.",
+        ),
+    ] = None,
     budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End the search after N length configurations.")
+    ] = None,
+    fitting_steps: Annotated[
+        int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -67,8 +77,10 @@ def calibrate(
         validation=validation,
         test=test,
         significance=significance.value,
+        limits=_limits(limit or []),
         budget_minutes=budget_minutes,
         evaluations=evaluations,
+        fitting_steps=fitting_steps,
         seed=seed,
         resume=resume,
         num_threads=num_threads,
@@ -92,3 +104,17 @@ def calibrate(
             difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         print(line)
+
+
+def _limits(texts: list[str]) -> dict[str, float]:
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, _, points = text.partition("=")
+        try:
+            value = float(points)
+        except ValueError:
+            raise InvalidInputError(f"--limit {text!r} is not NAME=POINTS, such as quick=1.5") from None
+        if name in limits:
+            raise InvalidInputError(f"--limit names {name!r} twice; give each configuration a name of its own")
+        limits[name] = value
+    return limits
