@@ -7,11 +7,14 @@ import pytest
 
 from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.calibration import cli as command
+from dynamic_tinybert.calibration.significance.learnt import fit_or_load_scorers
+from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.commands.info import _described
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.measure import measure_of
 
-from support.classifiers import classifier_bundle, texts, tiny_classifier
+from support.classifiers import classifier_bundle, save_classifier, texts, tiny_classifier
 
 
 def test_a_report_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -56,3 +59,18 @@ def test_calibration_finds_length_configurations(tmp_path: Path) -> None:
         else:
             assert figures["macs_fewer"] > 1.05
             assert figures[f"{metric}_against_full"][0] > -10
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_scorers_of_int8_bundles_are_fitted(labels: int, tmp_path: Path) -> None:
+    """Also where the target comes from nodes that a fused graph does not have."""
+    some = texts(60, words=(20, 60))
+    data = tmp_path / "t.tsv"
+    data.write_text("".join(f"{text}\n" for text in some))
+    checkpoint = save_classifier(tmp_path / "c", tiny_classifier(labels))
+    export_model(checkpoint, tmp_path / "b", calibration_data=data, num_samples=8, tune=False)
+    bundle = open_bundle(tmp_path / "b")
+    examples = measure_of(bundle).read(data, strict=True).examples
+    learnt = fit_or_load_scorers(bundle, examples, tmp_path / "fit", 5, 0, steps=20)
+    assert learnt.scorers is not None
+    assert max(learnt.sample.layers) < 2  # the last layer selects nothing
