@@ -115,23 +115,12 @@ class LengthAdaptiveModel:
             "compiled_cache_dir": None if compiled_cache_dir is None else Path(compiled_cache_dir),
         }
         properties = openvino_properties(short, ov_config)
-        path = (
-            default_bundle()
-            if id_or_path is None
-            else resolve_bundle(
-                id_or_path,
-                revision=revision,
-                token=token,
-                cache_dir=cache_dir,
-                local_files_only=local_files_only,
-            )
-        )
+        where: dict[str, Any] = {"revision": revision, "cache_dir": cache_dir, "local_files_only": local_files_only}
+        path = default_bundle() if id_or_path is None else resolve_bundle(id_or_path, token=token, **where)
         model = cls(open_bundle(path), ov_config=properties, elastic=elastic, max_compiled=max_compiled)
         arguments = {
             "id_or_path": id_or_path,
-            "revision": revision,
-            "cache_dir": cache_dir,
-            "local_files_only": local_files_only,
+            **where,
             **short,
             "ov_config": ov_config,
             "elastic": elastic,
@@ -149,6 +138,15 @@ class LengthAdaptiveModel:
     def parallel_requests(self) -> int:
         """Number of calls that run at once, by OpenVINO's settings; the default length configuration is compiled."""
         return self._graph(None if self._elastic else self.resolve(None)).parallel
+
+    @property
+    def has_elastic_graph(self) -> bool:
+        """Whether the elastic graph is compiled; otherwise the next call that needs it waits for that."""
+        return None in self._graphs
+
+    def is_compiled(self, length_config: str | LengthConfig | Sequence[float] | None) -> bool:
+        """Whether the graph of a length configuration is compiled; otherwise the next call at it waits for that."""
+        return (None if self._elastic else self.resolve(length_config)) in self._graphs
 
     @property
     def execution(self) -> dict[str, str]:

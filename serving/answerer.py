@@ -104,6 +104,11 @@ class AsyncQuestionAnswerer:
         """Number of requests that workers have in hand."""
         return self._scheduler.running
 
+    @property
+    def turns(self) -> int:
+        """Number of turns in which workers have run a batch."""
+        return self._scheduler.turns
+
     @overload
     async def __call__(
         self, question: str, context: str, *, top_k: Literal[1] | None = None, **options: Unpack[_AsyncOptions]

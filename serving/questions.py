@@ -28,8 +28,6 @@ class Runner:
         at_once: Number of turns that run at the same time.
         slowness: How predictions compare with what turns took.
         turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
-        has_elastic_graph: Whether the elastic graph is compiled, which takes so long that only requests that need it
-            should make others wait for it.
     """
 
     def __init__(self, answerer: QuestionAnswerer, at_once: int) -> None:
@@ -37,7 +35,6 @@ class Runner:
         self.at_once = at_once
         self.slowness = Slowness()
         self.turn_ends = 0.0
-        self.has_elastic_graph = False
 
     def run(self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float) -> list[WindowOutput]:
         """Run windows in one call.
@@ -53,13 +50,14 @@ class Runner:
         started = perf_counter()
         self.turn_ends = monotonic() + self.slowness.typical * predicted_ms / 1e3
         one = isinstance(configs[0], str) and len(set(configs)) == 1
+        compiled = not one or model.is_compiled(configs[0])
         how: dict[str, Any] = {"length_config": configs[0]} if one else {"length_configs": configs}
         try:
             outputs = run_batch(model, windows, **how)
-            self.has_elastic_graph |= not one
         finally:
             self.turn_ends = 0.0
-        self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
+        if compiled:  # what compiling takes says nothing about further turns
+            self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
         return outputs
 
 
@@ -141,10 +139,12 @@ class Questions:
         others = [other.waiting() for other in ahead if isinstance(other, Questions)]
         if is_hopeless(own, others, running_ms, self._runner.slowness):
             seconds = (running_ms + math.fsum(other.fastest_ms for other in others)) / 1e3
+            running = ["the batch that is being run"] if running_ms else []
+            waiting = [f"{len(ahead)} waiting requests"] if ahead else []
             raise OverloadedError(
-                f"{len(ahead)} requests wait before this one, which would not be answered in the "
-                f"{own.slack_ms / 1e3:.3f} s that are left even at the fastest length configurations; try again in "
-                f"about {seconds:.2g} s, allow more time, or send fewer requests at once",
+                f"behind {' and '.join(running + waiting)} this request would not be answered in the "
+                f"{max(own.slack_ms, 0) / 1e3:.3f} s that are left, even at the fastest length configurations; try "
+                f"again in about {seconds:.2g} s, allow more time, or send fewer requests at once",
                 retry_after_s=seconds,
             )
 
@@ -168,9 +168,9 @@ class Questions:
         config = self._choice([view for _, _, view in others])
         self._note(config)
         left, places = self._left, []
-        runner = self._runner
-        model, mixed = runner.answerer.model, runner.has_elastic_graph
-        shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=mixed)
+        model = self._runner.answerer.model
+        # Compiling the elastic graph takes so long that only requests that need it should make others wait for it.
+        shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=model.has_elastic_graph)
         self._agreed = {}
         for place, other, _ in others:
             theirs = other._left

@@ -37,6 +37,11 @@ class Scheduler:
     parts are being run as the model runs at once, the other threads prepare the requests that wait, which keep their
     places. The threads start with the first request. A forked process starts with an empty queue and threads of its
     own; the requests that its parent had accepted remain with the parent.
+
+    Attributes:
+        workers: Number of threads.
+        max_queued: Number of requests that may wait, besides one for each thread.
+        turns: Number of turns in which a thread has run a part of a request.
     """
 
     def __init__(self, *, workers: int, max_queued: int, at_once: int = 1) -> None:
@@ -50,6 +55,7 @@ class Scheduler:
         self.workers = workers
         self.max_queued = max_queued
         self._at_once = min(at_once, workers)
+        self.turns = 0
         self._closing = self._dropping = False
         self._mean_s: float | None = None  # of the busy time of a request
         self._start_empty()
@@ -152,7 +158,8 @@ class Scheduler:
                 self._running += 1
                 self._free -= 1
             request.preparing = not request.prepared
-            others = [other for other in takewhile(lambda other: other is not request, self._waiting) if other.prepared]
+            before = takewhile(lambda other: other is not request, self._waiting)
+            others = [other for other in before if other.prepared and not other.over]
         if request.preparing:
             self._prepare(request, others)
         else:
@@ -188,6 +195,7 @@ class Scheduler:
         together = [request, *companions]
         request.run(companions)
         with self._changed:
+            self.turns += 1
             self._free += 1
             over = [one for one in together if one.over or self._dropping]
             self._running -= len(together) - len(over)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from weakref import WeakKeyDictionary
+
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.encoder.compilation import kept_multiple
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -43,8 +45,7 @@ class SharedBatch:
         self._rows = rows
         self._mixed = mixed
         self._configs = {config}
-        threads = int(model.execution.get("INFERENCE_NUM_THREADS", default_threads()))
-        self._tokens = _TOKENS_PER_THREAD * threads if kept_multiple(model.bundle) == 1 else 0
+        self._tokens = _most_tokens(model)
 
     def has_room(self, length: int, rows: int) -> bool:
         """Whether so many more windows of such a length may be added."""
@@ -60,3 +61,14 @@ class SharedBatch:
         self._configs = configs
         self._rows += rows
         return True
+
+
+_known: WeakKeyDictionary[LengthAdaptiveModel, int] = WeakKeyDictionary()
+
+
+def _most_tokens(model: LengthAdaptiveModel) -> int:
+    """Tokens of a shared batch; 0 if none is shared. To find out takes as long as a batch, as files are read."""
+    if model not in _known:
+        threads = int(model.execution.get("INFERENCE_NUM_THREADS", default_threads()))
+        _known[model] = _TOKENS_PER_THREAD * threads if kept_multiple(model.bundle) == 1 else 0
+    return _known[model]

@@ -123,6 +123,11 @@ class CompiledGraphs:
     def __len__(self) -> int:
         return len(self._graphs)
 
+    def __contains__(self, key: object) -> bool:
+        """Whether the graph for `key` is compiled."""
+        slot = self._graphs.get(key)
+        return slot is not None and slot.graph is not None
+
 
 class _Slot:
     def __init__(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -58,17 +59,21 @@ class Metrics:
             registry=self.registry,
         )  # fmt: skip
         self.registry.register(_BackendGauges(backend))
+        # To look a counter up by its labels takes longer than to count. There are few of each.
+        self._requests = cache(self.requests.labels)
+        self._seconds = cache(self.seconds.labels)
+        self._jobs = cache(self.jobs.labels)
 
     def count_request(self, route: str, method: str, status: int, seconds: float, error_type: str | None) -> None:
         """Count a request that has ended."""
-        self.requests.labels(route, method, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        self._requests(route, method, status).inc()
+        self._seconds(route).observe(seconds)
         if error_type is not None:
             self.failures.labels(error_type).inc()
 
     def count_result(self, result: Answered | Logits) -> None:
         """Count a job that has been run."""
-        self.jobs.labels(result.length_config or "other").inc()
+        self._jobs(result.length_config or "other").inc()
         self.tokens.inc(result.tokens)
         if result.tokens and result.kept:
             self.kept.observe(sum(result.kept) / len(result.kept) / result.tokens)

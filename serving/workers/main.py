@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError, InferenceError
@@ -38,7 +39,17 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to whole groups of processes; the front process drains
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
-    asyncio.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        runner.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """The event loop of uvloop, which takes less time for a message, if it is installed; otherwise that of asyncio."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
 
 
 async def _serve(end: socket.socket) -> None:
@@ -90,7 +101,6 @@ class Worker:
         self._channel = channel
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._turn: asyncio.Task[None] | None = None
-        self._turns = 0
 
     @property
     def running(self) -> int:
@@ -107,7 +117,7 @@ class Worker:
                 if number in self._jobs:
                     self._jobs[number].cancel()
             case Ping():
-                self._channel.send(encode(Pong(self._turns)))
+                self._channel.send(encode(Pong(self._answerer.turns)))
                 if self._turn is None:
                     self._turn = asyncio.create_task(self._take_turn())
 
@@ -122,18 +132,19 @@ class Worker:
         try:
             result = await carry_out(self._answerer, request.job, deadline=request.deadline)
             reply = encode(Done(number, result))
-        except Exception as error:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # a panic of tokenizers is no Exception
             reply = encode(Failed(number, _portable(error)))
         self._channel.send(reply)
 
     async def _take_turn(self) -> None:
-        """Wait in the queue as a job does: only a thread that is alive can end this."""
+        """Have a turn as a job does, so that turns are taken also while there are no jobs."""
         await self._answerer.in_turn(_nothing)
-        self._turns += 1
         self._turn = None
 
 
-def _portable(error: Exception) -> Exception:
+def _portable(error: BaseException) -> Exception:
     """The error as the front process will raise it; one that is not of this package is logged here."""
     if isinstance(error, DynamicTinyBertError):
         return error

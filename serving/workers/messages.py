@@ -5,14 +5,18 @@ Each message is a pickle behind its length. Nobody but the two processes can wri
 
 from __future__ import annotations
 
+import copyreg
 import pickle
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from operator import attrgetter
 from typing import Any, NamedTuple
 
 from dynamic_tinybert.runtime.common.errors import WorkerLostError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
-from dynamic_tinybert.serving.jobs import Job, ModelFacts
+from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
+from dynamic_tinybert.serving.jobs import AnswerJob, Job, Logits, LogitsJob, ModelFacts
 
 from .options import ModelOptions
 
@@ -77,12 +81,22 @@ class Ping(NamedTuple):
 
 
 class Pong(NamedTuple):
-    """From a worker, at once: yes; and how many turns its threads have given to pings so far."""
+    """From a worker, at once: yes; and how many turns its threads have taken so far."""
 
     turns: int
 
 
 Message = Start | Hello | CannotStart | Run | Cancel | Done | Failed | Ping | Pong
+
+
+def _reduction(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, ...]]]:
+    """A function that gives what pickle needs to make a dataclass of this kind again: the class and its arguments."""
+    values = attrgetter(*(field.name for field in fields(kind)))
+    return lambda one: (kind, values(one))
+
+
+for _kind in (AnswerJob, LogitsJob, Answered, Logits):  # dataclasses with slots ask for their fields each time
+    copyreg.pickle(_kind, _reduction(_kind))
 
 
 def encode(message: Message) -> bytes:

@@ -12,8 +12,10 @@ import pytest
 from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import (
     DeadlineExceededError,
+    InvalidInputError,
     OverloadedError,
 )
+from dynamic_tinybert.serving.requests import Request
 
 from support.held_model import DOCUMENT, DOCUMENT_ROWS, TEXT, begun, busy, held, started
 
@@ -206,5 +208,38 @@ def test_ten_thousand_requests_leave_nothing(served: QuestionAnswerer) -> None:
             assert service.queued == 0
             gc.collect()
             assert len(gc.get_objects()) < objects + 500
+
+    asyncio.run(ask())
+
+
+def test_a_request_that_failed_does_not_fail_others_before_it_has_left(
+    served: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leaves, finish = threading.Event(), Request.finish
+
+    def finish_late(request: Request[Any]) -> None:
+        if request.preparing and request._error is not None:
+            leaves.wait(60)
+        finish(request)
+
+    monkeypatch.setattr(Request, "finish", finish_late)
+
+    async def ask() -> None:
+        with held(served) as (slow, calls):
+            async with AsyncQuestionAnswerer(slow, workers=2) as service:
+                tasks = [started(service("first?", TEXT))]
+                await begun(calls)
+                tasks += [started(service("who?", TEXT)), started(service("", TEXT))]
+                await asyncio.sleep(0)
+                while not all(request.prepared for request in list(service._scheduler._waiting)):
+                    await asyncio.sleep(0.001)
+                calls.open()
+                try:
+                    assert await tasks[1] == served("who?", TEXT)
+                finally:
+                    leaves.set()
+                with pytest.raises(InvalidInputError):
+                    await tasks[2]
+                assert await tasks[0] == served("first?", TEXT)
 
     asyncio.run(ask())

@@ -10,6 +10,7 @@ from dynamic_tinybert.runtime.batches import padded_length
 from dynamic_tinybert.runtime.common.errors import InferenceError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering import budgets
+from dynamic_tinybert.serving import sharing
 from dynamic_tinybert.serving.sharing import SharedBatch
 
 from support.held_model import Held, begun, held, started
@@ -32,17 +33,22 @@ def embedded() -> QuestionAnswerer:
     return QuestionAnswerer.from_pretrained(num_threads=2)
 
 
-async def asked(slow: QuestionAnswerer, calls: Held, options: list[dict[str, Any]]) -> list[Any]:
-    """What requests give that have all waited for the same turn of the model."""
+async def asked(
+    slow: QuestionAnswerer,
+    calls: Held,
+    options: list[dict[str, Any]],
+    first: str | tuple[float, ...] = (1, 1, 1, 1, 1, 0.5),
+) -> list[Any]:
+    """What requests give that have all waited for a turn of the model at `first`, by default in the elastic graph."""
     async with AsyncQuestionAnswerer(slow) as service:
-        first = started(service(QUESTION, TEXTS[0] * 8, length_config=(1, 1, 1, 1, 1, 0.5)))  # in the elastic graph
+        held_up = started(service(QUESTION, TEXTS[0] * 8, length_config=first))
         await begun(calls)
         tasks = [started(service(QUESTION, TEXTS[k % len(TEXTS)], **each)) for k, each in enumerate(options)]
         await asyncio.sleep(0)
         while not all(request.prepared for request in list(service._scheduler._waiting)):
             await asyncio.sleep(0.001)
         calls.open()
-        results = await asyncio.gather(first, *tasks, return_exceptions=True)
+        results = await asyncio.gather(held_up, *tasks, return_exceptions=True)
         assert (service.queued, service.running) == (0, 0)
         return results[1:]
 
@@ -67,6 +73,19 @@ def test_short_requests_share_a_batch_and_get_what_they_get_alone(
         assert calls.rows[1:] == rows
     expected = [embedded(QUESTION, TEXTS[k % len(TEXTS)], length_config=config) for k, config in enumerate(configs)]
     assert answers == expected
+
+
+def test_different_configurations_share_a_batch_as_soon_as_the_elastic_graph_is_there() -> None:
+    configs = ["fast", "balanced", "accurate", "fast"]
+    for compiled, rows in ((False, [2, 1, 1]), (True, [4])):
+        answerer = QuestionAnswerer.from_pretrained(num_threads=2)
+        if compiled:  # as a worker does before it takes requests
+            answerer.model([[0]], length_configs=[None])
+        with held(answerer) as (slow, calls):
+            options = [{"length_config": config} for config in configs]
+            answers = asyncio.run(asked(slow, calls, options, first="full"))
+            assert calls.rows[1:] == rows
+        assert answers == [answerer(QUESTION, text, **each) for text, each in zip(TEXTS, options, strict=True)]
 
 
 def test_an_error_in_a_shared_batch_hits_only_its_own_request(embedded: QuestionAnswerer) -> None:
@@ -143,3 +162,12 @@ def test_what_has_room_in_a_batch(embedded: QuestionAnswerer, served: QuestionAn
     assert not SharedBatch(embedded.model, 136, 1, "fast", mixed=True).has_room(136, 1)
     assert not SharedBatch(embedded.model, 8, 8, "fast", mixed=True).has_room(8, 1)
     assert not SharedBatch(served.model, 8, 1, "full", mixed=True).has_room(8, 1)  # FP32: last bits depend on the batch
+
+
+def test_what_depends_on_the_model_alone_is_computed_once(
+    embedded: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    SharedBatch(embedded.model, 8, 1, "full", mixed=True)
+    monkeypatch.setattr(sharing, "default_threads", lambda: pytest.fail("reads files again, for each batch"))
+    monkeypatch.setattr(sharing, "kept_multiple", lambda _: pytest.fail("reads files again, for each batch"))
+    assert SharedBatch(embedded.model, 8, 1, "full", mixed=True).has_room(8, 1)

@@ -51,6 +51,13 @@ def held(answerer: QuestionAnswerer) -> Iterator[tuple[QuestionAnswerer, Held]]:
         def __call__(self, *arguments: object, **options: Any) -> object:  # noqa: ANN401 - the model's arguments
             return calls(*arguments, **options)
 
+        @property
+        def has_elastic_graph(self) -> bool:
+            return bool(model.has_elastic_graph)
+
+        def is_compiled(self, *arguments: Any) -> bool:  # noqa: ANN401 - the model's arguments
+            return bool(model.is_compiled(*arguments))
+
     slow = Slow.from_pretrained(model.bundle.path, num_threads=1)
     calls = Held(answerer)
     try:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dynamic_tinybert.runtime.common.errors import OverloadedError, WorkerLostError
+from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.jobs import AnswerJob, Logits, LogitsJob
 from dynamic_tinybert.serving.workers.channel import Channel, open_channel
 from dynamic_tinybert.serving.workers.messages import (
@@ -35,6 +36,7 @@ messages = st.one_of(
     st.builds(Run, numbers, st.builds(lambda q, c: AnswerJob((q,), (c,), {"top_k": 2}), texts, texts), st.none()),
     st.builds(Cancel, numbers),
     st.builds(Done, numbers, st.dictionaries(texts, numbers)),
+    st.builds(Done, numbers, st.builds(Answered, st.just([[]]), texts | st.none(), numbers, st.tuples(numbers))),
     st.builds(Ping),
     st.builds(Pong, numbers),
 )

@@ -28,11 +28,11 @@ from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
 from dynamic_tinybert.serving.workers.channel import open_channel
 from dynamic_tinybert.serving.workers.main import Worker
-from dynamic_tinybert.serving.workers.messages import Cancel, Message, Run
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Message, Ping, Pong, Run
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
-from support.held_model import DOCUMENT, TEXT, started
+from support.held_model import DOCUMENT, TEXT, begun, held, started
 from support.worker_pools import pool_of, until
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
@@ -169,6 +169,67 @@ def test_a_worker_forgets_jobs_however_they_end(served: QuestionAnswerer) -> Non
         await until(lambda: worker.running == 0 and len(replies) == 2)
         assert {type(reply).__name__: getattr(reply, "number", None) for reply in replies} == {"Failed": 2, "Done": 3}
         await worker.end()
+        channel.close()
+        front.close()
+
+    asyncio.run(ask())
+
+
+def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
+    class Panic(BaseException):
+        """As that of tokenizers, which is no Exception either."""
+
+    def panics(_: object) -> str:
+        raise Panic("as if a text broke the tokenizer")
+
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        replies: list[Message] = []
+        front = await open_channel(ours, replies.append, lambda: None)
+        channel = await open_channel(theirs, print, lambda: None)
+        worker = Worker(AsyncQuestionAnswerer(served), channel)
+        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))  # type: ignore[arg-type]
+        await until(lambda: worker.running == 0)
+        worker.handle(Run(2, JOB, None))
+        await until(lambda: worker.running == 0)
+        try:
+            await until(lambda: len(replies) > 1)
+        finally:
+            await worker.end()
+            channel.close()
+            front.close()
+        failed, done = replies
+        assert isinstance(failed, Failed)
+        assert isinstance(failed.error, InferenceError)
+        assert "Panic: as if a text" in str(failed.error)
+        assert isinstance(done, Done)
+
+    asyncio.run(ask())
+
+
+def test_a_worker_that_comes_to_the_end_of_batches_is_seen_to_work(served: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        ours, theirs = socket.socketpair()
+        replies: list[Message] = []
+        front = await open_channel(ours, replies.append, lambda: None)
+        channel = await open_channel(theirs, print, lambda: None)
+        with held(served) as (slow, calls):
+            worker = Worker(AsyncQuestionAnswerer(slow, workers=1), channel)
+            worker.handle(Run(1, AnswerJob(("who?",), (DOCUMENT,)), None))
+            await begun(calls)
+            for number in (2, 3):
+                worker.handle(Run(number, JOB, None))
+            worker.handle(Ping())
+            calls.let(1)
+            await begun(calls)  # of the second job: the first batch of the document is done
+            worker.handle(Ping())  # the first one still waits behind the third job
+            await until(lambda: len(replies) == 2)
+            before, after = replies
+            assert isinstance(before, Pong)
+            assert isinstance(after, Pong)
+            assert after.turns > before.turns
+            calls.open()
+            await worker.end()
         channel.close()
         front.close()
 
