@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,17 @@ from .classifier import BATCH_SIZE
 from .inference import logits_of, run_texts
 from .labels import FUNCTIONS, Labels
 
-Pair = Sequence[str]
+Pair = tuple[str, str]
 """A query and a document."""
+
+
+class RankOptions(TypedDict, total=False):
+    """Options of `Reranker.predict`."""
+
+    length_config: str | LengthConfig | Sequence[float] | None
+    batch_size: int | None
+    max_seq_len: int | None
+    doc_stride: int | None
 
 
 class RankedDocument(TypedDict):
@@ -146,9 +155,17 @@ class Reranker:
                 document["text"] = texts[document["corpus_id"]]
         return ranked
 
+    @overload
+    def predict(self, pairs: Pair, **options: Unpack[RankOptions]) -> np.float32: ...
+
+    @overload
+    def predict(
+        self, pairs: Iterable[Pair] | Iterable[list[str]], **options: Unpack[RankOptions]
+    ) -> npt.NDArray[np.float32]: ...
+
     def predict(
         self,
-        pairs: Pair | Iterable[Pair],
+        pairs: Pair | Iterable[Pair] | Iterable[list[str]],
         *,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner, Result
+from click.testing import Result
+from typer.testing import CliRunner
 
 from dynamic_tinybert.runtime import Reranker, TextClassifier
 from dynamic_tinybert.runtime.cli import app
@@ -74,8 +75,8 @@ def test_rank_refuses(ranker: Path, classes: Path, tmp_path: Path) -> None:
 def test_classify(classes: Path) -> None:
     classifier = TextClassifier.from_pretrained(classes)
     done = run("classify", "the a was", "--bundle", classes, "--length-config", "half")
-    expected = classifier("the a was", top_k=None, length_config="half")
-    assert done.stdout.splitlines() == [f"{own['score']:.4f}\t{own['label']}" for own in expected]  # type: ignore[index]
+    (expected,) = classifier.classify_batch("the a was", length_config="half")
+    assert done.stdout.splitlines() == [f"{own['score']:.4f}\t{own['label']}" for own in expected]
     assert "length configuration half, " in done.stderr
     pair = run("classify", "who", "--text-pair", "the a", "--bundle", classes, "--top-k", 1, "--json")
     (found,) = json.loads(pair.stdout)
@@ -84,7 +85,7 @@ def test_classify(classes: Path) -> None:
 
 def test_evaluate_texts(classes: Path, tmp_path: Path) -> None:
     some = texts(20)
-    labels = [own["label"] for own in TextClassifier.from_pretrained(classes)(some)]  # type: ignore[index]
+    labels = [own[0]["label"] for own in TextClassifier.from_pretrained(classes).classify_batch(some)]
     file, figures = tmp_path / "t.tsv", tmp_path / "f.json"
     file.write_text("".join(f"{text}\t{label}\n" for text, label in zip(some, labels, strict=True)) + "x\tbest\n")
     done = run("evaluate", "--data", file, "--bundle", classes, "--length-config", "all", "--json", figures)

@@ -61,7 +61,8 @@ def test_scores_and_order_are_those_of_a_cross_encoder(
     pairs = [(QUERY, document) for document in documents]
     expected = cross_encoder(model, pairs, torch.nn.Sigmoid())
     scores = reranker.predict(pairs)
-    assert (scores.dtype, scores.shape) == (np.float32, (70,))
+    assert scores.dtype == np.float32
+    assert scores.shape == (70,)
     np.testing.assert_allclose(scores, expected, atol=1e-4)
     found = reranker.rank(QUERY, documents, return_documents=True)
     wanted = cross_encoder_rank(expected, documents)
