@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from time import monotonic
 
-from dynamic_tinybert.runtime.bundles.bundle import open_bundle
-from dynamic_tinybert.runtime.common.errors import CalibrationError, InvalidInputError
+from dynamic_tinybert.runtime.bundles.bundle import check_length_configs, open_bundle
+from dynamic_tinybert.runtime.common.checks import require_int
+from dynamic_tinybert.runtime.common.errors import CalibrationError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.common.work_dir import work_dir
+from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 
 from . import stages
 from .data import read_calibration_data
 from .result import Calibration
 from .run import Run, Settings, SignificanceChoice
+from .search.front import NAMED_LIMITS
 
 
 def calibrate(
@@ -26,8 +29,10 @@ def calibrate(
     validation: str | Path | None = None,
     test: str | Path | None = None,
     significance: SignificanceChoice = "learnt",
+    limits: Mapping[str, float] | None = None,
     budget_minutes: float = 45.0,
     evaluations: int | None = None,
+    fitting_steps: int | None = None,
     seed: int = 0,
     resume: bool = False,
     num_threads: int | None = None,
@@ -38,21 +43,30 @@ def calibrate(
 
     Significance is fitted, configurations are searched, and the best of them are measured, each on different examples.
     The bundle is replaced at the very end. Until then all measurements are kept beside it, in a folder named like the
-    bundle and ending in ``.calibration``, from which an interrupted run can be resumed.
+    bundle and ending in ``.calibration``, from which an interrupted run can be resumed. While scorers are fitted, and
+    afterwards, the process keeps freed memory (`keep_freed_memory`).
 
     Args:
         bundle: Folder of a bundle.
-        data: Examples to fit on, for question answering in a form that `read_squad` reads; answers are not used.
+        data: Examples to fit on, for question answering in a form that `read_squad` reads, for classification in one
+            that `read_texts` reads; answers and labels are not used.
         validation: Examples to choose on; by default some articles of `data`. For question answering the score is the
             mean of F1 against the annotated answers and the expected F1 under the answer distribution of `full`; if a
             question has no annotated answer, it is the latter alone. Unanswerable questions are scored by SQuAD v2's
-            rules, and the bundle gets the no-answer threshold that gives `full` the best F1.
+            rules, and the bundle gets the no-answer threshold that gives `full` the best F1. For classification the
+            score is accuracy by the labels or, without them, expected under the probabilities of `full`; for a model
+            with one output the closeness of the score to that of `full`.
         test: Examples to report on; by default some articles of `validation` or, without it, of `data`.
-        significance: ``learnt`` fits a scorer per layer; ``trained`` takes the bundle's scorers, for checkpoints that
-            were trained with scorers; ``attention`` uses the attention that tokens receive.
+        significance: ``learnt`` fits a scorer per layer to what the bundle's model needs; ``trained`` takes the
+            bundle's scorers, for checkpoints that were trained with scorers; ``attention`` uses the attention that
+            tokens receive.
+        limits: Names of length configurations, each with the largest loss against ``full`` that it is allowed, in
+            points of the score; besides those in `NAMED_LIMITS`, or in their place.
         budget_minutes: Minutes for the whole calibration. The time that is needed whatever the budget is estimated once
             the data is read; if it exceeds the budget, the calibration takes longer.
         evaluations: End the search after this many configurations even if there is time left.
+        fitting_steps: Fit scorers in this many steps, whatever time they take; by default in as many as the budget
+            allows. With it and `evaluations`, the same seed gives the same result on machines of any speed.
         seed: Seed for every random choice.
         resume: Continue an interrupted run, if there is one.
         num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
@@ -64,6 +78,7 @@ def calibrate(
         CalibrationError: There was too little time to find anything, and the bundle is unchanged; or there is an
             interrupted run and `resume` is not set.
         DataError: A file cannot be used: too few examples, or one that `strict` refuses.
+        LengthConfigError: A name in `limits` cannot be one of a length configuration.
         InvalidInputError: An argument is outside its range, or the interrupted run had other arguments.
         StorageError: A file could not be written.
     """
@@ -71,6 +86,9 @@ def calibrate(
         raise InvalidInputError(f"significance is {significance!r}; give 'learnt', 'trained' or 'attention'")
     if not 0 < budget_minutes < math.inf:
         raise InvalidInputError(f"budget_minutes is {budget_minutes}; give a positive number")
+    if fitting_steps is not None:
+        require_int("fitting_steps", fitting_steps, 1)
+    every_limit = _all_limits(limits or {})
     end = monotonic() + 60 * budget_minutes
     source = open_bundle(bundle)
     measure = measure_of(source)
@@ -83,7 +101,7 @@ def calibrate(
 
     for line in examples.lines:
         note(line)
-    settings = Settings(significance, budget_minutes, evaluations, seed, num_threads)
+    settings = Settings(significance, every_limit, budget_minutes, evaluations, fitting_steps, seed, num_threads)
     header = stages.journal_header(source, [file for file in (data, validation, test) if file is not None], settings)
     place = source.path.resolve().with_name(f"{source.path.resolve().name}.calibration")
     unfinished = CalibrationError(
@@ -120,3 +138,21 @@ def calibrate(
         metrics=measure.metrics,
         findings=examples.findings,
     )
+
+
+def _all_limits(own: Mapping[str, float]) -> dict[str, float]:
+    """The limits by name, strictest first.
+
+    Raises:
+        InvalidInputError: A limit is not a positive number.
+        LengthConfigError: A name cannot be one of a length configuration.
+    """
+    full = LengthConfig.full(1)
+    check_length_configs({"full": full, **dict.fromkeys(own, full)}, 1)
+    if "full" in own:
+        raise LengthConfigError("'full' keeps everything and loses nothing; give the limit another name")
+    for name, limit in own.items():
+        if not 0 < limit < math.inf:
+            raise InvalidInputError(f"the limit of {name!r} is {limit}; give a positive number of points")
+    limits = {**NAMED_LIMITS, **own}
+    return dict(sorted(limits.items(), key=lambda item: item[1]))

@@ -22,48 +22,65 @@ class _Significance(StrEnum):
 def calibrate(
     bundle: Annotated[Path, typer.Argument(help="Folder of the bundle; it is replaced at the very end.")],
     data: Annotated[
-        Path, typer.Option(help="Questions to fit significance on, SQuAD JSON or rows; answers are not needed.")
+        Path,
+        typer.Option(
+            help="Questions to fit significance on, SQuAD JSON or rows, for a classifier texts; answers are not needed."
+        ),
     ],
     validation: Annotated[
         Path | None,
-        typer.Option(help="Questions to choose on; by default some articles of --data."),
+        typer.Option(help="Examples to choose on; by default some articles or groups of --data."),
     ] = None,
     test: Annotated[
         Path | None,
         typer.Option(
-            help="Questions to report on; by default some articles of --validation or, without it, of --data."
+            help="Examples to report on; by default some articles or groups of --validation or else of --data."
         ),
     ] = None,
     significance: Annotated[
         _Significance,
         typer.Option(help="Fit a scorer per layer, use the scorers trained with the model, or use attention."),
     ] = _Significance.LEARNT,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=POINTS",
+            help="Also find the fastest configuration that loses at most so many points, such as quick=1.5.",
+        ),
+    ] = None,
     budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
     evaluations: Annotated[
         int | None, typer.Option(min=1, help="End the search after N length configurations.")
+    ] = None,
+    fitting_steps: Annotated[
+        int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
     num_threads: ThreadsOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with a question that is too long or faulty.")
+        bool, typer.Option("--strict", help="Refuse data with an example that is too long or faulty.")
     ] = False,
 ) -> None:
-    """Find a bundle's best length configurations on this machine, from questions."""
+    """Find a bundle's best length configurations on this machine, from examples."""
     from . import calibrate as run  # raises an error that names the missing extra
-    from .report import write_calibration_report
+    from .report import check_reportable, write_calibration_report
 
-    if report is not None and not report.parent.is_dir():  # fail now, not after the calibration
-        raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
+    if report is not None:  # fail now, not after the calibration
+        if not report.parent.is_dir():
+            raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
+        check_reportable(bundle)
     result = run(
         bundle,
         data,
         validation=validation,
         test=test,
         significance=significance.value,
+        limits=_limits(limit or []),
         budget_minutes=budget_minutes,
         evaluations=evaluations,
+        fitting_steps=fitting_steps,
         seed=seed,
         resume=resume,
         num_threads=num_threads,
@@ -75,14 +92,29 @@ def calibrate(
         write_calibration_report(result, report, num_threads=num_threads)
     print(f"{result.path}: {len(result.points)} length configurations evaluated, {len(result.front)} on the front")
     score_key, score_name = next(iter(result.metrics.items()))
-    header = f"{'configuration':16}{''.join(f'{name:>7}' for name in result.metrics.values())}"
+    widths = {key: max(7, len(name) + 2) for key, name in result.metrics.items()}
+    header = f"{'configuration':16}{''.join(f'{name:>{widths[key]}}' for key, name in result.metrics.items())}"
     print(f"{header}{'MACs':>8}{'p50 ms':>8}{'p95 ms':>8}{'max ms':>8}   {score_name} against full")
     for name, named in result.length_configs.items():
         figures = dict(named.measured or {})
         times = "".join(f"{figures[f'latency_{which}_ms']:8.1f}" for which in ("p50", "p95", "max"))
-        means = "".join(f"{figures[key]:7.2f}" for key in result.metrics)
+        means = "".join(f"{figures[key]:{widths[key]}.2f}" for key in result.metrics)
         line = f"{name:16}{means}{figures['macs_fewer']:7.2f}x{times}"
         if name != "full":
             difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
         print(line)
+
+
+def _limits(texts: list[str]) -> dict[str, float]:
+    limits: dict[str, float] = {}
+    for text in texts:
+        name, _, points = text.partition("=")
+        try:
+            value = float(points)
+        except ValueError:
+            raise InvalidInputError(f"--limit {text!r} is not NAME=POINTS, such as quick=1.5") from None
+        if name in limits:
+            raise InvalidInputError(f"--limit names {name!r} twice; give each configuration a name of its own")
+        limits[name] = value
+    return limits

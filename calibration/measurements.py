@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.batches import TokenSequence
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.tasks.measure import Scored, Scoring
 
-from .search.front import NAMED_LIMITS, front
+from .search.front import front
 from .search.latency import measure_latency
 from .search.latency_fitting import fit_latency_model
 from .search.latency_model import LatencyModel
@@ -132,7 +132,9 @@ def measure_for_report(
     return {name: turns[0][name].join([turn[name] for turn in turns[1:]]) for name in configs}
 
 
-def progress_lines(log: Callable[[str], None], full: Trial, metric: str) -> Callable[[Progress], None]:
+def progress_lines(
+    log: Callable[[str], None], full: Trial, metric: str, limits: Mapping[str, float]
+) -> Callable[[Progress], None]:
     """A function that logs the progress of the search every 20 seconds; `metric` is the name of the score."""
     last = 0.0
 
@@ -145,7 +147,7 @@ def progress_lines(log: Callable[[str], None], full: Trial, metric: str) -> Call
         shown = [
             f"{full.latency_ms / trial.latency_ms:.2f}x faster, {full.macs / trial.macs:.2f}x fewer MACs "
             f"{trial.score - full.score:+.2f} {metric}"
-            for limit in NAMED_LIMITS.values()
+            for limit in limits.values()
             if (trial := next((t for t in progress.front if t.score >= full.score - limit), full)) is not full
         ]
         log(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")

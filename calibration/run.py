@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,8 +26,10 @@ class Settings:
     """The options of `calibrate` that its stages need."""
 
     significance: SignificanceChoice
+    limits: Mapping[str, float]
     budget_minutes: float
     evaluations: int | None
+    fitting_steps: int | None
     seed: int
     num_threads: int | None
 

@@ -33,7 +33,7 @@ from .measurements import (
 from .recalibrated import write_recalibrated
 from .run import Models, Run, Searched, Selection, Settings, Windows
 from .search.candidate_runs import Measurer
-from .search.front import NAMED_LIMITS, choose_named, front
+from .search.front import choose_named, front
 from .search.latency import spread, spread_by_length
 from .search.latency_model import LatencyModel
 from .search.schedules import Schedule, ScheduleSpace
@@ -53,6 +53,8 @@ def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settin
         "trained": None if trained is None else digest(trained),
         "data": [digest(Path(file)) for file in files],
         "significance": settings.significance,
+        "limits": dict(settings.limits),
+        "fitting_steps": settings.fitting_steps,
         "seed": settings.seed,
         "num_threads": settings.num_threads,
         "cpu": cpu.name(),
@@ -79,6 +81,7 @@ def estimate_time(run: Run, windows: Windows) -> float:
         num_reporting=len(run.data.reporting),
         front=FRONT,
         latency_model=RAMPS if run.journal.get("latency", "model") is None else None,
+        num_names=len(run.settings.limits),
         full_is_known=bool(run.journal.all("trial")),
     )
     run.log(needed_line(needed, run.settings.budget_minutes))
@@ -99,7 +102,13 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
     seconds = max(1.0, min(_FITTING_SHARE * 60 * settings.budget_minutes, left))
     trained = settings.significance == "trained"
     learnt = fit_or_load_scorers(
-        run.source, run.data.fitting, run.folder / "fit", seconds, settings.seed, trained=trained
+        run.source,
+        run.data.fitting,
+        run.folder / "fit",
+        seconds,
+        settings.seed,
+        steps=settings.fitting_steps,
+        trained=trained,
     )
     run.note(learnt.line)
     space = ScheduleSpace(num_layers, selectable=learnt.sample.layers)
@@ -147,7 +156,8 @@ def search_configs(
         num_examples=len(choosing.examples),
     )
     ms = measurer.full.latency_ms  # of an example
-    to_report = seconds_to_report(FRONT, ms, ms / windows.per_example, len(run.data.reporting))
+    limits = run.settings.limits
+    to_report = seconds_to_report(FRONT, ms, ms / windows.per_example, len(run.data.reporting), len(limits))
     result = search(
         selection.space,
         selection.to_config,
@@ -155,7 +165,8 @@ def search_configs(
         seed=run.settings.seed,
         max_evaluations=run.settings.evaluations,
         deadline=run.end - to_report,
-        progress=progress_lines(run.log, measurer.full, run.score_name),
+        limits=tuple(limits.values()),
+        progress=progress_lines(run.log, measurer.full, run.score_name, limits),
     )
     return Searched(measurer.full, result)
 
@@ -175,12 +186,12 @@ def name_configs(run: Run, searched: Searched, best: MeasuredFront) -> dict[str,
     Raises:
         CalibrationError: No configuration is faster than `full` and within a limit.
     """
-    named = choose_named(best.trials, searched.full)
-    num_tried = len(searched.result.outcomes)
+    named = choose_named(best.trials, searched.full, run.settings.limits)
+    num_tried, loosest = len(searched.result.outcomes), max(run.settings.limits.values())
     if not named:
         raise CalibrationError(
             f"{run.settings.budget_minutes:g} minutes were too short: of {num_tried} length configurations none is "
-            f"faster than full and, with confidence, within {max(NAMED_LIMITS.values())} {run.score_name} of it; "
+            f"faster than full and, with confidence, within {loosest} {run.score_name} of it; "
             f"{run.source.path} is unchanged; continue with --resume, which keeps the measurements, and a longer "
             "--budget-minutes"
         )

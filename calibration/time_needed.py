@@ -9,12 +9,12 @@ from time import perf_counter
 from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
-from .search.front import NAMED_LIMITS
 from .significance.fitting import HELD_OUT
 
 SECONDS_TO_COMPILE = 5.0  # one configuration, with its kernels for all lengths
 PASSES_BEFORE_TIMING = 2
 _TIMED = 12
+_TEACHER = 8  # times as long as a pass of the compiled graph: a pass of its PyTorch model and token importance
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,11 @@ class Measurement:
         return self.configs * (SECONDS_TO_COMPILE + self.windows * (self.repeats + PASSES_BEFORE_TIMING) * ms / 1e3)
 
 
-def seconds_to_report(front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int) -> float:
+def seconds_to_report(
+    front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int, num_names: int
+) -> float:
     """Seconds after the search: to compile and time the front, and to run the named configurations on each question."""
-    return front.seconds(ms_per_window) + (1 + len(NAMED_LIMITS)) * num_examples * (ms_per_example + 1) / 1e3
+    return front.seconds(ms_per_window) + (1 + num_names) * num_examples * (ms_per_example + 1) / 1e3
 
 
 def seconds_in_any_case(
@@ -51,6 +53,7 @@ def seconds_in_any_case(
     num_reporting: int,
     front: Measurement,
     latency_model: Measurement | None,
+    num_names: int,
     full_is_known: bool,
 ) -> dict[str, float]:
     """Seconds that a calibration needs whatever its budget, by purpose.
@@ -64,16 +67,17 @@ def seconds_in_any_case(
         num_reporting: Questions to report on.
         front: What is timed after the search.
         latency_model: What is timed before the search; None if those times are known.
+        num_names: Largest number of configurations that get a name.
         full_is_known: Whether `full` has been run on the questions to choose on.
     """
     ms = _ms_of_full(model, timed)
     per_example = windows_per_example * ms
     held_out = min(HELD_OUT, -(-num_fitting // 10))
     return {
-        "fitting": 2 * held_out * per_example / 1e3,
+        "fitting": (1 + _TEACHER) * held_out * per_example / 1e3,
         "asking full": (1 if full_is_known else 2) * num_choosing * (per_example + 1) / 1e3,
         "latencies": 0.0 if latency_model is None else latency_model.seconds(ms),
-        "measuring and reporting what was found": seconds_to_report(front, per_example, ms, num_reporting),
+        "measuring and reporting what was found": seconds_to_report(front, per_example, ms, num_reporting, num_names),
     }
 
 

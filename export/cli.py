@@ -28,17 +28,22 @@ class Precision(StrEnum):
 
 
 def export(
-    model: Annotated[str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering or BertForSequenceClassification.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder of the new bundle.")],
     precision: Annotated[Precision, typer.Option(help="INT8 needs --calibration-data.")] = Precision.INT8,
     calibration_data: Annotated[
-        Path | None, typer.Option(help="Questions (SQuAD JSON or rows) for the INT8 ranges; answers are not used.")
+        Path | None,
+        typer.Option(
+            help="Questions (SQuAD JSON or rows) for the INT8 ranges, for a classifier texts; answers are not used."
+        ),
     ] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            help="Questions, in the same form, to compare INT8 with FP32 on; all are used, and a thousand are enough. "
-            "Default: other articles of the calibration data."
+            help="Others, in the same form, to compare INT8 with FP32 on; all are used, and a thousand are enough. "
+            "Default: other articles or groups of the calibration data."
         ),
     ] = None,
     num_samples: Annotated[int, typer.Option(min=1, help="Number of calibration windows.")] = 128,
@@ -115,8 +120,8 @@ def _print(report: ExportReport) -> None:
         change = chosen(report.int8_steps).change
         f1 = "" if change.f1 is None else ", F1 {:+.2f} [{:+.2f}, {:+.2f}]".format(*change.f1)
         print(
-            f"INT8 against FP32 on {change.questions} held-out questions: {change.moved:.1f} % of the probability on "
-            f"other tokens, same answer to {change.same_answers:.1f} %{f1}"
+            f"INT8 against FP32 on {change.questions} held-out examples: {change.moved:.1f} % of the probability "
+            f"moved, same answer to {change.same_answers:.1f} %{f1}"
         )
         if not change.tolerable:
             print(

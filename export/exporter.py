@@ -73,11 +73,11 @@ def export_model(
     """Export a checkpoint to a bundle.
 
     Args:
-        model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
+        model: Hub id or folder of a ``BertForQuestionAnswering`` or ``BertForSequenceClassification`` checkpoint.
         output: Folder of the bundle; it appears complete or not at all.
         precision: INT8 by Neural Compressor's SmoothQuant and static quantisation, or FP32.
         calibration_data: Questions with their contexts, in a form that `read_squad` reads, to take the INT8 ranges
-            from; answers are not used.
+            from; for a classifier texts or pairs, in a form that `read_texts` reads. Answers and labels are not used.
         validation: Questions to compare INT8 with FP32 on, also by F1 if all have answers. By default, questions of
             other articles of `calibration_data`, without F1.
         num_samples: Number of windows of `calibration_data` to calibrate with.
@@ -131,7 +131,7 @@ def export_model(
         if samples is not None:
             say(
                 f"{'Tuning' if tune else 'Calibrating'} INT8 on windows of {calibration_data}, compared with FP32 on "
-                f"{len(samples.held_out)} questions of {samples.held_out.name}"
+                f"{len(samples.held_out)} examples of {samples.held_out.name}"
             )
             quantization = quantize(
                 checkpoint,

@@ -131,7 +131,7 @@ def quantize(
 
 _HEADER = (
     "  SmoothQuant  ranges          windows  moved %   gain  same answer %  logits      F1 against FP32\n"
-    "  (*: best so far; moved: probability on other tokens than in FP32; logits: mean difference)"
+    "  (*: best so far; moved: probability on other tokens or classes than in FP32; logits: mean difference)"
 )
 
 

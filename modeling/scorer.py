@@ -112,6 +112,10 @@ class _Neighbourhood(nn.Conv1d):
         return functional.conv2d(image, kernel, self.bias, padding=padding, groups=self.groups)[:, :, 0].mT
 
 
+RULE_THRESHOLD = 0.5
+"""Threshold of a layer with the context rule, whose significance is 0 or 1."""
+
+
 class ContextRule(nn.Module):
     """Significance that drops the words of the question, after the last layer that needs them; it has no parameters.
 

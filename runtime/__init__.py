@@ -1,4 +1,4 @@
-"""Load a bundle and answer questions with it, with any length configuration.
+"""Load a bundle and answer questions, classify texts or rank documents with it, with any length configuration.
 
 The names below are imported on first use, so that importing a light submodule does not load OpenVINO.
 """
@@ -16,18 +16,26 @@ if TYPE_CHECKING:
     from .tasks.question_answering.explain import explain
     from .tasks.question_answering.explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation
     from .tasks.question_answering.task import QuestionAnsweringOutput
+    from .tasks.sequence_classification.classifier import LabelScore, TextClassifier
+    from .tasks.sequence_classification.reranker import RankedDocument, Reranker
+    from .tasks.sequence_classification.task import ClassificationOutput
 
 __all__ = [
     "Answer",
+    "ClassificationOutput",
     "DynamicTinyBertError",
     "ExplainedToken",
     "ExplainedWindow",
     "ExplainedWord",
     "Explanation",
+    "LabelScore",
     "LengthAdaptiveModel",
     "LengthConfig",
     "QuestionAnswerer",
     "QuestionAnsweringOutput",
+    "RankedDocument",
+    "Reranker",
+    "TextClassifier",
     "explain",
 ]
 
@@ -44,6 +52,9 @@ __getattr__ = lazy_attributes(
         "LengthConfig": "length_config",
         "QuestionAnswerer": "tasks.question_answering.answerer",
         "QuestionAnsweringOutput": "tasks.question_answering.task",
+        **dict.fromkeys(("LabelScore", "TextClassifier"), "tasks.sequence_classification.classifier"),
+        **dict.fromkeys(("RankedDocument", "Reranker"), "tasks.sequence_classification.reranker"),
+        "ClassificationOutput": "tasks.sequence_classification.task",
         "explain": "tasks.question_answering.explain",
     },
 )

@@ -15,10 +15,12 @@ import typer
 
 from .commands.answer import answer
 from .commands.ask import ask
+from .commands.classify import classify
 from .commands.compile import compile_command
 from .commands.evaluate import evaluate_command
 from .commands.explain import explain_command
 from .commands.info import info
+from .commands.rank import rank
 from .commands.streams import guard_output
 from .common.errors import DynamicTinyBertError
 
@@ -26,11 +28,13 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    help="Length-adaptive BERT question answering on Intel CPUs.",
+    help="Length-adaptive BERT question answering, classification and ranking on Intel CPUs.",
 )
 app.command("ask")(ask)
 app.command("answer")(answer)
 app.command("explain")(explain_command)
+app.command("classify")(classify)
+app.command("rank")(rank)
 app.command("evaluate")(evaluate_command)
 app.command("info")(info)
 app.command("compile")(compile_command)

@@ -20,12 +20,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
-import openvino as ov
 
 from dynamic_tinybert.calibration import calibrate
 from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.report import write_calibration_report
 from dynamic_tinybert.export import export_model
+from dynamic_tinybert.modeling.bundle_model import weights_of_bundle
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
@@ -35,8 +35,6 @@ from dynamic_tinybert.runtime.common.publish import publishing
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-
-from checkpoint_of_bundle import weights_of
 
 README = Path(__file__).parents[1] / "README.md"
 TARGET = Path(__file__).parents[1] / "runtime" / "default_bundle"
@@ -124,8 +122,9 @@ def main() -> None:
 def give_scorers(checkpoint: Path) -> None:
     """Write the bundle with the scorers of a checkpoint; until it is calibrated, it has `full` alone."""
     source, trained = open_bundle(TARGET), load_checkpoint(checkpoint).model
-    own = weights_of(ov.Core().read_model(source.model_xml), source.shape.num_layers)
-    if not all(np.array_equal(own[name], tensor.numpy()) for name, tensor in trained.state_dict().items()):
+    own = weights_of_bundle(source)
+    same = (np.allclose(own[name], weight.numpy(), rtol=1e-5) for name, weight in trained.state_dict().items())
+    if not all(same):
         raise SystemExit(
             f"{checkpoint} does not have the weights of the bundle's model; run without --scorers-only to export it"
         )

@@ -79,6 +79,10 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
+    "ranking.make_rankings": Smoke(
+        "{data}/squad-search.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
+    ),
+    "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
     "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),
     "selection.significance_ablation": Smoke(
         "{scored} {data} 40 --held-out 8 --variants 'as shipped' 'no replays'", "| no replays |"

@@ -106,6 +106,11 @@ class ClsRegressionModel:
         attention: Tensor = scores.masked_fill(context == 0, -torch.inf).softmax(1)
         return (attention * context.sum(1, keepdim=True) / 2).clamp(0, 1)
 
+    def importance_scalar(
+        self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        return outputs["value"].sum()
+
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         return (f"layer.{num_layers - 1}.query", f"layer.{num_layers - 1}.key")
 

@@ -12,11 +12,10 @@ from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights, with_context_rule
+from dynamic_tinybert.modeling.scorer_passes import keeping_all
 from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
-
-from .length_configs import keeping_all
 
 _BATCH_SIZE = 32
 

@@ -12,6 +12,7 @@ import torch
 from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.data import shuffled
+from dynamic_tinybert.modeling.memory import keep_freed_memory
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, TrainingError
@@ -24,7 +25,6 @@ from dynamic_tinybert.runtime.tasks.measure import Finding
 from .batches import TrainingRow, plan_batches
 from .front_meter import FrontMeter, Point
 from .loop import LoopOptions, run_steps
-from .memory import keep_freed_memory
 from .models import Models, digest_of_weights, load_models, set_dropout
 from .objectives.base import Objective
 from .objectives.factory import make_objective

@@ -2,18 +2,18 @@
 
     python -m benchmarks.selection.significance_ablation BUNDLE DATA [QUESTIONS]
 
-Fits all variants side by side in three layers, on the same states in the same order, from QUESTIONS (by default 6000)
-of DATA/squad-style-train.json, and evaluates each at two schedules on DATA/squad-search.json.
+Fits all variants side by side in three layers, on the same windows in the same order, from QUESTIONS (by default 6000)
+of DATA/squad-style-train.json, without their answers, and evaluates each at two schedules on DATA/squad-search.json.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 import numpy as np
 import torch
@@ -25,20 +25,20 @@ from dynamic_tinybert.calibration.significance.fitting import (
     LEARNING_RATE,
     RECENT,
     REPLAYS,
-    WEIGHT_OF_KEPT,
-    Targets,
-    batches_by_length,
+    Batch,
     judge,
     losses,
 )
-from dynamic_tinybert.calibration.significance.states import StateReader, States
+from dynamic_tinybert.calibration.significance.teacher import ScorerExamples, ScorerTeacher
 from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
+from dynamic_tinybert.calibration.significance.windows import batches_by_length, compact_windows
 from dynamic_tinybert.modeling import Scorer, save_scorers
-from dynamic_tinybert.modeling.tasks import model_task
-from dynamic_tinybert.modeling.tasks.question_answering import WIDENED_BY, near_answer
+from dynamic_tinybert.modeling.scorer_passes import draw_shares
+from dynamic_tinybert.modeling.scorer_targets import WEIGHT_OF_KEPT, TrainedScorer
+from dynamic_tinybert.modeling.tasks.question_answering import OUTPUTS, WIDENED_BY, near_answer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
-from dynamic_tinybert.runtime.tasks.measure import measure_of, readable_windows
+from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
@@ -62,6 +62,8 @@ class Variant:
     sees_context: bool = True
     widened_by: int = WIDENED_BY
     weight_of_kept: float = WEIGHT_OF_KEPT
+    early_target: Literal["both", "answer", "importance"] = "both"
+    drops: bool = True
     replays: int = REPLAYS
     first_part: float = 1.0  # share of the questions to fit on
 
@@ -71,6 +73,10 @@ VARIANTS = (
     BASE,
     replace(BASE, name="a quarter of the questions", first_part=0.25),
     replace(BASE, name="no replays", replays=0),
+    replace(BASE, name="four replays", replays=4),
+    replace(BASE, name="no passes that drop", drops=False),
+    replace(BASE, name="early scorers learn where the answer is", early_target="answer"),
+    replace(BASE, name="early scorers learn token importance alone", early_target="importance"),
     replace(BASE, name="no comparison with the question", compares=False),
     replace(BASE, name="words of the question not found from the start", begins_alike=False),
     replace(BASE, name="compared in 16 heads of 4", heads=16, head_size=4),
@@ -111,7 +117,8 @@ def main() -> None:
 
 
 def scorer(hidden_size: int, variant: Variant) -> Scorer:
-    made = Scorer(hidden_size, variant.width, variant.kernel_sizes, heads=variant.heads, head_size=variant.head_size)
+    plain = Scorer(hidden_size, variant.width, variant.kernel_sizes, heads=variant.heads, head_size=variant.head_size)
+    made = TrainedScorer(plain)
     if not variant.begins_alike:
         made.match_question.reset_parameters()
         made.match_token.reset_parameters()
@@ -132,40 +139,52 @@ def fit(bundle: Bundle, examples: Sequence[Example], variants: Sequence[Variant]
         v: torch.optim.AdamW([p for s in scorers.values() for p in s.parameters()], LEARNING_RATE)
         for v, scorers in fitted.items()
     }
-    measure, read = measure_of(bundle), StateReader(bundle, LAYERS)
-    batches = batches_by_length(measure, examples)
-    recent: deque[States] = deque(maxlen=RECENT)
+    teacher = ScorerTeacher(bundle, LAYERS)
+    batches = batches_by_length(compact_windows(measure_of(bundle), examples))
+    recent: dict[Variant, list[Batch]] = {variant: [] for variant in variants}
     for step, index in enumerate(tqdm(random.permutation(len(batches)), disable=None)):
-        recent.append(read(readable_windows(measure, batches[index])))
-        again = [recent[i] for i in random.integers(len(recent), size=REPLAYS)]
+        batch, shares = Batch.of(teacher, batches[index]), draw_shares(LAYERS, random)
+        again = random.integers(RECENT, size=max(variant.replays for variant in variants))
         for variant, optimizer in optimizers.items():
             done = step / (variant.first_part * len(batches))
             if done >= 1:
                 continue
             for group in optimizer.param_groups:
                 group["lr"] = LEARNING_RATE * min(1, (step + 1) / 20) * (1 - done)
-            for states in (recent[-1], *again[: variant.replays]):
+            own = replace(batch, full=targets_of(variant, batch))
+            if variant.drops:
+                own = own.with_dropped(teacher, fitted[variant], shares)
+            kept = recent[variant] = [*recent[variant][1 - RECENT :], own]
+            for chosen in (own, *(kept[i % len(kept)] for i in again[: variant.replays])):
                 optimizer.zero_grad()
-                found = losses(
-                    fitted[variant], states, targets(variant.widened_by), weight_of_kept=variant.weight_of_kept
-                )
-                torch.stack(list(found.values())).sum().backward()
+                torch.stack(list(losses(fitted[variant], chosen).values())).sum().backward()
                 optimizer.step()
     return fitted
 
 
-def targets(widened_by: int) -> Targets:
-    return lambda outputs, droppable: near_answer(outputs["start_logits"], outputs["end_logits"], droppable, widened_by)
+def targets_of(variant: Variant, batch: Batch) -> dict[int, ScorerExamples]:
+    """What scorers of a variant learn from a pass that keeps everything, given what those as shipped learn."""
+    start, end = (torch.from_numpy(batch.states.outputs[name]) for name in OUTPUTS)
+    droppable = torch.from_numpy(batch.states.real - batch.states.protected)
+    shipped, own = (near_answer(start, end, droppable, width) for width in (WIDENED_BY, variant.widened_by))
+    found = {}
+    for layer, examples in batch.full.items():
+        if examples.weight_of_kept != 1 or variant.early_target == "answer":
+            found[layer] = replace(examples, keep=own, weight_of_kept=variant.weight_of_kept)
+        else:
+            importance = 2 * examples.keep - shipped
+            keep = importance if variant.early_target == "importance" else (own + importance) / 2
+            found[layer] = replace(examples, keep=keep)
+    return found
 
 
 def judged(
     bundle: Bundle, examples: Sequence[Example], scorers: Mapping[int, Scorer]
 ) -> tuple[SignificanceSample, str]:
     """The sample to take thresholds from, and the held-out loss of each layer with the shipped targets."""
-    measure, read = measure_of(bundle), StateReader(bundle, tuple(scorers))
-    shipped = model_task(bundle.task).significance_targets
-    batches = [readable_windows(measure, batch) for batch in batches_by_length(measure, examples)]
-    found = [judge(scorers, read(windows), shipped) for windows in batches]
+    teacher = ScorerTeacher(bundle, tuple(scorers))
+    batches = batches_by_length(compact_windows(measure_of(bundle), examples))
+    found = [judge(scorers, *teacher.full(windows)) for windows in batches]
     values = {layer: np.concatenate([of_batch[layer] for of_batch, _ in found]) for layer in scorers}
     held_out = [f"{np.mean([of_batch[layer] for _, of_batch in found]):.3f}" for layer in scorers]
     return SignificanceSample(values, bundle.shape.num_layers), " ".join(held_out)

@@ -47,15 +47,16 @@ class Int8Setting:
 
 @dataclass(frozen=True)
 class Int8Change:
-    """What INT8 changes on held-out questions.
+    """What INT8 changes on held-out examples.
 
     Attributes:
         moved: Percent of the probability that lies on other tokens than in FP32: for question answering, the total
-            variation distance of the softmax over the context's tokens, averaged over start and end of all windows.
+            variation distance of the softmax over the context's tokens, averaged over start and end of all windows; for
+            classification that of the classes.
         logit_error: Mean absolute difference of these logits.
-        same_answers: Percent of questions whose answer is the same text.
+        same_answers: Percent of questions whose answer is the same text, or of texts with the same class.
         f1: INT8's F1 minus FP32's, with the bounds of its 95 % interval by paired bootstrap; None without answers.
-        questions: Number of questions.
+        questions: Number of examples.
     """
 
     moved: float

@@ -8,12 +8,28 @@ from pathlib import Path
 from dynamic_tinybert.calibration.result import Calibration
 from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 
 from .contents import Point
 from .evaluations import evaluation_report
 from .page import write_report
+
+
+def check_reportable(bundle: str | Path) -> None:
+    """Check that a calibration of this bundle can be shown, before it takes its time.
+
+    Raises:
+        BundleError: The bundle is missing, damaged or of a newer format.
+        InvalidInputError: It is of another task than question answering.
+    """
+    task = open_bundle(bundle).task
+    if task != "question_answering":
+        raise InvalidInputError(
+            f"a report can show question answering only, and {bundle} is a bundle for {task!r}; leave out --report: "
+            "the figures are printed, and kept in the bundle"
+        )
 
 
 def write_calibration_report(calibration: Calibration, path: str | Path, *, num_threads: int | None = None) -> None:
@@ -29,12 +45,9 @@ def write_calibration_report(calibration: Calibration, path: str | Path, *, num_
         InvalidInputError: There is no folder to write the page to, or the bundle is of another task.
         StorageError: The page could not be written.
     """
+    check_reportable(calibration.path)
     model = LengthAdaptiveModel.from_pretrained(calibration.path, num_threads=num_threads)
     evaluations = {name: run for name, run in calibration.evaluations.items() if isinstance(run, Evaluation)}
-    if len(evaluations) < len(calibration.evaluations):
-        raise InvalidInputError(
-            f"a report can show question answering only, and {calibration.path} is a bundle for {model.bundle.task}"
-        )
     full = calibration.chosen["full"]
     report = evaluation_report(
         model,

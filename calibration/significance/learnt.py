@@ -44,7 +44,14 @@ class LearntSignificance:
 
 
 def fit_or_load_scorers(
-    bundle: Bundle, examples: Sequence[Any], folder: Path, seconds: float, seed: int, *, trained: bool = False
+    bundle: Bundle,
+    examples: Sequence[Any],
+    folder: Path,
+    seconds: float,
+    seed: int,
+    *,
+    steps: int | None = None,
+    trained: bool = False,
 ) -> LearntSignificance:
     """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
 
@@ -55,17 +62,19 @@ def fit_or_load_scorers(
         bundle: The bundle.
         examples: Examples of its task to fit on.
         folder: Folder for the scorers; it appears complete or not at all.
-        seconds: Time to spend on fitting.
+        seconds: Time to spend on fitting, unless `steps` is given.
         seed: Seed of the fit.
+        steps: Number of steps of the fit.
         trained: Take the scorers of the bundle, which were trained with its model, instead of fitting new ones.
 
     Raises:
+        BundleFormatError: Scorers cannot be fitted, because no PyTorch model can be made of the bundle's graph.
         InvalidInputError: `trained` is set, but the bundle has no scorers.
     """
     num_layers = bundle.shape.num_layers
     line = "Using the scorers of the interrupted run"
     if not folder.is_dir():
-        made = _trained(bundle, examples, seed) if trained else _fitted(bundle, examples, seconds, seed)
+        made = _trained(bundle, examples, seed) if trained else _fitted(bundle, examples, seconds, steps, seed)
         line = made.line
         partial = folder.with_name(f"{folder.name}.partial")
         with writing(folder):
@@ -99,17 +108,18 @@ def _trained(bundle: Bundle, examples: Sequence[Any], seed: int) -> _Scorers:
     return _Scorers(scorers, significance, f"Took the trained scorers of layers {', '.join(map(str, scorers))}")
 
 
-def _fitted(bundle: Bundle, examples: Sequence[Any], seconds: float, seed: int) -> _Scorers:
+def _fitted(bundle: Bundle, examples: Sequence[Any], seconds: float, steps: int | None, seed: int) -> _Scorers:
     layers = range(max(1, bundle.shape.num_layers - 2))
     fit = fit_scorers(
         bundle,
         examples,
         layers,
         seconds=seconds,
+        steps=steps,
         most_passes=min(_MOST_PASSES, max(1, _ENOUGH_EXAMPLES // len(examples))),
         seed=seed,
         progress=True,
     )
     losses = ", ".join(f"{loss:.2f}" for loss in fit.losses.values())
-    line = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; losses held out: {losses}"
+    line = f"Fitted scorers of layers 0 to {layers[-1]} on {fit.windows} windows; held-out losses: {losses}"
     return _Scorers(fit.scorers, fit.significance, line)

@@ -31,12 +31,14 @@ class States:
 
     Attributes:
         by_layer: For each requested layer, its states after attention's LayerNorm, float32 [B, L, H].
+        inputs: The model's inputs, int64 [B, L] by name.
         outputs: The outputs of the task's head, and the further tensors that its targets need, float32 by name.
         protected: 1 for tokens that no layer drops by learnt significance, else 0, float32 [B, L].
         real: 0 for padding, else 1, float32 [B, L].
     """
 
     by_layer: Mapping[int, npt.NDArray[np.float32]]
+    inputs: Mapping[str, npt.NDArray[np.int64]]
     outputs: Mapping[str, npt.NDArray[np.float32]]
     protected: npt.NDArray[np.float32]
     real: npt.NDArray[np.float32]
@@ -48,17 +50,17 @@ class StateReader:
     def __init__(self, bundle: Bundle, layers: Sequence[int]) -> None:
         """Compile the graph of a bundle so that it also outputs the states of `layers`."""
         num_layers, task = bundle.shape.num_layers, task_named(bundle.task)
+        target_nodes = model_task(bundle.task).target_nodes(num_layers)
         model = with_selection(
             read_plain_graph(bundle, task),
             LengthConfig.full(num_layers),
             task=task,
             num_layers=num_layers,
             num_heads=bundle.num_attention_heads,
-            fused=is_fused(bundle),
+            fused=is_fused(bundle) and not target_nodes,  # fusion takes the nodes between linear layers
             float_weights=products_saturate(bundle),
         )
         nodes = NamedNodes(model)
-        target_nodes = model_task(bundle.task).target_nodes(num_layers)
         wanted = {
             _PROTECTED: task.protected(nodes),
             **{_state(layer): nodes[f"layer.{layer}.attention.output"].output(0) for layer in layers},
@@ -83,6 +85,7 @@ class StateReader:
         outputs = self._graph.infer(inputs)
         return States(
             by_layer={layer: outputs[_state(layer)] for layer in self._layers},
+            inputs=inputs,
             outputs={name: outputs[name] for name in self._outputs},
             protected=outputs[_PROTECTED],
             real=inputs["attention_mask"].astype(np.float32),

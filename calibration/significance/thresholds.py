@@ -8,10 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.calibration.search.schedules import Schedule
+from dynamic_tinybert.modeling.scorer import RULE_THRESHOLD
 from dynamic_tinybert.runtime.length_config import LengthConfig
-
-RULE_THRESHOLD = 0.5
-"""Threshold of a layer with the context rule, whose significance is 0 or 1."""
 
 
 class SignificanceSample:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 SAMPLE_READERS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.export.tasks.question_answering.samples:read_samples",
+    "sequence_classification": "dynamic_tinybert.export.tasks.sequence_classification.samples:read_samples",
 }
 """For each task's name, as in the manifest, the module and the attribute that hold its `ReadSamples`."""
 

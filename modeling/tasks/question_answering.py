@@ -17,7 +17,7 @@ from .task import Linear, ModelTask
 OUTPUTS = ("start_logits", "end_logits")
 
 WIDENED_BY = 2
-"""Number of tokens on each side of a likely start or end that also count as worth keeping."""
+"""Number of tokens on each side of a likely start or end that should also be kept."""
 
 _HEAD = "qa_outputs"
 
@@ -65,6 +65,19 @@ class QuestionAnswering:
     def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
         """The probability that the model's answer starts or ends near a token."""
         return near_answer(outputs["start_logits"], outputs["end_logits"], context)
+
+    def importance_scalar(
+        self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Sum of all logits, each weighted by how far its probability, by the teacher, is from a uniform one."""
+        real = inputs["attention_mask"].float()
+        uniform = real / real.sum(1, keepdim=True)
+        padding = inputs["attention_mask"] == 0
+        parts = [
+            (teacher[name].detach().float().masked_fill(padding, -torch.inf).softmax(1) - uniform) * outputs[name]
+            for name in OUTPUTS
+        ]
+        return torch.stack(parts).sum()
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """None: the logits are enough."""

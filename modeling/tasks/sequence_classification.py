@@ -65,6 +65,19 @@ class SequenceClassification:
         attention: Tensor = scores.masked_fill(context == 0, -torch.inf).softmax(1)
         return (attention * context.sum(1, keepdim=True) / 2).clamp(0, 1)
 
+    def importance_scalar(
+        self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """Sum of all logits, each weighted by how far its probability, by the teacher, is from a uniform one.
+
+        The only logit of a model with one output counts in full.
+        """
+        logits = outputs["logits"]
+        if logits.shape[1] == 1:
+            return logits.sum()
+        probabilities = teacher["logits"].detach().float().softmax(1)
+        return ((probabilities - 1 / logits.shape[1]) * logits).sum()
+
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """The query of [CLS] and the keys of the last layer."""
         return (f"layer.{num_layers - 1}.query", f"layer.{num_layers - 1}.key")

@@ -74,12 +74,23 @@ class ModelTask(Protocol):
         """
 
     def significance_targets(self, outputs: Mapping[str, Tensor], context: Tensor) -> Tensor:
-        """For each token the probability that it is worth keeping, 0 to 1, [B, L]; scorers learn these targets.
+        """For each token the probability that it should be kept, 0 to 1, [B, L]; scorers learn these targets.
 
         Args:
             outputs: The head's outputs by name when nothing is dropped; in calibration also the tensors of
                 `target_nodes`.
             context: 1 for the tokens that may be dropped, neither protected nor padding; else 0, [B, L].
+        """
+
+    def importance_scalar(
+        self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+    ) -> Tensor:
+        """The scalar whose gradient measures the importance of tokens; see `token_importance`.
+
+        Args:
+            outputs: The head's outputs by name when nothing is dropped.
+            teacher: The outputs of the teacher, which may be the same model; they receive no gradient.
+            inputs: The model's inputs.
         """
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:

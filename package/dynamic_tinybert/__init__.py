@@ -7,12 +7,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, QuestionAnswerer
+    from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, QuestionAnswerer, Reranker, TextClassifier
     from dynamic_tinybert.serving import AsyncQuestionAnswerer
 
     __version__: str
 
-__all__ = ["AsyncQuestionAnswerer", "LengthAdaptiveModel", "LengthConfig", "QuestionAnswerer", "__version__"]
+__all__ = [
+    "AsyncQuestionAnswerer",
+    "LengthAdaptiveModel",
+    "LengthConfig",
+    "QuestionAnswerer",
+    "Reranker",
+    "TextClassifier",
+    "__version__",
+]
 
 _HOMES = {"AsyncQuestionAnswerer": "serving"}
 """Folders of the names that are not in `runtime`."""

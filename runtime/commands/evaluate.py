@@ -23,29 +23,45 @@ _HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50
 
 
 def evaluate_command(
-    data: Annotated[Path, typer.Option(help="Questions with answers: SQuAD v1.1 or v2 JSON, or rows of questions.")],
+    data: Annotated[
+        Path,
+        typer.Option(
+            help="Questions with answers: SQuAD v1.1 or v2 JSON, or rows of questions. For a classifier labelled texts "
+            "(.tsv, .jsonl, .csv, .parquet), or rankings (.jsonl)."
+        ),
+    ],
     bundle: BundleOption = None,
     length_config: Annotated[
         str | None,
         typer.Option(help="Name of a length configuration, or 'all'; by default the bundle's default."),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Read only this many questions.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Read only this many questions, texts or rankings.")] = None,
     batch_size: Annotated[
-        int, typer.Option(min=1, help="Number of windows to run at once; above 1 no latencies are measured.")
-    ] = SQUAD.batch_size,
+        int | None,
+        typer.Option(
+            min=1,
+            help=f"Number of windows to run at once, {SQUAD.batch_size} by default, for rankings 8; above 1 no times "
+            "are measured, but those of rankings.",
+        ),
+    ] = None,
     max_answer_len: Annotated[
         int, typer.Option(min=1, help="Maximum length of an answer in tokens.")
     ] = SQUAD.max_answer_len,
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Refuse data with a question that is too long or invalid.")
+        bool, typer.Option("--strict", help="Refuse data with a question or text that is too long or invalid.")
     ] = False,
     num_threads: ThreadsOption = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all figures to this JSON file.")] = None,
     report: Annotated[Path | None, typer.Option(metavar="FILE.html", help="Write an HTML page with charts.")] = None,
 ) -> None:
-    """Measure F1, exact match, cost and latency on questions with answers."""
+    """Measure F1, exact match, cost and latency on questions with answers.
+
+    For a classifier accuracy on labelled texts, or nDCG and MRR on rankings.
+    """
+    from dynamic_tinybert.runtime.bundles.hub import resolve_bundle
+    from dynamic_tinybert.runtime.bundles.manifest import read_manifest, task_of
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
     from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT, evaluate
     from dynamic_tinybert.runtime.tasks.question_answering.question_checks import check_questions
@@ -55,6 +71,23 @@ def evaluate_command(
     for file in (json_file, report):  # fail now, not after the evaluation
         if file is not None and not file.parent.is_dir():
             raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
+    if bundle is not None and task_of(read_manifest(resolve_bundle(bundle))) == "sequence_classification":
+        from .evaluate_texts import evaluate_classifier
+
+        given = {"--report": report, "--max-seq-len": max_seq_len, "--doc-stride": doc_stride}
+        if unfit := [name for name, value in given.items() if value is not None]:
+            raise InvalidInputError(f"{bundle} is a bundle of a classifier, for which there is no {unfit[0]}")
+        evaluate_classifier(
+            LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads),
+            data,
+            length_config=length_config,
+            limit=limit,
+            batch_size=batch_size,
+            strict=strict,
+            json_file=json_file,
+        )
+        return
+    batch_size = batch_size or SQUAD.batch_size
     write_report = None if report is None else _report_writer(batch_size)
     examples = read_squad(data, limit=limit)
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)

@@ -59,6 +59,7 @@ def _facts(opened: Bundle) -> dict[str, object]:
         "bundle": {
             "path": str(opened.path),
             "source": dict(opened.source),
+            "task": opened.task,
             "significance": opened.significance,
             "quantization": dict(opened.quantization),
             "computed_in_integers": is_fused(opened),
@@ -86,11 +87,12 @@ def _plain(value: object) -> str:
 def _described(named: NamedLengthConfig) -> str:
     """What was measured for a length configuration and, if on another machine, on which CPU."""
     figures = named.measured or {}
-    if "f1" not in figures:
+    score = next((name for name in figures if f"{name}_against_full" in figures), "f1")
+    if score not in figures:
         return f"not measured, keep ratios {', '.join(f'{ratio:g}' for ratio in named.config.keep_ratios)}"
-    parts = [f"F1 {figures['f1']}"]
-    if "f1_against_full" in figures:
-        parts[0] += f" ({figures['f1_against_full'][0]:+.2f})"
+    parts = [f"{'F1' if score == 'f1' else score} {figures[score]}"]
+    if f"{score}_against_full" in figures:
+        parts[0] += f" ({figures[f'{score}_against_full'][0]:+.2f})"
     if "macs_fewer" in figures:
         parts.append(f"{figures['macs_fewer']:.2f}x fewer MACs")
     if "latency_p50_ms" in figures:

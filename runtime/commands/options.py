@@ -16,6 +16,7 @@ BundleOption = Annotated[
     str | None,
     typer.Option("--bundle", help="Folder or Hub id of a bundle; by default the one that comes with the package."),
 ]
+RequiredBundleOption = Annotated[str, typer.Option("--bundle", help="Folder or Hub id of a bundle of a classifier.")]
 QuestionArgument = Annotated[str, typer.Argument(help="The question.")]
 ContextArgument = Annotated[str | None, typer.Argument(help="The text to answer from.")]
 ContextFileOption = Annotated[Path | None, typer.Option(help="Read the text from this file; - reads standard input.")]

@@ -184,6 +184,7 @@ def readable_windows(measure: Measure[E], examples: Iterable[E]) -> list[TokenSe
 
 MEASURES: dict[str, str] = {
     "question_answering": "dynamic_tinybert.runtime.tasks.question_answering.measure:QuestionAnsweringMeasure.of",
+    "sequence_classification": "dynamic_tinybert.runtime.tasks.sequence_classification.measure:TextMeasure.of",
 }
 """For each task, `module:attribute` of a function that returns its `Measure` for a bundle."""
 

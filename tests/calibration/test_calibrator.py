@@ -24,7 +24,7 @@ from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
-from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError
+from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError, InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
@@ -134,6 +134,29 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
         calibrate(bundle, data, budget_minutes=1e-6, seed=1, resume=True)
 
 
+def test_own_limits_stand_beside_the_usual_ones(tmp_path: Path) -> None:
+    bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512))
+    data = write_data(tmp_path / "data.json", answers=False)
+    with pytest.raises(CalibrationError, match=r"within 7\.5 F1 of it"):  # the largest limit
+        calibrate(bundle, data, budget_minutes=1e-6, limits={"quick": 7.5, "fast": 2})
+    header = json.loads((tmp_path / "tiny.calibration" / "journal.jsonl").read_text().splitlines()[0])
+    assert header["journal"]["limits"] == {"accurate": 0.5, "balanced": 1.0, "fast": 2, "quick": 7.5}
+
+
+@pytest.mark.parametrize("text", ["quick", "quick=much", "quick=1", "=1.5"])
+def test_limits_of_the_command(text: str) -> None:
+    if text == "quick=1":
+        assert cli._limits([text, "slow=0.2"]) == {"quick": 1.0, "slow": 0.2}
+        with pytest.raises(InvalidInputError, match="names 'quick' twice"):
+            cli._limits([text, text])
+    elif text == "=1.5":  # refused as a name
+        with pytest.raises(LengthConfigError, match="'': a name is made of"):
+            calibrate("nowhere", "nothing", limits=cli._limits([text]))
+    else:
+        with pytest.raises(InvalidInputError, match="is not NAME=POINTS"):
+            cli._limits([text])
+
+
 def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,9 +169,11 @@ def test_the_time_that_reporting_takes_is_of_questions_and_the_fronts_of_windows
     estimated: list[tuple[float, float]] = []
     timed: list[int] = []
 
-    def to_report(front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int) -> float:
+    def to_report(
+        front: Measurement, ms_per_example: float, ms_per_window: float, num_examples: int, num_names: int
+    ) -> float:
         estimated.append((ms_per_example, ms_per_window))
-        return seconds_to_report(front, ms_per_example, ms_per_window, num_examples)
+        return seconds_to_report(front, ms_per_example, ms_per_window, num_examples, num_names)
 
     def measured(*arguments: Any) -> MeasuredFront:  # noqa: ANN401 - those of measured_front
         timed.append(len(arguments[-1]))
@@ -183,6 +208,19 @@ def test_bad_input_is_refused_before_anything_is_written(tmp_path: Path) -> None
         calibrate(bundle, data, budget_minutes=-1)
     with pytest.raises(DataError, match="too few questions"):
         calibrate(bundle, write_data(tmp_path / "few.json", articles=3))
+    one = json.loads(data.read_text())
+    one["data"] = [{"title": "only", "paragraphs": [p for article in one["data"] for p in article["paragraphs"]]}]
+    (tmp_path / "one.json").write_text(json.dumps(one))
+    with pytest.raises(DataError, match=r"400 for fitting, 0 for choosing, 0 for reporting, .* give more articles"):
+        calibrate(bundle, tmp_path / "one.json")
+    with pytest.raises(LengthConfigError, match="'full' keeps everything"):
+        calibrate(bundle, data, limits={"full": 1})
+    with pytest.raises(LengthConfigError, match="'Quick': a name is made of"):
+        calibrate(bundle, data, limits={"Quick": 1})
+    with pytest.raises(InvalidInputError, match="the limit of 'quick' is -1; give a positive number of points"):
+        calibrate(bundle, data, limits={"quick": -1})
+    with pytest.raises(InvalidInputError, match="fitting_steps must be an int of at least 1, not 0"):
+        calibrate(bundle, data, fitting_steps=0)
     assert not list(tmp_path.glob("*.calibration"))
 
 

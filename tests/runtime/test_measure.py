@@ -27,7 +27,9 @@ def test_a_bundle_has_the_measure_of_its_task(bundle: Bundle) -> None:
     measure = measure_of(bundle)
     assert isinstance(measure, QuestionAnsweringMeasure)
     assert dict(measure.metrics) == {"f1": "F1", "exact_match": "EM"}
-    with pytest.raises(InvalidInputError, match="no measure for the task 'translation', only for question_answering"):
+    with pytest.raises(
+        InvalidInputError, match="no measure for the task 'translation', only for question_answering, sequence"
+    ):
         measure_of(replace(bundle, task="translation"))
 
 

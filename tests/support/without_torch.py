@@ -20,6 +20,7 @@ NEED_THEM = (
     "dynamic_tinybert.export",
     "dynamic_tinybert.modeling",
     "dynamic_tinybert.training",
+    "support.classifiers",
     "support.fake_quantized",
     "fuzzing",
 )

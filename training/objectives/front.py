@@ -8,16 +8,15 @@ import numpy as np
 from torch import Tensor
 from transformers import BertPreTrainedModel
 
-from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD
 from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer
-from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.modeling.scorer_passes import draw_shares, dropping, keeping_all
+from dynamic_tinybert.modeling.scorer_targets import ScorerTarget, early_layers, scorer_targets
 from dynamic_tinybert.training.batches import TokenBatch, inputs_of
-from dynamic_tinybert.training.length_configs import draw_shares, keeping_all
 
 from .base import TrainingStep
-from .scorer_objective import WARM_UP, ScorerObjective, ScorerTarget
+from .scorer_objective import WARM_UP, ScorerObjective
 
 
 class FrontSampling(ScorerObjective):
@@ -61,10 +60,12 @@ class FrontSampling(ScorerObjective):
         random = np.random.default_rng([step.seed, step.index])
         shares = {} if warming_up else self.drawn_shares(random)
         computing = list(shares or self.scorers())
-        biases = {} if shares else zero_attention_biases(batch["input_ids"], self.model.config.num_hidden_layers)
+        num_layers = self.model.config.num_hidden_layers
+        biases = {} if shares else zero_attention_biases(batch["input_ids"], num_layers)
+        rule = self.reference.rule_layer
         output: ReferenceOutput = self.reference(
             **inputs_of(batch),
-            length_config=self._config(computing, drops=bool(shares)),
+            length_config=dropping(num_layers, computing, rule) if shares else keeping_all(num_layers, computing),
             shares=shares,
             attention_bias=biases,
         )
@@ -80,22 +81,7 @@ class FrontSampling(ScorerObjective):
 
     def early_layers(self) -> list[int]:
         """Layers whose scorers also learn importance, and therefore learn only in steps that keep everything."""
-        num_layers = self.model.config.num_hidden_layers
-        if num_layers == 1:  # there is no later layer
-            return []
-        return [layer for layer in self.scorers() if layer < num_layers / 2]
-
-    def _config(self, computing: Collection[int], *, drops: bool) -> LengthConfig:
-        """The configuration in which the layers `computing` run their scorers; shares replace their thresholds.
-
-        The context rule selects by its threshold if the step `drops` tokens.
-        """
-        config = keeping_all(self.model.config.num_hidden_layers, computing)
-        rule = self.reference.rule_layer
-        if not drops or rule is None:
-            return config
-        thresholds = [RULE_THRESHOLD if i == rule else threshold for i, threshold in enumerate(config.thresholds)]
-        return LengthConfig(config.keep_ratios, tuple(thresholds))
+        return early_layers(self.scorers(), self.model.config.num_hidden_layers)
 
     def _scorer_targets(
         self,
@@ -106,13 +92,9 @@ class FrontSampling(ScorerObjective):
         biases: Mapping[int, Tensor],
     ) -> dict[int, ScorerTarget]:
         """Targets by layer of the scorers that learn in a step; `biases` is empty if the pass dropped tokens."""
-        significance = self.reference.task.significance_targets(
-            self.task.outputs_of(soft_labels), self.droppable(batch)
-        ).float()
-        early = self.early_layers()
-        targets = {layer: ScorerTarget(significance) for layer in computing if layer not in early}
-        if biases and early:
-            importance = token_importance(self.task.importance_scalar(output.outputs, soft_labels, batch), biases)
-            for layer in early:
-                targets[layer] = ScorerTarget((significance + importance[layer]) / 2, weight_of_kept=1.0)
-        return targets
+        task, teacher = self.reference.task, self.task.outputs_of(soft_labels)
+        importance = None
+        if biases and self.early_layers():
+            importance = token_importance(task.importance_scalar(output.outputs, teacher, inputs_of(batch)), biases)
+        significance = task.significance_targets(teacher, self.droppable(batch)).float()
+        return scorer_targets(significance, computing, self.model.config.num_hidden_layers, importance)

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 from transformers import BertPreTrainedModel
 
-from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD
 from dynamic_tinybert.modeling.reference import ReferenceOutput
-from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.scorer import RULE_THRESHOLD, Scorer
+from dynamic_tinybert.modeling.scorer_passes import keeping_all
+from dynamic_tinybert.modeling.scorer_targets import ScorerTarget
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.training.batches import TokenBatch, inputs_of
-from dynamic_tinybert.training.length_configs import keeping_all
 
 from .base import TrainingStep
 from .relaxed_pass import relaxed_pass
-from .scorer_objective import WARM_UP, ScorerObjective, ScorerTarget
+from .scorer_objective import WARM_UP, ScorerObjective
 
 _INITIAL_THRESHOLD = -3.0  # on the scale of logits: most scores are near it once scorers tell tokens apart
 _THRESHOLD_LEARNING_RATE = 1e-2

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, cast
+from typing import cast
 
-import torch
 from torch import Tensor, nn
 from transformers import BertPreTrainedModel
 
-from dynamic_tinybert.calibration.significance.fitting import WEIGHT_OF_KEPT
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import ContextRule, Scorer, with_context_rule
+from dynamic_tinybert.modeling.scorer_targets import ScorerTarget, TrainedScorer, scorer_loss
 from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
 from .base import Objective, Unregistered
@@ -21,19 +20,6 @@ WARM_UP = 0.1
 
 _LEARNING_RATE = 1e-3  # of new scorers: they are small
 _LEARNING_RATE_FITTED = 3e-4  # of scorers that were fitted before
-_LEAST_SIGNIFICANCE = 1e-6  # also the least distance from 1, so that logarithms are finite
-
-
-class ScorerTarget(NamedTuple):
-    """The target of a scorer.
-
-    Attributes:
-        keep: For each token `[B, L]` the probability that it should be kept.
-        weight_of_kept: Weight of tokens that should be kept, relative to those that should not.
-    """
-
-    keep: Tensor
-    weight_of_kept: float = WEIGHT_OF_KEPT
 
 
 class ScorerObjective(Objective):
@@ -54,7 +40,7 @@ class ScorerObjective(Objective):
         self._scorer_learning_rate = _LEARNING_RATE_FITTED if scorers else _LEARNING_RATE
         width = model.config.hidden_size
         initial = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
-        self.scorer_of_layer = nn.ModuleDict({str(layer): _TrainedScorer(scorer) for layer, scorer in initial.items()})
+        self.scorer_of_layer = nn.ModuleDict({str(layer): TrainedScorer(scorer) for layer, scorer in initial.items()})
         deployed = with_context_rule(self.scorers(), model.config.num_hidden_layers)
         self._reference = Unregistered(ReferenceModel(model, "learnt", deployed))  # shares the weights above
 
@@ -78,55 +64,12 @@ class ScorerObjective(Objective):
     def detach_scorers(self, detached: bool) -> None:
         """Set whether the scorers' loss is detached from the model, which then learns nothing from it."""
         for scorer in self.scorer_of_layer.values():
-            cast(_TrainedScorer, scorer).detached = detached
+            cast(TrainedScorer, scorer).detached = detached
 
     def droppable(self, batch: TokenBatch) -> Tensor:
         """1 for tokens that scorers decide about, `[B, L]` int64; 0 for protected tokens and padding."""
         return batch["attention_mask"] * ~self.reference.task.protected(inputs_of(batch))
 
     def scorer_loss(self, output: ReferenceOutput, targets: Mapping[int, ScorerTarget], droppable: Tensor) -> Tensor:
-        """The function `scorer_loss`, times the weight of the scorers' loss."""
+        """The shared `scorer_loss`, times the weight of the scorers' loss."""
         return self.scorer_weight * scorer_loss(output, targets, droppable)
-
-
-class _TrainedScorer(Scorer):
-    """A scorer that computes in FP32 under mixed precision: bfloat16 would round scores near a threshold to one value.
-
-    While it is `detached`, the model does not learn from it.
-    """
-
-    def __init__(self, initial: Scorer) -> None:
-        super().__init__(
-            initial.match_token.in_features,
-            initial.output.in_features,
-            initial.kernel_sizes,
-            heads=initial.heads,
-            head_size=initial.match_token.out_features // initial.heads,
-        )
-        self.load_state_dict(initial.state_dict())
-        self.detached = False
-
-    def logits(self, state: Tensor, question: Tensor, real: Tensor) -> Tensor:
-        """See `Scorer.logits`."""
-        with torch.autocast(state.device.type, enabled=False):
-            return super().logits((state.detach() if self.detached else state).float(), question.float(), real.float())
-
-
-def scorer_loss(output: ReferenceOutput, targets: Mapping[int, ScorerTarget], droppable: Tensor) -> Tensor:
-    """Binary cross-entropy of significance, averaged over the droppable tokens that enter a layer, then over layers.
-
-    Args:
-        output: The output of a pass in which all layers with a target computed their significance.
-        targets: The targets by layer, at least one.
-        droppable: 1 for the tokens that count, `[B, L]`.
-    """
-    losses = []
-    filler = next(iter(output.outputs.values())).new_zeros(len(droppable), 1).float()  # the row that fillers point to
-    counts = torch.cat([droppable.to(filler), filler], 1)
-    for layer, target in targets.items():
-        positions = output.entering[layer]
-        significance = output.significance[layer].clamp(_LEAST_SIGNIFICANCE, 1 - _LEAST_SIGNIFICANCE)
-        keep, counted = torch.cat([target.keep, filler], 1).gather(1, positions), counts.gather(1, positions)
-        loss = -target.weight_of_kept * keep * significance.log() - (1 - keep) * (1 - significance).log()
-        losses.append((loss * counted).sum() / counted.sum().clamp(min=1))
-    return torch.stack(losses).mean()

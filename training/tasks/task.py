@@ -57,10 +57,7 @@ class TrainingTask(Protocol):
         """The teacher's logits that rows store: `[B, L, K]` if the task labels tokens, else `[B, K]`."""
 
     def outputs_of(self, targets: Tensor) -> Outputs:
-        """Outputs of the head that would give these probabilities, for `ModelTask.significance_targets`."""
-
-    def importance_scalar(self, outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-        """The scalar whose gradient measures the importance of tokens; see `token_importance`."""
+        """Outputs of the head that would give these probabilities, for the targets of scorers; see `ModelTask`."""
 
     def reader(self, tokenizer: Tokenizer, max_length: int, max_seq_len: int | None) -> Reader[Any]:
         """A reader of examples.

@@ -11,6 +11,7 @@ from tokenizers import Tokenizer
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.user_classes import require_task
 
 from .example import Example
 from .findings import Finding, Kind
@@ -54,11 +55,7 @@ class Windowing:
             InvalidInputError: The model is for another task.
         """
         bundle = source if isinstance(source, Bundle) else source.bundle
-        if bundle.task != "question_answering":
-            raise InvalidInputError(
-                f"this model is for {bundle.task!r}, and does not answer questions; load a question-answering bundle, "
-                "or call the model itself (LengthAdaptiveModel)"
-            )
+        require_task(bundle, "question_answering", "answer questions")
         tokenizer = source.tokenizer_json if isinstance(source, Bundle) else source.tokenizer_file
         return cls(tokenizer, source.max_length, max_seq_len, doc_stride)
 

@@ -41,8 +41,8 @@ class Window:
 class WindowTokenizer:
     """Tokenizes a question together with its context. Immutable, so threads may share it."""
 
-    def __init__(self, tokenizer: Path | Tokenizer) -> None:
-        """Read a ``tokenizer.json``, or copy a tokenizer.
+    def __init__(self, tokenizer: Path | Tokenizer, names: tuple[str, str] = ("question", "context")) -> None:
+        """Read a ``tokenizer.json``, or copy a tokenizer; `names` are what messages call the two texts.
 
         Raises:
             BundleCorruptError: The file cannot be read.
@@ -50,9 +50,10 @@ class WindowTokenizer:
         if isinstance(tokenizer, Tokenizer):
             self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         else:
-            self._tokenizer = _read(tokenizer)
+            self._tokenizer = read_tokenizer(tokenizer)
         self._tokenizer.no_truncation()  # windows are cut by this class, because their sizes differ from call to call
         self._tokenizer.no_padding()
+        self._names = names
         self._num_special = self._tokenizer.num_special_tokens_to_add(True)
 
     def __call__(self, question: str, context: str, *, max_seq_len: int, doc_stride: int) -> list[Window]:
@@ -68,15 +69,33 @@ class WindowTokenizer:
         Raises:
             InvalidInputError: A text is not a string or has no tokens, or the question fills the window.
         """
-        question_tokens = self._encode("question", question)
-        context_tokens = self._encode("context", context)
-        room = max_seq_len - len(question_tokens) - self._num_special
+        return self.windows(self.first(question), self.second(context), max_seq_len=max_seq_len, doc_stride=doc_stride)
+
+    def first(self, text: str) -> Encoding:
+        """The tokens of a question, which may be used with many contexts; errors as for `__call__`."""
+        return self._encode(self._names[0], text)
+
+    def second(self, text: str) -> Encoding:
+        """The tokens of a context; errors as for `__call__`."""
+        return self._encode(self._names[1], text)
+
+    def require_room(self, question_tokens: Encoding, max_seq_len: int) -> int:
+        """Number of context tokens that fit into a window; raises InvalidInputError if there are none."""
+        room: int = max_seq_len - len(question_tokens) - self._num_special
+        if room < 1:
+            name, other_name = self._names
+            raise InvalidInputError(
+                f"the {name} is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
+                f"leave no room for the {other_name} in max_seq_len={max_seq_len}; shorten it or raise max_seq_len"
+            )
+        return room
+
+    def windows(
+        self, question_tokens: Encoding, context_tokens: Encoding, *, max_seq_len: int, doc_stride: int
+    ) -> list[Window]:
+        """As `__call__`, for texts that are tokenized already; the context's encoding is changed."""
+        room = self.require_room(question_tokens, max_seq_len)
         if len(context_tokens) > room:
-            if room < 1:
-                raise InvalidInputError(
-                    f"the question is too long: its {len(question_tokens)} tokens and {self._num_special} special ones "
-                    f"leave no room for the context in max_seq_len={max_seq_len}; shorten it or raise max_seq_len"
-                )
             context_tokens.truncate(room, stride=doc_stride if doc_stride < room else room // 2)
         first = self._tokenizer.post_process(question_tokens, context_tokens)
         return [Window(encoding, _context_of(encoding)) for encoding in (first, *first.overflowing)]
@@ -93,7 +112,12 @@ class WindowTokenizer:
         return encoding
 
 
-def _read(tokenizer_file: Path) -> Tokenizer:
+def read_tokenizer(tokenizer_file: Path) -> Tokenizer:
+    """Read a ``tokenizer.json``.
+
+    Raises:
+        BundleCorruptError: It cannot be read.
+    """
     try:
         return Tokenizer.from_file(str(tokenizer_file))
     except Exception as error:  # tokenizers raises plain Exception

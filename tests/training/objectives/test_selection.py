@@ -13,29 +13,29 @@ from torch.nn import functional
 from transformers import BertForQuestionAnswering
 
 from dynamic_tinybert.calibration.search.schedules import Schedule
-from dynamic_tinybert.calibration.significance.thresholds import RULE_THRESHOLD, SignificanceSample
+from dynamic_tinybert.calibration.significance.thresholds import SignificanceSample
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
-from dynamic_tinybert.modeling.scorer import Scorer, with_context_rule
-from dynamic_tinybert.modeling.tasks.question_answering import near_answer
+from dynamic_tinybert.modeling.scorer import RULE_THRESHOLD, Scorer, with_context_rule
+from dynamic_tinybert.modeling.scorer_passes import draw_shares, keeping_all
+from dynamic_tinybert.modeling.scorer_targets import ScorerTarget, scorer_loss
+from dynamic_tinybert.modeling.tasks.question_answering import TASK, near_answer
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import TokenBatch, collate, inputs_of
-from dynamic_tinybert.training.length_configs import draw_shares, keeping_all
 from dynamic_tinybert.training.objectives.base import TrainingStep
 from dynamic_tinybert.training.objectives.front import FrontSampling
 from dynamic_tinybert.training.objectives.relaxed import RelaxedSelection, share_of_macs
 from dynamic_tinybert.training.objectives.relaxed_pass import relaxed_pass
-from dynamic_tinybert.training.objectives.scorer_objective import ScorerObjective, ScorerTarget, scorer_loss
+from dynamic_tinybert.training.objectives.scorer_objective import ScorerObjective
 from dynamic_tinybert.training.objectives.scorers_only import ScorersOnly
 from dynamic_tinybert.training.tasks.question_answering.losses import (
     answer_loss,
     answer_probabilities,
-    importance_scalar,
     soft_answer_loss,
     soft_labels,
 )
@@ -371,7 +371,8 @@ def test_early_scorers_learn_what_later_layers_need_from_passes_that_keep_everyt
     labels, context = soft_labels(batch), droppable(batch)
     start, end = (labels.clamp(min=1e-38).log()).unbind(-1)
     near = near_answer(start, end, context).float()
-    importance = token_importance(importance_scalar(output.outputs, labels, batch), biases)
+    teacher = {"start_logits": start, "end_logits": end}
+    importance = token_importance(TASK.importance_scalar(output.outputs, teacher, inputs_of(batch)), biases)
     targets = {layer: ScorerTarget((near + importance[layer]) / 2, weight_of_kept=1.0) for layer in (0, 1)}
     expected = scorer_loss(output, {**targets, 2: ScorerTarget(near)}, context)
     torch.testing.assert_close(losses["scorers"], expected)

@@ -47,10 +47,6 @@ class QuestionAnsweringTraining:
         start, end = targets.clamp(min=torch.finfo(targets.dtype).tiny).log().unbind(-1)
         return {"start_logits": start, "end_logits": end}
 
-    def importance_scalar(self, outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-        """Sum of the logits, weighted by how far their targets are from uniform probabilities."""
-        return losses.importance_scalar(outputs, targets, batch)
-
     def reader(self, tokenizer: Tokenizer, max_length: int, max_seq_len: int | None) -> QuestionReader:
         """A reader of questions; a row is a window, by default of at most 384 tokens."""
         return QuestionReader(Windowing(tokenizer, max_length, max_seq_len))

@@ -41,19 +41,6 @@ def soft_labels(batch: TokenBatch) -> Tensor:
     return (teacher + functional.one_hot(positions, teacher.shape[1]).mT) / 2
 
 
-def importance_scalar(outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor:
-    """Sum of all logits, each weighted by its target's difference from a uniform distribution over the real tokens.
-
-    Args:
-        outputs: The logits.
-        targets: Probabilities of the start and the end, `[B, L, 2]`.
-        batch: The inputs.
-    """
-    real = batch["attention_mask"].to(targets)
-    weights = targets - (real / real.sum(1, keepdim=True))[..., None]
-    return (weights * torch.stack([outputs["start_logits"], outputs["end_logits"]], -1)).sum()
-
-
 def _logits_of_real(outputs: Outputs, batch: TokenBatch) -> tuple[Tensor, Tensor]:
     """Start and end logits `[B, L]` in FP32, in which padding has no probability."""
     padding = batch["attention_mask"] == 0

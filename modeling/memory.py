@@ -1,4 +1,4 @@
-"""Reuse the memory of earlier training steps."""
+"""Reuse the memory of earlier steps."""
 
 from __future__ import annotations
 

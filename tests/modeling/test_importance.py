@@ -1,13 +1,15 @@
 """Token importance, against finite differences of the answer's logits."""
 
+from collections.abc import Mapping
+
 import pytest
 import torch
 from torch import Tensor
 
 from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
+from dynamic_tinybert.modeling.tasks.question_answering import OUTPUTS, TASK
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.training.tasks.question_answering.losses import importance_scalar
 
 from support.tiny import tiny_bert
 
@@ -34,6 +36,12 @@ def soft_labels(batch: dict[str, Tensor]) -> Tensor:
         .masked_fill(batch["attention_mask"][..., None] == 0, -torch.inf)
         .softmax(1)
     )
+
+
+def importance_scalar(outputs: Mapping[str, Tensor], labels: Tensor, batch: dict[str, Tensor]) -> Tensor:
+    """That of a teacher with these probabilities."""
+    teacher = dict(zip(OUTPUTS, labels.clamp(min=1e-38).log().unbind(-1), strict=True))
+    return TASK.importance_scalar(outputs, teacher, batch)
 
 
 def run(model: ReferenceModel, batch: dict[str, Tensor], bias: dict[int, Tensor]) -> ReferenceOutput:

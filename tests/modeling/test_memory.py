@@ -9,7 +9,7 @@ import pytest
 PROGRAM = """
 import resource
 import sys
-from dynamic_tinybert.training.memory import keep_freed_memory
+from dynamic_tinybert.modeling.memory import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 block = bytearray(200 << 20)

@@ -1,0 +1,1 @@
+"""What an export of a classifier to INT8 needs of its data."""

@@ -1,0 +1,76 @@
+"""A classifier is calibrated: by the scores of its own task, and without a report, which it is told before."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dynamic_tinybert.calibration import calibrate
+from dynamic_tinybert.calibration import cli as command
+from dynamic_tinybert.calibration.significance.learnt import fit_or_load_scorers
+from dynamic_tinybert.export import export_model
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.commands.info import _described
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.measure import measure_of
+
+from support.classifiers import classifier_bundle, save_classifier, texts, tiny_classifier
+
+
+def test_a_report_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = classifier_bundle(tmp_path / "b", tiny_classifier(2))
+    monkeypatch.setattr("dynamic_tinybert.calibration.calibrate", lambda *given, **options: pytest.fail("it ran"))
+    with pytest.raises(InvalidInputError, match=r"can show question answering only.* for 'sequence_classification'"):
+        command.calibrate(bundle, tmp_path / "none.tsv", report=tmp_path / "r.html")
+
+
+@pytest.mark.slow
+def test_calibration_finds_length_configurations(tmp_path: Path) -> None:
+    """Layers wide enough that dropping tokens pays."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 4, "intermediate_size": 2048, "initializer_range": 0.1}
+    bundle = classifier_bundle(tmp_path / "b", tiny_classifier(1, **sizes))
+    every = texts(700, words=(60, 110))
+    for name, first, last in (("fit", 0, 60), ("choose", 60, 460), ("report", 460, 700)):
+        rows = [{"text": " ".join(text.split()[:4]), "text_pair": text} for text in every[first:last]]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = calibrate(
+        bundle,
+        tmp_path / "fit.jsonl",
+        validation=tmp_path / "choose.jsonl",
+        test=tmp_path / "report.jsonl",
+        budget_minutes=20,
+        evaluations=6,
+        num_threads=1,
+        say=print,
+    )
+    metric = "closeness"
+    assert list(result.metrics) == [metric]
+    calibrated = open_bundle(bundle)
+    assert (calibrated.task, calibrated.significance) == ("sequence_classification", "learnt")
+    assert len(calibrated.length_configs) > 1
+    for name, named in calibrated.length_configs.items():
+        figures = dict(named.measured or {})
+        assert figures["scored_by"] == "agreement"
+        assert figures["data"] == "report.jsonl, 240 texts"
+        assert _described(named).startswith(f"{metric} {figures[metric]}")
+        if name == "full":
+            assert figures["macs_fewer"] == 1
+            assert figures[metric] > 99.99
+        else:
+            assert figures["macs_fewer"] > 1.05
+            assert figures[f"{metric}_against_full"][0] > -10
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_scorers_of_int8_bundles_are_fitted(labels: int, tmp_path: Path) -> None:
+    """Also where the target comes from nodes that a fused graph does not have."""
+    some = texts(60, words=(20, 60))
+    data = tmp_path / "t.tsv"
+    data.write_text("".join(f"{text}\n" for text in some))
+    checkpoint = save_classifier(tmp_path / "c", tiny_classifier(labels))
+    export_model(checkpoint, tmp_path / "b", calibration_data=data, num_samples=8, tune=False)
+    bundle = open_bundle(tmp_path / "b")
+    examples = measure_of(bundle).read(data, strict=True).examples
+    learnt = fit_or_load_scorers(bundle, examples, tmp_path / "fit", 5, 0, steps=20)
+    assert learnt.scorers is not None
+    assert max(learnt.sample.layers) < 2  # the last layer selects nothing

@@ -1,0 +1,114 @@
+"""Measures of rankings, compared with scikit-learn's, and the files that rankings are read from."""
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import label_ranking_average_precision_score, ndcg_score
+
+from dynamic_tinybert.runtime import Reranker
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.sequence_classification.ranking import ndcg, reciprocal_rank
+from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_evaluation import evaluate_rankings
+from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import (
+    Ranking,
+    is_ranking_file,
+    read_rankings,
+)
+
+from support.classifiers import classifier_bundle, texts, tiny_classifier
+
+
+@given(st.lists(st.integers(0, 4), min_size=2, max_size=30), st.integers(1, 12))
+def test_ndcg_is_that_of_scikit_learn(grades: list[int], top: int) -> None:
+    scores = -np.arange(len(grades))[None]
+    expected = ndcg_score(np.array(grades)[None], scores, k=top)
+    assert ndcg(grades, top) == pytest.approx(expected, abs=1e-12)
+
+
+@given(st.integers(2, 30).flatmap(lambda n: st.tuples(st.just(n), st.integers(0, n - 1))))
+def test_the_reciprocal_rank_of_one_relevant_document(case: tuple[int, int]) -> None:
+    """With one relevant document it is the average precision."""
+    count, relevant = case
+    grades = [float(i == relevant) for i in range(count)]
+    expected = label_ranking_average_precision_score(np.array(grades)[None], -np.arange(count)[None])
+    assert reciprocal_rank(grades, count) == pytest.approx(expected)
+    assert reciprocal_rank(grades) == (pytest.approx(expected) if relevant < 10 else 0)
+
+
+def test_rankings_without_a_relevant_document_score_0() -> None:
+    assert ndcg([0, 0, 0]) == reciprocal_rank([0, 0, 0]) == 0
+    assert ndcg([0.0] * 10 + [1.0]) == reciprocal_rank([0.0] * 10 + [1.0]) == 0
+    assert ndcg([2, 1, 0]) == 1
+
+
+def test_files_of_rankings(tmp_path: Path) -> None:
+    rows = [
+        {"corpus": ["x", "y", "z"]},
+        {"id": 7, "query": "q", "documents": [2, 0], "relevant": [1], "group": "g"},
+        {"query": "r", "documents": ["own", 1, "more"], "grades": [0, 2, 0.5]},
+    ]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "r.jsonl").write_text(text)
+    (tmp_path / "r.jsonl.gz").write_bytes(gzip.compress(text.encode()))
+    for name in ("r.jsonl", "r.jsonl.gz"):
+        assert is_ranking_file(tmp_path / name)
+        assert read_rankings(tmp_path / name) == [
+            Ranking("7", "q", ("z", "x"), (0.0, 1.0), "g"),
+            Ranking("2", "r", ("own", "y", "more"), (0.0, 2.0, 0.5)),
+        ]
+        assert len(read_rankings(tmp_path / name, limit=1)) == 1
+    (tmp_path / "t.jsonl").write_text('{"text": "q"}\n')
+    (tmp_path / "t.tsv").write_text(text)
+    assert not any(is_ranking_file(tmp_path / name) for name in ("t.jsonl", "t.tsv", "none.jsonl"))
+    with pytest.raises(InvalidInputError, match="limit"):
+        read_rankings(tmp_path / "r.jsonl", limit=0)
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"documents": ["a"], "relevant": [0]}, "no text 'query'"),
+        ({"query": "q", "relevant": [0]}, "no list 'documents'"),
+        ({"query": "q", "documents": [], "relevant": []}, "has no documents"),
+        ({"query": "q", "documents": ["a", 3], "relevant": []}, "a document must be a text, not 3"),
+        ({"query": "q", "documents": ["a"]}, "no list 'relevant'"),
+        ({"query": "q", "documents": ["a"], "relevant": [1]}, "indices of the 1 documents, not 1"),
+        ({"query": "q", "documents": ["a"], "relevant": [True]}, "indices of the 1 documents, not True"),
+        ({"query": "q", "documents": ["a"], "grades": [1, 2]}, "'grades' must be 1 numbers of at least 0"),
+        ({"query": "q", "documents": ["a"], "grades": [-1]}, "'grades' must be 1 numbers of at least 0"),
+        ({"query": "q", "documents": ["a"], "grades": [True]}, "'grades' must be 1 numbers of at least 0"),
+    ],
+)
+def test_what_is_no_ranking_is_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
+    file = tmp_path / "r.jsonl"
+    good = {"query": "q", "documents": ["a"], "relevant": [0]}
+    file.write_text("".join(json.dumps(own) + "\n" for own in (good, row)))
+    with pytest.raises(DataError, match=rf"r.jsonl, line 2.*{message}"):
+        read_rankings(file)
+
+
+def test_rankings_are_evaluated(tmp_path: Path) -> None:
+    folder = classifier_bundle(tmp_path / "b", tiny_classifier(1), {"half": LengthConfig((0.5, 0.2, 0.2))})
+    reranker = Reranker.from_pretrained(folder)
+    documents = tuple(texts(15))
+    order = [own["corpus_id"] for own in reranker.rank("who was", documents, length_config="half")]
+    rankings = [
+        Ranking(str(rank), "who was", documents, tuple(float(i == order[rank]) for i in range(15)))
+        for rank in (0, 2, 12)
+    ]
+    result = evaluate_rankings(reranker, rankings, length_config="half")
+    assert result.orders == (tuple(order),) * 3
+    assert result.query_mrr == pytest.approx((100, 100 / 3, 0))
+    assert result.query_ndcg == pytest.approx((100, 50, 0))
+    assert result.means == pytest.approx({"ndcg@10": 50, "mrr@10": 400 / 9})
+    assert len(result.query_ms) == 3
+    assert all(ms > 0 for ms in result.query_ms)
+    assert result.to_dict()["latency_p50_ms"] == result.latency_ms(50)
+    with pytest.raises(DataError, match="no rankings"):
+        evaluate_rankings(reranker, [])
