@@ -120,6 +120,7 @@ def test_evaluate_runs_through_the_format_of_covid_qa(bundle: Path, tmp_path: Pa
     assert "the first is question '103'" in moved
 
 
+@pytest.mark.slow
 def test_train_puts_a_misplaced_answer_right_or_refuses_it(tiny_checkpoint: Path, tmp_path: Path) -> None:
     lines: list[str] = []
     result = train(tiny_checkpoint, tmp_path / "new", CASES / "offby1.json", options=ONE_STEP, say=lines.append)

@@ -60,6 +60,7 @@ def crash(how: str) -> str:
     raise ValueError(how)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "kind"),
     [("crash", "crash"), ("exit", "crash"), ("hang", "hang"), ("memory", "memory"), ("raise", "foreign")],

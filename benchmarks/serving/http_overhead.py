@@ -27,12 +27,12 @@ from tqdm import tqdm
 from dynamic_tinybert import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from .connection import predict_request
-from .loads import Exchange, closed_loop
-from .other_process import OtherProcess
-from .server import Server, cpu_seconds
-from .texts import Pair, pairs_of_length
 from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.serving.connection import predict_request
+from benchmarks.serving.loads import Exchange, closed_loop
+from benchmarks.serving.other_process import OtherProcess
+from benchmarks.serving.server import Server, cpu_seconds
+from benchmarks.serving.texts import Pair, pairs_of_length
 
 _PAIRS = 64  # different questions
 

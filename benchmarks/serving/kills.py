@@ -32,11 +32,11 @@ import numpy as np
 
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from .connection import NO_REPLY, Reply, predict_request
-from .loads import Exchange, closed_loop
-from .other_process import OtherProcess
-from .server import Server, is_ready
 from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.serving.connection import NO_REPLY, Reply, predict_request
+from benchmarks.serving.loads import Exchange, closed_loop
+from benchmarks.serving.other_process import OtherProcess
+from benchmarks.serving.server import Server, is_ready
 
 _PAUSE = 0.1  # seconds that a client waits after it was refused
 _ROUND = 3.0  # seconds for which the client keeps asking before it looks whether to go on

@@ -9,7 +9,7 @@ from time import monotonic
 
 import uvloop
 
-from .connection import NO_REPLY, Connection, Reply
+from benchmarks.serving.connection import NO_REPLY, Connection, Reply
 
 PATIENCE = 120.0
 """Seconds after the last request was sent; if one has no response by then, TimeoutError is raised."""

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .connection import NO_REPLY, json_request, predict_request, request
-from .texts import Pair
+from benchmarks.serving.connection import NO_REPLY, json_request, predict_request, request
+from benchmarks.serving.texts import Pair
 
 
 class Behaviour(Enum):

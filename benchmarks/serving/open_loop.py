@@ -30,9 +30,9 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from .arrivals import poisson
-from .open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.serving.arrivals import poisson
+from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 
 _CALLERS = 4
 

@@ -28,13 +28,13 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from .arrivals import poisson
-from .connection import NO_REPLY, predict_request
-from .loads import Exchange, closed_loop, open_loop
-from .open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
-from .other_process import OtherProcess
-from .server import Server
 from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.serving.arrivals import poisson
+from benchmarks.serving.connection import NO_REPLY, predict_request
+from benchmarks.serving.loads import Exchange, closed_loop, open_loop
+from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
+from benchmarks.serving.other_process import OtherProcess
+from benchmarks.serving.server import Server
 
 _INSIDE = re.compile(r"^dynamic_tinybert_(?:queued|running) (\S+)$", re.MULTILINE)
 

@@ -17,7 +17,7 @@ from time import monotonic, sleep
 from types import TracebackType
 from typing import Self
 
-from .connection import Connection, Reply, request
+from benchmarks.serving.connection import Connection, Reply, request
 
 SERVE = (sys.executable, "-c", "from dynamic_tinybert.runtime.cli import main; main()", "serve", "--port", "0")
 _ADDRESS = re.compile(rb"http://127\.0\.0\.1:(\d+)")

@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from .connection import NO_REPLY, Connection
-from .mixture import Behaviour, Case, Mixture
-from .server import Server
 from benchmarks.common import argument_parser, measured_on, random_sample, resident_bytes
+from benchmarks.serving.connection import NO_REPLY, Connection
+from benchmarks.serving.mixture import Behaviour, Case, Mixture
+from benchmarks.serving.server import Server
 
 _STEP = 1000  # requests between two readings of the memory; fewer in a short run
 _PATIENCE = 120.0  # seconds; a request without a response by then ends the run

@@ -134,6 +134,7 @@ def test_too_short_a_budget_changes_nothing_and_can_go_on(tmp_path: Path) -> Non
         calibrate(bundle, data, budget_minutes=1e-6, seed=1, resume=True)
 
 
+@pytest.mark.slow
 def test_own_limits_stand_beside_the_usual_ones(tmp_path: Path) -> None:
     bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512))
     data = write_data(tmp_path / "data.json", answers=False)

@@ -262,6 +262,7 @@ def test_command_line(tiny_checkpoint: Path, squad: Path, tmp_path: Path) -> Non
     assert "--force" in err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_export_leaves_nothing(
     tiny_checkpoint: Path, squad: Path, tmp_path: Path, number: int, code: int

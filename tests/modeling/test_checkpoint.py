@@ -280,6 +280,7 @@ def ask(*calls: Call, **environment: str) -> list[dict[str, object]]:
     return [json.loads(line.removeprefix("ANSWER ")) for line in lines if line.startswith("ANSWER ")]
 
 
+@pytest.mark.slow
 def test_the_hub_is_used_through_its_environment_variables(tmp_path: Path) -> None:
     root, home = tmp_path / "hub", str(tmp_path / "home")
     public, private, foreign = (save(root / "ada" / name) for name in ("public", "private", "foreign"))

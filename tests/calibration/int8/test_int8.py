@@ -366,6 +366,7 @@ assert "intel_extension_for_pytorch" not in sys.modules
 """
 
 
+@pytest.mark.slow
 def test_neither_import_nor_run_prints_anything() -> None:
     done = subprocess.run([sys.executable, "-c", QUIET_RUN], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

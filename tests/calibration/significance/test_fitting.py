@@ -80,6 +80,7 @@ def test_states_are_those_of_pytorch(bundle: Bundle) -> None:
     )
 
 
+@pytest.mark.slow
 def test_scorers_learn_where_the_model_answers(bundle: Bundle) -> None:
     before, after = fit(bundle, seconds=1e-9), fit(bundle, most_passes=40)
     assert before.windows < after.windows

@@ -64,6 +64,7 @@ def finished_blocks(output: Path) -> int:
     return journal.read_bytes().count(b"\n") if journal.exists() else 0
 
 
+@pytest.mark.slow
 def test_killed_five_times_and_resumed_the_output_is_the_same(bundle: Path, questions: Path, tmp_path: Path) -> None:
     expected, output = tmp_path / "expected.csv", tmp_path / "output.csv"
     done = run(questions, expected, "--bundle", bundle)
