@@ -80,7 +80,7 @@ SMOKE: Mapping[str, Smoke] = {
         programs=_COMPILER,
     ),
     "ranking.make_rankings": Smoke(
-        "{data}/squad-search.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
+        "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
     "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
     "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),

@@ -73,8 +73,11 @@ def row(example: Example, documents: Sequence[int], relevant: int) -> dict[str, 
 
 def bm25_order(queries: Sequence[str], corpus: Sequence[str], count: int) -> list[list[int]]:
     """For each query the indices of the `count` texts that BM25 ranks highest, best first."""
+    words = bm25s.tokenize(list(corpus), show_progress=False)
+    if not words.vocab:
+        raise DataError("no paragraph has a word of two letters that is no stop word, which BM25 could find it by")
     index = bm25s.BM25()
-    index.index(bm25s.tokenize(list(corpus), show_progress=False), show_progress=False)
+    index.index(words, show_progress=False)
     tokens = bm25s.tokenize(list(queries), show_progress=False)
     indices, _ = index.retrieve(tokens, k=count, show_progress=False)
     return [list(map(int, own)) for own in indices]
