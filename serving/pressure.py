@@ -80,15 +80,6 @@ class Slowness:
         self.typical = sum(self._sorted) / count
         self.upper = max(self.typical, self._sorted[math.floor(_UPPER * count)])
 
-    def longest(self, predicted_ms: float, squares: float) -> float:
-        """Milliseconds that turns one after the other will hardly exceed; errors of single turns partly cancel out.
-
-        Args:
-            predicted_ms: The sum of their predicted milliseconds.
-            squares: The sum of the squares of these.
-        """
-        return self.typical * predicted_ms + (self.upper - self.typical) * math.sqrt(squares)
-
 
 def choose_under_pressure(
     own: Waiting, losses: Mapping[str, float | None], limits: Limits, others: Sequence[Waiting], slowness: Slowness
@@ -124,13 +115,11 @@ def choose_under_pressure(
 def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> set[int]:
     """The places of those that would be late, if each takes so long after one turn of all those before it."""
     late = set()
-    total, squares = own_ms, own_ms * own_ms
+    total = own_ms
     for place, (other, ms) in enumerate(zip(others, each_ms, strict=True)):
-        if slowness.longest(total + ms, squares + ms * ms) > other.slack_ms:
+        if slowness.upper * (total + ms) > other.slack_ms:
             late.add(place)
-        turn_ms = other.part(ms, 1)
-        total += turn_ms
-        squares += turn_ms * turn_ms
+        total += other.part(ms, 1)
     return late
 
 
@@ -148,4 +137,4 @@ def is_hopeless(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slown
     if own.slack_ms == math.inf or not (ahead or running_ms):
         return False
     each = [*(other.part(other.fastest_ms, own.turns) for other in ahead), own.fastest_ms]
-    return running_ms + slowness.longest(math.fsum(each), math.fsum(ms * ms for ms in each)) > own.slack_ms
+    return running_ms + slowness.upper * math.fsum(each) > own.slack_ms

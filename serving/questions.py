@@ -165,6 +165,8 @@ class Questions:
         others = [
             (place, other, other.waiting()) for place, other in enumerate(waiting) if isinstance(other, Questions)
         ]
+        if others and not self._outputs:
+            self._refuse_if_late(len(others))
         config = self._choice([view for _, _, view in others])
         self._note(config)
         left, places = self._left, []
@@ -181,6 +183,19 @@ class Questions:
                 places.append(place)
                 self._agreed[other] = choice
         return places
+
+    def _refuse_if_late(self, waiting: int) -> None:
+        """Leave the turn to those that wait, if the deadline would not be met: they can still be answered in time."""
+        fastest_ms = min(self._left.chosen_ms().values(), default=0.0)
+        left_ms = 1e3 * (self._deadline - monotonic())
+        needed_ms = self._runner.slowness.typical * fastest_ms
+        if needed_ms > left_ms:
+            raise OverloadedError(
+                f"this request waited so long that {max(left_ms, 0) / 1e3:.3f} s are left of its time, in which it "
+                f"would not be answered even at the fastest length configuration, and {waiting} requests wait behind "
+                "it; allow more time, or send fewer requests at once",
+                retry_after_s=waiting * needed_ms / 1e3,
+            )
 
     def run(self, companions: Sequence[Work[Any]]) -> None:
         """Run the next batch, with those of companions."""

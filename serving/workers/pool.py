@@ -30,6 +30,10 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 30.0  # between attempts to replace a wo
 _logger = logging.getLogger(__name__)
 
 
+_REPLY_S = 0.002
+"""Seconds before a deadline by which a worker must be done, so that the client can have the result in time."""
+
+
 class WorkerPool:
     """Hands jobs to worker processes, and replaces those that crash or hang. It belongs to one event loop.
 
@@ -137,7 +141,8 @@ class WorkerPool:
         if isinstance(job, AnswerJob) and job.arrived is None:
             job = replace(job, arrived=now)  # the wait here counts towards a budget
         number = next(self._numbers)
-        pending = PendingJob(number, encode(Run(number, job, deadline)))
+        by = None if deadline is None else deadline - _REPLY_S
+        pending = PendingJob(number, encode(Run(number, job, by)))
         if deadline is not None:
             pending.fail_at(deadline)
         self._dispatcher.add(pending)
