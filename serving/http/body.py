@@ -42,9 +42,13 @@ async def read_json(scope: Scope, receive: Receive, settings: ServerSettings) ->
     """Read a body of JSON.
 
     Raises:
-        HTTPException: As `read_body`; 415 if the header Content-Type names another format; 400 as `parse_json`.
+        HTTPException: As `read_body`; 415 if the body is compressed, or its Content-Type names another format; 400 as
+            `parse_json`.
         ClientDisconnect: The client hung up.
     """
+    encoding = header(scope, b"content-encoding") or "identity"
+    if encoding.strip().lower() != "identity":
+        raise HTTPException(415, f"the body must not be compressed: leave out Content-Encoding: {encoding[:40]}")
     content_type = header(scope, b"content-type")
     if content_type is not None and not _is_json(content_type):
         raise HTTPException(

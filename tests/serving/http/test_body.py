@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import re
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -166,3 +167,14 @@ def test_content_types(content_type: bytes | None, status: int) -> None:
         with pytest.raises(HTTPException, match="Content-Type: application/json") as refused:
             asyncio.run(reading)
         assert status_of(refused) == status
+
+
+def test_compressed_bodies_are_refused() -> None:
+    def reading(encoding: bytes) -> Coroutine[Any, Any, Any]:
+        scope = {"headers": [(b"content-encoding", encoding)]}
+        return read_json(scope, Client([b"1"]).receive, ServerSettings())
+
+    assert asyncio.run(reading(b"identity")) == 1
+    with pytest.raises(HTTPException, match="leave out Content-Encoding: gzip") as refused:
+        asyncio.run(reading(b"gzip"))
+    assert status_of(refused) == 415
