@@ -67,6 +67,12 @@ async def carry_out(
             )
 
 
+def compile_graphs(model: LengthAdaptiveModel) -> None:
+    """Compile all graphs that jobs may need, also the one that requests of different configurations share."""
+    model.warm_up()
+    model([[0]], length_configs=[None])
+
+
 def model_facts(model: LengthAdaptiveModel, name: str) -> ModelFacts:
     """What a server says about a model that clients call `name`."""
     bundle = model.bundle

@@ -7,7 +7,7 @@ from typing import Any
 
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.serving.answerer import AsyncQuestionAnswerer
-from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
+from dynamic_tinybert.serving.carrying_out import carry_out, compile_graphs, model_facts
 from dynamic_tinybert.serving.jobs import AnswerJob, Job, ModelFacts
 
 from .settings import RaySettings
@@ -24,8 +24,7 @@ class ModelReplica:
         answerer = QuestionAnswerer.from_pretrained(settings.bundle, **thread_options(settings.num_threads))
         answerer.model.resolve(settings.length_config)
         answerer.latency_table()
-        answerer.model.warm_up()
-        answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
+        compile_graphs(answerer.model)
         self._length_config = settings.length_config
         self._facts = model_facts(answerer.model, settings.model_name)
         # one place more than Serve lets in, so that a check of its health always has one

@@ -19,7 +19,7 @@ from typing import Any
 from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError, InferenceError
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.serving.answerer import AsyncQuestionAnswerer
-from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
+from dynamic_tinybert.serving.carrying_out import carry_out, compile_graphs, model_facts
 
 from .channel import Channel, open_channel
 from .messages import Cancel, CannotStart, Done, Failed, Hello, Message, Ping, Pong, Run, Start, encode
@@ -87,8 +87,7 @@ def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
     elif options.warm_up:
         table = answerer.latency_table()
     if options.warm_up:
-        answerer.model.warm_up()
-        answerer.model([[0]], length_configs=[None])  # compiles the graph that requests share
+        compile_graphs(answerer.model)
     hello = Hello(model_facts(answerer.model, options.name), table)
     return hello, AsyncQuestionAnswerer(answerer, max_queued=_UNBOUNDED)
 
