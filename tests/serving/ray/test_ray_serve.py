@@ -15,7 +15,6 @@ import pytest
 
 from dynamic_tinybert import QuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
-from dynamic_tinybert.serving.ray import build_app
 
 from support.ray_cluster import add_node, ray_cluster
 
@@ -23,6 +22,8 @@ pytest.importorskip("ray.serve", reason="Ray is not installed")
 import ray
 from ray import serve
 from ray._private.state import actors
+
+from dynamic_tinybert.serving.ray import build_app
 
 pytestmark = pytest.mark.slow
 
