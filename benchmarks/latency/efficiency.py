@@ -24,7 +24,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from benchmarks.common import argument_parser, random_sample, versions, windows_of
 from benchmarks.peers.process import SystemProcess

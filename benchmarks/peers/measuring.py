@@ -16,7 +16,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .process import SystemProcess
 from .systems import System
