@@ -13,7 +13,7 @@ from dynamic_tinybert.runtime.common.errors import OverloadedError
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_batch
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .pressure import (
     Slowness,

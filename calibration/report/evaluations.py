@@ -20,7 +20,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .contents import Latency, NamedResult, Point, Report, Spread
 from .decomposition import decompose

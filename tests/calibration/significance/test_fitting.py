@@ -28,7 +28,7 @@ from dynamic_tinybert.runtime.common.errors import BundleFormatError, DataError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from fuzzing.mutations import make_digests_right
 from support.tiny import tiny_bert, write_tiny_bundle
