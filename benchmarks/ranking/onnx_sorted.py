@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .cross_encoder import ONNX, ONNX_O2
-from .worker import Rank
+from .model import Rank
 
 DYNAMIC, DYNAMIC_O2 = "onnxruntime-int8-dynamic.onnx", "onnxruntime-int8-dynamic-O2.onnx"
 
