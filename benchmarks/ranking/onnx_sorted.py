@@ -57,6 +57,7 @@ def load(folder: str, file: str, batch_size: int, max_length: int, threads: int)
                 for name in names:
                     inputs[name][row, : len(encodings[i])] = own[name]
             scores[batch] = session.run(None, inputs)[0][:, 0]
-        return np.argsort(-scores, kind="stable")[:top].tolist()
+        order: list[int] = np.argsort(-scores, kind="stable")[:top].tolist()
+        return order
 
     return rank
