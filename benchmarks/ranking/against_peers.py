@@ -128,14 +128,15 @@ def main() -> None:
     found = figures(measured, best, rankings, arguments.block)
 
     title = f"{len(rankings)} queries, {fmean(len(r.documents) for r in rankings):.0f} documents each, of "
-    title += f"{arguments.rankings.name}; {arguments.threads} threads; {measured_on()}"
-    print(f"{title}\npeers: {', '.join(f'{name} {version}' for name, version in of_peers.items())}")
+    title += f"{arguments.rankings.name}; {arguments.threads} threads"
+    machine = measured_on()
+    print(f"{title}; {machine}\npeers: {', '.join(f'{name} {version}' for name, version in of_peers.items())}")
     print(*table(found, COLUMNS, best), sep="\n")
-    write(arguments, title, of_peers, found, measured)
+    write(arguments, f"{title}; {machine}", of_peers, found, measured)
     draw(
         {name: (of_system.p50_ms, of_system.ndcg) for name, of_system in found.items()},
         [system.name for system in own],
-        title,
+        f"{title}\n{machine}",
         arguments.output.with_suffix(".png"),
         score=f"nDCG@{TOP}",
         time="p50 of a query with its documents, ms",
