@@ -119,8 +119,8 @@ def calibrate(
         choosing = stages.scoring_to_choose(run, models)
         latency = stages.latency_model(run, models, selection, windows)
         searched = stages.search_configs(run, models, selection, windows, choosing, latency)
-        best = stages.measure_front(run, models, windows, searched, latency)
-        named = stages.name_configs(run, searched, best)
+        best = stages.measure_front(run, models, windows, choosing, searched, latency)
+        named = stages.name_configs(run, choosing, searched, best)
         reporting, results = stages.report_configs(run, models, choosing, named)
         reported_file = Path(test or validation or data).name
         length_configs = stages.with_figures(run, named, results, reporting.scored_by, reported_file)

@@ -103,6 +103,8 @@ def calibrate(
         if name != "full":
             difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+            if over_groups := figures.get(f"{score_key}_against_full_over_groups"):
+                line += ", over {} groups [{:+.2f}, {:+.2f}]".format(figures["num_groups"], *over_groups[1:])
         print(line)
 
 
