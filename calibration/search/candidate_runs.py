@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -56,7 +57,7 @@ class Outcome:
     @property
     def margin(self) -> float:
         """Distance, in points, of the loss to its upper bound as it will be on all examples."""
-        return ONE_SIDED * self.loss.largest_error * self.measured**0.5
+        return ONE_SIDED * self.loss.largest_error * math.sqrt(self.measured)
 
 
 class Measurer:
@@ -108,7 +109,7 @@ class Measurer:
         if before is not None and (before.rejected or before.steps == self.steps):
             return before
         steps = 1 if before is None else before.steps + 1
-        trial = self._up_to(config, steps)[-1]
+        trial = self._up_to(config, steps)[steps - 1]
         full = self._full[steps - 1]
         self._outcomes[config] = Outcome(
             trial,
@@ -132,7 +133,7 @@ class Measurer:
         )
 
     def _up_to(self, config: LengthConfig, steps: int) -> list[Trial]:
-        """The trials of a configuration on the examples of the first, the first two ... `steps` parts."""
+        """The trials of a configuration on the examples of the first, the first two ... `steps` parts, at least."""
         known = self._known.setdefault(config, [])
         for part in self._parts[len(known) : steps]:
             own = self._part(config, part)

@@ -77,4 +77,4 @@ def cluster_sums(
         raise InvalidInputError(
             f"all {len(values)} scores are of one cluster, {clusters[0]!r:.60}; resampling needs at least two"
         )
-    return np.bincount(members, values), np.bincount(members)
+    return np.asarray(np.bincount(members, values), np.float64), np.asarray(np.bincount(members), np.int64)
