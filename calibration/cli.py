@@ -49,9 +49,7 @@ def calibrate(
         ),
     ] = None,
     budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Try at most N length configurations.")
-    ] = None,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Try at most N length configurations.")] = None,
     fitting_steps: Annotated[
         int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,

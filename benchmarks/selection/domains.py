@@ -60,6 +60,7 @@ def main() -> None:
     arguments.output.mkdir(exist_ok=True)
     others, domain, report = write_parts(arguments.train, arguments.output, arguments)
     bundle = open_bundle(arguments.bundle)
+    schedules = {text: schedule_of(text, bundle.shape.num_layers) for text in arguments.shares}
     examples = {"others": others, "domain": domain}
     scorers = {}
     for name, own in examples.items():
@@ -86,9 +87,17 @@ def main() -> None:
         for name, file in {**scorers, "bundle": bundle.scorers}.items():
             if file is None:
                 continue
-            with_scorers = with_scorers_of(bundle, file, Path(place) / name)
-            model = LengthAdaptiveModel(with_scorers, elastic=True)
-            configs = dict(configs_of(with_scorers, domain, Path(place) / f"sample-{name}", arguments))
+            carrier = with_scorers_of(bundle, file, Path(place) / name)
+            taken = fit_or_load_scorers(
+                carrier, domain, Path(place) / f"sample-{name}", 0, arguments.seed, trained=True
+            )
+            model = LengthAdaptiveModel(
+                with_scorers_of(bundle, taken.scorers, Path(place) / f"ruled-{name}"), elastic=True
+            )
+            configs = {
+                text.replace(":", ": ").replace(",", ", "): taken.sample.length_config(schedule)
+                for text, schedule in schedules.items()
+            }
             if name == "bundle":
                 named = {key: own.config for key, own in bundle.length_configs.items() if key != "full"}
                 configs |= {f"as in `{key}`": config for key, config in named.items()}
@@ -149,18 +158,11 @@ def with_scorers_of(bundle: Bundle, scorers: Path, folder: Path) -> Bundle:
     return write_recalibrated(bundle, folder, scorers, {"full": full})
 
 
-def configs_of(
-    bundle: Bundle,
-    unlabelled: Sequence[Example],
-    folder: Path,
-    arguments: Any,  # noqa: ANN401 - a namespace
-) -> Iterator[tuple[str, LengthConfig]]:
-    """The configurations that keep the given shares of the unlabelled questions' tokens."""
-    taken = fit_or_load_scorers(bundle, unlabelled, folder, 0, arguments.seed, trained=True)
-    for text in arguments.shares:
-        shares = {int(layer): float(share) for layer, share in (part.split(":") for part in text.split(","))}
-        schedule = Schedule.of_layers(bundle.shape.num_layers, shares)
-        yield text.replace(":", ": ").replace(",", ", "), taken.sample.length_config(schedule)
+def schedule_of(text: str, num_layers: int) -> Schedule:
+    """The schedule of a text such as "0:0.33,3:0.24"."""
+    return Schedule.of_layers(
+        num_layers, {int(layer): float(share) for layer, share in (part.split(":") for part in text.split(","))}
+    )
 
 
 def print_row(

@@ -33,6 +33,7 @@ from dynamic_tinybert.calibration.search.pooling import pooled
 from dynamic_tinybert.calibration.search.schedules import Schedule, ScheduleSpace
 from dynamic_tinybert.calibration.search.search import search
 from dynamic_tinybert.calibration.search.seeds import ATTENTION, LEARNT
+from dynamic_tinybert.calibration.search.surrogate import Values
 from dynamic_tinybert.calibration.search.trial import Trial
 from dynamic_tinybert.runtime.common.journal import Journal
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -60,7 +61,7 @@ class Landscape:
     def __init__(self, seed: int) -> None:
         random = np.random.default_rng(seed)
         number = OTHERS.stop
-        self.tolerance_of_layers = np.array([0.25, 0.47, 1.7, 4.6, 11, 26]) * np.exp(random.normal(0, 0.25, 6))
+        self.tolerance_of_layers = np.array([2.2, 2.0, 2.6, 4.6, 11, 26]) * np.exp(random.normal(0, 0.25, 6))
         self.power = random.uniform(2.2, 3.5)
         self.scorer = random.uniform(0.02, 0.07), random.uniform(0.03, 0.08)
         self.call = random.uniform(0.1, 0.6)
@@ -191,8 +192,14 @@ def as_measured(measurer: Recorder) -> list[Trial]:
 
 def as_pooled(measurer: Recorder) -> list[Trial]:
     trials = as_measured(measurer)
-    genes = np.log([[1.0 if threshold is None else threshold for threshold in t.config.thresholds] for t in trials])
-    return pooled(trials, SPACE.features(np.minimum.accumulate(genes, axis=1)), measurer.full)
+    last = {o.trial.config: o for o in measurer.outcomes}.values()
+    partial = [o.trial for o in last if o.measured < 1 and not o.rejected]
+    return pooled(trials, features_of(trials), measurer.full, partial, features_of(partial))
+
+
+def features_of(trials: list[Trial]) -> Values:
+    shares = [[1.0 if threshold is None else threshold for threshold in t.config.thresholds] for t in trials]
+    return SPACE.features(np.minimum.accumulate(np.log(shares).reshape(-1, 6), axis=1))
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from .trial import Trial
 
 _RANDOM = 10  # schedules at the start, in addition to the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
+_ROUNDS = 2  # of contenders that are measured further, between two batches of new ones
 _PATIENCE = 10  # batches without a new configuration until the search gives up
 _AROUND = (0.75, 1.25)  # range of the random factor on the loss to aim at
 _POPULATION, _GENERATIONS = 64, 15  # NSGA-II on predictions
@@ -135,11 +136,14 @@ def search(
     try_all(np.vstack([space.known(), space.random(_RANDOM, generator)]))
     idle = 0
     while tried and idle < _PATIENCE and not too_late():
-        genes, results, predict = knowledge()
-        further = contenders(results, predict(genes)[0], limits)
-        for outcome in further:
-            if not too_late():
-                measure(outcome.trial.config)
+        further: list[Outcome] = []
+        for _ in range(_ROUNDS):
+            genes, results, predict = knowledge()
+            chosen = contenders(results, predict(genes)[0], limits)
+            for outcome in chosen:
+                if not too_late():
+                    measure(outcome.trial.config)
+            further += chosen
         if enough():
             if not further:
                 break
@@ -151,9 +155,15 @@ def search(
             try_all(space.random(_BATCH, generator))
         idle = 0 if further or len(outcomes) > count else idle + 1
     genes_of = {config: genes for genes, config in tried.values()}
-    trials = [outcome.trial for outcome in outcomes.values() if outcome.finished]
-    measured = np.array([genes_of[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
-    return SearchResult(list(outcomes.values()), pooled(trials, space.features(measured), measurer.full))
+
+    def features(trials: Sequence[Trial]) -> Values:
+        genes = np.array([genes_of[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
+        return space.features(genes)
+
+    finished = [outcome.trial for outcome in outcomes.values() if outcome.finished]
+    partial = [outcome.trial for outcome in outcomes.values() if outcome.measured < 1 and not outcome.rejected]
+    candidates = pooled(finished, features(finished), measurer.full, partial, features(partial))
+    return SearchResult(list(outcomes.values()), candidates)
 
 
 def _promising(

@@ -64,12 +64,16 @@ def run(
         )
     trials = [outcome.trial for outcome in found.outcomes if outcome.finished]
     assert all(len(trial.scores) == NUM_QUESTIONS for trial in trials)
-    shares = [[1.0 if threshold is None else threshold for threshold in trial.config.thresholds] for trial in trials]
-    features = SPACE.features(np.log(shares).reshape(-1, NUM_LAYERS))
-    expected = pooled(trials, features, measurer.full)
+    partial = [outcome.trial for outcome in found.outcomes if outcome.measured < 1 and not outcome.rejected]
+    expected = pooled(trials, features_of(trials), measurer.full, partial, features_of(partial))
     assert [trial.config for trial in found.candidates] == [trial.config for trial in expected]
     assert [trial.score for trial in found.candidates] == pytest.approx([trial.score for trial in expected], abs=1e-6)
     return measurer.full, found.outcomes
+
+
+def features_of(trials: list[Trial]) -> np.ndarray:
+    shares = [[1.0 if threshold is None else threshold for threshold in trial.config.thresholds] for trial in trials]
+    return SPACE.features(np.log(shares).reshape(-1, NUM_LAYERS))
 
 
 @pytest.fixture(scope="module")
