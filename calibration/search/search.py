@@ -24,7 +24,7 @@ from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
 from .trial import Trial
 
-_RANDOM = 10  # schedules at the start, in addition to the known ones
+_RANDOM = 5  # schedules at the start, in addition to the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
 _ROUNDS = 2  # of contenders that are measured further, between two batches of new ones
 _PATIENCE = 10  # batches without a new configuration until the search gives up
