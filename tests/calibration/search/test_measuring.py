@@ -68,6 +68,16 @@ def test_each_call_is_a_step_further(tmp_path: Path) -> None:
     assert len(measure.calls) == 6
 
 
+def test_a_configuration_that_keeps_everything_takes_its_steps_too(tmp_path: Path) -> None:
+    measure = Recorded({})
+    measured = measurer(measure, tmp_path)
+    for part in PARTS:
+        outcome = measured(LengthConfig((1.0,)))
+        assert len(outcome.trial.scores) == part.stop
+        assert (outcome.loss.mean, outcome.latency, outcome.rejected) == (0, 1, False)
+    assert len(measure.calls) == 3
+
+
 def test_many_questions_begin_with_an_eighth_and_few_with_all(tmp_path: Path) -> None:
     def run(config: LengthConfig, questions: range) -> Trial:
         calls.append(questions)
