@@ -49,9 +49,7 @@ def calibrate(
         ),
     ] = None,
     budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="End the search after N length configurations.")
-    ] = None,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Try at most N length configurations.")] = None,
     fitting_steps: Annotated[
         int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,
@@ -103,6 +101,8 @@ def calibrate(
         if name != "full":
             difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+            if over_groups := figures.get(f"{score_key}_against_full_over_groups"):
+                line += ", over {} groups [{:+.2f}, {:+.2f}]".format(figures["num_groups"], *over_groups[1:])
         print(line)
 
 

@@ -92,8 +92,13 @@ SMOKE: Mapping[str, Smoke] = {
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
+    "selection.domains": Smoke(
+        "{data}/domains.json {output} --bundle {scored} --domain reviews --questions 8 --report 8 --steps 2"
+        " --shares 0:0.5 0:0.5,3:0.3",
+        "| bundle | 0: 0.5, 3: 0.3 | ",
+    ),
     "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
-    "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),
+    "selection.search_strategies": Smoke("3 1", "step_by_step      as_pooled"),
     "selection.significance_ablation": Smoke(
         "{scored} {data} 40 --held-out 8 --variants 'as shipped' 'no replays'", "| no replays |"
     ),
@@ -161,7 +166,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     """Random models of six layers, and questions.
 
     checkpoint; bundle: INT8, attention's significance; learnt: the same with random scorers; scored: FP32 with
-    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for.
+    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for, and domains.json,
+    whose questions are of two articles.
     """
     from dynamic_tinybert.export import export_model
     from dynamic_tinybert.modeling import Scorer
@@ -175,6 +181,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     data.mkdir()
     for seed, (name, count) in enumerate({"style-train": 48, "search": 12, "report": 12}.items()):
         write_questions(data / f"squad-{name}.json", count, seed)
+    parts = {"reviews": "style-train", "places": "search"}
+    articles = [json.loads((data / f"squad-{name}.json").read_text())["data"][0] for name in parts.values()]
+    domains = [{**article, "title": title} for article, title in zip(articles, parts, strict=True)]
+    (data / "domains.json").write_text(json.dumps({"data": domains}))
     questions = data / "squad-style-train.json"
     bundle = folder / "bundle"
     export_model(checkpoint, bundle, calibration_data=questions, validation=questions, num_samples=4, tune=False)
