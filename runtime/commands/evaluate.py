@@ -64,6 +64,7 @@ def evaluate_command(
     from dynamic_tinybert.runtime.bundles.manifest import read_manifest, task_of
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
     from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT, evaluate
+    from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
     from dynamic_tinybert.runtime.tasks.question_answering.question_checks import check_questions
     from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
     from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
@@ -116,8 +117,8 @@ def evaluate_command(
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
         about = f"{data.name}, {len(results[name].ids)} questions"
-        sizes = {"max_seq_len": max_seq_len, "doc_stride": doc_stride}
-        write_report(model, examples, results, report, data=about, num_threads=num_threads, **sizes)
+        measure = QuestionAnsweringMeasure(windowing)
+        write_report(model, measure, examples, results, report, data=about, num_threads=num_threads)
 
 
 def _print_row(name: str, result: Evaluation, full: Evaluation | None) -> None:

@@ -65,6 +65,11 @@ class Evaluation:
         return {"f1": self.f1, "exact_match": self.exact_match}
 
     @property
+    def example_ms(self) -> tuple[float, ...]:
+        """Time of each question; see `question_ms`."""
+        return self.question_ms
+
+    @property
     def squad_v2(self) -> dict[str, float] | None:
         """The figures of SQuAD v2's evaluation under its names; None if every question has an answer."""
         if all(question.has_answer for question in self.if_answered):

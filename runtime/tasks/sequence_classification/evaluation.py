@@ -56,6 +56,11 @@ class Evaluation:
         return {self.metric: fmean(self.scores)}
 
     @property
+    def example_ms(self) -> tuple[float, ...]:
+        """Time of each text; see `text_ms`."""
+        return self.text_ms
+
+    @property
     def correlation(self) -> float | None:
         """Pearson's correlation of the output with the labels; None without at least two different labels."""
         known = [(own[0], label) for own, label in zip(self.logits, self.labels, strict=False) if label is not None]

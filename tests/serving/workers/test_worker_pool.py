@@ -65,7 +65,9 @@ def test_results_are_those_of_direct_calls(
             assert document.answers == served.answer_batch("who?", DOCUMENT, length_config="half", top_k=3)
             ids = np.array([[2, 40, 3, 50, 51, 3]])
             logits = await backend.run(LogitsJob(ids, length_config="half"))
-            np.testing.assert_array_equal(logits.start_logits, served.model(ids, length_config="half").start_logits)
+            np.testing.assert_array_equal(
+                logits.outputs["start_logits"], served.model(ids, length_config="half").start_logits
+            )
             explanation = await backend.run(ExplainJob("who?", TEXT, "half"))
             assert explanation == explain(served.model, "who?", TEXT, length_config="half").to_dict()
             assert (backend.queued, backend.running) == (0, 0)
