@@ -46,20 +46,20 @@ async def carry_out(service: AsyncService, job: Job, *, deadline: float | None =
     """
     model = service.model
     match job, service:
-        case AnswerJob(questions, contexts, options, arrived), AsyncQuestionAnswerer():
-            return await service.answered(questions, contexts, deadline=deadline, arrived=arrived, **options)
+        case AnswerJob(questions, contexts, options, arrived), AsyncQuestionAnswerer() as answerer:
+            return await answerer.answered(questions, contexts, deadline=deadline, arrived=arrived, **options)
         case ExplainJob(question, context, config), AsyncQuestionAnswerer():
             return await service.in_turn(
                 lambda: explain(model, question, context, length_config=config).to_dict(), deadline=deadline
             )
-        case ClassifyJob(texts, options), AsyncTextClassifier():
+        case ClassifyJob(texts, options), AsyncTextClassifier() as classifier:
             inputs = [dict(zip(("text", "text_pair"), own, strict=False)) for own in texts]
-            return await service.classified(inputs, deadline=deadline, **options)
-        case RankJob(query, documents, raw_scores, options), AsyncReranker():
-            ranked = await service.ranked(query, documents, deadline=deadline, **options)
+            return await classifier.classified(inputs, deadline=deadline, **options)
+        case RankJob(query, documents, raw_scores, options), AsyncReranker() as reranker:
+            ranked = await reranker.ranked(query, documents, deadline=deadline, **options)
             return ranked if raw_scores else replace(ranked, result=list(map(_with_sigmoid, ranked.result)))
-        case LogitsJob(), _:
-            return await service.in_turn(lambda: _logits(model, job), deadline=deadline)
+        case LogitsJob() as logits_job, _:
+            return await service.in_turn(lambda: _logits(model, logits_job), deadline=deadline)
     raise InvalidInputError(f"a model for {model.bundle.task!r} cannot carry out a {type(job).__name__}")
 
 

@@ -92,7 +92,5 @@ class AsyncReranker(AsyncTextClassifier):
 
         `timeout`, `deadline` and further errors are those of `rank`.
         """
-        function: Callable[[], Any] = partial(self._stepped_reranker.predict, pairs, **options)  # type: ignore[arg-type]
-        scores: np.float32 | npt.NDArray[np.float32]
-        scores = (await self._in_steps(function, options, timeout, deadline)).result
-        return scores
+        predict: Callable[..., np.float32 | npt.NDArray[np.float32]] = self._stepped_reranker.predict
+        return (await self._in_steps(partial(predict, pairs, **options), options, timeout, deadline)).result

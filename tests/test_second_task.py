@@ -80,6 +80,7 @@ class ClsRegressionModel:
     no_head = "regression head (regressor.weight)"
     per_token = False
     first_token_only = True
+    context_rule = False
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         return head_weight.shape[0] == 1
@@ -110,6 +111,9 @@ class ClsRegressionModel:
         self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
     ) -> Tensor:
         return outputs["value"].sum()
+
+    def output_scale(self, model: BertPreTrainedModel, output: Tensor) -> float:
+        return float(output.std(correction=0)) + 1e-3
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         return (f"layer.{num_layers - 1}.query", f"layer.{num_layers - 1}.key")

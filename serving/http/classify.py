@@ -104,7 +104,9 @@ def _option_schemas(settings: ServerSettings) -> dict[str, Schema]:
 def _text(place: str, own: object) -> Text:
     if not isinstance(own, list):
         raise InvalidInputError(f"{place} must be a list of one text or two, as inputs[0] is, not {shown(own)}")
-    texts = tuple(checked_text(f"{place}[{i}]", text) for i, text in enumerate(own[:3]))
-    if len(texts) == 1 or len(texts) == 2:
-        return texts
+    match [checked_text(f"{place}[{i}]", text) for i, text in enumerate(own[:3])]:
+        case [text]:
+            return (text,)
+        case [text, second]:
+            return text, second
     raise InvalidInputError(f"{place} has {len(own)} items, and one text or a pair was expected; inputs is {_SHAPES}")

@@ -72,7 +72,7 @@ def test_results_are_those_of_direct_calls(reranker: Reranker, classifier: TextC
             assert await service("a b") == TextClassifier(reranker.model)("a b")
             ranked = await service.ranked(QUERY, DOCUMENTS, length_config="half")
             assert ranked.length_config == "half"
-            assert ranked.tokens == ranked.kept[0] > ranked.kept[1] > ranked.kept[2]
+            assert ranked.tokens == ranked.kept[0] > ranked.kept[1] == ranked.kept[2]  # the last one selects nothing
         async with AsyncTextClassifier(classifier) as service:
             several = ["a b c", {"text": "who", "text_pair": "the a"}]
             for inputs, options in (("a b c", {}), (several, {"top_k": None, "length_config": "half"})):
