@@ -9,6 +9,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import TextClassifier
+from dynamic_tinybert.runtime.tasks.sequence_classification.inference import check_outputs
 from dynamic_tinybert.runtime.tasks.sequence_classification.labels import Labels
 from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import Reranker
 
@@ -26,7 +27,7 @@ def service_for(model: LengthAdaptiveModel, **options: Any) -> AsyncService:  # 
         options: `max_queued` and `workers`, as for `AsyncService`.
 
     Raises:
-        BundleFormatError: The labels in a classifier's config.json cannot be read.
+        BundleFormatError: The labels in a classifier's config.json cannot be read, or do not fit its graph.
         InvalidInputError: There is no service for the task.
     """
     task = model.bundle.task
@@ -40,7 +41,9 @@ def _of_answers(model: LengthAdaptiveModel, **options: Any) -> AsyncService:  # 
 
 
 def _of_labels(model: LengthAdaptiveModel, **options: Any) -> AsyncService:  # noqa: ANN401
-    if len(Labels.of(model.bundle)) == 1:
+    labels = Labels.of(model.bundle)
+    check_outputs(model, model([[0]]), labels)  # now, not at each request
+    if len(labels) == 1:
         return AsyncReranker(Reranker(model, function_to_apply="none"), **options)  # jobs say what is applied
     return AsyncTextClassifier(TextClassifier(model), **options)
 

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 
 from dynamic_tinybert import AsyncReranker, AsyncTextClassifier, QuestionAnswerer, Reranker, TextClassifier
+from dynamic_tinybert.runtime.bundles.files import size_and_digest
 from dynamic_tinybert.runtime.common.errors import (
+    BundleFormatError,
     ClosedError,
     DeadlineExceededError,
     InvalidInputError,
@@ -24,6 +26,7 @@ from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
 from dynamic_tinybert.serving.jobs import AnswerJob, ClassifyJob, ExplainJob, Job, LogitsJob, RankJob
 from dynamic_tinybert.serving.tasks import service_for
 
+from support.manifests import rewrite_manifest
 from support.text_services import DOCUMENTS, QUERY, held_graphs, labels_bundle, loaded, reranker_bundle
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
@@ -247,6 +250,15 @@ def test_facts_say_the_task_and_the_labels(reranker: Reranker, classifier: TextC
         facts = model_facts(model, "tiny")
         assert facts.task == "sequence_classification"
         assert facts.labels == tuple(f"LABEL_{i}" for i in range(labels))
+
+
+def test_labels_that_do_not_fit_the_graph_are_refused_before_there_are_requests(tmp_path: Path) -> None:
+    bundle = labels_bundle(tmp_path / "b")
+    config = bundle / "config.json"
+    config.write_text(config.read_text().replace('"LABEL_2"', '"LABEL_2", "3": "LABEL_3"', 1))
+    rewrite_manifest(bundle, lambda manifest: manifest["files"].update({"config.json": size_and_digest(config)}))
+    with pytest.raises(BundleFormatError, match=r"has 3 outputs, but its config.json has 4 labels"):
+        service_for(loaded(bundle))
 
 
 def test_the_class_of_another_task_is_named(served_bundle: Path, tmp_path: Path) -> None:
