@@ -23,6 +23,9 @@ def overview(facts: ModelFacts) -> str:
 <link rel="icon" href="icon.svg">
 </head>
 <body>
+<header>
+<p class="brand">Dynamic-TinyBERT</p>
+</header>
 <main>
 <h1>{escape(facts.name)}</h1>
 <p>This server {escape(does)}. Ask with {escape(endpoints)}.</p>
