@@ -47,10 +47,10 @@ _FITTING_SHARE = 0.55  # of the budget
 
 def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settings) -> dict[str, object]:
     """What identifies this calibration: measurements of a calibration with another header must not be reused."""
-    trained = source.scorers if settings.significance == "trained" else None
+    scorers = None if settings.significance == "attention" else source.scorers
     return {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
-        "trained": None if trained is None else digest(trained),
+        "scorers": None if scorers is None else digest(scorers),
         "data": [digest(Path(file)) for file in files],
         "significance": settings.significance,
         "limits": dict(settings.limits),

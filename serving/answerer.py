@@ -8,6 +8,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Literal, Self, Unpack, overload
 
+from dynamic_tinybert.runtime.common.errors import DeadlineExceededError, OverloadedError
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, in_pipeline_shape
 from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallOptions, Pair
@@ -155,6 +156,10 @@ class AsyncQuestionAnswerer(AsyncService):
         `arrived` is the time of `time.monotonic` at which the time of a budget began; None for now.
         """
         work = Questions(self._runner, questions, contexts, monotonic() if arrived is None else arrived, options)
-        answered = await self._result(work, timeout, deadline)
+        try:
+            answered = await self._result(work, timeout, deadline)
+        except (DeadlineExceededError, OverloadedError):
+            work.note_late()
+            raise
         work.note_end(answered)
         return answered

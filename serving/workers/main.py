@@ -27,6 +27,10 @@ from .channel import Channel, open_channel
 from .messages import Cancel, CannotStart, Done, Failed, Hello, Message, Ping, Pong, Run, Start, encode
 
 _PR_SET_PDEATHSIG = 1
+_SWITCH_INTERVAL_S = 0.0005
+"""Longest time that a thread with results of the model waits for the interpreter while another one cuts texts. The
+default of Python, 5 ms, is longer than many a request takes."""
+
 _UNBOUNDED = 1 << 30  # the front process bounds what it sends
 
 _logger = logging.getLogger(__name__)
@@ -41,6 +45,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to whole groups of processes; the front process drains
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
 

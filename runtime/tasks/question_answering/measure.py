@@ -11,14 +11,14 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.measure import ReadExamples, Wording
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .example import Example, article_of
-from .findings import Kind
+from .findings import EXAMPLES, Kind
 from .gold_answers import GoldAnswers, gold_answers
 from .question_checks import check_questions
 from .squad_files import read_squad
 from .windowing import Windowing
-from .windows import Window
 
 TREATMENT = {
     Kind.UNREADABLE: "skipped",
@@ -34,7 +34,7 @@ class QuestionAnsweringMeasure:
     """The `Measure` of question answering."""
 
     metrics = MappingProxyType({"f1": "F1", "exact_match": "EM"})
-    examples = "questions"
+    examples = EXAMPLES
     groups = "articles"
 
     def __init__(self, windowing: Windowing) -> None:

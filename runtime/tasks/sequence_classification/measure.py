@@ -8,10 +8,11 @@ from pathlib import Path
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.findings import Finding, refused, summary
 from dynamic_tinybert.runtime.tasks.measure import ReadExamples, Wording
 
 from .example import Example, group_of
-from .findings import Finding, Kind, refused, summary
+from .findings import Kind
 from .labels import Labels
 from .scoring import TextScoring, metric_of
 from .text_files import read_texts
@@ -102,10 +103,10 @@ class TextMeasure:
         findings = [finding for finding in findings if finding.kind in treatment]
         faults = [finding for finding in findings if finding.kind != Kind.CUT]
         if strict and faults:
-            raise refused(faults[0], path.name)
+            raise refused(faults[0], self.examples, path.name)
         if not readable:
             raise DataError(f"{path} holds no text that can be read; {findings[0]}")
-        return ReadExamples(readable, findings, summary(findings, total, treatment, path.name))
+        return ReadExamples(readable, findings, summary(findings, total, treatment, self.examples, path.name))
 
     def group_of(self, example: Example) -> str:
         """The group that the file names, or the first text."""

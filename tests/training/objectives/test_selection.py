@@ -24,7 +24,7 @@ from dynamic_tinybert.modeling.tasks.question_answering import TASK, near_answer
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import TokenBatch, collate, inputs_of
 from dynamic_tinybert.training.objectives.base import TrainingStep
