@@ -281,7 +281,7 @@ def test_a_worker_ranks_as_the_reranker(classifiers: Mapping[str, Path | str], m
 
     bundle, rankings = open_bundle(classifiers["reranker"]), read_rankings(classifiers["rankings"])
     reranker = Reranker.from_pretrained(bundle.path)
-    for config, system in zip(("full", "half"), ours(bundle, ("full", "half"), {}), strict=True):
+    for config, system in zip(("full", "half"), ours(bundle, ("full", "half")), strict=True):
         worker = system.start(threads=1)
         try:
             asked = [{"query": ranking.query, "documents": ranking.documents} for ranking in rankings]

@@ -38,7 +38,7 @@ def main() -> None:
     print("| --- | --- |" + " ---: |" * 4)
     scoring = measure.scoring(fp32, read.examples)
     full: Evaluation | None = None
-    for kind, own in (("FP32", fp32), ("INT8" if is_int8(model) else "FP32", model)):
+    for kind, own in (("FP32", fp32), (model.bundle.quantization["precision"].upper(), model)):
         for name in own.length_configs if own is model else ["full"]:
             result = scoring.evaluate(own, name, batch_size=arguments.batch_size)
             full = full or result
@@ -47,10 +47,6 @@ def main() -> None:
             kept = sum(result.mean_kept) / len(result.mean_kept)
             row = f"{score:.2f} | {change} | {kept:.1f} | {full.mean_macs / result.mean_macs:.2f}"
             print(f"| {kind} | {name} | {row} |", flush=True)
-
-
-def is_int8(model: LengthAdaptiveModel) -> bool:
-    return model.bundle.quantization["precision"] == "int8"
 
 
 if __name__ == "__main__":

@@ -101,7 +101,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True, help="without a suffix")
     parser.add_argument("--peer-python", default=sys.executable, help="the Python of the peers' environment")
     parser.add_argument("--isa", default="avx512_vnni", choices=("avx2", "avx512", "avx512_vnni"))
-    parser.add_argument("--rank-options", type=json.loads, default={}, help="further ones of Reranker.rank, as JSON")
+    parser.add_argument(
+        "--also", action="append", default=[], metavar="NAME=JSON", help="ours again, with options of Reranker.rank"
+    )
     parser.add_argument("--queries", type=int, help="number of random queries; by default all")
     parser.add_argument("--num-samples", type=int, default=300, help="pairs to calibrate a peer with")
     parser.add_argument("--batch-size", type=int, default=32, help="of the peers; 32 is CrossEncoder's own")
@@ -115,7 +117,10 @@ def main() -> None:
     pairs = pairs_of(arguments.calibration_data, bundle, arguments.num_samples)
     checkpoint, prepared, isa, python = arguments.checkpoint, arguments.prepared, arguments.isa, arguments.peer_python
     of_peers = prepare_peers(checkpoint, pairs, prepared, isa, len(pairs), python)
-    own = ours(bundle, bundle.length_configs, arguments.rank_options)
+    own = ours(bundle, bundle.length_configs)
+    for also in arguments.also:
+        name, _, options = also.partition("=")
+        own += ours(bundle, bundle.length_configs, json.loads(options), f", {name}")
     others = peers(checkpoint, prepared, isa, bundle.max_length, python, arguments.batch_size)
     rankings = random_sample(read_rankings(arguments.rankings), arguments.queries, arguments.seed)
     measured = measure([*own, *others], rankings, arguments)
@@ -123,14 +128,15 @@ def main() -> None:
     found = figures(measured, best, rankings, arguments.block)
 
     title = f"{len(rankings)} queries, {fmean(len(r.documents) for r in rankings):.0f} documents each, of "
-    title += f"{arguments.rankings.name}; {arguments.threads} threads; {measured_on()}"
-    print(f"{title}\npeers: {', '.join(f'{name} {version}' for name, version in of_peers.items())}")
+    title += f"{arguments.rankings.name}; {arguments.threads} threads"
+    machine = measured_on()
+    print(f"{title}; {machine}\npeers: {', '.join(f'{name} {version}' for name, version in of_peers.items())}")
     print(*table(found, COLUMNS, best), sep="\n")
-    write(arguments, title, of_peers, found, measured)
+    write(arguments, f"{title}; {machine}", of_peers, found, measured)
     draw(
         {name: (of_system.p50_ms, of_system.ndcg) for name, of_system in found.items()},
         [system.name for system in own],
-        title,
+        f"{title}\n{machine}",
         arguments.output.with_suffix(".png"),
         score=f"nDCG@{TOP}",
         time="p50 of a query with its documents, ms",

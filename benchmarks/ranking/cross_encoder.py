@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .worker import Rank
+from .model import Rank
 
 ONNX, ONNX_O2, ONNX_INT8 = "onnx/model.onnx", "onnx/model_O2.onnx", "onnx/model_qint8_{isa}.onnx"
 OPENVINO_INT8 = "openvino/openvino_model_qint8_quantized.xml"

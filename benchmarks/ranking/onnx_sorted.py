@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from .cross_encoder import ONNX, ONNX_O2
-from .worker import Rank
+from .model import Rank
 
 DYNAMIC, DYNAMIC_O2 = "onnxruntime-int8-dynamic.onnx", "onnxruntime-int8-dynamic-O2.onnx"
 
@@ -57,6 +57,7 @@ def load(folder: str, file: str, batch_size: int, max_length: int, threads: int)
                 for name in names:
                     inputs[name][row, : len(encodings[i])] = own[name]
             scores[batch] = session.run(None, inputs)[0][:, 0]
-        return np.argsort(-scores, kind="stable")[:top].tolist()
+        order: list[int] = np.argsort(-scores, kind="stable")[:top].tolist()
+        return order
 
     return rank

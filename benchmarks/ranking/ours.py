@@ -7,7 +7,7 @@ from typing import Any
 
 from dynamic_tinybert import Reranker
 
-from .worker import Rank
+from .model import Rank
 
 
 def load(bundle: str, config: str, threads: int, options: Mapping[str, Any]) -> Rank:

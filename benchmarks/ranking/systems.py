@@ -43,10 +43,19 @@ class System:
         return WorkerProcess(WORKER, self.loader, "load", options, **python)
 
 
-def ours(bundle: Bundle, names: Iterable[str], rank_options: Mapping[str, object], suffix: str = "") -> list[System]:
-    """A bundle at some of its length configurations; `rank_options` are further ones of `Reranker.rank`."""
+def ours(
+    bundle: Bundle, names: Iterable[str], rank_options: Mapping[str, object] | None = None, suffix: str = ""
+) -> list[System]:
+    """A bundle at some of its length configurations.
+
+    Args:
+        bundle: The bundle.
+        names: Names of length configurations.
+        rank_options: Further options of `Reranker.rank`.
+        suffix: What the names of the systems end with.
+    """
     int8 = bundle.quantization["precision"] == "int8"
-    options = {"bundle": str(bundle.path), "options": rank_options}
+    options = {"bundle": str(bundle.path), "options": rank_options or {}}
     return [System(f"ours {name}{suffix}", "ours", {**options, "config": name}, int8) for name in names]
 
 

@@ -13,12 +13,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
 from importlib import import_module
 from time import perf_counter
 
-Rank = Callable[[str, Sequence[str], int], list[int]]
-"""The indices of the best documents for a query: `rank(query, documents, top)`."""
+from .model import Rank
 
 
 def main(loader: str, function: str, options: str) -> None:
