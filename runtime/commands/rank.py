@@ -40,7 +40,8 @@ def rank(
 
     texts = read_documents(documents, column)
     reranker = Reranker.from_pretrained(bundle, num_threads=num_threads)
-    reranker.rank(query, texts[:1], length_config=length_config)  # compiles the graph, not part of the time below
+    config = length_config or reranker.model.bundle.default_length_config
+    reranker.model.warm_up([config], [8])  # compiles the graph, not part of the time below
     start = perf_counter()
     ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config)
     milliseconds = 1000 * (perf_counter() - start)
@@ -49,7 +50,6 @@ def rank(
     else:
         for own in ranked:
             print(f"{own['score']:.4f}\t{own['corpus_id']}\t{' '.join(own['text'].split())}")
-    config = length_config or reranker.model.bundle.default_length_config
     print(f"{len(texts)} documents, length configuration {config}, {milliseconds:.1f} ms", file=sys.stderr)
 
 

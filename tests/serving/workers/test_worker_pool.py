@@ -63,7 +63,9 @@ def test_results_are_those_of_direct_calls(
             assert document.answers == served.answer_batch("who?", DOCUMENT, length_config="half", top_k=3)
             ids = np.array([[2, 40, 3, 50, 51, 3]])
             logits = await backend.run(LogitsJob(ids, length_config="half"))
-            np.testing.assert_array_equal(logits.start_logits, served.model(ids, length_config="half").start_logits)
+            np.testing.assert_array_equal(
+                logits.outputs["start_logits"], served.model(ids, length_config="half").start_logits
+            )
             explanation = await backend.run(ExplainJob("who?", TEXT, "half"))
             assert explanation == explain(served.model, "who?", TEXT, length_config="half").to_dict()
             assert (backend.queued, backend.running) == (0, 0)
@@ -232,8 +234,8 @@ def test_a_worker_that_is_given_a_latency_table_compiles_graphs_if_it_is_to_warm
     options = ModelOptions(served_bundle, warm_up=warm_up, arguments={"num_threads": 1})
     hello, service = _load(Start(options, table))
     assert hello.table is table
-    assert service.answerer.model.is_compiled("half") is warm_up
-    assert service.answerer.model.has_elastic_graph is warm_up
+    assert service.model.is_compiled("half") is warm_up
+    assert service.model.has_elastic_graph is warm_up
 
 
 def test_a_pool_that_is_closed_as_a_worker_says_hello_ends_that_worker(
