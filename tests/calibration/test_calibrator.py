@@ -200,7 +200,7 @@ def test_a_calibration_does_not_go_on_with_other_trained_scorers(tmp_path: Path)
         torch.manual_seed(seed)
         scorers = {0: Scorer(32, width=8, kernel_sizes=(3,))}
         bundle = write_tiny_bundle(tmp_path / "tiny", tiny_bert(max_position_embeddings=512), scorers=scorers)
-        expected, match = (CalibrationError, "were too short") if seed == 0 else (InvalidInputError, "its trained is")
+        expected, match = (CalibrationError, "were too short") if seed == 0 else (InvalidInputError, "its scorers is")
         with pytest.raises(expected, match=match):
             calibrate(bundle, data, significance="trained", budget_minutes=1e-6, resume=seed > 0)
 
