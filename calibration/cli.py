@@ -25,8 +25,8 @@ def calibrate(
     data: Annotated[
         Path,
         typer.Option(
-            help="Questions to fit significance on, SQuAD JSON or rows, for a classifier texts; answers are not needed. "
-            "For a reranker also rankings: they choose which documents a query drops, in the bundle's configurations."
+            help="Questions to fit significance on, SQuAD JSON or rows, for a classifier texts; no answers are needed. "
+            "Or rankings, so that a reranker drops documents in the length configurations that it has."
         ),
     ],
     validation: Annotated[
@@ -73,8 +73,9 @@ def calibrate(
     from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import is_ranking_file
 
     if is_ranking_file(data):
-        given = {"--test": test, "--limit": limit, "--evaluations": evaluations, "--fitting-steps": fitting_steps}
-        _refuse("rankings", {**given, "--report": report, "--resume": resume or None, "--strict": strict or None})
+        given: dict[str, object] = {"--test": test, "--limit": limit, "--report": report, "--evaluations": evaluations}
+        given |= {"--fitting-steps": fitting_steps, "--resume": resume or None, "--strict": strict or None}
+        _refuse("rankings", given)
         _calibrate_documents(bundle, data, validation, risk, seed, num_threads)
         return
     _refuse("examples that are no rankings", {"--risk": risk})

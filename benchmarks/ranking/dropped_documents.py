@@ -2,11 +2,11 @@
 
     python -m benchmarks.ranking.dropped_documents RANKINGS.jsonl BUNDLE [--length-configs full balanced]
 
-BUNDLE was calibrated on other rankings (`dynamic-tinybert calibrate BUNDLE --data RANKINGS.jsonl`). Each query is ranked
-with all documents and with those that are not dropped, in turn. The columns: the share of documents that leave early;
-multiply-accumulates of a query and its median time, as a share of those without dropping; p50 and p95 of a query; how
-many queries have other first places, with the 95 % Clopper-Pearson interval; nDCG@10, and its difference with the 95 %
-interval by paired bootstrap over the queries.
+BUNDLE was calibrated on other rankings (`dynamic-tinybert calibrate BUNDLE --data RANKINGS.jsonl`). Each query is
+ranked with all documents and with those that are not dropped, in turn. The columns: the share of documents that leave
+early; multiply-accumulates of a query and its median time, as a share of those without dropping; p50 and p95 of a
+query; how many queries have other first places, with the 95 % Clopper-Pearson interval; nDCG@10, and its difference
+with the 95 % interval by paired bootstrap over the queries.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ def main() -> None:
         print(row(name, heads, measure(reranker, heads, name, rankings, arguments.top_n)), flush=True)
 
 
-def measure(
-    reranker: Reranker, heads: EarlyHeads, name: str, rankings: Sequence[Ranking], top_n: int
-) -> Measured:
+def measure(reranker: Reranker, heads: EarlyHeads, name: str, rankings: Sequence[Ranking], top_n: int) -> Measured:
     if name not in heads.heads:
         raise InvalidInputError(f"the bundle drops no documents at {name!r}, only at {', '.join(heads.heads)}")
     head = heads.heads[name]

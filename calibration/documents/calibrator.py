@@ -10,6 +10,8 @@ from statistics import fmean
 
 from tqdm import tqdm
 
+from dynamic_tinybert.calibration.data import shuffled, split_by_group
+from dynamic_tinybert.calibration.recalibrated import CARD
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.bundles.manifest import as_json, read_manifest, seal
@@ -26,8 +28,6 @@ from dynamic_tinybert.runtime.tasks.sequence_classification.ranking import TOP
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import Ranking, read_rankings
 from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import Reranker
 
-from ..data import shuffled, split_by_group
-from ..recalibrated import CARD
 from .bound import CONFIDENCE, fewest_queries, margin_of
 from .head_fitting import choose_head, fit_head, kept, macs_share
 from .observed import Observed, Observer

@@ -27,7 +27,7 @@ def macs_of_sequence(
         scorers: Its scorers by layer; None for attention significance.
         config: The length configuration, after `carried_out`.
         length: Number of real tokens of the sequence.
-        kept: For each layer, the number of tokens that it passed on; of fewer layers for the cost of the first ones.
+        kept: For each layer, the number of tokens that it passed on; of fewer layers for their cost alone.
     """
     num_layers = bundle.shape.num_layers
     own = scorers or {}

@@ -31,7 +31,7 @@ class DocumentDropping:
         """Read the heads from the bundle of a model.
 
         Raises:
-            BundleError: The manifest cannot be read, or what it says about dropping documents breaks the format's rules.
+            BundleError: The manifest cannot be read, or its early heads break a rule of the format.
         """
         self._model = model
         found = early_heads_of(model.bundle)

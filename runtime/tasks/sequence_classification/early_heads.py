@@ -107,8 +107,8 @@ def early_heads_of(bundle: Bundle) -> EarlyHeads | None:
     entry = get(manifest, DOCUMENT_DROPPING, dict)
     if (step := get(entry, "step", int)) != STEP:
         raise BundleFormatError(
-            f"{MANIFEST}: the margins of {DOCUMENT_DROPPING} are for {step} documents at a time, but this release takes "
-            f"{STEP}; calibrate the bundle on rankings again"
+            f"{MANIFEST}: the margins of {DOCUMENT_DROPPING} are for {step} documents at a time, but this release "
+            f"takes {STEP}; calibrate the bundle on rankings again"
         )
     configs = get(entry, "length_configs", dict)
     heads = {}
