@@ -112,7 +112,7 @@ def _split(
         raise DataError(
             f"too few queries: {len(fitting)} to fit on and {len(bounding)} to bound the risk on, but {FEWEST_TO_FIT} "
             f"and, for a risk of {risk:g} with {CONFIDENCE:.0%} confidence, {needed} are needed; groups are kept whole; "
-            "give more rankings, or allow a larger risk"
+            "give more of them, or allow a larger risk"
         )
     return fitting, bounding
 

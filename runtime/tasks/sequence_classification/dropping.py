@@ -25,7 +25,11 @@ Scores = npt.NDArray[np.float32]
 
 
 class DocumentDropping:
-    """Drops documents by the early heads of a bundle; its two stages are compiled on first use. Thread-safe."""
+    """Drops documents by the early heads of a bundle. Its two stages are compiled on first use. Thread-safe.
+
+    Attributes:
+        heads: The early heads by length configuration.
+    """
 
     def __init__(self, model: LengthAdaptiveModel) -> None:
         """Read the heads from the bundle of a model.

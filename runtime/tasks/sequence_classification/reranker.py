@@ -80,7 +80,7 @@ class Reranker:
             raise InvalidInputError("the softmax of one output is always 1; give function_to_apply='sigmoid' or 'none'")
         self._apply = FUNCTIONS[name]
         self._tokenize = WindowTokenizer(model.tokenizer_file, ("query", "document"))
-        self._dropping = DocumentDropping(model)
+        self.dropping = DocumentDropping(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded, (type(self), self.model, self._given)
@@ -148,7 +148,7 @@ class Reranker:
         windows = self._windows([(query, text) for text in texts], "document", max_seq_len, doc_stride)
         dropped = None
         if top_n is not None and drop_documents:
-            dropped = self._dropping.logits(list(windows.values()), top_n, length_config, batch_size=at_once)
+            dropped = self.dropping.logits(list(windows.values()), top_n, length_config, batch_size=at_once)
         if dropped is None:
             scores = self._scores(windows, length_config, at_once)
         else:
