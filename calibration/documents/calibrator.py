@@ -111,7 +111,7 @@ def _split(
     if len(fitting) < FEWEST_TO_FIT or len(bounding) < needed:
         raise DataError(
             f"too few queries: {len(fitting)} to fit on and {len(bounding)} to bound the risk on, but {FEWEST_TO_FIT} "
-            f"and, for a risk of {risk:g} with {CONFIDENCE:.0%} confidence, {needed} are needed; groups are kept whole; "
+            f"and, for a risk of {risk:g} with {CONFIDENCE:.0%} confidence, {needed} are needed; groups stay whole; "
             "give more of them, or allow a larger risk"
         )
     return fitting, bounding
@@ -137,10 +137,10 @@ def _head(
     if not places:
         raise DataError("every query has a single document; documents compete only where a query has several")
     first, second = _halves(fitting, seen, seed)
-    layers, ridge = choose_head(first, _longer(second, places) or second, places, risk)
-    head = fit_head(seen, layers, ridge)
+    choice = choose_head(first, _longer(second, places) or second, places, risk)
+    head = fit_head(seen, choice, places)
     del seen, first, second
-    held_out = _observed(observer, bounding, layers)
+    held_out = _observed(observer, bounding, head.layers)
     margins, dropped, fewer = {}, {}, {}
     for count in PLACES:
         own = _longer(held_out, count)
@@ -152,7 +152,7 @@ def _head(
     if not margins:
         raise DataError(f"fewer than {fewest_queries(risk)} queries have more than one document; give longer lists")
     shares = ", ".join(f"{float(share):.0%} of the top {count}" for count, share in dropped.items())
-    say(f"{name}: after {layers} layers leave {shares} lists' documents")
+    say(f"{name}: after {head.layers} layers leave {shares} lists' documents")
     return replace(head, margins=margins, measured={"dropped": dropped, "macs_fewer": fewer})
 
 

@@ -15,6 +15,8 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from .options import LengthConfigOption, RequiredBundleOption, ThreadsOption
 from .streams import read_input
 
+_FEW = 64  # more documents than any margin is for, so that they compete, too
+
 
 def rank(
     query: Annotated[str, typer.Argument(help="The query.")],
@@ -29,6 +31,9 @@ def rank(
     column: Annotated[str, typer.Option(help="Column of the documents in a table.")] = "text",
     top_n: Annotated[int | None, typer.Option(min=1, help="Maximum number of documents, best first.")] = None,
     length_config: LengthConfigOption = None,
+    drop: Annotated[
+        bool, typer.Option("--drop/--no-drop", help="With --top-n: let documents leave early, if the bundle can.")
+    ] = True,
     num_threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of objects.")] = False,
 ) -> None:
@@ -40,9 +45,10 @@ def rank(
 
     texts = read_documents(documents, column)
     reranker = Reranker.from_pretrained(bundle, num_threads=num_threads)
-    reranker.rank(query, texts[:1], length_config=length_config)  # compiles the graph, not part of the time below
+    some = texts[:_FEW]  # they compile the graphs, which is not part of the time below
+    reranker.rank(query, some, top_n, length_config=length_config, drop_documents=drop)
     start = perf_counter()
-    ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config)
+    ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config, drop_documents=drop)
     milliseconds = 1000 * (perf_counter() - start)
     if as_json:
         print(json.dumps(ranked, ensure_ascii=False))

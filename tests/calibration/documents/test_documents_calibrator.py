@@ -1,5 +1,6 @@
 """A reranker is calibrated on rankings: heads that predict its scores, and margins that keep the promised risk."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from dynamic_tinybert.calibration import calibrate_documents
 from dynamic_tinybert.calibration import cli as command
 from dynamic_tinybert.calibration.documents.bound import allowed_changes
 from dynamic_tinybert.calibration.documents.calibrator import FEWEST_TO_FIT
-from dynamic_tinybert.calibration.documents.head_fitting import fit_head, kept
+from dynamic_tinybert.calibration.documents.head_fitting import HeadChoice, fit_head, kept
 from dynamic_tinybert.calibration.documents.observed import Observer
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
@@ -104,13 +105,26 @@ def test_the_head_is_the_least_squares_solution(calibrated: Path, data: Path) ->
     observer = Observer(model, "full")
     seen = [observer(ranking, batch_size=8) for ranking in read_rankings(data, judged=False)[:12]]
     states, logits = np.concatenate([own.states[2] for own in seen]), np.concatenate([own.logits for own in seen])
-    head = fit_head(seen, 2, 0.0)
+    head = fit_head(seen, HeadChoice(2, 0.0, math.inf), 5)
     design = np.hstack([states, np.ones((len(states), 1))]).astype(np.float64)
     solution, *_ = np.linalg.lstsq(design, logits, rcond=None)
     np.testing.assert_allclose(head.scores(states), design @ solution, atol=1e-3)
-    strong = fit_head(seen, 2, 1e6)
+    strong = fit_head(seen, HeadChoice(2, 1e6, math.inf), 5)
     np.testing.assert_allclose(strong.scores(states), logits.mean(), atol=1e-3)
     assert kept(seen[0], head, 5, np.inf).all()
+
+
+def test_a_focus_is_exact_where_it_looks(calibrated: Path, data: Path) -> None:
+    """With a narrow focus, errors near the last place that counts are smaller than with equal weights."""
+    model = LengthAdaptiveModel.from_pretrained(calibrated, num_threads=1)
+    observer = Observer(model, "full")
+    seen = [observer(ranking, batch_size=8) for ranking in read_rankings(data, judged=False)[:30]]
+    errors = []
+    for focus in (0.2, math.inf):
+        head = fit_head(seen, HeadChoice(1, 1e-3, focus), 5)
+        own = [(one.early(head) - one.final)[np.argsort(-one.final)[3:7]] for one in seen]
+        errors.append(float(np.square(np.concatenate(own)).mean()))
+    assert errors[0] < errors[1]
 
 
 def test_too_few_queries_say_how_many_are_needed(tmp_path: Path) -> None:
