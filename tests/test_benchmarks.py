@@ -79,6 +79,10 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
+    "ranking.dropped_documents": Smoke("{rankings} {reranker} --queries 6 --threads 1", "| full | 1 | "),
+    "ranking.dropping_rules": Smoke(
+        "{rankings} {reranker} --risk 0.4 --places 3 --threads 1", "| 2 | inf | final bar, 8 at a time | "
+    ),
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
@@ -151,12 +155,15 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     """Random models of six layers, and questions.
 
     checkpoint; bundle: INT8, attention's significance; learnt: the same with random scorers; scored: FP32 with
-    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for.
+    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for; rankings, and a
+    reranker of three layers that drops documents.
     """
     from dynamic_tinybert.export import export_model
     from dynamic_tinybert.modeling import Scorer
 
     from support.answerable import write_checkpoint, write_questions
+    from support.classifiers import classifier_bundle, tiny_classifier
+    from support.rankings import put_heads, random_head, write_rankings
     from support.tiny import tiny_bert, write_tiny_bundle
 
     folder = tmp_path_factory.mktemp("benchmarks")
@@ -177,6 +184,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
         "learnt": folder / "timing" / "learnt",
         "scored": scored,
         "data": data,
+        "rankings": write_rankings(folder / "rankings.jsonl", 24, 13, judged=True),
+        "reranker": put_heads(
+            classifier_bundle(folder / "reranker", tiny_classifier(1)), {"full": random_head(1, {10: 0.1})}
+        ),
     }
 
 

@@ -31,11 +31,15 @@ def put_heads(folder: Path, heads: Mapping[str, EarlyHead]) -> Path:
     return folder
 
 
-def write_rankings(path: Path, queries: int, documents: int, *, seed: int = 0, groups: int = 0) -> Path:
-    """A file of rankings without judgements; query i is in group i modulo `groups`, or alone."""
+def write_rankings(
+    path: Path, queries: int, documents: int, *, seed: int = 0, groups: int = 0, judged: bool = False
+) -> Path:
+    """A file of rankings; query i is in group i modulo `groups`, or alone, and its first document may be relevant."""
     rows = []
     for i in range(queries):
-        row = {"query": texts(1, seed + 1000 + i, (2, 5))[0], "documents": texts(documents, seed + 5000 + i, (3, 20))}
-        rows.append(row | ({"group": f"g{i % groups}"} if groups else {}))
+        query, own = texts(1, seed + 1000 + i, (2, 5))[0], texts(documents, seed + 5000 + i, (3, 20))
+        row: dict[str, object] = {"query": query, "documents": own}
+        row |= {"group": f"g{i % groups}"} if groups else {}
+        rows.append(row | ({"relevant": [0]} if judged else {}))
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
