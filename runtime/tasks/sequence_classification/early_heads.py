@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -150,8 +149,8 @@ def _head(entry: Mapping[str, Any], bundle: Bundle) -> EarlyHead:
 
 
 def _number(data: Mapping[str, Any], key: str, low: float, high: float) -> float:
-    value = data.get(key)
-    if type(value) not in (int, float) or not (low <= value <= high and math.isfinite(value)):
+    value: Any = data.get(key)
+    if type(value) not in (int, float) or not low <= value <= high:  # not NaN either
         raise BundleFormatError(
             f"{MANIFEST}: {key} in {DOCUMENT_DROPPING} must be a number between {low:g} and {high:g}, not "
             f"{reprlib.repr(value)}"

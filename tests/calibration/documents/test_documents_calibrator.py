@@ -100,15 +100,18 @@ def test_states_scores_and_costs_are_those_of_the_stages(calibrated: Path, confi
         ]
 
 
-def test_the_head_is_the_least_squares_solution(calibrated: Path, data: Path) -> None:
+def test_the_head_is_a_ridge_regression(calibrated: Path, data: Path) -> None:
+    """As the least squares solution with a row for each penalised weight."""
     model = LengthAdaptiveModel.from_pretrained(calibrated, num_threads=1)
     observer = Observer(model, "full")
     seen = [observer(ranking, batch_size=8) for ranking in read_rankings(data, judged=False)[:12]]
     states, logits = np.concatenate([own.states[2] for own in seen]), np.concatenate([own.logits for own in seen])
-    head = fit_head(seen, HeadChoice(2, 0.0, math.inf), 5)
-    design = np.hstack([states, np.ones((len(states), 1))]).astype(np.float64)
-    solution, *_ = np.linalg.lstsq(design, logits, rcond=None)
-    np.testing.assert_allclose(head.scores(states), design @ solution, atol=1e-3)
+    head = fit_head(seen, HeadChoice(2, 0.1, math.inf), 5)
+    centred = states.astype(np.float64) - states.mean(0, dtype=np.float64)
+    penalty = math.sqrt(0.1 * np.square(centred).sum() / 32)  # a tenth of the mean variance, for each row
+    design, target = np.vstack([centred, penalty * np.eye(32)]), np.concatenate([logits - logits.mean(), np.zeros(32)])
+    weight, *_ = np.linalg.lstsq(design, target, rcond=None)
+    np.testing.assert_allclose(head.scores(states), centred @ weight + logits.mean(), atol=1e-4)
     strong = fit_head(seen, HeadChoice(2, 1e6, math.inf), 5)
     np.testing.assert_allclose(strong.scores(states), logits.mean(), atol=1e-3)
     assert kept(seen[0], head, 5, np.inf).all()
