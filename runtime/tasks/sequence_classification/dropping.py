@@ -79,7 +79,7 @@ class DocumentDropping:
 
 
 @dataclass(frozen=True)
-class Place:
+class Halfway:
     """A window between the stages: its batch, and its row there."""
 
     batch: FirstStage
@@ -122,22 +122,22 @@ def best_documents(
     return compete(early, run_rest, places, head.margins[places])
 
 
-def start(staged: StagedModel, sequences: Sequence[Window], *, batch_size: int) -> list[Place]:
+def start(staged: StagedModel, sequences: Sequence[Window], *, batch_size: int) -> list[Halfway]:
     """Run the first stage on all windows; results are in their order."""
-    places: dict[int, Place] = {}
+    found: dict[int, Halfway] = {}
     for indices in batches_of([len(sequence) for sequence in sequences], batch_size):
         batch = staged.first(**stack([sequences[i] for i in indices]))
-        places.update({index: Place(batch, row) for row, index in enumerate(indices)})
-    return [places[i] for i in range(len(sequences))]
+        found.update({index: Halfway(batch, row) for row, index in enumerate(indices)})
+    return [found[i] for i in range(len(sequences))]
 
 
 def finish(
-    staged: StagedModel, places: Sequence[Place], lengths: Sequence[int], *, batch_size: int
+    staged: StagedModel, windows: Sequence[Halfway], lengths: Sequence[int], *, batch_size: int
 ) -> npt.NDArray[np.float32]:
-    """Run the later stage; returns the logits, float32 [n], in the order of `places`, whose windows have `lengths`."""
-    logits = np.empty(len(places), np.float32)
+    """Run the later stage; returns the logits, float32 [n], in the order of `windows`, which have `lengths`."""
+    logits = np.empty(len(windows), np.float32)
     for indices in batches_of(lengths, batch_size):
-        rows = FirstStage.joined([places[i].batch.rows([places[i].row]) for i in indices])
+        rows = FirstStage.joined([windows[i].batch.rows([windows[i].row]) for i in indices])
         output: ClassificationOutput = staged.later(rows)
         logits[indices] = output.logits[:, 0]
     return logits
