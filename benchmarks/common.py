@@ -25,7 +25,7 @@ from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 ROOT = Path(__file__).parents[1]
 Item = TypeVar("Item")
@@ -126,6 +126,6 @@ def resident_mib() -> float:
     return resident_bytes() / 2**20
 
 
-def mean_change(values: Sequence[float], before: Sequence[float]) -> str:
-    """Mean difference of paired values with its 95 % bootstrap interval, as text."""
-    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(values, before))
+def mean_change(values: Sequence[float], before: Sequence[float], clusters: Sequence[str] | None = None) -> str:
+    """Mean difference of paired values with its 95 % bootstrap interval, as text; over clusters if they are given."""
+    return "{:+.2f} [{:+.2f}, {:+.2f}]".format(*paired_bootstrap(values, before, clusters=clusters))

@@ -61,10 +61,12 @@ def calibrate(
             bundle's scorers, for checkpoints that were trained with scorers; ``attention`` uses the attention that
             tokens receive.
         limits: Names of length configurations, each with the largest loss against ``full`` that it is allowed, in
-            points of the score; besides those in `NAMED_LIMITS`, or in their place.
+            points of the score; besides those in `NAMED_LIMITS`, or in their place. A name goes to the fastest
+            configuration whose loss is within its limit at the upper 80 % bound, over examples and over their groups
+            (articles, if the data names them).
         budget_minutes: Minutes for the whole calibration. The time that is needed whatever the budget is estimated once
             the data is read; if it exceeds the budget, the calibration takes longer.
-        evaluations: End the search after this many configurations even if there is time left.
+        evaluations: Try at most this many configurations even if there is time left.
         fitting_steps: Fit scorers in this many steps, whatever time they take; by default in as many as the budget
             allows. With it and `evaluations`, the same seed gives the same result on machines of any speed.
         seed: Seed for every random choice.
@@ -119,8 +121,8 @@ def calibrate(
         choosing = stages.scoring_to_choose(run, models)
         latency = stages.latency_model(run, models, selection, windows)
         searched = stages.search_configs(run, models, selection, windows, choosing, latency)
-        best = stages.measure_front(run, models, windows, searched, latency)
-        named = stages.name_configs(run, searched, best)
+        best = stages.measure_front(run, models, windows, choosing, searched, latency)
+        named = stages.name_configs(run, choosing, searched, best)
         reporting, results = stages.report_configs(run, models, choosing, named)
         reported_file = Path(test or validation or data).name
         length_configs = stages.with_figures(run, named, results, reporting.scored_by, reported_file)

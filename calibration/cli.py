@@ -51,9 +51,7 @@ def calibrate(
         ),
     ] = None,
     budget_minutes: Annotated[float, typer.Option(help="Time for the whole calibration.")] = 45.0,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="End the search after N length configurations.")
-    ] = None,
+    evaluations: Annotated[int | None, typer.Option(min=1, help="Try at most N length configurations.")] = None,
     fitting_steps: Annotated[
         int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,
@@ -80,12 +78,10 @@ def calibrate(
         return
     _refuse("examples that are no rankings", {"--risk": risk})
     from . import calibrate as run  # raises an error that names the missing extra
-    from .report import check_reportable, write_calibration_report
+    from .report import write_calibration_report
 
-    if report is not None:  # fail now, not after the calibration
-        if not report.parent.is_dir():
-            raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
-        check_reportable(bundle)
+    if report is not None and not report.parent.is_dir():  # fail now, not after the calibration
+        raise InvalidInputError(f"there is no folder {report.parent} to write {report.name} to")
     result = run(
         bundle,
         data,
@@ -118,6 +114,8 @@ def calibrate(
         if name != "full":
             difference, low, high = figures[f"{score_key}_against_full"]
             line += f"   {difference:+.2f} [{low:+.2f}, {high:+.2f}]"
+            if over_groups := figures.get(f"{score_key}_against_full_over_groups"):
+                line += ", over {} groups [{:+.2f}, {:+.2f}]".format(figures["num_groups"], *over_groups[1:])
         print(line)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,9 @@ from dynamic_tinybert.runtime.tasks.measure import Finding, Measure, ReadExample
 
 FEWEST_EXAMPLES = 50
 """Smallest size of a set: fewer examples cannot tell length configurations apart, nor can scorers be fitted on them."""
+
+ENOUGH_GROUPS = 8
+"""Number of groups, such as articles, from which it begins to show how much they differ."""
 
 _FITTING, _CHOOSING = 0.6, 0.25  # shares of a single file; the rest is for reporting
 _CHOOSING_OF_VALIDATION = 2 / 3
@@ -31,7 +35,7 @@ class CalibrationData(Generic[E]):
         choosing: Length configurations are searched and chosen on these.
         reporting: The figures that are published come from these.
         findings: What is wrong with examples; those that the model cannot read are in none of the sets.
-        lines: The findings as messages, one line for each file and kind.
+        lines: The findings as messages, one line for each file and kind, and warnings about few groups.
     """
 
     fitting: Sequence[E]
@@ -86,11 +90,49 @@ def read_calibration_data(
             sizes = ", ".join(f"{len(examples)} for {name}" for name, examples in parts.items())
             raise DataError(
                 f"too few {measure.examples} for {purpose}: {sizes}, and each needs {FEWEST_EXAMPLES}; "
-                f"{measure.groups} are kept whole, so give more {measure.groups}, or separate files as validation and "
-                "test data"
+                f"{_what_to_give(measure, data, validation, test)}"
             )
     findings = [finding for file in files for finding in file.findings]
-    return CalibrationData(fitting, choosing, reporting, findings, [line for file in files for line in file.lines])
+    lines = [line for file in files for line in file.lines]
+    return CalibrationData(fitting, choosing, reporting, findings, [*lines, *_few_groups(measure, choosing, reporting)])
+
+
+def _what_to_give(measure: Measure[E], data: str | Path, validation: str | Path | None, test: str | Path | None) -> str:
+    """What files must hold so that each part has enough examples."""
+    divided, ends = None, [1.0]
+    if validation is None:
+        divided, ends = data, [_FITTING + _CHOOSING, 1.0] if test is not None else [_FITTING, _FITTING + _CHOOSING, 1.0]
+    elif test is None:
+        divided, ends = validation, [_CHOOSING_OF_VALIDATION, 1.0]
+    if divided is None:
+        return f"give at least {FEWEST_EXAMPLES} in each file"
+    smallest = min(end - start for start, end in zip([0.0, *ends], ends, strict=False))
+    number = math.ceil(FEWEST_EXAMPLES / smallest - 1e-6)
+    return (
+        f"{measure.groups} of {Path(divided).name} are kept whole when it is divided into {len(ends)} parts, so it "
+        f"needs at least {number} {measure.examples} and {len(ends)} {measure.groups}, better many more; give more "
+        f"{measure.groups}, or separate files as validation and test data"
+    )
+
+
+def _few_groups(measure: Measure[E], choosing: Sequence[E], reporting: Sequence[E]) -> list[str]:
+    """Warnings about parts whose examples come from so few groups that they say little about others."""
+    lines = []
+    enough = f"give {measure.examples} of at least {ENOUGH_GROUPS} {measure.groups}"
+    for purpose, part in {"choose": choosing, "report": reporting}.items():
+        names = {measure.group_of(example) for example in part}
+        known = f"{len(part)} {measure.examples} to {purpose} on"
+        if len(names) == 1:
+            lines.append(
+                f"Warning: all {known} are of {names.pop()!r:.60}, and none of other {measure.groups}: figures hold "
+                f"for {measure.examples} like these, and on other {measure.groups} more may be lost; {enough}"
+            )
+        elif len(names) < ENOUGH_GROUPS:
+            lines.append(
+                f"Warning: the {known} are of {len(names)} {measure.groups} only, which say little about others; "
+                f"{enough}"
+            )
+    return lines
 
 
 def shuffled(items: Sequence[E], seed: int) -> list[E]:

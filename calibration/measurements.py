@@ -83,12 +83,17 @@ class MeasuredFront:
     """The front of a search after it was timed.
 
     Attributes:
-        trials: The front, fastest first; each latency is that of `full` times the measured ratio to it.
+        timed: All trials that were timed; each latency is that of `full` times the measured ratio to it.
         error: Median relative error of the ratios that the latency model predicted; NaN if nothing was timed.
     """
 
-    trials: list[Trial]
+    timed: list[Trial]
     error: float
+
+    @property
+    def trials(self) -> list[Trial]:
+        """The front by these latencies, fastest first."""
+        return front(self.timed)
 
 
 def measured_front(
@@ -99,7 +104,7 @@ def measured_front(
     trials: Sequence[Trial],
     windows: Sequence[TokenSequence],
 ) -> MeasuredFront:
-    """Time the best configurations, taking turns with `full`, and return the front by these times."""
+    """Time the best configurations, taking turns with `full`, for the front by these times."""
     if not trials:
         return MeasuredFront([], math.nan)
     every = [full, *trials]
@@ -113,7 +118,7 @@ def measured_front(
     # The machine may be faster or slower than when the model was fitted, so only ratios to `full` can be compared.
     modelled_by_measured = [(modelled / full_modelled) / (ms / full_ms) for ms, modelled in figures]
     measured = [replace(t, latency_ms=t.latency_ms / r) for t, r in zip(trials, modelled_by_measured, strict=True)]
-    return MeasuredFront(front(measured), median(abs(ratio - 1) for ratio in modelled_by_measured))
+    return MeasuredFront(measured, median(abs(ratio - 1) for ratio in modelled_by_measured))
 
 
 def measure_for_report(
@@ -132,10 +137,12 @@ def measure_for_report(
     return {name: turns[0][name].join([turn[name] for turn in turns[1:]]) for name in configs}
 
 
-def progress_lines(
-    log: Callable[[str], None], full: Trial, metric: str, limits: Mapping[str, float]
-) -> Callable[[Progress], None]:
-    """A function that logs the progress of the search every 20 seconds; `metric` is the name of the score."""
+def progress_lines(log: Callable[[str], None], metric: str, limits: Sequence[float]) -> Callable[[Progress], None]:
+    """A function that logs the progress of the search every 20 seconds; `metric` is the name of the score.
+
+    A line tells the fastest configuration that seems to be within each limit, and the share of the examples that it ran
+    on.
+    """
     last = 0.0
 
     def show(progress: Progress) -> None:
@@ -144,11 +151,12 @@ def progress_lines(
             return
         last = monotonic()
         left = "" if progress.seconds_left is None else f", {progress.seconds_left / 60:.1f} min left"
+        best = [next((o for o in progress.hopeful if o.loss.mean + o.margin <= limit), None) for limit in limits]
         shown = [
-            f"{full.latency_ms / trial.latency_ms:.2f}x faster, {full.macs / trial.macs:.2f}x fewer MACs "
-            f"{trial.score - full.score:+.2f} {metric}"
-            for limit in limits.values()
-            if (trial := next((t for t in progress.front if t.score >= full.score - limit), full)) is not full
+            f"{1 / o.latency:.2f}x faster, {1 / o.macs:.2f}x fewer MACs {-o.loss.mean:+.2f} {metric} "
+            f"on {o.measured:.0%}"
+            for o in best
+            if o is not None and o.latency < 1
         ]
         log(f"{progress.evaluations} configurations tried{left}; best: {'; '.join(dict.fromkeys(shown)) or 'none'}")
 

@@ -23,11 +23,11 @@ class Calibration:
         reporting: The examples that these figures were measured on.
         evaluations: The runs that these figures come from, by name.
         chosen: The trials of the named configurations on the examples to choose on; but for `full`, they are taken
-            from `front`.
+            from those that were timed.
         points: All configurations that were tried on all examples to choose on, with predicted latencies.
-        front: The front of `points`, fastest first, with measured latencies and with the scores that are expected given
-            all measurements.
-        latency_error: Median relative error of the latency model on the front.
+        front: The front of those that were timed, fastest first, with measured latencies and with the scores that are
+            expected given all measurements.
+        latency_error: Median relative error of the latency model on those that were timed.
         notes: What was done on which data, one line each.
         metrics: Short names of the figures that the task measures, by key; the first is the mean score.
         findings: Faults of the examples; those that the model cannot read were skipped.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +65,10 @@ class Run:
     log: Callable[[str], None]
     note: Callable[[str], None]
 
+    def groups_of(self, examples: Iterable[Any]) -> list[str]:
+        """For each example the name of its group, such as its article."""
+        return [self.measure.group_of(example) for example in examples]
+
     @property
     def score_name(self) -> str:
         """The name of the score, for messages."""
@@ -123,5 +127,5 @@ class Searched:
 
     @property
     def points(self) -> list[Trial]:
-        """The trials that were not rejected."""
-        return [outcome.trial for outcome in self.result.outcomes if not outcome.rejected]
+        """The trials on all examples that were not rejected."""
+        return [outcome.trial for outcome in self.result.outcomes if outcome.finished]

@@ -33,24 +33,26 @@ from .measurements import (
 from .recalibrated import write_recalibrated
 from .run import Models, Run, Searched, Selection, Settings, Windows
 from .search.candidate_runs import Measurer
-from .search.front import choose_named, front
-from .search.latency import spread, spread_by_length
+from .search.front import choose_named, to_time
+from .search.latency import spread_by_length
 from .search.latency_model import LatencyModel
 from .search.schedules import Schedule, ScheduleSpace
 from .search.search import search
+from .search.seeds import ATTENTION, LEARNT
 from .search.trial import Trial
 from .significance.learnt import fit_or_load_scorers
 from .time_needed import needed_line, seconds_in_any_case, seconds_to_report
 
 _FITTING_SHARE = 0.55  # of the budget
+_MOST_SCORERS = 3  # in one configuration: each costs time
 
 
 def journal_header(source: Bundle, files: Sequence[str | Path], settings: Settings) -> dict[str, object]:
     """What identifies this calibration: measurements of a calibration with another header must not be reused."""
-    trained = source.scorers if settings.significance == "trained" else None
+    scorers = None if settings.significance == "attention" else source.scorers
     return {
         "bundle": digest(source.model_xml.with_suffix(".bin")),
-        "trained": None if trained is None else digest(trained),
+        "scorers": None if scorers is None else digest(scorers),
         "data": [digest(Path(file)) for file in files],
         "significance": settings.significance,
         "limits": dict(settings.limits),
@@ -97,7 +99,7 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
     """
     num_layers, settings = run.source.shape.num_layers, run.settings
     if settings.significance == "attention":
-        return Selection(None, _keep_ratios, ScheduleSpace(num_layers))
+        return Selection(None, _keep_ratios, ScheduleSpace(num_layers, ATTENTION))
     left = run.end - monotonic() - seconds_needed
     seconds = max(1.0, min(_FITTING_SHARE * 60 * settings.budget_minutes, left))
     trained = settings.significance == "trained"
@@ -111,7 +113,7 @@ def select_by(run: Run, seconds_needed: float) -> Selection:
         trained=trained,
     )
     run.note(learnt.line)
-    space = ScheduleSpace(num_layers, selectable=learnt.sample.layers)
+    space = ScheduleSpace(num_layers, LEARNT, selectable=learnt.sample.layers, most_selecting=_MOST_SCORERS)
     return Selection(learnt.scorers, learnt.sample.length_config, space)
 
 
@@ -153,7 +155,7 @@ def search_configs(
         lambda config, part: run_trial(choosing, models.elastic, latency, config, part),
         run.journal,
         num_layers=run.source.shape.num_layers,
-        num_examples=len(choosing.examples),
+        groups=run.groups_of(choosing.examples),
     )
     ms = measurer.full.latency_ms  # of an example
     limits = run.settings.limits
@@ -166,27 +168,28 @@ def search_configs(
         max_evaluations=run.settings.evaluations,
         deadline=run.end - to_report,
         limits=tuple(limits.values()),
-        progress=progress_lines(run.log, measurer.full, run.score_name, limits),
+        progress=progress_lines(run.log, run.score_name, tuple(limits.values())),
     )
     return Searched(measurer.full, result)
 
 
 def measure_front(
-    run: Run, models: Models, windows: Windows, searched: Searched, latency: LatencyModel
+    run: Run, models: Models, windows: Windows, choosing: Scoring[Any], searched: Searched, latency: LatencyModel
 ) -> MeasuredFront:
-    """Time the configurations on the front of the search."""
-    on_front = spread(front(searched.result.candidates), FRONT.configs)
+    """Time the configurations that may get a name, and some more of the front."""
+    groups, limits = run.groups_of(choosing.examples), run.settings.limits.values()
+    chosen = to_time(searched.result.candidates, searched.full, limits, groups, FRONT.configs)
     some = shuffled(windows.every, run.settings.seed)[: FRONT.windows]  # random: each length has its natural weight
-    return measured_front(run.journal, models.compiled, latency, searched.full, on_front, some)
+    return measured_front(run.journal, models.compiled, latency, searched.full, chosen, some)
 
 
-def name_configs(run: Run, searched: Searched, best: MeasuredFront) -> dict[str, Trial]:
-    """Choose the named configurations, `full` among them.
+def name_configs(run: Run, choosing: Scoring[Any], searched: Searched, best: MeasuredFront) -> dict[str, Trial]:
+    """Choose the named configurations by their measured latencies, `full` among them.
 
     Raises:
         CalibrationError: No configuration is faster than `full` and within a limit.
     """
-    named = choose_named(best.trials, searched.full, run.settings.limits)
+    named = choose_named(best.timed, searched.full, run.settings.limits, run.groups_of(choosing.examples))
     num_tried, loosest = len(searched.result.outcomes), max(run.settings.limits.values())
     if not named:
         raise CalibrationError(
@@ -196,7 +199,8 @@ def name_configs(run: Run, searched: Searched, best: MeasuredFront) -> dict[str,
             "--budget-minutes"
         )
     run.note(
-        f"{num_tried} configurations tried, {len(best.trials)} on the front; median error of the latency model there "
+        f"{num_tried} configurations tried, {len(searched.points)} of them on all {len(searched.full.scores)} "
+        f"{run.measure.examples}, {len(best.trials)} on the front; median error of the latency model there "
         f"{best.error:.1%}"
     )
     return {"full": searched.full, **named}
@@ -231,9 +235,11 @@ def with_figures(
         "data": f"{data}, {len(run.data.reporting)} {run.measure.examples}",
         "cpu": cpu.name(),
     }
+    groups = run.groups_of(run.data.reporting)
     return {
         name: NamedLengthConfig(
-            trial.config, {**measured_figures(results[name], results["full"], run.measure.metrics), **circumstances}
+            trial.config,
+            {**measured_figures(results[name], results["full"], run.measure.metrics, groups), **circumstances},
         )
         for name, trial in named.items()
     }

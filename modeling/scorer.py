@@ -134,9 +134,17 @@ class ContextRule(nn.Module):
         return 1 - before * protected * after * has_context
 
 
-def with_context_rule(scorers: Mapping[int, Scorer], num_layers: int) -> dict[int, Scorer | ContextRule]:
-    """Add the context rule to the last layer but one, if that has no scorer and comes after one of the `scorers`."""
-    rules = {num_layers - 2: ContextRule()} if num_layers - 2 > min(scorers) else {}
+def with_context_rule(
+    scorers: Mapping[int, Scorer], num_layers: int, *, has_rule: bool
+) -> dict[int, Scorer | ContextRule]:
+    """Add the context rule to the last layer but one, if that has no scorer and comes after one of the `scorers`.
+
+    Args:
+        scorers: Scorers by layer.
+        num_layers: Number of layers of the model.
+        has_rule: Whether the model's task has the rule; see `ModelTask.context_rule`.
+    """
+    rules = {num_layers - 2: ContextRule()} if has_rule and num_layers - 2 > min(scorers) else {}
     return {**rules, **scorers}
 
 

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.bundles.files import TOKENIZER
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 _WHOLE = 1_000_000  # size of a window, in tokens, that holds any text
 _Windows = list[tuple[list[int], list[int], list[tuple[int, int]]]]

@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import math
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from types import TracebackType
-from typing import Any, Literal, Self, TypeVar, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
-from dynamic_tinybert.runtime.common.checks import require_int
-from dynamic_tinybert.runtime.common.errors import DeadlineExceededError, InvalidInputError
+from dynamic_tinybert.runtime.common.errors import DeadlineExceededError, OverloadedError
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, in_pipeline_shape
 from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallOptions, Pair
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 
-from .call import Call
 from .questions import Questions, Runner
-from .requests import Work, deadline_exceeded
-from .scheduler import Scheduler
-
-Result = TypeVar("Result")
+from .service import AsyncService
 
 _IGNORED = ("max_question_len", "padding", "num_workers", "framework")  # as `QuestionAnswerer.__call__` does
 
@@ -35,39 +26,23 @@ class _AsyncOptions(CallOptions, total=False):
     deadline: float | None
 
 
-class AsyncQuestionAnswerer:
+class AsyncQuestionAnswerer(AsyncService):
     """Answers questions as a `QuestionAnswerer` does, with the same answers, without blocking the event loop.
 
-    Requests wait in a bounded queue for worker threads, which cut texts, run the model and choose answers. A worker
-    runs one batch of windows of a request, perhaps together with those of others, then turns to the next waiting
-    request, so that a long document does not keep short questions waiting until it is finished.
-
-    One object may be used by several event loops, also at once. In a forked process it starts with an empty queue; a
-    pickle holds the answerer and the arguments, without the queue. Close it with `aclose`, or use it in `async with`.
+    Worker threads cut texts, run the model and choose answers. A batch of windows may be run together with those of
+    other requests. A pickle holds the answerer and the arguments, without the queue.
     """
 
     def __init__(self, answerer: QuestionAnswerer, *, max_queued: int = 128, workers: int | None = None) -> None:
-        """Answer with an answerer.
-
-        Args:
-            answerer: What answers; others may use it at the same time.
-            max_queued: Number of requests that may wait, besides one for each worker. Further ones are refused.
-            workers: Number of threads. By default one more than the model runs calls at once, which is 2 unless
-                `num_streams` or ``performance_hint="THROUGHPUT"`` says otherwise: while one runs the model, on all
-                cores, another cuts texts and chooses answers. More only wait for the model.
+        """Answer with an answerer, which others may use at the same time; other arguments are those of the base.
 
         Raises:
             InvalidInputError: A number is not an int of at least 1.
             InferenceError: OpenVINO could not compile the default length configuration.
         """
+        super().__init__(answerer.model, max_queued=max_queued, workers=workers)
         self.answerer = answerer
-        at_once = answerer.model.parallel_requests
-        workers = at_once + 1 if workers is None else require_int("workers", workers, 1)
-        self._runner = Runner(answerer, at_once)
-        self._scheduler = Scheduler(
-            workers=workers, max_queued=require_int("max_queued", max_queued, 1), at_once=at_once
-        )
-        weakref.finalize(self, self._scheduler.close, drain=False).atexit = False  # it ends its threads by itself
+        self._runner = Runner(answerer, self._at_once)
 
     def __reduce__(self) -> tuple[partial[AsyncQuestionAnswerer], tuple[QuestionAnswerer]]:
         return partial(type(self), max_queued=self.max_queued, workers=self.workers), (self.answerer,)
@@ -83,31 +58,6 @@ class AsyncQuestionAnswerer:
     ) -> Self:
         """Load a bundle; other arguments and errors are those of `LengthAdaptiveModel.from_pretrained`. It blocks."""
         return cls(QuestionAnswerer.from_pretrained(id_or_path, **options), max_queued=max_queued, workers=workers)
-
-    @property
-    def max_queued(self) -> int:
-        """Number of requests that may wait, besides one for each worker."""
-        return self._scheduler.max_queued
-
-    @property
-    def workers(self) -> int:
-        """Number of threads."""
-        return self._scheduler.workers
-
-    @property
-    def queued(self) -> int:
-        """Number of requests that wait for a worker, those included of which some windows have been run."""
-        return self._scheduler.queued
-
-    @property
-    def running(self) -> int:
-        """Number of requests that workers have in hand."""
-        return self._scheduler.running
-
-    @property
-    def turns(self) -> int:
-        """Number of turns in which workers have run a batch."""
-        return self._scheduler.turns
 
     @overload
     async def __call__(
@@ -206,73 +156,10 @@ class AsyncQuestionAnswerer:
         `arrived` is the time of `time.monotonic` at which the time of a budget began; None for now.
         """
         work = Questions(self._runner, questions, contexts, monotonic() if arrived is None else arrived, options)
-        answered = await self._result(work, timeout, deadline)
+        try:
+            answered = await self._result(work, timeout, deadline)
+        except (DeadlineExceededError, OverloadedError):
+            work.note_late()
+            raise
         work.note_end(answered)
         return answered
-
-    async def in_turn(
-        self, function: Callable[[], Result], *, timeout: float | None = None, deadline: float | None = None
-    ) -> Result:
-        """Call a function in a worker when its turn comes, and return its result; it takes a place as a question does.
-
-        `timeout`, `deadline` and their errors are those of a call; others are the function's.
-        """
-        return await self._result(Call(function), timeout, deadline)
-
-    async def aclose(self, *, drain: bool = True) -> None:
-        """Refuse new requests, and return when the accepted ones are done and the threads have ended.
-
-        It can be called again, also with ``drain=False`` after a wait for the drain was given up.
-
-        Args:
-            drain: Whether accepted requests are still answered. Otherwise those that wait end with ClosedError.
-        """
-        await asyncio.wrap_future(self._scheduler.close(drain=drain))
-        self._scheduler.join()  # the threads have nothing left to do
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-    async def _result(self, work: Work[Result], timeout: float | None, deadline: float | None) -> Result:
-        now = monotonic()
-        end = _deadline(now, timeout, deadline)
-        if end <= now:
-            raise deadline_exceeded(end - now)
-        future = asyncio.wrap_future(self._scheduler.submit(work, end))
-        if end == math.inf:
-            return await future
-        try:
-            async with asyncio.timeout(end - now):
-                return await future
-        except DeadlineExceededError:  # found by a worker, before this loop had time to
-            raise
-        except TimeoutError as error:
-            raise deadline_exceeded(end - now) from error
-
-
-def _deadline(now: float, timeout: float | None, deadline: float | None) -> float:
-    """The time of `time.monotonic` by which an answer is wanted."""
-    if timeout is not None and deadline is not None:
-        raise InvalidInputError("timeout and deadline set the same thing; give one")
-    if deadline is not None:
-        return _finite("deadline", deadline)
-    if timeout is None:
-        return math.inf
-    if _finite("timeout", timeout) <= 0:
-        raise InvalidInputError(f"timeout must be more than 0 seconds, not {timeout!r}")
-    return now + timeout
-
-
-def _finite(name: str, value: float) -> float:
-    try:
-        number = math.nan if isinstance(value, str | bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise InvalidInputError(f"{name} must be a finite number of seconds, not {value!r}")
-    return number

@@ -1,70 +1,66 @@
-"""Carry out jobs with an asynchronous answerer, and say what a server tells of its model."""
+"""Carry out jobs with an asynchronous service, and say what a server tells of its model."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from importlib.metadata import version
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from dynamic_tinybert.runtime import cpu
-from dynamic_tinybert.runtime.batches import kept_by_layer
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks import task_named
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
-from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
+from dynamic_tinybert.runtime.tasks.sequence_classification.labels import Labels, sigmoid
+from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import RankedDocument
 
 from .answerer import AsyncQuestionAnswerer
-from .jobs import AnswerJob, ExplainJob, Job, Logits, LogitsJob, ModelFacts
+from .classifier import AsyncTextClassifier
+from .jobs import AnswerJob, ClassifyJob, ExplainJob, Job, Logits, LogitsJob, ModelFacts, RankJob, Result
+from .reranker import AsyncReranker
+from .service import AsyncService
+from .usage import name_that_ran, usage_of
 
 
-@overload
-async def carry_out(answerer: AsyncQuestionAnswerer, job: AnswerJob, *, deadline: float | None = None) -> Answered: ...
-
-
-@overload
-async def carry_out(answerer: AsyncQuestionAnswerer, job: LogitsJob, *, deadline: float | None = None) -> Logits: ...
-
-
-@overload
-async def carry_out(
-    answerer: AsyncQuestionAnswerer, job: ExplainJob, *, deadline: float | None = None
-) -> dict[str, Any]: ...
-
-
-@overload
-async def carry_out(
-    answerer: AsyncQuestionAnswerer, job: Job, *, deadline: float | None = None
-) -> Answered | Logits | dict[str, Any]: ...
-
-
-async def carry_out(
-    answerer: AsyncQuestionAnswerer, job: Job, *, deadline: float | None = None
-) -> Answered | Logits | dict[str, Any]:
-    """Carry out a job when its turn comes; all kinds of jobs wait in the answerer's one queue.
+async def carry_out(service: AsyncService, job: Job, *, deadline: float | None = None) -> Result:
+    """Carry out a job when its turn comes; all kinds of jobs wait in the service's one queue.
 
     Args:
-        answerer: What carries it out. Cancelling the awaiting task takes the job out of its queue.
+        service: What carries it out. Cancelling the awaiting task takes the job out of its queue.
         job: The job.
         deadline: Time of `time.monotonic` by which the result is wanted; None for any time.
 
+    Returns:
+        What the kind of the job says.
+
     Raises:
-        OverloadedError: The answerer's queue is full.
+        OverloadedError: The service's queue is full.
         DeadlineExceededError: There was no result by the deadline.
-        ClosedError: The answerer is closed.
-        InvalidInputError, LengthConfigError, InferenceError: What the model's own methods raise for this input.
+        ClosedError: The service is closed.
+        InvalidInputError: The model is for another task; and, as LengthConfigError and InferenceError, what the model's
+            own methods raise for this input.
     """
-    model = answerer.answerer.model
-    match job:
-        case AnswerJob(questions, contexts, options, arrived):
+    model = service.model
+    match job, service:
+        case AnswerJob(questions, contexts, options, arrived), AsyncQuestionAnswerer() as answerer:
             return await answerer.answered(questions, contexts, deadline=deadline, arrived=arrived, **options)
-        case LogitsJob():
-            return await answerer.in_turn(lambda: _logits(model, job), deadline=deadline)
-        case ExplainJob(question, context, config):
-            return await answerer.in_turn(
+        case ExplainJob(question, context, config), AsyncQuestionAnswerer():
+            return await service.in_turn(
                 lambda: explain(model, question, context, length_config=config).to_dict(), deadline=deadline
             )
+        case ClassifyJob(texts, options), AsyncTextClassifier() as classifier:
+            inputs = [dict(zip(("text", "text_pair"), own, strict=False)) for own in texts]
+            return await classifier.classified(inputs, deadline=deadline, **options)
+        case RankJob(query, documents, raw_scores, options), AsyncReranker() as reranker:
+            ranked = await reranker.ranked(query, documents, deadline=deadline, **options)
+            return ranked if raw_scores else replace(ranked, result=list(map(_with_sigmoid, ranked.result)))
+        case LogitsJob() as logits_job, _:
+            return await service.in_turn(lambda: _logits(model, logits_job), deadline=deadline)
+    raise InvalidInputError(f"a model for {model.bundle.task!r} cannot carry out a {type(job).__name__}")
 
 
 def compile_graphs(model: LengthAdaptiveModel) -> None:
@@ -79,6 +75,8 @@ def model_facts(model: LengthAdaptiveModel, name: str) -> ModelFacts:
     return ModelFacts(
         name=name,
         version="1",
+        task=bundle.task,
+        labels=Labels.of(bundle).names if bundle.task == "sequence_classification" else (),
         max_length=model.max_length,
         vocab_size=bundle.vocab_size,
         num_layers=bundle.shape.num_layers,
@@ -106,14 +104,11 @@ def _logits(model: LengthAdaptiveModel, job: LogitsJob) -> Logits:
     output = model(
         input_ids=job.input_ids, attention_mask=job.attention_mask, token_type_ids=job.token_type_ids, **config
     )
-    batch, length = output.start_logits.shape
-    tokens = batch * length if job.attention_mask is None else int(np.count_nonzero(job.attention_mask))
-    kept = {layer: int((positions < length).sum()) for layer, positions in output.kept_positions.items()}
-    name = model.bundle.default_length_config if job.length_config is None else job.length_config
-    return Logits(
-        output.start_logits,
-        output.end_logits,
-        name if isinstance(name, str) else None,
-        tokens,
-        kept_by_layer(kept, tokens, model.bundle.shape.num_layers),
-    )
+    usage = usage_of(model, output, job.input_ids, job.attention_mask)
+    outputs = {name: getattr(output, name) for name in task_named(model.bundle.task).output_names}
+    return Logits(outputs, name_that_ran(model, job.length_config), usage.tokens, usage.kept)
+
+
+def _with_sigmoid(document: RankedDocument) -> RankedDocument:
+    """The document with the sigmoid of its score, as float32 rounds it."""
+    return {**document, "score": float(sigmoid(np.float32(document["score"]).reshape(1))[0])}

@@ -10,6 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
+from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import LabelScore
+from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import RankedDocument
+
+from .usage import Computed
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +32,43 @@ class AnswerJob:
     contexts: tuple[str, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     arrived: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClassifyJob:
+    """Classify texts as one request; the result is the labels of each text, best first, as `Classified`.
+
+    Attributes:
+        texts: The texts, each alone or with its second text, at least one.
+        options: Options of `TextClassifier.classify_batch` by name, those left out that were not given.
+    """
+
+    texts: tuple[tuple[str] | tuple[str, str], ...]
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class RankJob:
+    """Rank documents for a query; the result is the documents, best first, as `Ranked`.
+
+    Attributes:
+        query: The query.
+        documents: The documents, at least one.
+        raw_scores: Whether scores are logits; otherwise they are sigmoids of these.
+        options: Options of `Reranker.rank` by name, those left out that were not given.
+    """
+
+    query: str
+    documents: tuple[str, ...]
+    raw_scores: bool = False
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+Classified = Computed[list[list[LabelScore]]]
+"""For each text its labels, best first."""
+
+Ranked = Computed[list[RankedDocument]]
+"""The documents, best first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,15 +93,14 @@ class Logits:
     """The model's outputs for a batch.
 
     Attributes:
-        start_logits: float32 [B, L].
-        end_logits: float32 [B, L].
+        outputs: The outputs of the model's task by name, float32: for question answering `start_logits` and
+            `end_logits`, [B, L]; for sequence classification `logits`, [B, labels].
         length_config: Name of the length configuration that ran; None if it has no name.
         tokens: Number of real tokens.
         kept: For each layer, the number of these tokens that it passed on.
     """
 
-    start_logits: npt.NDArray[np.float32]
-    end_logits: npt.NDArray[np.float32]
+    outputs: Mapping[str, npt.NDArray[np.float32]]
     length_config: str | None
     tokens: int
     kept: tuple[int, ...]
@@ -81,7 +121,9 @@ class ExplainJob:
     length_config: str | None = None
 
 
-Job = AnswerJob | LogitsJob | ExplainJob
+Job = AnswerJob | ClassifyJob | RankJob | LogitsJob | ExplainJob
+Result = Answered | Classified | Ranked | Logits | dict[str, Any]
+"""What the jobs give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +133,8 @@ class ModelFacts:
     Attributes:
         name: Name of the model, as clients call it.
         version: Version of the model, as clients call it: "1".
+        task: Name of its task, as in the bundle's manifest.
+        labels: Names of the outputs of a classifier, in their order; empty for other tasks.
         max_length: Maximum length of an input in tokens.
         vocab_size: Token ids are below this.
         num_layers: Layers of the encoder.
@@ -105,6 +149,8 @@ class ModelFacts:
 
     name: str
     version: str
+    task: str
+    labels: tuple[str, ...]
     max_length: int
     vocab_size: int
     num_layers: int
@@ -148,12 +194,18 @@ class Backend(Protocol):
     async def run(self, job: AnswerJob, *, deadline: float | None = None) -> Answered: ...
 
     @overload
+    async def run(self, job: ClassifyJob, *, deadline: float | None = None) -> Classified: ...
+
+    @overload
+    async def run(self, job: RankJob, *, deadline: float | None = None) -> Ranked: ...
+
+    @overload
     async def run(self, job: LogitsJob, *, deadline: float | None = None) -> Logits: ...
 
     @overload
     async def run(self, job: ExplainJob, *, deadline: float | None = None) -> dict[str, Any]: ...
 
-    async def run(self, job: Job, *, deadline: float | None = None) -> Answered | Logits | dict[str, Any]:
+    async def run(self, job: Job, *, deadline: float | None = None) -> Result:
         """Run a job. Cancelling the awaiting task gives up the job and frees its place.
 
         Args:

@@ -81,13 +81,57 @@ class Slowness:
         self.upper = max(self.typical, self._sorted[math.floor(_UPPER * count)])
 
 
+class Reserve:
+    """A share of the time that requests have, which is left unused so that something happens to few of them.
+
+    Each one to which it happens raises the reserve, each other one lowers it a little, in such a proportion that in the
+    long run it happens to the wanted share of them, whatever is the cause (adaptive conformal inference, Gibbs and
+    Candès 2021, https://arxiv.org/abs/2106.00170).
+
+    Attributes:
+        share: Between 0 and the largest one.
+    """
+
+    def __init__(self, wanted: float, *, step: float, first: float, largest: float) -> None:
+        """Begin with a reserve.
+
+        Args:
+            wanted: Share of the requests to which it may happen.
+            step: By how much one to which it happens raises the reserve.
+            first: The reserve before anything was learnt.
+            largest: The largest one.
+        """
+        self.share = first
+        self._wanted, self._step, self._largest = wanted, step, largest
+
+    def learn(self, *, happened: bool) -> None:
+        """Take a request into account."""
+        self.share = min(max(self.share + self._step * (happened - self._wanted), 0.0), self._largest)
+
+
+def reserve_against_lateness() -> Reserve:
+    """The reserve of all requests, so that few of the accepted are late."""
+    return Reserve(0.003, step=0.05, first=0.3, largest=0.6)
+
+
+def reserve_against_refusals() -> Reserve:
+    """The reserve of those that choose a length configuration, so that few are refused."""
+    return Reserve(0.02, step=0.02, first=0.0, largest=1.0)
+
+
 def choose_under_pressure(
-    own: Waiting, losses: Mapping[str, float | None], limits: Limits, others: Sequence[Waiting], slowness: Slowness
+    own: Waiting,
+    losses: Mapping[str, float | None],
+    limits: Limits,
+    others: Sequence[Waiting],
+    slowness: Slowness,
+    reserve: float = 0.0,
 ) -> str:
     """The length configuration of the request whose turn it is.
 
     It is the most accurate one with which this request is predicted to meet its budget, and all others in the queue
-    theirs, if they run at the same configuration. Those that could not even if all ran at their fastest do not count.
+    theirs, if they run at the same configuration, with a reserve. Those that could not even if all ran at their fastest
+    do not count.
     If there is none, it is the fastest. A request without a budget is not affected by others.
 
     Args:
@@ -96,28 +140,49 @@ def choose_under_pressure(
         limits: What its caller asks for.
         others: Those that wait, in the order of the queue.
         slowness: How predictions compare with what turns take.
+        reserve: Share of their time that is left to requests which have not arrived yet.
     """
     candidates = [Candidate(name, ms, losses[name]) for name, ms in own.ms.items()]
     if limits.budget_ms is None:
         return choose(candidates, limits).candidate.name
     fastest = min(candidates, key=lambda c: c.ms).name
-    hopeless = _late(own.part(own.ms[fastest], 1), [other.fastest_ms for other in others], others, slowness)
+    fastest_ms = [other.fastest_ms for other in others]
+    hopeless = _late(own.part(own.ms[fastest], 1), fastest_ms, others, slowness)
     for candidate in sorted(candidates, key=by_accuracy):
         between = math.fsum(other.part(other.at(candidate.name), own.turns - 1) for other in others)
-        if slowness.upper * candidate.ms + slowness.typical * between > own.slack_ms:
+        if slowness.upper * candidate.ms + slowness.typical * between > (1 - reserve) * own.slack_ms:
             continue
-        late = _late(own.part(candidate.ms, 1), [other.at(candidate.name) for other in others], others, slowness)
-        if late <= hopeless:
+        each_ms = [other.at(candidate.name) for other in others]
+        if _late(own.part(candidate.ms, 1), each_ms, others, slowness, reserve) <= hopeless:
             return candidate.name
     return fastest
 
 
-def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> set[int]:
+def may_join(batch: Sequence[Waiting], joining: Waiting, others: Sequence[Waiting], slowness: Slowness) -> bool:
+    """Whether a request may join a batch that others wait for: nobody is late who would not be without it.
+
+    Args:
+        batch: The requests of the batch; their `ms` has the configuration chosen for each, and no other.
+        joining: The one to be added, likewise.
+        others: All that wait, in the order of the queue, without `joining`.
+        slowness: How predictions compare with what turns take.
+    """
+    alone_ms = math.fsum(one.part(one.fastest_ms, 1) for one in batch)
+    together_ms = alone_ms + joining.part(joining.fastest_ms, 1)  # less, but nobody knows how much
+    if any(slowness.typical * alone_ms <= one.slack_ms < slowness.typical * together_ms for one in batch):
+        return False
+    each_ms = [other.fastest_ms for other in others]
+    return _late(together_ms, each_ms, others, slowness) <= _late(alone_ms, each_ms, others, slowness)
+
+
+def _late(
+    own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness, reserve: float = 0.0
+) -> set[int]:
     """The places of those that would be late, if each takes so long after one turn of all those before it."""
     late = set()
     total = own_ms
     for place, (other, ms) in enumerate(zip(others, each_ms, strict=True)):
-        if slowness.upper * (total + ms) > other.slack_ms:
+        if slowness.typical * (total + ms) > (1 - reserve) * other.slack_ms:
             late.add(place)
         total += other.part(ms, 1)
     return late
@@ -136,5 +201,8 @@ def is_hopeless(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slown
     """
     if own.slack_ms == math.inf or not (ahead or running_ms):
         return False
-    each = [*(other.part(other.fastest_ms, own.turns) for other in ahead), own.fastest_ms]
-    return running_ms + slowness.upper * math.fsum(each) > own.slack_ms
+    total_ms = 0.0
+    for other in ahead:
+        if running_ms + slowness.typical * (total_ms + other.fastest_ms) <= other.slack_ms:  # else it will be given up
+            total_ms += other.part(other.fastest_ms, own.turns)
+    return running_ms + slowness.typical * (total_ms + own.fastest_ms) > own.slack_ms

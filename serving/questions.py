@@ -13,9 +13,17 @@ from dynamic_tinybert.runtime.common.errors import OverloadedError
 from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_batch
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
-from .pressure import Slowness, Waiting, choose_under_pressure, is_hopeless
+from .pressure import (
+    Slowness,
+    Waiting,
+    choose_under_pressure,
+    is_hopeless,
+    may_join,
+    reserve_against_lateness,
+    reserve_against_refusals,
+)
 from .requests import Work
 from .sharing import Config, SharedBatch
 
@@ -27,6 +35,8 @@ class Runner:
         answerer: What answers.
         at_once: Number of turns that run at the same time.
         slowness: How predictions compare with what turns took.
+        lateness: The reserve against lateness.
+        refusals: The reserve against refusals.
         turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
     """
 
@@ -34,9 +44,13 @@ class Runner:
         self.answerer = answerer
         self.at_once = at_once
         self.slowness = Slowness()
+        self.lateness = reserve_against_lateness()
+        self.refusals = reserve_against_refusals()
         self.turn_ends = 0.0
 
-    def run(self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float) -> list[WindowOutput]:
+    def run(
+        self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float, *, learn: bool
+    ) -> list[WindowOutput]:
         """Run windows in one call.
 
         One configuration of a name runs in a graph of its own, any others in the elastic graph.
@@ -44,7 +58,8 @@ class Runner:
         Args:
             windows: The windows.
             configs: The length configuration of each.
-            predicted_ms: Milliseconds that this takes, to compare with; 0 if unknown.
+            predicted_ms: Milliseconds that this is predicted to take; 0 if unknown.
+            learn: Whether to compare the prediction with what it takes.
         """
         model = self.answerer.model
         started = perf_counter()
@@ -56,7 +71,7 @@ class Runner:
             outputs = run_batch(model, windows, **how)
         finally:
             self.turn_ends = 0.0
-        if compiled:  # what compiling takes says nothing about further turns
+        if learn and compiled:  # what compiling takes says nothing about further turns
             self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
         return outputs
 
@@ -103,6 +118,7 @@ class Questions:
         self._runner = runner
         self._arguments = (questions, contexts, arrived, options)
         self._deadline = math.inf
+        self._promised = False  # whether it was predicted to be in time for its deadline
         self._outputs: dict[int, WindowOutput] = {}
         self._agreed: dict[Questions, Config] = {}  # length configurations of companions
 
@@ -134,19 +150,23 @@ class Questions:
         self._deadline = deadline
         if deadline == math.inf or not self._left.ms:
             return
-        own = Waiting(self._left.ms, 1e3 * (deadline - monotonic()), len(self._left.batches))
+        left_ms = 1e3 * (deadline - monotonic())
+        own = Waiting(self._left.ms, self._usable(left_ms), len(self._left.batches))
         running_ms = max(0.0, 1e3 * (self._runner.turn_ends - monotonic()))
         others = [other.waiting() for other in ahead if isinstance(other, Questions)]
-        if is_hopeless(own, others, running_ms, self._runner.slowness):
+        hopeless = is_hopeless(own, others, running_ms, self._runner.slowness)
+        self._runner.refusals.learn(happened=hopeless)
+        if hopeless:
             seconds = (running_ms + math.fsum(other.fastest_ms for other in others)) / 1e3
             running = ["the batch that is being run"] if running_ms else []
             waiting = [f"{len(ahead)} waiting requests"] if ahead else []
             raise OverloadedError(
                 f"behind {' and '.join(running + waiting)} this request would not be answered in the "
-                f"{max(own.slack_ms, 0) / 1e3:.3f} s that are left, even at the fastest length configurations; try "
+                f"{max(left_ms, 0) / 1e3:.3f} s that are left, even at the fastest length configurations; try "
                 f"again in about {seconds:.2g} s, allow more time, or send fewer requests at once",
                 retry_after_s=seconds,
             )
+        self._promised = True
 
     @property
     def done(self) -> bool:
@@ -155,33 +175,39 @@ class Questions:
 
     def waiting(self) -> Waiting:
         """What is left of it, as others see it that consider what waits."""
-        left = self._left
+        return self._waiting_at(self._left.config)
+
+    def _waiting_at(self, config: Config | None) -> Waiting:
+        left = replace(self._left, config=config)
         share = 1 / self._runner.at_once  # others run at the same time
         ms = {name: share * value for name, value in left.chosen_ms().items()}
-        return Waiting(ms, self._slack_ms(), max(1, len(left.batches)))
+        return Waiting(ms, self._usable(self._slack_ms()), max(1, len(left.batches)))
 
     def companions(self, waiting: Sequence[Work[Any]]) -> Sequence[int]:
         """Choose the length configuration, if it is not chosen yet, and who shares the next batch."""
-        others = [
-            (place, other, other.waiting()) for place, other in enumerate(waiting) if isinstance(other, Questions)
-        ]
+        others = [(place, other) for place, other in enumerate(waiting) if isinstance(other, Questions)]
+        views = {other: other.waiting() for _, other in others}
         if others and not self._outputs:
             self._refuse_if_late(len(others))
-        config = self._choice([view for _, _, view in others])
+        config = self._choice(list(views.values()))
         self._note(config)
-        left, places = self._left, []
-        model = self._runner.answerer.model
+        left, places, batch = self._left, [], [self.waiting()]
+        model, slowness = self._runner.answerer.model, self._runner.slowness
         # Compiling the elastic graph takes so long that only requests that need it should make others wait for it.
         shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=model.has_elastic_graph)
         self._agreed = {}
-        for place, other, _ in others:
+        for place, other in others:
             theirs = other._left
             if not theirs.batches or not shared.has_room(theirs.length, len(theirs.batches[0])):
                 continue
-            choice = other._choice([view for _, another, view in others if another is not other])
-            if shared.add(len(theirs.batches[0]), choice):
+            behind = [view for another, view in views.items() if another is not other]
+            choice = other._choice(behind)
+            joining = other._waiting_at(choice)
+            if may_join(batch, joining, behind, slowness) and shared.add(len(theirs.batches[0]), choice):
                 places.append(place)
+                batch.append(joining)
                 self._agreed[other] = choice
+                del views[other]
         return places
 
     def _refuse_if_late(self, waiting: int) -> None:
@@ -205,9 +231,9 @@ class Questions:
         lefts = [work._left for work in works]
         windows = [work._windows[i] for work, left in zip(works, lefts, strict=True) for i in left.batches[0]]
         configs = [config for work in works for config in work._configs()]
+        predicted = [sum(left.chosen_ms().values()) / len(left.batches) for left in lefts]
         alone = len(works) == 1 and isinstance(self._left.config, str)
-        predicted = sum(self._left.chosen_ms().values()) / len(self._left.batches) if alone else 0.0
-        outputs = iter(self._runner.run(windows, configs, predicted))
+        outputs = iter(self._runner.run(windows, configs, sum(predicted), learn=alone))
         for work, left in zip(works, lefts, strict=True):
             work._outputs.update((i, next(outputs)) for i in left.batches[0])
             share = 1 - 1 / len(left.batches)
@@ -219,8 +245,15 @@ class Questions:
         outputs = [self._outputs[index] for index in range(len(self._windows))]
         return self._plan.answered(self._runner.answerer.model, outputs, self._left.config)
 
+    def note_late(self) -> None:
+        """Learn from it, if it was accepted, that it was given up at its deadline or shortly before."""
+        if self._promised:
+            self._runner.lateness.learn(happened=True)
+
     def note_end(self, answered: Answered) -> None:
-        """Say in the answers how long all took until now, when the caller gets them."""
+        """Say in the answers how long all took until now, when the caller gets them; learn that it was in time."""
+        if self._promised:
+            self._runner.lateness.learn(happened=False)
         if self._plan.budgeted:
             self._plan.budgeted.finish(answered.answers)
 
@@ -234,6 +267,10 @@ class Questions:
         longest = max((len(self._windows[i]) for i in batches[0]), default=0) if batches else 0
         return _Left(batches, padded_length(longest), ms, config)
 
+    def _usable(self, ms: float) -> float:
+        """Of the time that is left, what may be used while others wait."""
+        return ms * (1 - self._runner.lateness.share)
+
     def _slack_ms(self) -> float:
         budgeted = self._plan.budgeted
         until_deadline = 1e3 * (self._deadline - monotonic())
@@ -245,8 +282,11 @@ class Questions:
         if left.config is not None:
             return left.config
         assert budgeted is not None  # others have a configuration from the start
-        own = Waiting(left.ms, self._slack_ms(), len(left.batches))
-        return choose_under_pressure(own, budgeted.allowed, budgeted.limits, others, self._runner.slowness)
+        slack_ms = self._usable(self._slack_ms()) if others else self._slack_ms()
+        own = Waiting(left.ms, slack_ms, len(left.batches))
+        return choose_under_pressure(
+            own, budgeted.allowed, budgeted.limits, others, self._runner.slowness, self._runner.refusals.share
+        )
 
     def _note(self, config: Config) -> None:
         """Run at this length configuration from now on, unless there is one already."""

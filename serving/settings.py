@@ -39,7 +39,7 @@ class ServerSettings:
     )
     max_queued: int = setting(128, "Number of requests that may wait; further ones get status 429.", least=1)
     max_body_bytes: int = setting(8 * 2**20, "Maximum size of a request's body in bytes.", least=1)
-    max_items: int = setting(256, "Maximum number of questions in one request.", least=1)
+    max_items: int = setting(256, "Maximum number of questions, texts or documents in one request.", least=1)
     max_characters: int = setting(500_000, "Maximum number of characters in all texts of one request.", least=1)
     max_top_k: int = setting(100, "Maximum number of answers to one question.", least=1)
     request_timeout_s: float = setting(

@@ -1,5 +1,6 @@
 """Each benchmark still runs: once, on a tiny model and a few questions, and it is in the index."""
 
+import json
 import os
 import re
 import shutil
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +40,7 @@ _COMPILER = ("c++",)
 _SERVING = ("starlette", "uvicorn", "uvloop", "httptools", "prometheus_client")
 _PEERS = "--questions 3 --timed 2 --passes 1 --starts 1"
 SMOKE: Mapping[str, Smoke] = {
+    "classification.accuracy": Smoke("{classifier} {classifier} {texts}", "| FP32 | half | "),
     "fixtures.random_checkpoint": Smoke("{checkpoint} {output}", ""),
     "fixtures.timing_bundles": Smoke("{bundle} {data}/squad-search.json {output} --questions 8", ""),
     "kernels.cpu_limits": Smoke("1", "GOPS INT8", programs=_COMPILER),
@@ -79,15 +82,27 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
-    "ranking.dropped_documents": Smoke("{rankings} {reranker} --queries 6 --threads 1", "| full | 1 | "),
+    "ranking.dropped_documents": Smoke("{judged} {dropping} --queries 6 --threads 1", "| full | 1 | "),
     "ranking.dropping_rules": Smoke(
-        "{rankings} {reranker} --risk 0.4 --places 3 --threads 1", "| 2 | inf | final bar, 8 at a time | "
+        "{judged} {dropping} --risk 0.4 --places 3 --threads 1", "| 2 | inf | final bar, 8 at a time | "
     ),
+    "ranking.against_peers": Smoke(
+        "{rankings} {reranker_checkpoint} {reranker} --calibration-data {pairs} --prepared {output} --output {output}"
+        " --queries 4 --block 2 --num-samples 2 --threads 1",
+        "| CrossEncoder, torch FP32 |",
+        modules=("sentence_transformers", "optimum.intel", "optimum.onnxruntime", "datasets", "matplotlib"),
+    ),
+    "ranking.last_layer": Smoke("{reranker} {rankings} --pairs 8 --batch-sizes 3 --repeats 1 --threads 1", "| 3 | "),
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
+    "selection.domains": Smoke(
+        "{data}/domains.json {output} --bundle {scored} --domain reviews --questions 8 --report 8 --steps 2"
+        " --shares 0:0.5 0:0.5,3:0.3",
+        "| bundle | 0: 0.5, 3: 0.3 | ",
+    ),
     "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
-    "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),
+    "selection.search_strategies": Smoke("3 1", "step_by_step      as_pooled"),
     "selection.significance_ablation": Smoke(
         "{scored} {data} 40 --held-out 8 --variants 'as shipped' 'no replays'", "| no replays |"
     ),
@@ -155,15 +170,13 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     """Random models of six layers, and questions.
 
     checkpoint; bundle: INT8, attention's significance; learnt: the same with random scorers; scored: FP32 with
-    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for; rankings, and a
-    reranker of three layers that drops documents.
+    small scorers of layers 0, 1 and 3; data: a folder with the three files that scripts look for, and domains.json,
+    whose questions are of two articles.
     """
     from dynamic_tinybert.export import export_model
     from dynamic_tinybert.modeling import Scorer
 
     from support.answerable import write_checkpoint, write_questions
-    from support.classifiers import classifier_bundle, tiny_classifier
-    from support.rankings import put_heads, random_head, write_rankings
     from support.tiny import tiny_bert, write_tiny_bundle
 
     folder = tmp_path_factory.mktemp("benchmarks")
@@ -172,6 +185,10 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
     data.mkdir()
     for seed, (name, count) in enumerate({"style-train": 48, "search": 12, "report": 12}.items()):
         write_questions(data / f"squad-{name}.json", count, seed)
+    parts = {"reviews": "style-train", "places": "search"}
+    articles = [json.loads((data / f"squad-{name}.json").read_text())["data"][0] for name in parts.values()]
+    domains = [{**article, "title": title} for article, title in zip(articles, parts, strict=True)]
+    (data / "domains.json").write_text(json.dumps({"data": domains}))
     questions = data / "squad-style-train.json"
     bundle = folder / "bundle"
     export_model(checkpoint, bundle, calibration_data=questions, validation=questions, num_samples=4, tune=False)
@@ -184,10 +201,35 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
         "learnt": folder / "timing" / "learnt",
         "scored": scored,
         "data": data,
-        "rankings": write_rankings(folder / "rankings.jsonl", 24, 13, judged=True),
-        "reranker": put_heads(
-            classifier_bundle(folder / "reranker", tiny_classifier(1)), {"full": random_head(1, {10: 0.1})}
-        ),
+    }
+
+
+@pytest.fixture(scope="module")
+def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | str]:
+    """Random classifiers with one output and with two, as bundles, and what they read."""
+    from dynamic_tinybert.runtime import LengthConfig
+
+    from support.classifiers import WORDS, classifier_bundle, save_classifier, texts, tiny_classifier
+    from support.rankings import put_heads, random_head, write_rankings
+
+    folder = tmp_path_factory.mktemp("classifiers")
+    reranker = tiny_classifier(1)
+    half = {"half": LengthConfig((1, 0.5, 0.5))}
+    documents = texts(12)
+    rankings = [{"query": word, "documents": documents, "relevant": [i]} for i, word in enumerate(WORDS[:6])]
+    pairs = [{"text": word, "text_pair": document} for word, document in zip(WORDS, documents, strict=False)]
+    for name, rows in {"rankings": rankings, "pairs": pairs}.items():
+        (folder / f"{name}.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (folder / "texts.tsv").write_text("\n".join(f"{text}\t{i % 2}" for i, text in enumerate(documents)))
+    return {
+        "reranker_checkpoint": save_classifier(folder / "checkpoint", reranker),
+        "reranker": classifier_bundle(folder / "reranker", reranker, half),
+        "classifier": classifier_bundle(folder / "classifier", tiny_classifier(2), half),
+        "rankings": folder / "rankings.jsonl",
+        "pairs": folder / "pairs.jsonl",
+        "texts": folder / "texts.tsv",
+        "judged": write_rankings(folder / "judged.jsonl", 24, 13, judged=True),
+        "dropping": put_heads(classifier_bundle(folder / "dropping", reranker), {"full": random_head(1, {10: 0.1})}),
     }
 
 
@@ -204,9 +246,7 @@ def prepared(inputs: Mapping[str, Path | str], tmp_path_factory: pytest.TempPath
 
 @pytest.mark.slow
 @pytest.mark.parametrize("script", SMOKE)
-def test_a_script_runs_on_tiny_inputs(
-    script: str, inputs: Mapping[str, Path | str], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_script_runs_on_tiny_inputs(script: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     smoke = SMOKE[script]
     for module in smoke.modules:
         if not installed(module):
@@ -214,7 +254,8 @@ def test_a_script_runs_on_tiny_inputs(
     for program in smoke.programs:
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed")
-    places = {**inputs, "output": tmp_path / "output"}
+    needed = "classifiers" if script.startswith(("classification.", "ranking.")) else "inputs"
+    places = {**request.getfixturevalue(needed), "output": tmp_path / "output"}
     if "{prepared}" in smoke.arguments:
         places |= request.getfixturevalue("prepared")
     quoted = re.findall(r"'[^']*'|\S+", smoke.arguments)
@@ -244,6 +285,46 @@ def test_documents_name_scripts_that_are_there() -> None:
     }
     assert found
     assert [path for path in sorted(found) if not (ROOT / path).is_file()] == []
+
+
+@pytest.mark.slow
+def test_a_worker_ranks_as_the_reranker(classifiers: Mapping[str, Path | str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from dynamic_tinybert import Reranker
+    from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+    from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import read_rankings
+
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.ranking.systems import ours
+
+    bundle, rankings = open_bundle(classifiers["reranker"]), read_rankings(classifiers["rankings"])
+    reranker = Reranker.from_pretrained(bundle.path)
+    for config, system in zip(("full", "half"), ours(bundle, ("full", "half")), strict=True):
+        worker = system.start(threads=1)
+        try:
+            asked = [{"query": ranking.query, "documents": ranking.documents} for ranking in rankings]
+            reply = worker.ask(rank=asked, top=3)
+        finally:
+            worker.end()
+        expected = [reranker.rank(own.query, own.documents, 3, length_config=config) for own in rankings]
+        assert reply["orders"] == [[found["corpus_id"] for found in order] for order in expected]
+        assert len(reply["seconds"]) == len(rankings)
+        assert min(reply["seconds"]) > 0
+
+
+def test_systems_take_turns_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    from benchmarks.peers.turns import ratio_of_blocks, turns
+
+    taken = list(turns({"a": 5, "b": 3}, 2, "test"))
+    assert taken == [
+        ("a", range(2)),
+        ("b", range(2)),
+        ("b", range(2, 3)),
+        ("a", range(2, 4)),
+        ("a", range(4, 5)),
+    ]
+    drift = np.array([[1.0, 1.0, 4.0, 4.0, 2.0, 2.0]])  # the machine's speed, the same for both
+    assert ratio_of_blocks(0.5 * drift, drift, 2) == (0.5, 0.5, 0.5)
 
 
 def test_op_graphs_give_their_references(monkeypatch: pytest.MonkeyPatch) -> None:

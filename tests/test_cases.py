@@ -14,7 +14,7 @@ from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.runtime.common.errors import CalibrationError, DataError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 

@@ -49,6 +49,8 @@ def test_a_name_loads_no_more_than_it_needs(program: str, loaded: set[str]) -> N
         (runtime, "LengthConfig"),
         (runtime, "QuestionAnswerer"),
         (serving, "AsyncQuestionAnswerer"),
+        (serving, "AsyncReranker"),
+        (serving, "AsyncTextClassifier"),
     ],
 )
 def test_names_are_those_of_the_folders(home: ModuleType, name: str) -> None:

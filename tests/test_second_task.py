@@ -41,7 +41,7 @@ from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.task_graph import Rows
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks import TASKS, task_named
-from dynamic_tinybert.runtime.tasks.measure import MEASURES, ReadExamples
+from dynamic_tinybert.runtime.tasks.measure import MEASURES, ReadExamples, Wording
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example as Question
 from dynamic_tinybert.runtime.tasks.task import KeptPositions, Task
@@ -80,6 +80,7 @@ class ClsRegressionModel:
     no_head = "regression head (regressor.weight)"
     per_token = False
     first_token_only = True
+    context_rule = False
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         return head_weight.shape[0] == 1
@@ -110,6 +111,9 @@ class ClsRegressionModel:
         self, outputs: Mapping[str, Tensor], teacher: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
     ) -> Tensor:
         return outputs["value"].sum()
+
+    def output_scale(self, model: BertPreTrainedModel, output: Tensor) -> float:
+        return float(output.std(correction=0)) + 1e-3
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         return (f"layer.{num_layers - 1}.query", f"layer.{num_layers - 1}.key")
@@ -196,6 +200,10 @@ class Run:
     def mean_kept(self) -> tuple[float, ...]:
         return tuple(map(fmean, zip(*self.window_kept, strict=True)))
 
+    @property
+    def example_ms(self) -> tuple[float, ...]:
+        return self.milliseconds
+
     def latency_ms(self, percentile: float) -> float | None:
         return float(np.percentile(self.milliseconds, percentile)) if self.milliseconds else None
 
@@ -262,6 +270,8 @@ class ClosenessMeasure:
 
     metrics: Mapping[str, str] = {"closeness": "closeness"}
     examples = groups = "texts"
+    wording = Wording("text", "Each text was run alone.", "It is closeness to the right values.")
+    padded_length = None
 
     def __init__(self, tokenizer_file: Path) -> None:
         self.tokenizer = Tokenizer.from_file(str(tokenizer_file))

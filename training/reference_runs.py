@@ -13,6 +13,7 @@ from transformers import BertPreTrainedModel
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import Scorer, scorer_weights, with_context_rule
 from dynamic_tinybert.modeling.scorer_passes import keeping_all
+from dynamic_tinybert.modeling.tasks import task_of
 from dynamic_tinybert.runtime.batches import TokenSequence, stack
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
@@ -29,7 +30,9 @@ def reference_of(model: BertPreTrainedModel, scorers: Mapping[int, Scorer]) -> R
     """
     if not scorers:
         return ReferenceModel(model)
-    return ReferenceModel(model, "learnt", with_context_rule(scorers, model.config.num_hidden_layers)).to(model.device)
+    has_rule = task_of(model).context_rule
+    deployed = with_context_rule(scorers, model.config.num_hidden_layers, has_rule=has_rule)
+    return ReferenceModel(model, "learnt", deployed).to(model.device)
 
 
 @torch.inference_mode()

@@ -24,10 +24,10 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from benchmarks.common import argument_parser, random_sample, versions, windows_of
-from benchmarks.peers.process import SystemProcess
+from benchmarks.peers.measuring import system_process
 from benchmarks.peers.systems import System, ours
 
 BLOCK, WARM_UP = 8, 2
@@ -77,7 +77,7 @@ def window_sets(bundle: Bundle, data: Path, lengths: Sequence[int], count: int) 
 
 def time(systems: Sequence[System], windows: Sequence[Window], threads: int, passes: int) -> dict[str, Seconds]:
     seconds = {system.name: np.empty((passes, len(windows))) for system in systems}
-    processes = {system.name: SystemProcess(system, threads) for system in systems}
+    processes = {system.name: system_process(system, threads) for system in systems}
     as_json = [[{"ids": window.encoding.ids, "context": window.context.start}] for window in windows]
     try:
         for process in processes.values():

@@ -24,7 +24,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, cpu
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from benchmarks.common import argument_parser
 

@@ -29,7 +29,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_s
 from benchmarks.common import argument_parser, random_sample, versions, windows_of
 from benchmarks.kernels.cpu_limits import measure_cpu_limits
 from benchmarks.peers.measuring import Measurement, Protocol, measure
-from benchmarks.peers.report import decomposition, draw, table
+from benchmarks.peers.report import COLUMNS, decomposition, draw, table
 from benchmarks.peers.results import figures
 from benchmarks.peers.systems import ours, peers
 
@@ -131,7 +131,7 @@ def run(arguments: argparse.Namespace) -> None:
 
     title = f"{len(examples)} questions of {arguments.data.name}, {cpu.name()}, {arguments.threads} threads"
     print(f"{title}, at best {limits}; {arguments.passes} later passes over {timed} questions; {versions(*PACKAGES)}")
-    print(*table(found, REFERENCE), sep="\n")
+    print(*table(found, COLUMNS, REFERENCE), sep="\n")
     if arguments.fp32_bundle:
         print(*(decomposition(found, FP32_PADDED, FP32, REFERENCE, system.name) for system in own), sep="\n")
     result = {
@@ -149,7 +149,14 @@ def run(arguments: argparse.Namespace) -> None:
         "measured": {name: in_microseconds(result) for name, result in measured.items()},
     }
     arguments.json.write_text(json.dumps(result))
-    draw(found, [system.name for system in own], title, arguments.json.with_suffix(".svg"))
+    draw(
+        {name: (of_system.p50_ms, of_system.f1) for name, of_system in found.items() if of_system.f1 is not None},
+        [system.name for system in own],
+        title,
+        arguments.json.with_suffix(".svg"),
+        score="F1",
+        time="p50 of a question, ms (the model's calls alone)",
+    )
 
 
 def in_microseconds(result: Measurement) -> dict[str, object]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -16,10 +17,11 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
-from .process import SystemProcess
+from .process import WorkerProcess
 from .systems import System
+from .turns import turns
 
 WARM_UP = 3
 """Questions run before each block, always the first of all; they do not count as a first visit."""
@@ -77,30 +79,25 @@ def measure(
 ) -> dict[str, Measurement]:
     """Measure systems on examples in random order; `windows` are theirs, cut by the tokenizer of `bundle`."""
     questions = [[{"ids": window.encoding.ids, "context": window.context.start} for window in own] for own in windows]
+    padding = {system.name: system.pad_to for system in systems}
     measured = {system.name: Measurement() for system in systems}
     for system in tqdm(systems, desc="starts", disable=None):
         _measure_starts(measured[system.name], system, bundle, examples[0], windows[0][:1], protocol)
-    processes: dict[str, SystemProcess] = {}
+    processes: dict[str, WorkerProcess] = {}
 
-    def turns(counts: Mapping[str, int], what: str, *, outputs: bool) -> Iterator[tuple[str, range, dict[str, Any]]]:
-        """Let each system answer as many questions as its count says, in blocks; every other round in reverse order."""
-        for start in tqdm(range(0, max(counts.values()), protocol.block), desc=what, disable=None):
-            forth = start // protocol.block % 2 == 0
-            for system in systems if forth else reversed(systems):
-                if block := range(start, min(start + protocol.block, counts[system.name])):
-                    process = processes[system.name]
-                    process.ask(run=questions[:WARM_UP], pad_to=system.pad_to, outputs=False)
-                    asked = questions[block.start : block.stop]
-                    yield system.name, block, process.ask(run=asked, pad_to=system.pad_to, outputs=outputs)
+    def run(name: str, block: range, *, outputs: bool) -> dict[str, Any]:
+        process, pad_to = processes[name], padding[name]
+        process.ask(run=questions[:WARM_UP], pad_to=pad_to, outputs=False)
+        return process.ask(run=questions[block.start : block.stop], pad_to=pad_to, outputs=outputs)
 
     try:
         for system in tqdm(systems, desc="loading", disable=None):
-            processes[system.name] = SystemProcess(system, protocol.threads)
+            processes[system.name] = system_process(system, protocol.threads)
             processes[system.name].ask(run=questions[:1], pad_to=system.pad_to, outputs=False)
 
         counts = {system.name: len(examples) if system.scored else protocol.timed for system in systems}
-        for name, block, reply in turns(counts, "first visit", outputs=True):
-            result = measured[name]
+        for name, block in turns(counts, protocol.block, "first visit"):
+            result, reply = measured[name], run(name, block, outputs=True)
             result.first_visit += reply["seconds"]
             for number, outputs in zip(block, reply["outputs"], strict=True):
                 result.answers.append(_answer(examples[number], windows[number], outputs))
@@ -109,8 +106,8 @@ def measure(
         for _ in range(protocol.passes):
             for result in measured.values():
                 result.later.append([])
-            for name, _, reply in turns(counts, "later pass", outputs=False):
-                measured[name].later[-1] += reply["seconds"]
+            for name, block in turns(counts, protocol.block, "later pass"):
+                measured[name].later[-1] += run(name, block, outputs=False)["seconds"]
 
         for name, process in processes.items():
             measured[name].resident_bytes = process.resident_bytes()
@@ -118,6 +115,13 @@ def measure(
         for process in processes.values():
             process.end()
     return measured
+
+
+def system_process(system: System, threads: int, cache: str | None = None) -> WorkerProcess:
+    """A process that runs a system (see worker.py)."""
+    options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
+    arguments = (system.loader, json.dumps(options))
+    return WorkerProcess("benchmarks.peers.worker", *arguments, environment=system.environment)
 
 
 def _measure_starts(
@@ -139,7 +143,7 @@ def _measure_starts(
 
     def start(cache: str | None = None) -> float:
         started = perf_counter()
-        process = SystemProcess(system, protocol.threads, cache)
+        process = system_process(system, protocol.threads, cache)
         try:
             reply = process.ask(text=text, pad_to=system.pad_to)
             _answer(example, windows, [reply["outputs"]])

@@ -22,7 +22,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad import read_squad
 from benchmarks.common import argument_parser, random_sample, windows_of
 from benchmarks.kernels.cpu_limits import measure_cpu_limits
 from benchmarks.peers.measuring import Protocol, measure
-from benchmarks.peers.report import table
+from benchmarks.peers.report import COLUMNS, table
 from benchmarks.peers.results import figures
 from benchmarks.peers.systems import System, ours
 
@@ -71,7 +71,7 @@ def main() -> None:
     found = figures(systems, measured, systems[0].name, examples, windows, limits, protocol.block)
     about = f"{len(examples)} questions of {arguments.data.name}, {cpu.name()}, {arguments.threads} threads"
     print(f"{about}, at best {limits}")
-    print(*table(found, systems[0].name), sep="\n")
+    print(*table(found, COLUMNS, systems[0].name), sep="\n")
 
 
 if __name__ == "__main__":

@@ -7,28 +7,36 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from .systems import System
 from benchmarks.common import ROOT, resident_bytes
 
 
-class SystemProcess:
-    """A worker (see worker.py). It is stopped (SIGSTOP) between requests, so that no idle thread pool spins."""
+class WorkerProcess:
+    """A program that answers each line of JSON with a line. It is stopped (SIGSTOP) between them, so that no idle
+    thread pool spins.
+    """
 
-    def __init__(self, system: System, threads: int, cache: str | None = None) -> None:
-        options = {**system.options, "threads": threads} | ({"cache": cache} if cache else {})
-        places = (system.environment.get("PYTHONPATH", ""), str(ROOT), os.environ.get("PYTHONPATH", ""))
-        path = os.pathsep.join(filter(None, places))
+    def __init__(
+        self,
+        module: str,
+        *arguments: str,
+        python: str | Path = sys.executable,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        """Start `python -m module arguments`, with further variables in its environment."""
+        further = environment or {}
         self._log = TemporaryFile("w+")  # noqa: SIM115 - holds what libraries print, in case the worker fails; `end` closes it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.peers.worker", system.loader, json.dumps(options)],
+            [python, "-m", module, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env={**os.environ, **system.environment, "PYTHONPATH": path},
+            env={**os.environ, **further, "PYTHONPATH": python_path(further.get("PYTHONPATH", ""))},
         )
 
     def ask(self, **command: object) -> dict[str, Any]:
@@ -51,3 +59,8 @@ class SystemProcess:
         self._process.kill()
         self._process.wait()
         self._log.close()
+
+
+def python_path(first: str = "") -> str:
+    """A PYTHONPATH with which workers find `benchmarks`."""
+    return os.pathsep.join(filter(None, (first, str(ROOT), os.environ.get("PYTHONPATH", ""))))

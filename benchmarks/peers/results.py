@@ -7,20 +7,18 @@ from dataclasses import dataclass
 from statistics import fmean, median
 
 import numpy as np
-import numpy.typing as npt
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.length_config import executed_macs
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .measuring import WARM_UP, Measurement
 from .systems import System
+from .turns import Interval, ratio_of_blocks
 from benchmarks.kernels.cpu_limits import CpuLimits
-
-Interval = tuple[float, float, float]  # the value, and the ends of its 95 % interval
 
 
 @dataclass(frozen=True)
@@ -84,7 +82,7 @@ def figures(
             p95_ms=1000 * float(p95),
             mean_ms=1000 * float(later.mean()),
             questions_per_second=1 / float(later.mean()),
-            ratio=_ratio(later, np.array(measured[reference].later), block),
+            ratio=ratio_of_blocks(later, np.array(measured[reference].later), block),
             first_visit_p50_ms=1000 * float(np.median(first_visits)),
             resident_mib=result.resident_bytes / 2**20,
             cold_start=median(result.cold_start),
@@ -104,14 +102,6 @@ def _first_visits(windows: Sequence[Sequence[Window]]) -> list[int]:
             visits.append(number)
         seen |= lengths
     return visits
-
-
-def _ratio(own: npt.NDArray[np.float64], reference: npt.NDArray[np.float64], block: int) -> Interval:
-    starts = np.arange(0, own.shape[1], block)
-    ratios = (np.add.reduceat(own, starts, axis=1) / np.add.reduceat(reference, starts, axis=1)).ravel()
-    resampled = np.median(np.random.default_rng(0).choice(ratios, (2000, len(ratios))), axis=1)
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    return float(np.median(ratios)), float(low), float(high)
 
 
 def _least_seconds(

@@ -19,7 +19,6 @@ import gc
 import sys
 from collections.abc import Sequence
 from itertools import count
-from pathlib import Path
 from time import monotonic
 
 import numpy as np
@@ -28,33 +27,21 @@ from dynamic_tinybert import AsyncQuestionAnswerer
 from dynamic_tinybert.runtime.common.errors import DeadlineExceededError, OverloadedError
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.common import measured_on
 from benchmarks.serving.arrivals import poisson
+from benchmarks.serving.open_loop_options import questions_of, read_options
 from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 
 _CALLERS = 4
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("output", type=Path, help="without a suffix")
-    parser.add_argument("--bundle", help="by default the embedded one")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.7, 1.5, 3.0], help="multiples of full's rate")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a run")
-    parser.add_argument("--questions", type=int, default=400, help="different ones")
-    parser.add_argument("--budget", type=float, default=4.0, help="multiple of the median time of full")
-    parser.add_argument("--max-queued", type=int, default=128)
-    parser.add_argument("--threads", type=int)
-    parser.add_argument("--seed", type=int, default=0)
-    asyncio.run(_measure(parser.parse_args()))
+    asyncio.run(_measure(read_options(__doc__)))
 
 
 async def _measure(arguments: argparse.Namespace) -> None:
-    answerable = [example for example in read_squad(arguments.data) if example.answers]
-    examples = random_sample(answerable, arguments.questions, arguments.seed)
+    examples = questions_of(arguments)
     heading = measured_on()
     print(f"{heading}\n{len(examples)} questions, seed {arguments.seed}", flush=True)
     async with AsyncQuestionAnswerer.from_pretrained(

@@ -18,7 +18,6 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from threading import Event, Thread
 from time import monotonic
 
@@ -26,12 +25,12 @@ import numpy as np
 
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
-from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
-from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.common import measured_on
 from benchmarks.serving.arrivals import poisson
 from benchmarks.serving.connection import NO_REPLY, predict_request
 from benchmarks.serving.loads import Exchange, closed_loop, open_loop
+from benchmarks.serving.open_loop_options import questions_of, read_options
 from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 from benchmarks.serving.other_process import OtherProcess
 from benchmarks.serving.server import Server
@@ -40,20 +39,8 @@ _INSIDE = re.compile(r"^dynamic_tinybert_(?:queued|running) (\S+)$", re.MULTILIN
 
 
 def main() -> None:
-    parser = argument_parser(__doc__)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("output", type=Path, help="without a suffix")
-    parser.add_argument("--bundle", help="by default the embedded one")
-    parser.add_argument("--loads", type=float, nargs="+", default=[0.7, 1.5, 3.0], help="multiples of full's rate")
-    parser.add_argument("--seconds", type=float, default=20.0, help="of a run")
-    parser.add_argument("--questions", type=int, default=400, help="different ones")
-    parser.add_argument("--budget", type=float, default=4.0, help="multiple of the median time of full")
-    parser.add_argument("--max-queued", type=int, default=128)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    answerable = [example for example in read_squad(arguments.data) if example.answers]
-    examples = random_sample(answerable, arguments.questions, arguments.seed)
+    arguments = read_options(__doc__)
+    examples = questions_of(arguments)
     options = ["--num-threads", str(arguments.threads), "--max-queued", str(arguments.max_queued)]
     options += ["--bundle", arguments.bundle] if arguments.bundle else []
     heading = measured_on("starlette", "uvicorn", "uvloop", "httptools")

@@ -33,7 +33,12 @@ class Server:
         # should this process be killed, the kernel ends the server
         guard = ["setpriv", "--pdeathsig", "TERM"] if shutil.which("setpriv") else []
         self._process = subprocess.Popen(
-            [*guard, *SERVE, *options], stdout=self._log, stderr=subprocess.STDOUT, start_new_session=True
+            [*guard, *SERVE, *options],
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            # A latency table from the cache may have been measured while the machine was busy.
+            env={**os.environ, "DYNAMIC_TINYBERT_CACHE": "off"},
         )
         self._ends_on_sigterm = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
         try:

@@ -20,7 +20,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.tasks.question_answering.sample_windows import sample_windows
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from benchmarks.common import argument_parser, versions
 

@@ -21,10 +21,10 @@ from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.encoder.outputs import check_finite
 from dynamic_tinybert.runtime.encoder.plain_graph import rewriting
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import EarlyHead
 from dynamic_tinybert.runtime.tasks.sequence_classification.pair_windows import ByDocument, pair_windows
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import Ranking
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 Floats = npt.NDArray[np.float32]
 _STATE = "first_state."

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from dynamic_tinybert.runtime.common.lazy import lazy_attributes
 
 if TYPE_CHECKING:
-    from .calibrations import check_reportable, write_calibration_report
+    from .calibrations import write_calibration_report
     from .contents import Latency, NamedResult, Peer, Point, Report, Spread
     from .evaluations import evaluation_report, write_evaluation_report
     from .page import write_report
@@ -17,7 +17,6 @@ __all__ = [
     "Point",
     "Report",
     "Spread",
-    "check_reportable",
     "evaluation_report",
     "write_calibration_report",
     "write_evaluation_report",
@@ -29,7 +28,7 @@ __getattr__ = lazy_attributes(
     {
         **dict.fromkeys(("Latency", "NamedResult", "Peer", "Point", "Report", "Spread"), "contents"),
         **dict.fromkeys(("evaluation_report", "write_evaluation_report"), "evaluations"),
-        **dict.fromkeys(("check_reportable", "write_calibration_report"), "calibrations"),
+        "write_calibration_report": "calibrations",
         "write_report": "page",
     },
     "calibrate",

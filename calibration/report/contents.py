@@ -14,31 +14,31 @@ from .length_gain import LengthGain
 
 @dataclass(frozen=True)
 class Point:
-    """A length configuration as a point in the plot of F1 against cost.
+    """A length configuration as a point in the plot of the score against cost.
 
     Attributes:
-        latency_ms: Mean time of a question in milliseconds.
-        f1: 0 to 100.
+        latency_ms: Mean time of an example in milliseconds.
+        score: 0 to 100.
         macs_fewer: MACs of `full` divided by those of the configuration.
     """
 
     latency_ms: float
-    f1: float
+    score: float
     macs_fewer: float
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another system for comparison: its name, its mean time of a question in milliseconds, and its F1, 0 to 100."""
+    """Another system for comparison: its name, its mean time of an example in milliseconds, its score, 0 to 100."""
 
     name: str
     latency_ms: float
-    f1: float
+    score: float
 
 
 @dataclass(frozen=True)
 class Latency:
-    """Times of a question in milliseconds: mean, percentiles and the longest."""
+    """Times of an example in milliseconds: mean, percentiles and the longest."""
 
     mean: float
     p50: float
@@ -62,21 +62,19 @@ class NamedResult:
     Attributes:
         name: Its name.
         config: Its keep ratios and thresholds.
-        point: Its point in the plot of F1 against cost, measured like `Report.front`.
-        f1: F1, 0 to 100.
-        exact_match: Exact match, 0 to 100.
-        difference: F1 minus that of `full` on the same questions, and the lower and upper end of the 95 % interval of
+        point: Its point in the plot of the score against cost, measured like `Report.front`.
+        means: The mean of each of `Report.metrics`, 0 to 100; the first is that of the scores.
+        difference: Score minus that of `full` on the same examples, and the lower and upper end of the 95 % interval of
             this difference; None for `full`, and if `full` was not evaluated.
         macs_fewer: MACs of `full` divided by those of this configuration.
-        latency: Times of a question in milliseconds.
+        latency: Times of an example in milliseconds.
         kept: Tokens that enter the first layer, then those that each layer passes on, [layers + 1].
     """
 
     name: str
     config: LengthConfig
     point: Point
-    f1: float
-    exact_match: float
+    means: tuple[float, ...]
     difference: tuple[float, float, float] | None
     macs_fewer: float
     latency: Latency
@@ -95,11 +93,13 @@ class Report:
     Attributes:
         title: The heading: the model that was measured.
         facts: The lines under the heading: bundle, data, significance, CPU, threads, versions, date.
+        metrics: Names of the figures that the task measures; the first is the score.
+        example: What an example is called, such as "question".
         named: Named length configurations in the order to show them, at least one.
         points: All configurations that a search evaluated.
         front: The Pareto front of `points`.
-        peers: Other systems on the same questions and machine.
-        plot_data: Describes the questions that `points`, `front` and `NamedResult.point` were scored on.
+        peers: Other systems on the same examples and machine.
+        plot_data: Describes the examples that `points`, `front` and `NamedResult.point` were scored on.
         decomposition: Where the speedup comes from; None if not measured.
         by_length: The gain of the configurations at some lengths of the input, from short to long.
         notes: How everything was measured, a paragraph each.
@@ -107,6 +107,8 @@ class Report:
 
     title: str
     facts: Mapping[str, str]
+    metrics: tuple[str, ...]
+    example: str
     named: tuple[NamedResult, ...]
     plot_data: str
     points: tuple[Point, ...] = ()
@@ -115,3 +117,8 @@ class Report:
     decomposition: Decomposition | None = None
     by_length: tuple[LengthGain, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def score(self) -> str:
+        """Name of the score."""
+        return self.metrics[0]

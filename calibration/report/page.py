@@ -54,7 +54,7 @@ def _render(report: Report) -> str:
         plots=plots,
         colours=COLOURS,
         colour_of=plots.colours(report.named),
-        hidden=sum(point.f1 < plots.lowest_shown(report) for point in report.points),
+        hidden=sum(point.score < plots.lowest_shown(report) for point in report.points),
         most_tokens=max(spread.high for result in report.named for spread in result.kept),
     )
 

@@ -20,12 +20,8 @@ from .svg import drawing, hover, light, to_svg
 Cost = Literal["latency_ms", "macs_fewer"]
 Gain = Literal["speedup", "macs_fewer"]
 
-_COST_LABELS: dict[Cost, str] = {
-    "latency_ms": "mean time of a question, ms",
-    "macs_fewer": "MACs, x fewer than full",
-}
 _GAIN_LABELS: dict[Gain, str] = {"speedup": "x faster", "macs_fewer": "MACs, x fewer"}
-_F1_SHOWN = 5  # points below the best; configurations below that are of no interest
+_POINTS_SHOWN = 5  # points below the best; configurations below that are of no interest
 _ROUND = [digit * 10.0**power for power in range(-3, 6) for digit in (1, 2, 3, 5, 7)]
 
 
@@ -36,43 +32,45 @@ def colours(named: Iterable[NamedResult]) -> dict[str, str]:
 
 
 def lowest_shown(report: Report) -> float:
-    """The F1 below which `f1_against_cost` leaves out points of the search."""
-    always = [result.point.f1 for result in report.named] + [peer.f1 for peer in report.peers]
+    """The score below which `score_against_cost` leaves out points of the search."""
+    always = [result.point.score for result in report.named] + [peer.score for peer in report.peers]
     best = max(always)
-    lowest = min(always + [point.f1 for point in report.front if point.f1 >= best - _F1_SHOWN])
+    lowest = min(always + [point.score for point in report.front if point.score >= best - _POINTS_SHOWN])
     return lowest - 0.2 * max(best - lowest, 1)
 
 
-def f1_against_cost(report: Report, cost: Cost, width: int, height: int) -> Markup:
+def score_against_cost(report: Report, cost: Cost, width: int, height: int) -> Markup:
     """The points of the search, their front, the named configurations and, against latency, the peers."""
     cost_of = attrgetter(cost)
+    label = "MACs, x fewer than full" if cost == "macs_fewer" else f"mean time of a {report.example}, ms"
     lowest = lowest_shown(report)
-    searched = [point for point in report.points if point.f1 >= lowest and point not in report.front]
-    front = sorted((point for point in report.front if point.f1 >= lowest), key=cost_of)
+    searched = [point for point in report.points if point.score >= lowest and point not in report.front]
+    front = sorted((point for point in report.front if point.score >= lowest), key=cost_of)
     peers = report.peers if cost == "latency_ms" else ()
     colour_of = colours(report.named)
     with drawing(width, height) as axes:
-        axes.set(xlabel=_COST_LABELS[cost], ylabel="F1")
+        axes.set(xlabel=label, ylabel=report.score)
         for point in searched:
-            _dot(axes, cost_of(point), point.f1, _figures(point), color=light("faint"), markersize=5)
-        axes.plot([cost_of(point) for point in front], [point.f1 for point in front], color=light("muted"))
+            _dot(axes, cost_of(point), point.score, _figures(report, point), color=light("faint"), markersize=5)
+        axes.plot([cost_of(point) for point in front], [point.score for point in front], color=light("muted"))
         for point in front:
-            _dot(axes, cost_of(point), point.f1, f"front: {_figures(point)}", color=light("muted"), markersize=6.5)
+            text = f"front: {_figures(report, point)}"
+            _dot(axes, cost_of(point), point.score, text, color=light("muted"), markersize=6.5)
         labels = []
         for result in report.named:
-            x, y, colour = cost_of(result.point), result.point.f1, light(colour_of[result.name])
-            _dot(axes, x, y, f"{result.name}: {_figures(result.point)}", color=colour, markersize=11)
+            x, y, colour = cost_of(result.point), result.point.score, light(colour_of[result.name])
+            _dot(axes, x, y, f"{result.name}: {_figures(report, result.point)}", color=colour, markersize=11)
             labels.append(Label(result.name, x, y))
         for peer in peers:
-            text = f"{peer.name}: F1 {peer.f1:.2f}, {peer.latency_ms:.2f} ms"
-            _dot(axes, peer.latency_ms, peer.f1, text, marker="D", color=light("muted"), markersize=8)
-            labels.append(Label(peer.name, peer.latency_ms, peer.f1))
-        marks = [(cost_of(point), point.f1) for point in (*searched, *front)]
+            text = f"{peer.name}: {report.score} {peer.score:.2f}, {peer.latency_ms:.2f} ms"
+            _dot(axes, peer.latency_ms, peer.score, text, marker="D", color=light("muted"), markersize=8)
+            labels.append(Label(peer.name, peer.latency_ms, peer.score))
+        marks = [(cost_of(point), point.score) for point in (*searched, *front)]
         _factor_axis(axes, [x for x, _ in marks] + [label.x for label in labels])
-        best = max(f1 for _, f1 in marks + [(label.x, label.y) for label in labels])
+        best = max(score for _, score in marks + [(label.x, label.y) for label in labels])
         axes.set_ylim(lowest, best + 0.12 * (best - lowest))
         place_labels(axes, labels, marks, light("muted"))
-        return to_svg(axes, f"F1 against {_COST_LABELS[cost]}")
+        return to_svg(axes, f"{report.score} against {label}")
 
 
 def kept_tokens(result: NamedResult, colour: str, most: float, width: int, height: int) -> Markup:
@@ -157,8 +155,8 @@ def _dot(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:  # no
     hover(dot, text)
 
 
-def _figures(point: Point) -> str:
-    return f"F1 {point.f1:.2f}, {point.latency_ms:.2f} ms, {point.macs_fewer:.2f}x fewer MACs"
+def _figures(report: Report, point: Point) -> str:
+    return f"{report.score} {point.score:.2f}, {point.latency_ms:.2f} ms, {point.macs_fewer:.2f}x fewer MACs"
 
 
 def _factor_axis(axes: Axes, values: Sequence[float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,40 +11,14 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 
+from .seeds import Seed, shares_at
+
 Genes = npt.NDArray[np.float64]
 """Logarithms of shares, one schedule in each row."""
 
 _LEAST_SHARE = 0.05
 _GRID = 0.01
 _LEAST_REDUCTION = 0.985  # a layer selects only if it keeps at most this share of the tokens that enter it
-
-# For six layers; other depths interpolate them. Good ones come first, so that those which they beat are rejected
-# early.
-_KNOWN = (
-    *(  # good with trained scorers; each layer that selects costs time
-        (first, first, first, second, third, third)
-        for first, second, third in (
-            (0.75, 0.32, 0.24),
-            (0.6, 0.27, 0.2),
-            (0.46, 0.22, 0.16),
-            (0.38, 0.19, 0.13),
-            (0.3, 0.16, 0.11),
-        )
-    ),
-    (315 / 384, 251 / 384, 242 / 384, 159 / 384, 142 / 384, 33 / 384),  # Dynamic-TinyBERT's, as ratios
-    (269 / 384, 253 / 384, 252 / 384, 202 / 384, 104 / 384, 34 / 384),
-    (1, 0.9, 0.7, 0.5, 0.3, 0.12),
-    (1, 0.9, 0.6, 0.35, 0.25, 0.15),
-    (1, 0.8, 0.5, 0.35, 0.25, 0.15),
-    (1, 0.65, 0.45, 0.3, 0.2, 0.12),
-    (1, 1, 0.65, 0.45, 0.3, 0.2),
-    (1, 0.75, 0.75, 0.35, 0.35, 0.35),
-    (1, 0.6, 0.6, 0.25, 0.25, 0.25),
-    (1, 0.65, 0.45, 0.25, 0.25, 0.25),
-    (1, 1, 1, 1, 0.5, 0.2),  # with attention significance, late drops cost least
-    (1, 1, 1, 1, 0.2, 0.1),
-    *((ratio,) * 6 for ratio in (0.9, 0.8, 0.7, 0.6)),
-)
 
 
 @dataclass(frozen=True)
@@ -72,25 +46,40 @@ class Schedule:
 class ScheduleSpace:
     """The schedules that a search may try, on a grid of shares."""
 
-    def __init__(self, num_layers: int, *, selectable: Collection[int] | None = None) -> None:
+    def __init__(
+        self,
+        num_layers: int,
+        seeds: Sequence[Seed],
+        *,
+        selectable: Collection[int] | None = None,
+        most_selecting: int | None = None,
+    ) -> None:
         """Set the bounds.
 
         Args:
             num_layers: Number of layers of the encoder.
+            seeds: What `known` gives, at this depth.
             selectable: Layers that may select; None for all.
+            most_selecting: Largest number of layers that select in one schedule; None for no limit.
 
         Raises:
             InvalidInputError: No layer may select.
         """
         self._num_layers = num_layers
-        self._selectable = frozenset(range(num_layers) if selectable is None else selectable)
+        self._seeds = seeds
+        self._selectable = sorted(range(num_layers) if selectable is None else selectable)
+        self._most_selecting = len(self._selectable) if most_selecting is None else most_selecting
         if not self._selectable:
             raise InvalidInputError("selectable is empty: a search needs a layer that may drop tokens")
+        if self._most_selecting < 1:
+            raise InvalidInputError(f"most_selecting is {most_selecting}; a search needs a layer that may drop tokens")
         self.lower: Genes = np.full(num_layers, math.log(_LEAST_SHARE))
         self.upper: Genes = np.zeros(num_layers)
 
     def repair(self, genes: Genes) -> Genes:
-        """The nearest schedules on the grid that never grow and select only where that drops enough tokens.
+        """The nearest schedules of this space: on the grid, never growing, and selecting where that drops enough.
+
+        If too many layers select, those that drop the smallest shares of their tokens leave it to the next one.
 
         Args:
             genes: [schedules, num_layers].
@@ -101,17 +90,30 @@ class ScheduleSpace:
         for layer in range(self._num_layers):
             selects = (shares[:, layer] <= _LEAST_REDUCTION * before) & (layer in self._selectable)
             before = shares[:, layer] = np.where(selects, shares[:, layer], before)
+        for own in shares:
+            self._limit_selecting(own)
         return np.log(shares)
+
+    def _limit_selecting(self, shares: npt.NDArray[np.float64]) -> None:
+        """Merge selections of one schedule, in place, until there are no more than allowed."""
+        while True:
+            before = np.concatenate([[1.0], shares[:-1]])
+            selecting = np.flatnonzero(shares < before)
+            if len(selecting) <= self._most_selecting:
+                return
+            kept = shares[selecting] / before[selecting]
+            least = int(kept[:-1].argmax())  # the last one has no next one
+            shares[selecting[least] : selecting[least + 1]] = before[selecting[least]]
 
     def decode(self, genes: Genes) -> Schedule:
         """The schedule of one row of repaired genes."""
         return Schedule(tuple(round(float(share), 2) for share in np.exp(genes)))
 
     def known(self) -> Genes:
-        """Published schedules, schedules that proved good, and constant ones."""
-        depth, depths = np.linspace(0, 1, self._num_layers), np.linspace(0, 1, 6)
-        shares = np.array([np.interp(depth, depths, schedule) for schedule in _KNOWN])
-        return self.repair(np.log(shares))
+        """The seeds, in their order, without those that become equal to an earlier one."""
+        repaired = self.repair(np.log([shares_at(seed, self._num_layers) for seed in self._seeds]))
+        _, first = np.unique(repaired, axis=0, return_index=True)
+        return np.asarray(repaired[np.sort(first)])
 
     def features(self, genes: Genes) -> npt.NDArray[np.float64]:
         """Coordinates that cost and loss depend on smoothly, on comparable scales: shares, and which layers select."""
@@ -119,7 +121,10 @@ class ScheduleSpace:
         return np.column_stack([genes, 0.2 * selects])
 
     def random(self, count: int, generator: np.random.Generator) -> Genes:
-        """Random smooth schedules: a random total decrease, split at random among the layers."""
-        total = generator.uniform(0.6, 2.8, (count, 1))
-        parts = generator.dirichlet(np.full(self._num_layers + 1, 2.0), count)[:, :-1]
-        return self.repair(-np.cumsum(total * parts, axis=1))
+        """Random schedules: a random total decrease, split at random among a random choice of layers."""
+        most = min(self._most_selecting, len(self._selectable))
+        drops = np.zeros((count, self._num_layers))
+        for own in drops:
+            layers = generator.choice(self._selectable, generator.integers(1, most + 1), replace=False)
+            own[layers] = generator.uniform(0.4, 2.4) * generator.dirichlet(np.full(len(layers), 2.0))
+        return self.repair(-np.cumsum(drops, axis=1))

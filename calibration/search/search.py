@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from statistics import fmean
 from time import monotonic
 
 import numpy as np
@@ -18,17 +17,18 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .candidate_runs import WORST_LOSS, Measurer, Outcome
-from .front import NAMED_LIMITS, ONE_SIDED, front
+from .contenders import contenders, loss_to_aim_at
+from .front import NAMED_LIMITS
 from .pooling import pooled
 from .schedules import Genes, Schedule, ScheduleSpace
 from .surrogate import GaussianProcess, Values
 from .trial import Trial
 
-_RANDOM = 10  # schedules at the start, in addition to the known ones
+_RANDOM = 5  # schedules at the start, in addition to the known ones
 _BATCH = 4  # measured before the surrogate is fitted again
+_ROUNDS = 2  # of contenders that are measured further, between two batches of new ones
 _PATIENCE = 10  # batches without a new configuration until the search gives up
 _AROUND = (0.75, 1.25)  # range of the random factor on the loss to aim at
-_NEAREST = 5  # configurations that the loss to aim at is estimated from
 _POPULATION, _GENERATIONS = 64, 15  # NSGA-II on predictions
 _LEAST_ERROR, _LATENCY_ERROR = 0.15, 0.002
 
@@ -42,12 +42,12 @@ class Progress:
 
     Attributes:
         evaluations: Configurations measured so far, rejected ones included.
-        front: The front so far, fastest first, `full` included.
+        hopeful: The outcomes so far that were not rejected, fastest first.
         seconds_left: Time until the deadline; None without a deadline.
     """
 
     evaluations: int
-    front: list[Trial]
+    hopeful: list[Outcome]
     seconds_left: float | None
 
 
@@ -56,8 +56,8 @@ class SearchResult:
     """The result of a search.
 
     Attributes:
-        outcomes: All measurements in the order in which they were made, without that of `full`.
-        candidates: The trials that were not rejected, with `pooled` scores: configurations are chosen from these.
+        outcomes: What each configuration showed, in the order in which they were first measured, without `full`.
+        candidates: The trials of those that are finished, with `pooled` scores: configurations are chosen from these.
     """
 
     outcomes: list[Outcome]
@@ -75,20 +75,23 @@ def search(
     limits: Sequence[float] = tuple(NAMED_LIMITS.values()),
     progress: Callable[[Progress], None] = lambda _: None,
 ) -> SearchResult:
-    """Measure known and random schedules, then repeatedly those that are predicted to be the best.
+    """Measure known and random schedules on few examples, then those further on which a name may depend, and new ones.
 
-    A Gaussian process predicts loss and latency of any schedule, NSGA-II finds the front of the predictions, and a
-    few of its points are measured. Only the end depends on time: with the same seed and a `measurer` that gives the
-    same results, a search of `max_evaluations` finds the same, also if it was killed and continues from its journal.
+    A Gaussian process predicts loss and latency of any schedule. In turn, configurations that may become the fastest
+    within a limit are measured on more examples (`contenders`), and schedules that are predicted to be the fastest
+    within a limit, from the front of predictions that NSGA-II finds, are measured on few. Only the end depends on time:
+    with the same seed and a `measurer` that gives the same results, a search of `max_evaluations` finds the same, also
+    if it was killed and continues from its journal.
 
     Args:
         space: The schedules to try.
         to_config: Gives the length configuration of a schedule, always the same one.
         measurer: Measures configurations.
         seed: Seed for every random choice.
-        max_evaluations: Configurations to measure, including those in the journal; None for no limit.
+        max_evaluations: Configurations to try, including those in the journal; None for no limit. The search then goes
+            on with these until no further measurement would decide about a name.
         deadline: Value of `time.monotonic` after which no measurement begins; None for no deadline.
-        limits: Losses, in points, around which the search concentrates.
+        limits: Largest upper bounds of the losses of named configurations, in points.
         progress: Called after each measurement.
 
     Raises:
@@ -99,60 +102,85 @@ def search(
         raise InvalidInputError("a search needs an end: give max_evaluations, a deadline or both")
     generator = np.random.default_rng(seed)
     outcomes: dict[LengthConfig, Outcome] = {}
-    tried: dict[Schedule, tuple[Genes, Outcome]] = {}
+    tried: dict[Schedule, tuple[Genes, LengthConfig]] = {}
 
-    def ended() -> bool:
-        return (max_evaluations is not None and len(outcomes) >= max_evaluations) or (
-            deadline is not None and monotonic() >= deadline
-        )
+    def too_late() -> bool:
+        return deadline is not None and monotonic() >= deadline
 
-    def report() -> None:
-        best = front([measurer.full, *(outcome.trial for outcome in outcomes.values() if not outcome.rejected)])
-        progress(Progress(len(outcomes), best, None if deadline is None else max(0.0, deadline - monotonic())))
+    def enough() -> bool:
+        return max_evaluations is not None and len(outcomes) >= max_evaluations
+
+    def measure(config: LengthConfig) -> None:
+        outcomes[config] = measurer(config)
+        hopeful = [outcome for outcome in outcomes.values() if not outcome.rejected]
+        hopeful.sort(key=lambda outcome: outcome.latency)
+        progress(Progress(len(outcomes), hopeful, None if deadline is None else max(0.0, deadline - monotonic())))
 
     def try_all(candidates: Genes) -> None:
         for genes in candidates:
             schedule = space.decode(genes)
-            if ended():
+            if enough() or too_late():
                 return
             if schedule in tried or min(schedule.shares) == 1:
                 continue
             config = to_config(schedule)
             if config not in outcomes:
-                outcomes[config] = measurer(config)
-                report()
-            tried[schedule] = genes, outcomes[config]
+                measure(config)
+            tried[schedule] = genes, config
+
+    def knowledge() -> tuple[Genes, list[Outcome], Predictor]:
+        genes, configs = zip(*tried.values(), strict=True)
+        results = [outcomes[config] for config in configs]
+        return np.array(genes), results, _predictor(space, np.array(genes), results)
 
     try_all(np.vstack([space.known(), space.random(_RANDOM, generator)]))
     idle = 0
-    while idle < _PATIENCE and not ended():
+    while tried and idle < _PATIENCE and not too_late():
+        further: list[Outcome] = []
+        for _ in range(_ROUNDS):
+            genes, results, predict = knowledge()
+            chosen = contenders(results, predict(genes)[0], limits)
+            for outcome in chosen:
+                if not too_late():
+                    measure(outcome.trial.config)
+            further += chosen
+        if enough():
+            if not further:
+                break
+            continue
         count = len(outcomes)
-        genes, results = zip(*tried.values(), strict=True)
-        try_all(_promising(space, np.array(genes), results, limits, generator))
+        genes, results, predict = knowledge()
+        try_all(_promising(space, genes, results, predict, limits, generator))
         if len(outcomes) == count:
             try_all(space.random(_BATCH, generator))
-        idle = idle + 1 if len(outcomes) == count else 0
-    genes_of = {o.trial.config: genes for genes, o in tried.values()}
-    trials = [outcome.trial for outcome in outcomes.values() if not outcome.rejected]
-    measured = np.array([genes_of[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
-    return SearchResult(list(outcomes.values()), pooled(trials, space.features(measured), measurer.full))
+        idle = 0 if further or len(outcomes) > count else idle + 1
+    genes_of = {config: genes for genes, config in tried.values()}
+
+    def features(trials: Sequence[Trial]) -> Values:
+        genes = np.array([genes_of[trial.config] for trial in trials]).reshape(len(trials), len(space.lower))
+        return space.features(genes)
+
+    finished = [outcome.trial for outcome in outcomes.values() if outcome.finished]
+    partial = [outcome.trial for outcome in outcomes.values() if outcome.measured < 1 and not outcome.rejected]
+    candidates = pooled(finished, features(finished), measurer.full, partial, features(partial))
+    return SearchResult(list(outcomes.values()), candidates)
 
 
 def _promising(
     space: ScheduleSpace,
     genes: Genes,
     outcomes: Sequence[Outcome],
+    predict: Predictor,
     limits: Sequence[float],
     generator: np.random.Generator,
 ) -> Genes:
     """New schedules that are predicted to be the fastest within some loss, given the `outcomes` of those in `genes`."""
-    predict = _predictor(space, genes, outcomes)
     candidates = _front_of_predictions(space, predict, genes, seed=int(generator.integers(2**31)))
     candidates = candidates[~(candidates[:, None] == genes).all(-1).any(1)]
     loss, latency = predict(candidates)
     chosen = []
     for limit in generator.choice(limits, _BATCH):
-        target = _loss_at(limit, outcomes) * generator.uniform(*_AROUND)
+        target = loss_to_aim_at(limit, outcomes) * generator.uniform(*_AROUND)
         if (loss <= target).any():
             best = np.argmin(np.where(loss <= target, latency, np.inf))
             chosen.append(best)
@@ -160,21 +188,12 @@ def _promising(
     return np.asarray(candidates[chosen])
 
 
-def _loss_at(limit: float, outcomes: Sequence[Outcome]) -> float:
-    """The mean loss of the configurations whose upper bound, which the limit applies to, is nearest to the limit."""
-    full_runs = [outcome for outcome in outcomes if not outcome.rejected]
-    nearest = sorted(full_runs, key=lambda outcome: abs(outcome.loss + ONE_SIDED * outcome.loss_error - limit))[
-        :_NEAREST
-    ]
-    return fmean(outcome.loss for outcome in nearest) if nearest else limit / 2
-
-
 def _predictor(space: ScheduleSpace, genes: Genes, outcomes: Sequence[Outcome]) -> Predictor:
     """Fit loss and latency to `outcomes`."""
-    loss = np.array([outcome.loss for outcome in outcomes])
+    loss = np.array([outcome.loss.mean for outcome in outcomes])
     # Losses span two orders of magnitude, and the small ones matter.
     shifted = np.maximum(loss, -1) + 1.5
-    noise = np.maximum([outcome.loss_error for outcome in outcomes], _LEAST_ERROR) / shifted
+    noise = np.maximum([outcome.loss.error for outcome in outcomes], _LEAST_ERROR) / shifted
     points = space.features(genes)
     log_loss = GaussianProcess(points, np.log(shifted), noise)
     latency = GaussianProcess(points, np.array([o.latency for o in outcomes]), np.full(len(genes), _LATENCY_ERROR))

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.modeling.memory import keep_freed_memory
-from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer, load_scorers
 from dynamic_tinybert.modeling.scorer_passes import draw_shares
 from dynamic_tinybert.modeling.scorer_targets import TrainedScorer, token_loss
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
@@ -29,6 +29,7 @@ from .teacher import ScorerExamples, ScorerTeacher
 from .windows import batches_by_length, compact_windows
 
 LEARNING_RATE = 4e-3
+LEARNING_RATE_FITTED = 3e-4  # of scorers that the bundle has already
 WARM_UP_STEPS = 20
 RECENT, REPLAYS = 64, 2
 """A batch takes longer to prepare than several optimiser steps on it. So the step on each batch is followed by steps on
@@ -71,8 +72,10 @@ def fit_scorers(
 ) -> Fit:
     """Fit a scorer for each of some layers to what the bundle's model itself says of its tokens.
 
-    All scorers learn where the model's answer is. Those of the first half of the layers also learn token importance,
-    that is what later layers need; those of the other layers also learn from passes that drop tokens.
+    Scorers that the bundle has already are fitted further, others from their beginning: a model that was trained with
+    its scorers relies on what these keep. All scorers learn where the model's answer is. Those of the first half of the
+    layers also learn token importance, that is what later layers need; those of the other layers also learn from passes
+    that drop tokens.
 
     Args:
         bundle: A bundle; its graph is run at full length and not changed.
@@ -103,8 +106,13 @@ def fit_scorers(
         raise measure.refuse_all(f"the {measure.examples} to fit on")
     teacher = ScorerTeacher(bundle, layers)
     teacher.check(fitting[len(fitting) // 2])
-    scorers = {layer: TrainedScorer(Scorer(bundle.shape.hidden_size)) for layer in layers}
-    optimizer = torch.optim.AdamW([p for scorer in scorers.values() for p in scorer.parameters()], LEARNING_RATE)
+    known = load_scorers(bundle.scorers) if bundle.scorers else {}
+    scorers = {layer: TrainedScorer(known.get(layer) or Scorer(bundle.shape.hidden_size)) for layer in layers}
+    learning_rates = {layer: LEARNING_RATE_FITTED if layer in known else LEARNING_RATE for layer in layers}
+    optimizer = torch.optim.AdamW(
+        {"params": list(scorer.parameters()), "lr": learning_rates[layer], "initial_lr": learning_rates[layer]}
+        for layer, scorer in scorers.items()
+    )
     if steps is None:
         steps = most_passes * len(fitting)
     else:
@@ -118,7 +126,7 @@ def fit_scorers(
             if done == 1 and step:  # at least one batch, however short the time
                 break
             for group in optimizer.param_groups:
-                group["lr"] = LEARNING_RATE * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
+                group["lr"] = group["initial_lr"] * min(1, (step + 1) / WARM_UP_STEPS) * (1 - done)
             batch = recent.pop(index, None) or Batch.of(teacher, fitting[index])
             recent[index] = batch = batch.with_dropped(teacher, scorers, draw_shares(layers, random))
             if len(recent) > RECENT:

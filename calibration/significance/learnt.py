@@ -13,6 +13,7 @@ import numpy.typing as npt
 from safetensors.numpy import load_file, save_file
 
 from dynamic_tinybert.modeling.scorer import Scorer, load_scorers, save_scorers, with_context_rule
+from dynamic_tinybert.modeling.tasks import model_task
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
@@ -55,8 +56,8 @@ def fit_or_load_scorers(
 ) -> LearntSignificance:
     """Fit scorers for all layers but the last two, or take those of an interrupted run from `folder`.
 
-    So little is left to compute after the last two layers select that a scorer there costs more than it saves. The last
-    layer but one gets the context rule instead, which drops the words of the question.
+    So little is left to compute after the last two layers select that a scorer there costs more than it saves. For
+    tasks that have the context rule, the last layer but one gets it instead; it drops the words of the question.
 
     Args:
         bundle: The bundle.
@@ -80,7 +81,8 @@ def fit_or_load_scorers(
         with writing(folder):
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
-            save_scorers(with_context_rule(made.scorers, num_layers), partial / SCORERS)
+            has_rule = model_task(bundle.task).context_rule
+            save_scorers(with_context_rule(made.scorers, num_layers, has_rule=has_rule), partial / SCORERS)
             save_file({str(layer): values for layer, values in made.significance.items()}, partial / _SAMPLE)
             partial.rename(folder)
     sample = {int(layer): values for layer, values in load_file(folder / _SAMPLE).items()}

@@ -13,7 +13,7 @@ from torch import Tensor
 from dynamic_tinybert.modeling.bundle_model import model_of_bundle
 from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
-from dynamic_tinybert.modeling.scorer import Scorer, with_context_rule
+from dynamic_tinybert.modeling.scorer import ContextRule, Scorer, with_context_rule
 from dynamic_tinybert.modeling.scorer_passes import dropping
 from dynamic_tinybert.modeling.scorer_targets import at_positions, early_layers, scorer_targets
 from dynamic_tinybert.runtime import cpu
@@ -24,7 +24,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .states import StateReader, States
 
-_LARGEST_DIFFERENCE = 0.25  # of the outputs, in standard deviations; rounding makes about 0.02
+_LARGEST_DIFFERENCE = 0.25  # of the outputs, by the task's scale of them; rounding makes about 0.02
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ class ScorerTeacher:
             expected = states.outputs[name]
             difference = np.abs(found.float().numpy() - expected)
             counted = difference[real] if difference.shape == real.shape else difference
-            if not counted.mean() <= _LARGEST_DIFFERENCE * (expected.std() + 1e-3):
+            scale = self._reference.task.output_scale(self._reference.model, torch.from_numpy(expected))
+            if not counted.mean() <= _LARGEST_DIFFERENCE * scale:
                 raise BundleFormatError(
                     f"the graph's {name} differ by {counted.mean():.3g} on average from those of the PyTorch model "
                     "with its weights, so the graph holds something else than this model; export the checkpoint "
@@ -125,7 +126,7 @@ class ScorerTeacher:
         if not learning:
             return {}
         self._reference.scorers = torch.nn.ModuleDict(
-            {str(layer): scorer for layer, scorer in with_context_rule(scorers, self._num_layers).items()}
+            {str(layer): scorer for layer, scorer in self._with_rule(scorers).items()}
         )
         seen: dict[int, tuple[Tensor, ...]] = {}
 
@@ -145,6 +146,9 @@ class ScorerTeacher:
             keep = at_positions(target.keep, output.entering[layer])
             examples[layer] = ScorerExamples(state.half(), protected.float(), real.float(), keep, target.weight_of_kept)
         return examples
+
+    def _with_rule(self, scorers: Mapping[int, Scorer]) -> dict[int, Scorer | ContextRule]:
+        return with_context_rule(scorers, self._num_layers, has_rule=self._reference.task.context_rule)
 
     def _importance(self, states: States) -> dict[int, Tensor]:
         biases = zero_attention_biases(_tensors(states)["input_ids"], self._num_layers)

@@ -34,6 +34,7 @@ class QuestionAnswering:
     )
     per_token = True
     first_token_only = False
+    context_rule = True
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether the head has two outputs."""
@@ -78,6 +79,10 @@ class QuestionAnswering:
             for name in OUTPUTS
         ]
         return torch.stack(parts).sum()
+
+    def output_scale(self, model: BertPreTrainedModel, output: Tensor) -> float:
+        """The standard deviation: the logits of the tokens of any text differ."""
+        return float(output.std(correction=0)) + 1e-3
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """None: the logits are enough."""

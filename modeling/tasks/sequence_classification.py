@@ -28,6 +28,7 @@ class SequenceClassification:
     )
     per_token = False
     first_token_only = True
+    context_rule = False  # [CLS] still reads the first text in the last layer
 
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether the head has an output for each label."""
@@ -77,6 +78,14 @@ class SequenceClassification:
             return logits.sum()
         probabilities = teacher["logits"].detach().float().softmax(1)
         return ((probabilities - 1 / logits.shape[1]) * logits).sum()
+
+    def output_scale(self, model: BertPreTrainedModel, output: Tensor) -> float:
+        """The standard deviation over inputs, but at least that for random signs of what the classifier reads.
+
+        The outputs of a batch may be alike: of documents that answer nothing, or of a single text.
+        """
+        weight = cast(BertForSequenceClassification, model).classifier.weight.detach().float()
+        return max(float(output.std(0, correction=0).mean()), float(weight.norm(dim=1).mean()))
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:
         """The query of [CLS] and the keys of the last layer."""

@@ -43,6 +43,10 @@ class ModelTask(Protocol):
     def first_token_only(self) -> bool:
         """Whether the head reads the last state of the first token, [CLS], and nothing else; no layer drops it then."""
 
+    @property
+    def context_rule(self) -> bool:
+        """Whether the words of the first text are dropped after the attention of the last layer but one."""
+
     def fits(self, model: BertPreTrainedModel, head_weight: Tensor) -> bool:
         """Whether a model and the stored weight of its last Linear have as many outputs as the task needs."""
 
@@ -91,6 +95,14 @@ class ModelTask(Protocol):
             outputs: The head's outputs by name when nothing is dropped.
             teacher: The outputs of the teacher, which may be the same model; they receive no gradient.
             inputs: The model's inputs.
+        """
+
+    def output_scale(self, model: BertPreTrainedModel, output: Tensor) -> float:
+        """A typical difference between values of an output for different inputs, above 0.
+
+        Args:
+            model: The model, for the weights of its head.
+            output: The output for some inputs, which may happen to be alike; padding included.
         """
 
     def target_nodes(self, num_layers: int) -> tuple[str, ...]:

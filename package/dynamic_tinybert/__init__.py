@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig, QuestionAnswerer, Reranker, TextClassifier
-    from dynamic_tinybert.serving import AsyncQuestionAnswerer
+    from dynamic_tinybert.serving import AsyncQuestionAnswerer, AsyncReranker, AsyncTextClassifier
 
     __version__: str
 
 __all__ = [
     "AsyncQuestionAnswerer",
+    "AsyncReranker",
+    "AsyncTextClassifier",
     "LengthAdaptiveModel",
     "LengthConfig",
     "QuestionAnswerer",
@@ -22,7 +24,7 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = {"AsyncQuestionAnswerer": "serving"}
+_HOMES = dict.fromkeys(("AsyncQuestionAnswerer", "AsyncReranker", "AsyncTextClassifier"), "serving")
 """Folders of the names that are not in `runtime`."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,6 +65,7 @@ def evaluate_command(
     from dynamic_tinybert.runtime.bundles.manifest import read_manifest, task_of
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
     from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT, evaluate
+    from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
     from dynamic_tinybert.runtime.tasks.question_answering.question_checks import check_questions
     from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
     from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
@@ -74,7 +76,7 @@ def evaluate_command(
     if bundle is not None and task_of(read_manifest(resolve_bundle(bundle))) == "sequence_classification":
         from .evaluate_texts import evaluate_classifier
 
-        given = {"--report": report, "--max-seq-len": max_seq_len, "--doc-stride": doc_stride}
+        given = {"--max-seq-len": max_seq_len, "--doc-stride": doc_stride}
         if unfit := [name for name, value in given.items() if value is not None]:
             raise InvalidInputError(f"{bundle} is a bundle of a classifier, for which there is no {unfit[0]}")
         evaluate_classifier(
@@ -85,6 +87,8 @@ def evaluate_command(
             batch_size=batch_size,
             strict=strict,
             json_file=json_file,
+            write_report=None if report is None else partial(_report_writer(batch_size or 1), path=report),
+            num_threads=num_threads,
         )
         return
     batch_size = batch_size or SQUAD.batch_size
@@ -116,8 +120,8 @@ def evaluate_command(
     if write_report is not None:
         print("Measuring where the speed comes from", file=sys.stderr)
         about = f"{data.name}, {len(results[name].ids)} questions"
-        sizes = {"max_seq_len": max_seq_len, "doc_stride": doc_stride}
-        write_report(model, examples, results, report, data=about, num_threads=num_threads, **sizes)
+        measure = QuestionAnsweringMeasure(windowing)
+        write_report(model, measure, examples, results, report, data=about, num_threads=num_threads)
 
 
 def _print_row(name: str, result: Evaluation, full: Evaluation | None) -> None:

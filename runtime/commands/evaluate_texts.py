@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.common.publish import writing
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import BATCH_SIZE
@@ -31,6 +32,8 @@ def evaluate_classifier(
     batch_size: int | None,
     strict: bool,
     json_file: Path | None,
+    write_report: Callable[..., None] | None = None,
+    num_threads: int | None = None,
 ) -> None:
     """Measure a classifier on labelled texts, or on rankings if the file has some, and print a table.
 
@@ -42,16 +45,20 @@ def evaluate_classifier(
         batch_size: Number of inputs to run at once; by default 1, so that texts are timed, and 8 for rankings.
         strict: Refuse data with a faulty text.
         json_file: Write all figures to this file.
+        write_report: Writes the report of an evaluation; see `write_evaluation_report`.
+        num_threads: CPU threads that the model was given.
 
     Raises:
         DataError: The data cannot be read.
-        InvalidInputError: The data are rankings, but the model has several outputs.
+        InvalidInputError: The data are rankings, but the model has several outputs, or a report is wanted.
         LengthConfigError: The length configuration is unknown.
     """
     chosen = length_config or model.bundle.default_length_config
     names = list(model.length_configs) if chosen == "all" else [chosen]
     rows: Iterable[tuple[str, Evaluation | RankingEvaluation]]
     if is_ranking_file(data):
+        if write_report is not None:
+            raise InvalidInputError(f"{data} holds rankings, and a report shows texts; leave out --report")
         rankings = read_rankings(data, limit=limit)
         reranker, at_once = Reranker(model), batch_size or BATCH_SIZE
         print(f"{len(rankings)} queries of {data}, bundle {model.bundle.path}")
@@ -73,6 +80,10 @@ def evaluate_classifier(
         if len(results) == 1:
             print(_header(result))
         print(_row(name, result, results.get("full")))
+    if write_report is not None:
+        print("Measuring where the speed comes from", file=sys.stderr)
+        about = f"{data.name}, {len(read.examples)} texts"
+        write_report(model, measure, read.examples, results, data=about, num_threads=num_threads)
     if json_file is not None:
         written = {name: result.to_dict() for name, result in results.items()}
         with writing(json_file):

@@ -15,8 +15,6 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from .options import LengthConfigOption, RequiredBundleOption, ThreadsOption
 from .streams import read_input
 
-_FEW = 64  # more documents than any margin is for, so that they compete, too
-
 
 def rank(
     query: Annotated[str, typer.Argument(help="The query.")],
@@ -45,8 +43,10 @@ def rank(
 
     texts = read_documents(documents, column)
     reranker = Reranker.from_pretrained(bundle, num_threads=num_threads)
-    some = texts[:_FEW]  # they compile the graphs, which is not part of the time below
-    reranker.rank(query, some, top_n, length_config=length_config, drop_documents=drop)
+    config = length_config or reranker.model.bundle.default_length_config
+    reranker.model.warm_up([config], [8])  # compiles the graph, not part of the time below
+    if drop:
+        reranker.dropping.warm_up(config)
     start = perf_counter()
     ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config, drop_documents=drop)
     milliseconds = 1000 * (perf_counter() - start)
@@ -55,7 +55,6 @@ def rank(
     else:
         for own in ranked:
             print(f"{own['score']:.4f}\t{own['corpus_id']}\t{' '.join(own['text'].split())}")
-    config = length_config or reranker.model.bundle.default_length_config
     print(f"{len(texts)} documents, length configuration {config}, {milliseconds:.1f} ms", file=sys.stderr)
 
 

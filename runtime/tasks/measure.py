@@ -38,6 +38,21 @@ class Finding(Protocol):
 
 
 @dataclass(frozen=True)
+class Wording:
+    """How a measure is described in reports.
+
+    Attributes:
+        example: What one of the examples is called.
+        measured: Sentences about how an example is run, timed and scored for published figures.
+        chosen_by: Sentences about the score that length configurations are chosen by.
+    """
+
+    example: str
+    measured: str
+    chosen_by: str
+
+
+@dataclass(frozen=True)
 class ReadExamples(Generic[E]):
     """The examples of a data file.
 
@@ -79,8 +94,12 @@ class Scored(Protocol):
     def mean_kept(self) -> Sequence[float]:
         """For each layer, the mean number of tokens of a window that it passed on."""
 
+    @property
+    def example_ms(self) -> Sequence[float]:
+        """The time of each example from text to result, in milliseconds; empty for a run in batches."""
+
     def latency_ms(self, percentile: float) -> float | None:
-        """A percentile (0 to 100) of the examples' times from text to result, in ms; None for a run in batches."""
+        """A percentile (0 to 100) of the examples' times; None for a run in batches."""
 
     def join(self, others: Sequence[Self]) -> Self:
         """Join this run and others, over other examples with the same options, into one."""
@@ -136,6 +155,14 @@ class Measure(Protocol[E]):
     @property
     def examples(self) -> str:
         """What the task's examples are called, in the plural."""
+
+    @property
+    def wording(self) -> Wording:
+        """Descriptions for reports."""
+
+    @property
+    def padded_length(self) -> int | None:
+        """Tokens of a window to which models without our runtime pad; None for those of the longest window."""
 
     @property
     def groups(self) -> str:

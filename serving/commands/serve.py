@@ -14,7 +14,7 @@ from dynamic_tinybert.serving.settings import ServerSettings, environment_variab
 
 
 def serve(**options: Any) -> None:  # noqa: ANN401 - `_signature` lists them
-    """Answer questions over HTTP, until SIGTERM or Ctrl-C.
+    """Answer questions, classify texts or rank documents over HTTP, by the bundle, until SIGTERM or Ctrl-C.
 
     Accepted requests are still answered then. GET /openapi.json describes what can be asked. Each option has an
     environment variable.

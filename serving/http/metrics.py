@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -11,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.jobs import Backend, Logits
+from dynamic_tinybert.serving.usage import Computed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 PREFIX = "dynamic_tinybert_"
@@ -71,7 +73,7 @@ class Metrics:
         if error_type is not None:
             self.failures.labels(error_type).inc()
 
-    def count_result(self, result: Answered | Logits) -> None:
+    def count_result(self, result: Answered | Computed[Any] | Logits) -> None:
         """Count a job that has been run."""
         self._jobs(result.length_config or "other").inc()
         self.tokens.inc(result.tokens)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from .by_task import Kind
 from .errors import ERROR_TYPE_BY_STATUS, STATUS_BY_ERROR
 
 Paths = Mapping[str, Any]
@@ -26,13 +27,20 @@ WHY = {
 ERROR_TYPES = sorted({*ERROR_TYPE_BY_STATUS.values(), *(name for _, name in STATUS_BY_ERROR.values())})
 
 
-def description(groups: Iterable[Paths]) -> dict[str, Any]:
-    """The description of a server with these groups of paths."""
+TASKS: Mapping[Kind, str] = {
+    "answers": "Question answering with a length-adaptive encoder.",
+    "labels": "Classification of texts with a length-adaptive encoder.",
+    "ranks": "Ranking of documents with a length-adaptive encoder.",
+}
+
+
+def description(kind: Kind, groups: Iterable[Paths]) -> dict[str, Any]:
+    """The description of a server with such a model and these groups of paths."""
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "dynamic-tinybert",
-            "description": "Question answering with a length-adaptive encoder.",
+            "description": TASKS[kind],
             "version": version("dynamic-tinybert"),
         },
         "paths": {path: item for group in groups for path, item in group.items()},

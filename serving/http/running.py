@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
+from itertools import chain
 from time import monotonic
 from typing import Any, TypeVar, overload
 
@@ -14,8 +15,21 @@ from starlette.types import Receive
 from dynamic_tinybert.runtime.common.checks import require_number
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, Job, Logits, LogitsJob
+from dynamic_tinybert.serving import jobs
+from dynamic_tinybert.serving.jobs import (
+    AnswerJob,
+    Backend,
+    Classified,
+    ClassifyJob,
+    ExplainJob,
+    Job,
+    Logits,
+    LogitsJob,
+    Ranked,
+    RankJob,
+)
 from dynamic_tinybert.serving.settings import ServerSettings
+from dynamic_tinybert.serving.usage import Computed
 
 from .metrics import Metrics
 
@@ -35,14 +49,18 @@ class JobRunner:
     async def run(self, job: AnswerJob, receive: Receive, timeout_ms: float | None = None) -> Answered: ...
 
     @overload
+    async def run(self, job: ClassifyJob, receive: Receive, timeout_ms: float | None = None) -> Classified: ...
+
+    @overload
+    async def run(self, job: RankJob, receive: Receive, timeout_ms: float | None = None) -> Ranked: ...
+
+    @overload
     async def run(self, job: LogitsJob, receive: Receive, timeout_ms: float | None = None) -> Logits: ...
 
     @overload
     async def run(self, job: ExplainJob, receive: Receive, timeout_ms: float | None = None) -> dict[str, Any]: ...
 
-    async def run(
-        self, job: Job, receive: Receive, timeout_ms: float | None = None
-    ) -> Answered | Logits | dict[str, Any]:
+    async def run(self, job: Job, receive: Receive, timeout_ms: float | None = None) -> jobs.Result:
         """Run a job, and give it up if the client hangs up.
 
         Args:
@@ -58,13 +76,10 @@ class JobRunner:
             DynamicTinyBertError: As `Backend.run`.
         """
         seconds = self._seconds(timeout_ms)
-        if isinstance(job, AnswerJob):
-            self._check_size(job.questions, job.contexts)
-        elif isinstance(job, ExplainJob):
-            self._check_size((job.question,), (job.context,))
+        self._check_size(job)
         work: Coroutine[Any, Any, Any] = self.backend.run(job, deadline=monotonic() + seconds)
-        result: Answered | Logits | dict[str, Any] = await unless_disconnected(work, receive)
-        if isinstance(result, Answered | Logits):
+        result: jobs.Result = await unless_disconnected(work, receive)
+        if isinstance(result, Answered | Computed | Logits):
             self.metrics.count_result(result)
         return result
 
@@ -77,17 +92,31 @@ class JobRunner:
             raise InvalidInputError(f"timeout_ms must be more than 0 and at most {most:g}, not {timeout_ms!r}")
         return seconds
 
-    def _check_size(self, questions: tuple[str, ...], contexts: tuple[str, ...]) -> None:
-        if len(questions) > self.settings.max_items:
-            raise HTTPException(
-                413, f"{len(questions)} questions in one request; this server takes {self.settings.max_items}"
-            )
-        characters = sum(map(len, questions)) + sum(map(len, contexts))
+    def _check_size(self, job: Job) -> None:
+        what, count, texts = _items(job)
+        if count > self.settings.max_items:
+            raise HTTPException(413, f"{count} {what} in one request; this server takes {self.settings.max_items}")
+        characters = sum(map(len, texts))
         if characters > self.settings.max_characters:
             raise HTTPException(
                 413,
                 f"the texts have {characters} characters; this server takes {self.settings.max_characters}",
             )
+
+
+def _items(job: Job) -> tuple[str, int, Iterable[str]]:
+    """What a job consists of, their number, and all its texts."""
+    match job:
+        case AnswerJob():
+            return "questions", len(job.questions), chain(job.questions, job.contexts)
+        case ClassifyJob():
+            return "texts", len(job.texts), chain.from_iterable(job.texts)
+        case RankJob():
+            return "documents", len(job.documents), chain((job.query,), job.documents)
+        case ExplainJob():
+            return "questions", 1, (job.question, job.context)
+        case LogitsJob():  # its size is checked before it is read
+            return "rows", 0, ()
 
 
 async def unless_disconnected(work: Coroutine[Any, Any, Result], receive: Receive) -> Result:

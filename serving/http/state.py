@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.common.errors import ClosedError, StartingError
 from dynamic_tinybert.serving.jobs import Backend
 from dynamic_tinybert.serving.settings import ServerSettings
 
+from .by_task import loaded_facts
 from .metrics import CONTENT_TYPE, Metrics
 from .openapi import Paths, error_responses, json_response
 
@@ -27,10 +28,9 @@ def state_routes(backend: Backend, settings: ServerSettings, metrics: Metrics) -
         return JSONResponse({"status": "ready"})
 
     async def info(_: Request) -> Response:
-        if backend.facts is None:
-            raise StartingError("the model is not loaded yet")
+        facts = loaded_facts(backend)
         limits = {name: getattr(settings, name) for name in LIMITS}
-        return JSONResponse({"model": asdict(backend.facts), "limits": limits})
+        return JSONResponse({"model": asdict(facts), "limits": limits})
 
     async def show_metrics(_: Request) -> Response:
         return Response(metrics.text(), headers={"content-type": CONTENT_TYPE})

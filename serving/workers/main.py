@@ -17,14 +17,20 @@ from collections.abc import Callable
 from typing import Any
 
 from dynamic_tinybert.runtime.common.errors import DynamicTinyBertError, InferenceError
-from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
+from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.serving.answerer import AsyncQuestionAnswerer
 from dynamic_tinybert.serving.carrying_out import carry_out, compile_graphs, model_facts
+from dynamic_tinybert.serving.service import AsyncService
+from dynamic_tinybert.serving.tasks import service_for
 
 from .channel import Channel, open_channel
 from .messages import Cancel, CannotStart, Done, Failed, Hello, Message, Ping, Pong, Run, Start, encode
 
 _PR_SET_PDEATHSIG = 1
+_SWITCH_INTERVAL_S = 0.0005
+"""Longest time that a thread with results of the model waits for the interpreter while another one cuts texts. The
+default of Python, 5 ms, is longer than many a request takes."""
+
 _UNBOUNDED = 1 << 30  # the front process bounds what it sends
 
 _logger = logging.getLogger(__name__)
@@ -39,6 +45,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to whole groups of processes; the front process drains
         signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     with asyncio.Runner(loop_factory=_loop_factory()) as runner:
         runner.run(_serve(socket.socket(fileno=int(sys.argv[1]))))
 
@@ -67,37 +74,38 @@ async def _serve(end: socket.socket) -> None:
     if not isinstance(start, Start):
         return
     try:
-        hello, answerer = _load(start)
+        hello, service = _load(start)
     except Exception as error:
         channel.send(encode(CannotStart(_portable(error))))
         await lost.wait()  # the front process has read it, and hung up
         return
-    worker = Worker(answerer, channel)
+    worker = Worker(service, channel)
     channel.received = worker.handle
     channel.send(encode(hello))
     await lost.wait()
     await worker.end()
 
 
-def _load(start: Start) -> tuple[Hello, AsyncQuestionAnswerer]:
+def _load(start: Start) -> tuple[Hello, AsyncService]:
     options, table = start
-    answerer = QuestionAnswerer.from_pretrained(options.bundle, **options.arguments)
-    if table is not None:
-        answerer.budgets.adopt(table)
-    elif options.warm_up:
-        table = answerer.latency_table()
+    model = LengthAdaptiveModel.from_pretrained(options.bundle, **options.arguments)
+    service = service_for(model, max_queued=_UNBOUNDED)
+    if isinstance(service, AsyncQuestionAnswerer):  # the only one with budgets
+        if table is not None:
+            service.answerer.budgets.adopt(table)
+        elif options.warm_up:
+            table = service.answerer.latency_table()
     if options.warm_up:
-        compile_graphs(answerer.model)
-    hello = Hello(model_facts(answerer.model, options.name), table)
-    return hello, AsyncQuestionAnswerer(answerer, max_queued=_UNBOUNDED)
+        compile_graphs(model)
+    return Hello(model_facts(model, options.name), table), service
 
 
 class Worker:
     """Carries out the jobs that come by the channel."""
 
-    def __init__(self, answerer: AsyncQuestionAnswerer, channel: Channel) -> None:
-        """Carry out jobs with an answerer, and send results by a channel."""
-        self._answerer = answerer
+    def __init__(self, service: AsyncService, channel: Channel) -> None:
+        """Carry out jobs with a service, and send results by a channel."""
+        self._service = service
         self._channel = channel
         self._jobs: dict[int, asyncio.Task[None]] = {}
         self._turn: asyncio.Task[None] | None = None
@@ -117,7 +125,7 @@ class Worker:
                 if number in self._jobs:
                     self._jobs[number].cancel()
             case Ping():
-                self._channel.send(encode(Pong(self._answerer.turns)))
+                self._channel.send(encode(Pong(self._service.turns)))
                 if self._turn is None:
                     self._turn = asyncio.create_task(self._take_turn())
 
@@ -125,12 +133,12 @@ class Worker:
         """Give up all jobs, and end the threads."""
         for task in self._jobs.values():
             task.cancel()
-        await self._answerer.aclose(drain=False)
+        await self._service.aclose(drain=False)
 
     async def _run(self, request: Run) -> None:
         number = request.number
         try:
-            result = await carry_out(self._answerer, request.job, deadline=request.deadline)
+            result = await carry_out(self._service, request.job, deadline=request.deadline)
             reply = encode(Done(number, result))
         except asyncio.CancelledError:
             raise
@@ -140,7 +148,7 @@ class Worker:
 
     async def _take_turn(self) -> None:
         """Have a turn as a job does, so that turns are taken also while there are no jobs."""
-        await self._answerer.in_turn(_nothing)
+        await self._service.in_turn(_nothing)
         self._turn = None
 
 

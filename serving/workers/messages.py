@@ -16,7 +16,8 @@ from typing import Any, NamedTuple
 from dynamic_tinybert.runtime.common.errors import WorkerLostError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.serving.jobs import AnswerJob, Job, Logits, LogitsJob, ModelFacts
+from dynamic_tinybert.serving.jobs import AnswerJob, ClassifyJob, Job, Logits, LogitsJob, ModelFacts, RankJob
+from dynamic_tinybert.serving.usage import Computed
 
 from .options import ModelOptions
 
@@ -94,7 +95,8 @@ def _reduction(kind: type[Any]) -> Callable[[Any], tuple[type[Any], tuple[Any, .
     return lambda one: (kind, values(one))
 
 
-for _kind in (AnswerJob, LogitsJob, Answered, Logits):  # dataclasses with slots ask for their fields each time
+# Dataclasses with slots ask for their fields each time.
+for _kind in (AnswerJob, ClassifyJob, RankJob, LogitsJob, Answered, Computed, Logits):
     copyreg.pickle(_kind, _reduction(_kind))
 
 

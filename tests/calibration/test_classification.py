@@ -1,4 +1,4 @@
-"""A classifier is calibrated: by the scores of its own task, and without a report, which it is told before."""
+"""A classifier is calibrated: by the scores of its own task, by rules of its own, and with a report."""
 
 import json
 from pathlib import Path
@@ -6,22 +6,18 @@ from pathlib import Path
 import pytest
 
 from dynamic_tinybert.calibration import calibrate
-from dynamic_tinybert.calibration import cli as command
+from dynamic_tinybert.calibration.report import write_calibration_report
 from dynamic_tinybert.calibration.significance.learnt import fit_or_load_scorers
+from dynamic_tinybert.calibration.significance.teacher import ScorerTeacher
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.commands.info import _described
-from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.common.errors import BundleFormatError
+from dynamic_tinybert.runtime.encoder.scorer import ruled_layers
+from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 
 from support.classifiers import classifier_bundle, save_classifier, texts, tiny_classifier
-
-
-def test_a_report_is_refused_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = classifier_bundle(tmp_path / "b", tiny_classifier(2))
-    monkeypatch.setattr("dynamic_tinybert.calibration.calibrate", lambda *given, **options: pytest.fail("it ran"))
-    with pytest.raises(InvalidInputError, match=r"can show question answering only.* for 'sequence_classification'"):
-        command.calibrate(bundle, tmp_path / "none.tsv", report=tmp_path / "r.html")
 
 
 @pytest.mark.slow
@@ -43,6 +39,11 @@ def test_calibration_finds_length_configurations(tmp_path: Path) -> None:
         num_threads=1,
         say=print,
     )
+    write_calibration_report(result, tmp_path / "report.html", num_threads=1)
+    page = (tmp_path / "report.html").read_text()
+    for shown in ("closeness against cost", "mean time of a text, ms", "240 texts", "400 texts to choose on"):
+        assert shown in page
+    assert "F1" not in page
     metric = "closeness"
     assert list(result.metrics) == [metric]
     calibrated = open_bundle(bundle)
@@ -64,13 +65,34 @@ def test_calibration_finds_length_configurations(tmp_path: Path) -> None:
 @pytest.mark.parametrize("labels", [1, 3])
 def test_scorers_of_int8_bundles_are_fitted(labels: int, tmp_path: Path) -> None:
     """Also where the target comes from nodes that a fused graph does not have."""
-    some = texts(60, words=(20, 60))
-    data = tmp_path / "t.tsv"
-    data.write_text("".join(f"{text}\n" for text in some))
-    checkpoint = save_classifier(tmp_path / "c", tiny_classifier(labels))
-    export_model(checkpoint, tmp_path / "b", calibration_data=data, num_samples=8, tune=False)
-    bundle = open_bundle(tmp_path / "b")
-    examples = measure_of(bundle).read(data, strict=True).examples
+    bundle = open_bundle(int8_bundle(labels, tmp_path))
+    examples = measure_of(bundle).read(tmp_path / "t.tsv", strict=True).examples
     learnt = fit_or_load_scorers(bundle, examples, tmp_path / "fit", 5, 0, steps=20)
     assert learnt.scorers is not None
     assert max(learnt.sample.layers) < 2  # the last layer selects nothing
+    assert ruled_layers(load_scorer_tensors(learnt.scorers)) == []  # [CLS] reads the first text in the last layer
+
+
+@pytest.mark.parametrize("labels", [1, 3])
+def test_outputs_that_are_alike_are_no_sign_of_another_model(
+    labels: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The outputs of one text have no spread to compare rounding with; those of another model still differ."""
+    bundle = open_bundle(int8_bundle(labels, tmp_path))
+    (text,) = measure_of(bundle).read(tmp_path / "t.tsv", strict=True).examples[:1]
+    windows = measure_of(bundle).windows_of(text)
+    for alike in (windows, windows * 8):
+        ScorerTeacher(bundle, [0]).check(alike)
+    other = tiny_classifier(labels, seed=1)
+    monkeypatch.setattr("dynamic_tinybert.calibration.significance.teacher.model_of_bundle", lambda *_, **__: other)
+    with pytest.raises(BundleFormatError, match="the graph's logits differ by"):
+        ScorerTeacher(bundle, [0]).check(windows)
+
+
+def int8_bundle(labels: int, folder: Path) -> Path:
+    """An INT8 bundle, and the file t.tsv of the texts that it was exported with."""
+    data = folder / "t.tsv"
+    data.write_text("".join(f"{text}\n" for text in texts(60, words=(20, 60))))
+    checkpoint = save_classifier(folder / "c", tiny_classifier(labels))
+    export_model(checkpoint, folder / "b", calibration_data=data, num_samples=8, tune=False)
+    return folder / "b"

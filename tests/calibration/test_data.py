@@ -99,7 +99,8 @@ def test_an_answer_that_is_not_in_its_context_is_no_answer_or_refused(tmp_path: 
     ):
         read_calibration_data(file, strict=True)
     data = read_calibration_data(file)
-    (line,), (finding,) = data.lines, data.findings
+    (line, *warnings), (finding,) = data.lines, data.findings
+    assert all(warning.startswith("Warning: ") for warning in warnings)  # few articles
     assert line.startswith(
         "data.json: 1 of 360 questions have an answer that is not where the file says and cannot be "
     )
@@ -117,6 +118,42 @@ def test_questions_that_the_model_cannot_read_are_left_out_and_said(tmp_path: Pa
     assert "'0-0': the question is too long" in data.lines[0]
     with pytest.raises(DataError, match="'0-0': the question is too long"):
         read_calibration_data(file, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("d", r"data\.json are kept whole when it is divided into 3 parts, so it needs at least 334 questions and 3 "),
+        ("dv", r"validation\.json are kept whole when it is divided into 2 parts, so it needs at least 150 questions "),
+        ("dt", r"data\.json are kept whole when it is divided into 2 parts, so it needs at least 334 questions and 2 "),
+        ("dvt", r"each needs 50; give at least 50 in each file"),
+    ],
+)
+def test_the_error_tells_the_number_needed(tmp_path: Path, names: str, message: str) -> None:
+    files = {
+        key: write(tmp_path / f"{name}.json", [4] * 10, prefix=key)
+        for key, name in {"d": "data", "v": "validation", "t": "test"}.items()
+    }
+    own = {key: files[key] for key in names}
+    with pytest.raises(DataError, match=message):
+        read_calibration_data(own["d"], validation=own.get("v"), test=own.get("t"))
+
+
+def test_the_number_needed_is_enough_where_it_can_be_divided(tmp_path: Path) -> None:
+    data = read_calibration_data(write(tmp_path / "data.json", [1] * 334))
+    assert min(len(data.fitting), len(data.choosing), len(data.reporting)) == 50
+
+
+def test_few_articles_are_warned_of_by_name(tmp_path: Path) -> None:
+    fit = write(tmp_path / "fit.json", [60], prefix="f")
+    one = write(tmp_path / "one.json", [60], prefix="only-")
+    three, many = write(tmp_path / "three.json", [20] * 3), write(tmp_path / "many.json", [10] * 8)
+    (line,) = read_calibration_data(fit, one, many).lines
+    assert line.startswith("Warning: all 60 questions to choose on are of 'only-0', and none of other articles: ")
+    assert line.endswith("; give questions of at least 8 articles")
+    (line,) = read_calibration_data(fit, many, three).lines
+    assert line.startswith("Warning: the 60 questions to report on are of 3 articles only, which say little about ")
+    assert list(read_calibration_data(fit, many, many).lines) == []
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(1, 3), st.integers(0, 9))

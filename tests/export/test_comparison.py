@@ -9,7 +9,7 @@ import torch
 from dynamic_tinybert.export.tasks.question_answering.questions import Questions
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import tiny_tokenizer
 

@@ -18,7 +18,7 @@ from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import CheckpointError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import tiny_bert
 

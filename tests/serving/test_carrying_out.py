@@ -53,8 +53,8 @@ def test_a_logits_job_gives_the_logits_of_a_direct_call(served: QuestionAnswerer
     logits = result(served, LogitsJob(IDS, MASK, SEGMENTS, config))
     options = {"length_configs": [config] * 2} if isinstance(config, tuple) else {"length_config": config}
     direct = served.model(IDS, attention_mask=MASK, token_type_ids=SEGMENTS, **options)
-    np.testing.assert_array_equal(logits.start_logits, direct.start_logits)
-    np.testing.assert_array_equal(logits.end_logits, direct.end_logits)
+    np.testing.assert_array_equal(logits.outputs["start_logits"], direct.start_logits)
+    np.testing.assert_array_equal(logits.outputs["end_logits"], direct.end_logits)
     assert logits.length_config == {None: "full", "half": "half"}.get(config)
 
 

@@ -2,17 +2,17 @@
 
 from typing import Any
 
-from dynamic_tinybert import AsyncQuestionAnswerer
 from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
 from dynamic_tinybert.serving.jobs import Job, ModelFacts
+from dynamic_tinybert.serving.service import AsyncService
 
 
 class DirectBackend:
-    """The `Backend` whose jobs an asynchronous answerer carries out in threads of this process."""
+    """The `Backend` whose jobs an asynchronous service carries out in threads of this process."""
 
-    def __init__(self, answerer: AsyncQuestionAnswerer, name: str = "tiny") -> None:
-        self.answerer = answerer
-        self.facts: ModelFacts | None = model_facts(answerer.answerer.model, name)
+    def __init__(self, service: AsyncService, name: str = "tiny") -> None:
+        self.service = service
+        self.facts: ModelFacts | None = model_facts(service.model, name)
         self.draining = False
         self.restarts: dict[str, int] = {}
 
@@ -22,15 +22,15 @@ class DirectBackend:
 
     @property
     def queued(self) -> int:
-        return self.answerer.queued
+        return self.service.queued
 
     @property
     def running(self) -> int:
-        return self.answerer.running
+        return self.service.running
 
     async def run(self, job: Job, *, deadline: float | None = None) -> Any:  # noqa: ANN401 - by the job's kind
-        return await carry_out(self.answerer, job, deadline=deadline)
+        return await carry_out(self.service, job, deadline=deadline)
 
     async def aclose(self) -> None:
         self.draining = True
-        await self.answerer.aclose()
+        await self.service.aclose()

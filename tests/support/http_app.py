@@ -9,9 +9,11 @@ from pathlib import Path
 
 import httpx
 
-from dynamic_tinybert import AsyncQuestionAnswerer
+from dynamic_tinybert import LengthAdaptiveModel
 from dynamic_tinybert.serving.http.app import make_app
+from dynamic_tinybert.serving.service import AsyncService
 from dynamic_tinybert.serving.settings import ServerSettings
+from dynamic_tinybert.serving.tasks import service_for
 
 from .direct_backend import DirectBackend
 
@@ -32,12 +34,12 @@ class AskedApp:
 
 
 @asynccontextmanager
-async def asked_app(bundle: Path | AsyncQuestionAnswerer, **settings: object) -> AsyncIterator[AskedApp]:
-    """An application for a bundle, or for an answerer that the caller closes; `settings` are of `ServerSettings`."""
+async def asked_app(bundle: Path | AsyncService, **settings: object) -> AsyncIterator[AskedApp]:
+    """An application for a bundle, or for a service that the caller closes; `settings` are of `ServerSettings`."""
     if isinstance(bundle, Path):
         async with (
-            AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1) as answerer,
-            asked_app(answerer, **settings) as asked,
+            service_for(LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)) as service,
+            asked_app(service, **settings) as asked,
         ):
             yield asked
         return

@@ -10,9 +10,11 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from dynamic_tinybert import AsyncQuestionAnswerer
+from dynamic_tinybert import LengthAdaptiveModel
 from dynamic_tinybert.serving.http.server import listener, make_uvicorn
+from dynamic_tinybert.serving.service import AsyncService
 from dynamic_tinybert.serving.settings import ServerSettings
+from dynamic_tinybert.serving.tasks import service_for
 
 from .direct_backend import DirectBackend
 
@@ -43,12 +45,12 @@ class LiveServer:
 
 
 @contextmanager
-def live_server(bundle: Path | AsyncQuestionAnswerer, **settings: object) -> Iterator[LiveServer]:
-    """A server on a free port for a bundle or an answerer, which it closes; `settings` are of `ServerSettings`."""
+def live_server(bundle: Path | AsyncService, **settings: object) -> Iterator[LiveServer]:
+    """A server on a free port for a bundle or a service, which it closes; `settings` are of `ServerSettings`."""
     with closing(listener("127.0.0.1", 0)) as own:
         host, port = own.getsockname()
         if isinstance(bundle, Path):
-            bundle = AsyncQuestionAnswerer.from_pretrained(bundle, num_threads=1)
+            bundle = service_for(LengthAdaptiveModel.from_pretrained(bundle, num_threads=1))
         backend = DirectBackend(bundle)
         server = make_uvicorn(backend, ServerSettings(**settings))
 

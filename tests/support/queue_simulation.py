@@ -5,10 +5,17 @@ from __future__ import annotations
 import random
 from collections import Counter, deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dynamic_tinybert.runtime.budget import Limits
-from dynamic_tinybert.serving.pressure import Slowness, Waiting, choose_under_pressure, is_hopeless
+from dynamic_tinybert.serving.pressure import (
+    Slowness,
+    Waiting,
+    choose_under_pressure,
+    is_hopeless,
+    reserve_against_lateness,
+    reserve_against_refusals,
+)
 
 SPEED = {"full": 1.0, "accurate": 0.81, "balanced": 0.75, "fast": 0.53}
 """Time of each configuration against `full`, as of the embedded bundle."""
@@ -43,6 +50,7 @@ def simulate(
     share_with_budget: float = 1.0,
     refuses: bool = True,
     noise: float = 0.15,
+    stalls: float = 0.0,
     slower: float = 1.0,
     most: int = 128,
     seed: int = 0,
@@ -56,6 +64,7 @@ def simulate(
         share_with_budget: How many of the requests have one.
         refuses: Whether a request that cannot meet its budget is refused, as with a timeout.
         noise: Standard deviation of the logarithm of what turns take in proportion to the prediction.
+        stalls: Share of the turns that take three times as long, as when another process has a core for a while.
         slower: What turns take in proportion to the prediction, in the median.
         most: Requests that may wait.
         seed: Of the random numbers.
@@ -70,12 +79,23 @@ def simulate(
         arrivals.append((now, generator.choice(LENGTHS_MS), budget))
     queue: deque[tuple[float, float, float | None]] = deque()
     slowness, outcome = Slowness(), Outcome()
+    lateness, refusals = reserve_against_lateness(), reserve_against_refusals()
 
     def waiting(request: tuple[float, float, float | None], at: float) -> Waiting:
         arrived, full_ms, budget = request
         if budget is None:
             return Waiting({"full": full_ms})
-        return Waiting({name: full_ms * share for name, share in SPEED.items()}, arrived + budget - at)
+        slack_ms = (1 - lateness.share) * (arrived + budget - at)
+        return Waiting({name: full_ms * share for name, share in SPEED.items()}, slack_ms)
+
+    def choice(request: tuple[float, float, float | None], at: float) -> str:
+        arrived, _, budget = request
+        if budget is None:
+            return "full"
+        own, others = waiting(request, at), [waiting(other, at) for other in queue]
+        if not others:
+            own = replace(own, slack_ms=arrived + budget - at)
+        return choose_under_pressure(own, LOSSES, Limits(budget, 100), others, slowness, refusals.share)
 
     def serve(until: float) -> None:
         nonlocal free
@@ -83,26 +103,28 @@ def simulate(
             request = queue.popleft()
             arrived, full_ms, budget = request
             start = max(free, arrived)
-            own, others = waiting(request, start), [waiting(other, start) for other in queue]
-            name = choose_under_pressure(own, LOSSES, Limits(budget, 100), others, slowness) if budget else "full"
+            name = choice(request, start)
             predicted = full_ms * SPEED[name]
-            took = predicted * slower * generator.lognormvariate(0, noise)
+            took = predicted * slower * generator.lognormvariate(0, noise) * (3 if generator.random() < stalls else 1)
             slowness.learn(predicted, took)
             free = start + took
             if budget is None:
                 outcome.without_budget[name] += 1
                 continue
             outcome.chosen[name] += 1
-            if free <= arrived + budget:
-                outcome.met += 1
-            else:
-                outcome.late += 1
+            late = free > arrived + budget
+            outcome.met += not late
+            outcome.late += late
+            if refuses:  # where nothing is promised, nothing is learnt
+                lateness.learn(happened=late)
 
     for request in arrivals:
         at = request[0]
         serve(at)
         ahead = [waiting(other, at) for other in queue]
         hopeless = refuses and is_hopeless(waiting(request, at), ahead, max(0.0, free - at), slowness)
+        if refuses and request[2] is not None:
+            refusals.learn(happened=hopeless)
         if hopeless or len(queue) >= most:
             outcome.refused += 1
         else:

@@ -1,6 +1,7 @@
 """Worker pools of a test, and jobs that harm workers."""
 
 import asyncio
+import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -8,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from dynamic_tinybert.serving.jobs import AnswerJob
+from dynamic_tinybert.serving.workers.channel import Channel, open_channel
+from dynamic_tinybert.serving.workers.messages import Message
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 
@@ -22,6 +25,20 @@ async def pool_of(bundle: Path | None, **options: Any) -> AsyncIterator[WorkerPo
         yield pool
     finally:
         await pool.aclose()
+
+
+@asynccontextmanager
+async def worker_channel() -> AsyncIterator[tuple[Channel, list[Message]]]:
+    """The channel of a worker, and the messages that arrive at its other end."""
+    ours, theirs = socket.socketpair()
+    replies: list[Message] = []
+    front = await open_channel(ours, replies.append, lambda: None)
+    channel = await open_channel(theirs, print, lambda: None)
+    try:
+        yield channel, replies
+    finally:
+        channel.close()
+        front.close()
 
 
 async def until(condition: Callable[[], bool]) -> None:

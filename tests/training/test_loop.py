@@ -15,7 +15,7 @@ from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.common.errors import StorageError, TrainingError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import TrainingRow, plan_batches
 from dynamic_tinybert.training.loop import LoopOptions, run_steps
 from dynamic_tinybert.training.objectives.base import Objective

@@ -9,7 +9,7 @@ import torch
 from dynamic_tinybert.modeling import precision
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training import teacher_logits
 from dynamic_tinybert.training.batches import TrainingRow, collate, inputs_of
 from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered

@@ -6,7 +6,7 @@ import torch
 
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, plan_batches
 from dynamic_tinybert.training.tasks.question_answering.rows import answered_rows, read_answered
 

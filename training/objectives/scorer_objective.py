@@ -11,6 +11,7 @@ from transformers import BertPreTrainedModel
 from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.scorer import ContextRule, Scorer, with_context_rule
 from dynamic_tinybert.modeling.scorer_targets import ScorerTarget, TrainedScorer, scorer_loss
+from dynamic_tinybert.modeling.tasks import task_of
 from dynamic_tinybert.training.batches import TokenBatch, inputs_of
 
 from .base import Objective, Unregistered
@@ -41,7 +42,9 @@ class ScorerObjective(Objective):
         width = model.config.hidden_size
         initial = scorers or {i: Scorer(width) for i in range(max(1, model.config.num_hidden_layers - 2))}
         self.scorer_of_layer = nn.ModuleDict({str(layer): TrainedScorer(scorer) for layer, scorer in initial.items()})
-        deployed = with_context_rule(self.scorers(), model.config.num_hidden_layers)
+        deployed = with_context_rule(
+            self.scorers(), model.config.num_hidden_layers, has_rule=task_of(model).context_rule
+        )
         self._reference = Unregistered(ReferenceModel(model, "learnt", deployed))  # shares the weights above
 
     @property

@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.spans import squad_answer
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 Outputs = Sequence[Sequence[WindowOutput]]
 """For each question, the outputs of its windows."""

@@ -11,11 +11,12 @@ from dynamic_tinybert.export.parity import TokenBatch
 from dynamic_tinybert.export.tasks.samples import Samples
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.findings import summary
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
-from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind, summary
+from dynamic_tinybert.runtime.tasks.question_answering.findings import EXAMPLES, Kind
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .questions import Questions
 
@@ -68,7 +69,7 @@ def read_samples(
     names = " and ".join(dict.fromkeys(file.name for file in (data, validation) if file is not None))
     return Samples(
         calibration=calibration[:count],
-        lines=summary(windows_of.unreadable, looked_at, TREATMENT, names),
+        lines=summary(windows_of.unreadable, looked_at, TREATMENT, EXAMPLES, names),
         held_out=Questions(name, [example for example, _ in held_out], [windows for _, windows in held_out], scored),
     )
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 from .example import Example
-from .findings import Finding, Kind
+from .findings import Kind, QuestionFinding
 
 _MOST_PLACES = 100  # further occurrences of an answer are not counted
 
 
-def answer_lacking(example: Example) -> Finding | None:
+def answer_lacking(example: Example) -> QuestionFinding | None:
     """The problem with a question that has no answer but is not marked unanswerable, or has one although it is marked.
 
     None if the question has neither problem.
@@ -23,10 +23,10 @@ def answer_lacking(example: Example) -> Finding | None:
         why = "it has no answer"
     else:
         return None
-    return Finding(Kind.WITHOUT_ANSWER, example.id, why)
+    return QuestionFinding(Kind.WITHOUT_ANSWER, example.id, why)
 
 
-def with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
+def with_placed_answers(example: Example) -> tuple[Example, list[QuestionFinding]]:
     """The question with corrected answers and positions, and the problems found with them.
 
     A position that cannot be determined is None. The answers of a question with contradictory labels are removed.
@@ -47,7 +47,7 @@ def with_placed_answers(example: Example) -> tuple[Example, list[Finding]]:
     worst = min(wrong, key=lambda place: (place.given is None, place.start is not None))
     placeable = Kind.MISPLACED if worst.start is None else Kind.PUT_RIGHT
     kind = Kind.WITHOUT_PLACE if worst.given is None else placeable
-    return placed, [Finding(kind, example.id, worst.why)]
+    return placed, [QuestionFinding(kind, example.id, worst.why)]
 
 
 @dataclass(frozen=True, slots=True)

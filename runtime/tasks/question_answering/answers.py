@@ -9,10 +9,11 @@ from typing import NotRequired, TypedDict
 import numpy as np
 import numpy.typing as npt
 
+from dynamic_tinybert.runtime.tasks.windows import Window
+
 from .inference import WindowOutput
 from .options import AnswerOptions
 from .spans import best_spans, characters
-from .windows import Window
 
 
 class Answer(TypedDict):

@@ -22,13 +22,13 @@ from dynamic_tinybert.runtime.encoder.gate import gate
 from dynamic_tinybert.runtime.latency_cache import Key, cache_folder, load_table, save_table
 from dynamic_tinybert.runtime.latency_table import Batch, LatencyTable, measure_latency_table
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answers import Answer, pipeline_answers
 from .inference import run_windows
 from .options import PIPELINE
 from .sample_windows import sample_windows
 from .windowing import Windowing
-from .windows import Window
 
 _SCHEME = 1
 """Grows when tables are measured or stored in another way."""

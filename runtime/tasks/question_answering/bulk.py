@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tables.table import Kind, Row
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answers import Answer
 from .options import AnswerOptions
 from .plan import AnswerPlan
 from .windowing import Windowing
-from .windows import Window
 
 BLOCK_ROWS = 256
 """Rows that are answered together: enough for full batches of windows of nearly the same length."""

@@ -15,18 +15,19 @@ from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.findings import Finding, refused
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answer_places import answer_lacking
 from .evaluation_result import Evaluation
 from .example import Example
-from .findings import Finding, Kind, refused
+from .findings import EXAMPLES, Kind
 from .inference import WindowOutput, run_windows
 from .no_answer import answer_and_no_answer_score
 from .options import SQUAD
 from .squad import exact_match, f1
 from .squad_v2 import ScoredAnswer, score_answer
 from .windowing import Windowing
-from .windows import Window
 
 MAX_ANSWER_LEN = SQUAD.max_answer_len
 """Maximum number of tokens of an answer in SQuAD's evaluation."""
@@ -97,8 +98,6 @@ def evaluate(
     ]
     question_exact_match, question_f1 = zip(*scores, strict=True)
     return Evaluation(
-        f1=fmean(question_f1),
-        exact_match=fmean(question_exact_match),
         ids=tuple(example.id for example in scored),
         predictions=predictions,
         question_f1=question_f1,
@@ -195,10 +194,10 @@ def _to_score(examples: Sequence[Example], windows_of: Windowing, strict: bool) 
         raise DataError(f"none of the {len(examples)} questions can be scored; {lacking[0]}")
     if strict:
         for finding in lacking.values():
-            raise refused(finding)
+            raise refused(finding, EXAMPLES)
         for example in scored:
             if not windows_of(example):
-                raise refused(windows_of.unreadable[-1])
+                raise refused(windows_of.unreadable[-1], EXAMPLES)
     return scored, list(lacking.values())
 
 

@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answers import Answer, pipeline_answers
 from .explanation import ExplainedToken, ExplainedWindow, ExplainedWord, Explanation, Segment
 from .inference import WindowOutput, run_windows
 from .options import AnswerOptions
 from .windowing import Windowing
-from .windows import Window
 
 
 def explain(

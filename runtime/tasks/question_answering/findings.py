@@ -1,12 +1,15 @@
-"""Problems with the questions of a data file, and how they are reported."""
+"""The kinds of problems with questions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
-from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.tasks.findings import Finding
+
+EXAMPLES = "questions"
+"""What the task's examples are called in messages."""
 
 
 class Kind(StrEnum):
@@ -25,47 +28,8 @@ Treatment = Mapping[Kind, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A problem with a question.
-
-    Attributes:
-        kind: Kind of problem.
-        id: Id of the question.
-        why: Description for people.
-    """
-
-    kind: Kind
-    id: str
-    why: str
+class QuestionFinding(Finding):
+    """A problem with a question; `id` is that of the question."""
 
     def __str__(self) -> str:
         return f"question {self.id!r:.60}: {self.why}"
-
-
-def refused(finding: Finding, name: str = "") -> DataError:
-    """The error to raise for a problem if the caller asked for strict checks.
-
-    Args:
-        finding: The problem.
-        name: Name of the file; empty if the questions come from no file.
-    """
-    place = f"{name}, " if name else ""
-    return DataError(f"{place}{finding}; correct it, or leave out `strict` to have such questions only reported")
-
-
-def summary(findings: Iterable[Finding], total: int, treatment: Treatment, name: str) -> list[str]:
-    """Summarize problems in one line per kind: how many questions, what is done about them, and the first one.
-
-    Args:
-        findings: Problems.
-        total: Number of questions that were checked.
-        treatment: The kinds to report, and what is done about each.
-        name: Name of the file.
-    """
-    lines = []
-    findings = list(findings)
-    for kind, done in treatment.items():
-        own = [finding for finding in findings if finding.kind == kind]
-        if own:
-            lines.append(f"{name}: {len(own)} of {total} questions {kind} ({done}); the first is {own[0]}")
-    return lines

@@ -90,13 +90,7 @@ class GoldAnswers:
             )
             for metric, by_data in ((f1, result.question_f1), (exact_match, result.question_exact_match))
         )
-        return replace(
-            result,
-            f1=fmean(question_f1),
-            exact_match=fmean(question_exact_match),
-            question_f1=question_f1,
-            question_exact_match=question_exact_match,
-        )
+        return replace(result, question_f1=question_f1, question_exact_match=question_exact_match)
 
     def for_reporting(self, model: LengthAdaptiveModel, examples: Sequence[Example]) -> GoldAnswers:
         """Other questions, scored by the data's answers where there are any, with the same no-answer threshold."""

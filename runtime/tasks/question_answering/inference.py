@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from dynamic_tinybert.runtime.batches import kept_by_layer, rows_of, run_batches, stack
 from dynamic_tinybert.runtime.length_config import LengthConfig
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .task import QuestionAnsweringOutput
-from .windows import Window
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,15 +10,15 @@ from types import MappingProxyType
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.measure import ReadExamples
+from dynamic_tinybert.runtime.tasks.measure import ReadExamples, Wording
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .example import Example, article_of
-from .findings import Kind
+from .findings import EXAMPLES, Kind
 from .gold_answers import GoldAnswers, gold_answers
 from .question_checks import check_questions
 from .squad_files import read_squad
 from .windowing import Windowing
-from .windows import Window
 
 TREATMENT = {
     Kind.UNREADABLE: "skipped",
@@ -34,12 +34,29 @@ class QuestionAnsweringMeasure:
     """The `Measure` of question answering."""
 
     metrics = MappingProxyType({"f1": "F1", "exact_match": "EM"})
-    examples = "questions"
+    examples = EXAMPLES
     groups = "articles"
 
     def __init__(self, windowing: Windowing) -> None:
         """Measure with windows that `windowing` cuts."""
         self._windowing = windowing
+
+    @property
+    def wording(self) -> Wording:
+        """Descriptions for reports."""
+        size, stride = self._windowing.max_seq_len, self._windowing.doc_stride
+        return Wording(
+            example="question",
+            measured=f"Each question was answered alone, in windows of up to {size} tokens that share {stride}, and "
+            "scored by SQuAD's rules. Its time is from text to answer: tokenisation, all its windows, the best span.",
+            chosen_by="It is the mean of F1 against the annotated answers and the expected F1 under the answer "
+            "distribution of full; for questions without annotated answers, it is the latter alone.",
+        )
+
+    @property
+    def padded_length(self) -> int:
+        """The length of a full window."""
+        return self._windowing.max_seq_len
 
     @classmethod
     def of(cls, bundle: Bundle) -> QuestionAnsweringMeasure:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from dynamic_tinybert.runtime.tasks.windows import Window
+
 from .answers import Answer, empty_answer, pipeline_answers
 from .inference import WindowOutput
 from .options import AnswerOptions
 from .spans import best_answer
-from .windows import Window
 
 
 def answer_and_no_answer_score(

@@ -8,13 +8,13 @@ from itertools import islice
 
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answers import Answer
 from .budgets import BudgetedCall
 from .inference import WindowOutput, run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions
-from .windows import Window
 
 
 @dataclass(frozen=True, slots=True)

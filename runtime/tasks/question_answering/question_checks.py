@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from dynamic_tinybert.runtime.tasks.findings import refused, summary
+
 from .answer_places import with_placed_answers
 from .example import Example
-from .findings import Finding, Kind, Treatment, refused, summary
+from .findings import EXAMPLES, Kind, QuestionFinding, Treatment
 from .squad_files import read_squad
 from .windowing import Windowing
 
@@ -26,7 +28,7 @@ class CheckedQuestions:
     """
 
     examples: Sequence[Example]
-    findings: Sequence[Finding]
+    findings: Sequence[QuestionFinding]
     unreadable: Sequence[bool]
     lines: Sequence[str]
 
@@ -75,22 +77,22 @@ def check_questions(
         DataError: `strict` is set, and a question has a problem.
     """
     checked: list[Example] = []
-    findings: list[Finding] = []
+    findings: list[QuestionFinding] = []
     unreadable: list[bool] = []
     seen: set[str] = set()
     for example in examples:
-        found: list[Finding] = []
+        found: list[QuestionFinding] = []
         unreadable.append(windowing is not None and not windowing(example))
         if windowing is not None and unreadable[-1]:
             found.append(replace(windowing.unreadable[-1], id=example.id))
         example, of_answers = with_placed_answers(example)
         found += of_answers
         if example.id in seen:
-            found.append(Finding(Kind.SAME_ID, example.id, "an earlier question has the same id"))
+            found.append(QuestionFinding(Kind.SAME_ID, example.id, "an earlier question has the same id"))
         seen.add(example.id)
         found = [finding for finding in found if finding.kind in treatment]
         if strict and found:
-            raise refused(found[0], name)
+            raise refused(found[0], EXAMPLES, name)
         checked.append(example)
         findings += found
-    return CheckedQuestions(checked, findings, unreadable, summary(findings, len(examples), treatment, name))
+    return CheckedQuestions(checked, findings, unreadable, summary(findings, len(examples), treatment, EXAMPLES, name))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from itertools import islice, zip_longest
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .windowing import Windowing
-from .windows import Window
 
 _QUESTIONS = (
     "Why were the first lighthouses built on hills?",

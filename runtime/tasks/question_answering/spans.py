@@ -9,9 +9,10 @@ import numpy as np
 import numpy.typing as npt
 from tokenizers import Encoding
 
+from dynamic_tinybert.runtime.tasks.windows import Window
+
 from .inference import WindowOutput
 from .options import SQUAD
-from .windows import Window
 
 
 def best_spans(

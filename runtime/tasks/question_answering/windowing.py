@@ -12,11 +12,11 @@ from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.user_classes import require_task
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from .example import Example
-from .findings import Finding, Kind
+from .findings import Kind, QuestionFinding
 from .options import window_size
-from .windows import Window, WindowTokenizer
 
 
 class Windowing:
@@ -43,7 +43,7 @@ class Windowing:
         self._tokenize = tokenizer if isinstance(tokenizer, WindowTokenizer) else WindowTokenizer(tokenizer)
         self._max_length = max_length
         self.max_seq_len, self.doc_stride = window_size(max_length, max_seq_len, doc_stride)
-        self._unreadable: dict[tuple[str, str, str], Finding] = {}  # an example may be read many times
+        self._unreadable: dict[tuple[str, str, str], QuestionFinding] = {}  # an example may be read many times
 
     @classmethod
     def of(
@@ -78,7 +78,7 @@ class Windowing:
         except InvalidInputError as error:
             key = (example.id, example.question, example.context)
             self._unreadable.pop(key, None)
-            self._unreadable[key] = Finding(Kind.UNREADABLE, example.id, str(error))
+            self._unreadable[key] = QuestionFinding(Kind.UNREADABLE, example.id, str(error))
             return []
 
     def readable(self, examples: Iterable[Example]) -> Iterator[tuple[Example, list[Window]]]:
@@ -92,7 +92,7 @@ class Windowing:
         return [window for _, windows in self.readable(examples) for window in windows]
 
     @property
-    def unreadable(self) -> tuple[Finding, ...]:
+    def unreadable(self) -> tuple[QuestionFinding, ...]:
         """The unreadable examples found so far, each once, in the order in which they were last seen."""
         return tuple(self._unreadable.values())
 

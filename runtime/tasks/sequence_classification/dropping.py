@@ -14,7 +14,7 @@ from dynamic_tinybert.runtime.encoder.gate import gate
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.stages import FirstStage, StagedModel
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .competition import compete
 from .early_heads import EarlyHead, early_heads_of
@@ -70,6 +70,11 @@ class DocumentDropping:
         if head is None or places is None or places >= len(windows):
             return None
         return best_documents(self._stages(str(name), head), head, windows, places, batch_size=batch_size)
+
+    def warm_up(self, length_config: str) -> None:
+        """Compile the stages of a length configuration before the first request needs them, if it has a head."""
+        if length_config in self.heads:
+            self._stages(length_config, self.heads[length_config])
 
     def _stages(self, name: str, head: EarlyHead) -> StagedModel:
         with gate, self._lock:  # within the gate, so that no lock is held at a fork

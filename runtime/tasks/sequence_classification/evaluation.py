@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from itertools import chain
+from dataclasses import dataclass, field
 from statistics import fmean
 from time import perf_counter
 
@@ -14,6 +13,7 @@ from tqdm import tqdm
 from dynamic_tinybert.runtime.batches import kept_by_layer
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
+from dynamic_tinybert.runtime.tasks.measured_run import MeasuredRun
 
 from .example import Example
 from .inference import TextOutput, logits_of, run_texts
@@ -24,36 +24,33 @@ _GROUP = 256  # texts that are sorted by length together
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """The results of an evaluation.
+class Evaluation(MeasuredRun):
+    """The results of an evaluation; an id is the place of a text in its file.
 
     Attributes:
         metric: Name of the score: "accuracy" or "closeness".
-        ids: Place of each text in its file. All other values per text are in the same order.
         logits: The logits of each text, one for each label.
         scores: Score of each text in points, 0 to 100.
         text_ms: Time of each text, from text to logits, in milliseconds; empty for a run in batches, which does not
             time single texts.
-        window_lengths: Number of real tokens of each text.
-        window_kept: For each text, the number of tokens that each layer passed on.
-        mean_macs: Mean executed multiply-accumulates of a text.
         labels: The number that the data gives for each text, for a model with one output; None where there is none.
     """
 
     metric: str
-    ids: tuple[str, ...]
     logits: tuple[tuple[float, ...], ...]
     scores: tuple[float, ...]
     text_ms: tuple[float, ...]
-    window_lengths: tuple[int, ...]
-    window_kept: tuple[tuple[int, ...], ...]
-    mean_macs: float
     labels: tuple[float | None, ...] = ()
 
     @property
     def means(self) -> dict[str, float]:
         """The means that a bundle's manifest records."""
         return {self.metric: fmean(self.scores)}
+
+    @property
+    def example_ms(self) -> tuple[float, ...]:
+        """Time of each text in milliseconds; empty for a run in batches."""
+        return self.text_ms
 
     @property
     def correlation(self) -> float | None:
@@ -63,42 +60,9 @@ class Evaluation:
             return None
         return float(np.corrcoef(np.array(known).T)[0, 1])
 
-    @property
-    def mean_length(self) -> float:
-        """Mean number of real tokens of a text."""
-        return fmean(self.window_lengths)
-
-    @property
-    def mean_kept(self) -> tuple[float, ...]:
-        """For each layer, the mean number of tokens of a text that it passed on."""
-        return tuple(map(fmean, zip(*self.window_kept, strict=True)))
-
-    def latency_ms(self, percentile: float) -> float | None:
-        """A percentile (0 to 100) of the texts' times, in milliseconds; None for a run in batches."""
-        return float(np.percentile(self.text_ms, percentile)) if self.text_ms else None
-
-    def join(self, others: Sequence[Evaluation]) -> Evaluation:
-        """One evaluation of the texts of this one and of others, which ran with the same options."""
-        parts = [self, *others]
-        rows = {
-            field.name: tuple(chain.from_iterable(getattr(part, field.name) for part in parts))
-            for field in fields(Evaluation)
-            if field.name not in ("metric", "mean_macs")
-        }
-        mean_macs = fmean([part.mean_macs for part in parts], [len(part.ids) for part in parts])
-        return Evaluation(metric=self.metric, mean_macs=mean_macs, **rows)
-
     def to_dict(self) -> dict[str, object]:
         """Plain values for JSON, means and percentiles included."""
-        own = {field.name: getattr(self, field.name) for field in fields(Evaluation)}
-        return own | {
-            **self.means,
-            "correlation": self.correlation,
-            "mean_length": self.mean_length,
-            "mean_kept": self.mean_kept,
-            "latency_p50_ms": self.latency_ms(50),
-            "latency_p95_ms": self.latency_ms(95),
-        }
+        return super().to_dict() | {"correlation": self.correlation}
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,17 +53,26 @@ def run_texts(
 
     def run(batch: list[int]) -> ClassificationOutput:
         output: ClassificationOutput = model(**stack([sequences[i] for i in batch]), length_config=length_config)
-        if output.logits.shape[1] != len(labels):
-            raise BundleFormatError(
-                f"the graph of {model.bundle.path} has {output.logits.shape[1]} outputs, but its config.json has "
-                f"{len(labels)} labels; export the checkpoint again"
-            )
+        check_outputs(model, output, labels)
         return output
 
     def output_of(batch: ClassificationOutput, row: int, kept: Mapping[int, int]) -> TextOutput:
         return TextOutput(batch.logits[row], kept)
 
     return run_batches(run, [len(sequence) for sequence in sequences], output_of, batch_size=batch_size)
+
+
+def check_outputs(model: LengthAdaptiveModel, output: ClassificationOutput, labels: Labels) -> None:
+    """Check that a model has as many outputs as labels.
+
+    Raises:
+        BundleFormatError: It has not.
+    """
+    if output.logits.shape[1] != len(labels):
+        raise BundleFormatError(
+            f"the graph of {model.bundle.path} has {output.logits.shape[1]} outputs, but its config.json has "
+            f"{len(labels)} labels; export the checkpoint again"
+        )
 
 
 def logits_of(outputs: Sequence[TextOutput]) -> npt.NDArray[np.float32]:

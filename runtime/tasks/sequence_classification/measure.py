@@ -8,10 +8,11 @@ from pathlib import Path
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
-from dynamic_tinybert.runtime.tasks.measure import ReadExamples
+from dynamic_tinybert.runtime.tasks.findings import Finding, refused, summary
+from dynamic_tinybert.runtime.tasks.measure import ReadExamples, Wording
 
 from .example import Example, group_of
-from .findings import Finding, Kind, refused, summary
+from .findings import Kind
 from .labels import Labels
 from .scoring import TextScoring, metric_of
 from .text_files import read_texts
@@ -31,6 +32,7 @@ class TextMeasure:
 
     examples = "texts"
     groups = "groups"
+    padded_length = None
 
     def __init__(self, tokenizer: TextTokenizer, labels: Labels) -> None:
         """Measure a model with these labels."""
@@ -52,6 +54,24 @@ class TextMeasure:
         """Accuracy of classes and labels; closeness to `full` for a model with one output."""
         name = metric_of(self.labels)
         return {name: name}
+
+    @property
+    def wording(self) -> Wording:
+        """Descriptions for reports."""
+        score = "100 points are for the right label; of labels that go together, an equal part for each"
+        chosen_by = (
+            "It is accuracy by the labels of the data or, for texts without a label, the probability that full gives "
+            "to the label that was found."
+        )
+        if self.labels.kind == "score":
+            score = "100 points are for the output of full, fewer for others by the distance of their sigmoids"
+            chosen_by = "It is closeness to the output of full; labels of the data do not count."
+        return Wording(
+            example="text",
+            measured=f"Each text, or pair of texts, was run alone, cut to the model's length. {score}. The time of a "
+            "text is from text to logits.",
+            chosen_by=chosen_by,
+        )
 
     def read(self, path: Path, *, strict: bool, limit: int | None = None) -> ReadExamples[Example]:
         """Read a file in one of the formats of `read_texts`. It may have no labels at all.
@@ -83,10 +103,10 @@ class TextMeasure:
         findings = [finding for finding in findings if finding.kind in treatment]
         faults = [finding for finding in findings if finding.kind != Kind.CUT]
         if strict and faults:
-            raise refused(faults[0], path.name)
+            raise refused(faults[0], self.examples, path.name)
         if not readable:
             raise DataError(f"{path} holds no text that can be read; {findings[0]}")
-        return ReadExamples(readable, findings, summary(findings, total, treatment, path.name))
+        return ReadExamples(readable, findings, summary(findings, total, treatment, self.examples, path.name))
 
     def group_of(self, example: Example) -> str:
         """The group that the file names, or the first text."""

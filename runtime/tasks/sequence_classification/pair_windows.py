@@ -11,7 +11,7 @@ import numpy.typing as npt
 from tokenizers import Encoding
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 Pair = tuple[str, str]
 """A query and a document."""

@@ -14,8 +14,8 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
 from dynamic_tinybert.runtime.tasks.user_classes import require_task
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from .classifier import BATCH_SIZE
 from .dropping import DocumentDropping

@@ -12,9 +12,10 @@ from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.tables.files import open_table
 from dynamic_tinybert.runtime.tables.reading import opened
 from dynamic_tinybert.runtime.tables.table import Row
+from dynamic_tinybert.runtime.tasks.findings import Finding
 
 from .example import Example, Label
-from .findings import Finding, Kind
+from .findings import Kind
 from .labels import Labels
 
 TEXT, TEXT_PAIR, LABEL, GROUP = COLUMNS = ("text", "text_pair", "label", "group")

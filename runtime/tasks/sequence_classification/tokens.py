@@ -8,7 +8,7 @@ from pathlib import Path
 from tokenizers import Encoding, Tokenizer
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
-from dynamic_tinybert.runtime.tasks.question_answering.windows import read_tokenizer
+from dynamic_tinybert.runtime.tasks.tokenizer_file import read_tokenizer
 
 
 @dataclass(frozen=True, slots=True)

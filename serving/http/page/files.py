@@ -1,14 +1,14 @@
-"""`GET /` and the files that the page consists of. It loads nothing from elsewhere, and may not."""
+"""The files that the page consists of. It loads nothing from elsewhere, and may not."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from types import MappingProxyType
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 INDEX = "index.html"
 MEDIA_TYPES = MappingProxyType(
@@ -26,16 +26,17 @@ HEADERS = MappingProxyType(
 )
 
 
-def file_routes() -> list[Route]:
-    """A route for each file, the page itself at ``/``. The files are read once, and served from memory."""
+Serve = Callable[[Request], Awaitable[Response]]
+
+
+def file_routes() -> dict[str, Serve]:
+    """What serves each file, by its name. The files are read once, and served from memory."""
     folder = files(__package__) / "static"
-    return [
-        _route("/" if file.name == INDEX else f"/{file.name}", file.read_bytes(), file.name)
-        for file in sorted(folder.iterdir(), key=lambda file: file.name)
-    ]
+    named = sorted(folder.iterdir(), key=lambda file: file.name)
+    return {file.name: _serving(file.read_bytes(), file.name) for file in named}
 
 
-def _route(path: str, content: bytes, name: str) -> Route:
+def _serving(content: bytes, name: str) -> Serve:
     etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
     headers = {**HEADERS, "etag": etag}
     media_type = MEDIA_TYPES[name[name.rindex(".") :]]
@@ -45,7 +46,7 @@ def _route(path: str, content: bytes, name: str) -> Route:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    return Route(path, serve)
+    return serve
 
 
 def _has_copy(if_none_match: str, etag: str) -> bool:

@@ -1,4 +1,4 @@
-"""The page's routes in the form of OpenAPI."""
+"""The page, and what it asks, in the form of OpenAPI."""
 
 from __future__ import annotations
 
@@ -15,9 +15,15 @@ _DROPPED_AT = {"type": ["integer", "null"], "minimum": 0, "description": "The la
 _COUNTS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
 
 
-def page_paths(settings: ServerSettings) -> Paths:
-    """The page, whose further files are not listed, and `POST /explain`."""
+def page_paths() -> Paths:
+    """The page, whose further files are not listed."""
     page = {"description": "The page.", "content": {"text/html": {"schema": {"type": "string"}}}}
+    summary = "A page: on a server for question answering, a person asks and sees which words each layer dropped."
+    return {"/": {"get": {"operationId": "page", "summary": summary, "responses": {"200": page}}}}
+
+
+def explain_paths(settings: ServerSettings) -> Paths:
+    """`POST /explain`, which the page asks."""
     text = {"type": "string", "minLength": 1, "maxLength": settings.max_characters}
     request = {
         "type": "object",
@@ -35,13 +41,6 @@ def page_paths(settings: ServerSettings) -> Paths:
         **error_responses(400, 408, 413, 415, 422, 429, 503, 504),
     }
     return {
-        "/": {
-            "get": {
-                "operationId": "page",
-                "summary": "A page on which a person asks and sees which words each layer dropped.",
-                "responses": {"200": page},
-            }
-        },
         "/explain": {
             "post": {
                 "operationId": "explain",

@@ -1,17 +1,18 @@
-"""The two models that clients of the protocol see: one that answers questions, and one that reads token ids."""
+"""The two models that clients of the protocol see: one that reads texts, and one that reads token ids."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.serving.jobs import AnswerJob, Logits, LogitsJob, ModelFacts
+from dynamic_tinybert.serving.http.by_task import Kind
+from dynamic_tinybert.serving.jobs import AnswerJob, Classified, ClassifyJob, Logits, LogitsJob, ModelFacts
 
 from .tensors import TensorSpec
 
@@ -27,6 +28,8 @@ class Model:
 
     Attributes:
         suffix: What its name has after that of the server's model.
+        kind: Begin of the names of its operations in the form of OpenAPI.
+        summary: What it does.
         inputs: Its inputs.
         outputs: Its outputs.
         parameters: Names of those parameters of `POST /predict` that it takes.
@@ -36,10 +39,12 @@ class Model:
     """
 
     suffix: str
+    kind: str
+    summary: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     parameters: Collection[str]
-    job: Callable[[Arrays, Mapping[str, Any]], AnswerJob | LogitsJob]
+    job: Callable[[Arrays, Mapping[str, Any]], AnswerJob | ClassifyJob | LogitsJob]
     result: Callable[[Any], Arrays]
     absent: Callable[[Mapping[str, Any]], Mapping[str, str]]
 
@@ -102,7 +107,30 @@ def _logits_job(inputs: Arrays, options: Mapping[str, Any]) -> LogitsJob:
 
 
 def _logits_tensors(logits: Logits) -> Arrays:
-    return {"start_logits": logits.start_logits, "end_logits": logits.end_logits}
+    return logits.outputs
+
+
+def _classify_job(inputs: Arrays, options: Mapping[str, Any]) -> ClassifyJob:
+    texts, seconds = inputs["text"].tolist(), inputs.get("text_pair")
+    given = dict(options)
+    if given.pop("raw_scores", False):
+        given["function_to_apply"] = "none"
+    given["truncation"] = given.pop("truncate", False)
+    if isinstance(given.get("length_config"), list):
+        given["length_config"] = tuple(given["length_config"])
+    if seconds is None:
+        return ClassifyJob(tuple((text,) for text in texts), given)
+    if len(seconds) != len(texts):
+        raise InvalidInputError(f"input text_pair has {len(seconds)} texts for {len(texts)} of input text")
+    return ClassifyJob(tuple(zip(texts, seconds.tolist(), strict=True)), given)
+
+
+def _label_tensors(classified: Classified) -> Arrays:
+    rows = classified.result
+    return {name: _array(([own[name] for own in row] for row in rows), dtype) for name, dtype in _LABEL_TENSORS}
+
+
+_LABEL_TENSORS: tuple[tuple[Literal["label", "score"], str], ...] = (("label", "O"), ("score", "f8"))
 
 
 def _array(values: Iterable[Any], dtype: str) -> npt.NDArray[Any]:
@@ -114,6 +142,8 @@ _NO_ANSWER: Any = {"answer": "", "score": 0.0, "start": -1, "end": -1}
 
 ANSWERS = Model(
     suffix="",
+    kind="v2_answers",
+    summary="Answer questions about texts.",
     inputs=(TensorSpec("question", "BYTES", (-1,)), TensorSpec("context", "BYTES", (-1,))),
     outputs=(
         TensorSpec("answer", "BYTES", (-1, -1)),
@@ -145,6 +175,8 @@ ANSWERS = Model(
 
 TOKENS = Model(
     suffix="-tokens",
+    kind="v2_tokens",
+    summary="Run the model on token ids.",
     inputs=(
         TensorSpec("input_ids", "INT64", (-1, -1)),
         TensorSpec("attention_mask", "INT64", (-1, -1), optional=True),
@@ -158,4 +190,25 @@ TOKENS = Model(
 )
 """Runs the encoder on token ids."""
 
-MODELS = (ANSWERS, TOKENS)
+LABELS = Model(
+    suffix="",
+    kind="v2_labels",
+    summary="Classify texts.",
+    inputs=(TensorSpec("text", "BYTES", (-1,)), TensorSpec("text_pair", "BYTES", (-1,), optional=True)),
+    outputs=(TensorSpec("label", "BYTES", (-1, -1)), TensorSpec("score", "FP64", (-1, -1))),
+    parameters=("length_config", "raw_scores", "truncate", "timeout_ms"),
+    job=_classify_job,
+    result=_label_tensors,
+    absent=lambda options: {},
+)
+"""Gives all labels of texts, best first."""
+
+TOKENS_OF_TEXTS = replace(TOKENS, outputs=(TensorSpec("logits", "FP32", (-1, -1)),))
+"""Runs a classifier on token ids."""
+
+MODELS: Mapping[Kind, tuple[Model, ...]] = {
+    "answers": (ANSWERS, TOKENS),
+    "labels": (LABELS, TOKENS_OF_TEXTS),
+    "ranks": (LABELS, TOKENS_OF_TEXTS),
+}
+"""The models that clients see of each kind of bundle."""

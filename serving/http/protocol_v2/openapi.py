@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from dynamic_tinybert.serving.http.by_task import Kind
 from dynamic_tinybert.serving.http.openapi import Paths, error_responses, json_request, json_response
 from dynamic_tinybert.serving.settings import ServerSettings
 
-from .models import MODELS, TOKENS, Model
+from .models import MODELS, Model
 from .requests import request_parameters
 from .routes import MODEL_PATHS
 from .tensors import DataType, TensorSpec
@@ -29,24 +30,24 @@ ELEMENTS: dict[DataType, dict[str, Any]] = {
 EXAMPLES: dict[str, Any] = {
     "question": ([1], ["Where do I live?"]),
     "context": ([1], ["My name is Clara and I live in Berkeley."]),
+    "text": ([1], ["the fox was in the box"]),
     "input_ids": ([1, 5], [101, 2073, 102, 5014, 102]),
 }
 """Shape and elements of an example of each required input."""
 
 
-def protocol_v2_paths(settings: ServerSettings) -> Paths:
-    """All paths, with the names of the models in them."""
+def protocol_v2_paths(bundle: Kind, settings: ServerSettings) -> Paths:
+    """All paths for a kind of bundle, with the names of the models in them."""
     live, ready = ({"type": "object", "properties": {n: {"const": True}}, "required": [n]} for n in ("live", "ready"))
     paths = {
         "/v2": _get("v2_server", "The server, and the extensions of the protocol that it has.", _SERVER),
         "/v2/health/live": _get("v2_live", "Whether the server runs.", live),
         "/v2/health/ready": _get("v2_ready", "Whether requests are taken.", ready, 503),
     }
-    for model in MODELS:
-        kind = "v2_tokens" if model is TOKENS else "v2_answers"
+    for model in MODELS[bundle]:
         for place, template in enumerate(MODEL_PATHS):
             path = template.format(name=settings.model_name + model.suffix, version=VERSION)
-            operation = f"{kind}_version" if place else kind
+            operation = f"{model.kind}_version" if place else model.kind
             paths[path] = _get(operation, "The tensors of a model.", _METADATA, 404, 503)
             paths[path + "/ready"] = _get(f"{operation}_ready", "Whether the model is ready.", ready, 404, 503)
             paths[path + "/infer"] = {"post": _infer(f"{operation}_infer", model, settings)}
@@ -71,7 +72,7 @@ def _infer(operation: str, model: Model, settings: ServerSettings) -> dict[str, 
     }
     return {
         "operationId": operation,
-        "summary": "Run the model on token ids." if model is TOKENS else "Answer questions about texts.",
+        "summary": model.summary,
         "description": BINARY,
         "requestBody": json_request(_request(model, settings), example),
         "responses": {"200": response, **error_responses(400, 404, 408, 413, 415, 422, 429, 503, 504)},

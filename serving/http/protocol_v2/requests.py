@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 from dynamic_tinybert.serving.http.body import parse_json
 from dynamic_tinybert.serving.http.parameters import Schema, checked_parameters, parameter_schemas, shown
+from dynamic_tinybert.serving.http.text_requests import option_schemas
 from dynamic_tinybert.serving.jobs import ModelFacts
 from dynamic_tinybert.serving.settings import ServerSettings
 
@@ -44,7 +45,7 @@ class InferRequest:
 
 def request_parameters(model: Model, settings: ServerSettings) -> dict[str, Schema]:
     """JSON Schema of each parameter of requests to a model."""
-    known = parameter_schemas(settings)
+    known = parameter_schemas(settings) | option_schemas(settings, "raw_scores", "truncate")
     return {
         **{name: known[name] for name in model.parameters},
         "timeout": {

@@ -10,8 +10,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from dynamic_tinybert.runtime.common.errors import StartingError
 from dynamic_tinybert.serving.http.body import header, read_body
+from dynamic_tinybert.serving.http.by_task import kind_of, loaded_facts
 from dynamic_tinybert.serving.http.running import JobRunner
 from dynamic_tinybert.serving.http.state import check_ready
 from dynamic_tinybert.serving.jobs import Backend, ModelFacts
@@ -90,10 +90,8 @@ def asked_model(backend: Backend, path: dict[str, str]) -> tuple[ModelFacts, Mod
         StartingError: It is not loaded yet.
         HTTPException: 404 if there is no such model, or not in this version.
     """
-    facts = backend.facts
-    if facts is None:
-        raise StartingError("the model is not loaded yet")
-    models = {facts.name + model.suffix: model for model in MODELS}
+    facts = loaded_facts(backend)
+    models = {facts.name + model.suffix: model for model in MODELS[kind_of(facts)]}
     name, asked_version = path["name"], path.get("version", facts.version)
     if name not in models:
         raise HTTPException(404, f"there is no model {name[:100]!r}; there are {' and '.join(models)}")

@@ -26,7 +26,7 @@ from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.scorer import macs_per_token
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.length_config import executed_macs
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 

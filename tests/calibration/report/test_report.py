@@ -33,8 +33,11 @@ from dynamic_tinybert.modeling.scorer import Scorer
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.cli import app
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, StorageError
+from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluate
+from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
+from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
 
 from support.tiny import tiny_bert, write_tiny_bundle
 
@@ -98,8 +101,7 @@ def named(name: str, cost: float, *, layers: int = 6, threshold: float | None = 
         name=name,
         config=LengthConfig(ratios, (None, *[threshold] * (layers - 1))),
         point=Point(10 * cost, 81.5 - loss, 1 / cost),
-        f1=78.625 - loss,
-        exact_match=68.75 - loss,
+        means=(78.625 - loss, 68.75 - loss),
         difference=None if name == "full" else (-loss, -loss - 0.4, -loss + 0.3),
         macs_fewer=1 / cost,
         latency=Latency(10.5 * cost, 9.625 * cost, 20.25 * cost, 44.5 * cost),
@@ -118,6 +120,8 @@ def report() -> Report:
     return Report(
         title="MiniLM",
         facts={"Data": "squad.json, 7 questions", "CPU": "AMD EPYC", "Date": "2026-01-02"},
+        metrics=("F1", "EM"),
+        example="question",
         named=tuple(named(name, cost, threshold=0.25) for name, cost in COSTS.items()),
         plot_data="other.json, 9 questions",
         points=tuple(Point(10 * c, 81 - loss, 1 / c) for c, loss in zip(costs.tolist(), losses.tolist(), strict=True)),
@@ -161,7 +165,7 @@ def test_tables_hold_what_was_measured(report: Report, page: Page) -> None:
     full = report.named[0]
     for row, result in zip(figures[2:], report.named, strict=True):
         latency = result.latency
-        expected = [result.f1, result.exact_match, *(result.difference or ()), result.macs_fewer]
+        expected = [*result.means, *(result.difference or ()), result.macs_fewer]
         expected += [np.mean([spread.mean for spread in result.kept[1:]]), full.latency.mean / latency.mean]
         expected += [latency.mean, latency.p50, latency.p95, latency.longest]
         assert row[0] == result.name
@@ -182,13 +186,13 @@ def test_points_stand_where_their_figures_say(report: Report, page: Page) -> Non
     places = {point: [(x, y) for title, x, y in page.marks if title == _title(point)] for point in shown}
     for picture, cost in enumerate(("latency_ms", "latency_ms", "macs_fewer", "macs_fewer")):
         x, y = np.array([places[point][picture] for point in shown]).T
-        for position, value in ((x, np.log([getattr(point, cost) for point in shown])), (y, [p.f1 for p in shown])):
+        for position, value in ((x, np.log([getattr(point, cost) for point in shown])), (y, [p.score for p in shown])):
             fitted = np.polynomial.Polynomial.fit(value, position, 1)
             np.testing.assert_allclose(fitted(np.asarray(value)), position, atol=0.01)
 
 
 def _title(point: Point) -> str:
-    return f"F1 {point.f1:.2f}, {point.latency_ms:.2f} ms, {point.macs_fewer:.2f}x fewer MACs"
+    return f"F1 {point.score:.2f}, {point.latency_ms:.2f} ms, {point.macs_fewer:.2f}x fewer MACs"
 
 
 def test_pictures_name_configurations_and_peers_and_give_the_factors(page: Page) -> None:
@@ -221,7 +225,7 @@ def test_what_comes_from_files_is_escaped(report: Report, tmp_path: Path) -> Non
 
 def test_a_report_of_one_configuration_leaves_out_what_was_not_measured(report: Report, tmp_path: Path) -> None:
     alone = replace(report.named[2], difference=None)
-    page = write(Report("MiniLM", {}, (alone,), "squad.json", notes=report.notes), tmp_path)
+    page = write(Report("MiniLM", {}, ("F1", "EM"), "question", (alone,), "squad.json", notes=report.notes), tmp_path)
     assert page.texts_of("h2") == [
         "F1 against cost",
         "What each configuration costs and gives",
@@ -239,7 +243,7 @@ def test_the_same_report_gives_the_same_bytes(report: Report, page: Page, tmp_pa
 def test_a_report_that_cannot_be_written_leaves_what_was_there(
     report: Report, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    report = Report("MiniLM", {}, report.named[:1], "squad.json")
+    report = Report("MiniLM", {}, ("F1", "EM"), "question", report.named[:1], "squad.json")
     with pytest.raises(InvalidInputError, match=r"no folder .*nowhere to write report\.html"):
         write_report(report, tmp_path / "nowhere" / "report.html")
     file = tmp_path / "report.html"
@@ -338,7 +342,12 @@ def test_one_configuration_without_full_still_has_its_macs_beside_full(bundle: P
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
     examples = read_squad(squad, limit=2)  # too short for a gain by length
     report = evaluation_report(
-        model, examples, {"half": evaluate(model, examples, length_config="half")}, data="squad", num_threads=1
+        model,
+        measure_of(model.bundle),
+        examples,
+        {"half": evaluate(model, examples, length_config="half")},
+        data="squad",
+        num_threads=1,
     )
     (result,) = report.named
     full = evaluate(model, examples, length_config="full")
@@ -359,7 +368,8 @@ def test_the_threads_that_are_shown_are_those_that_were_used(
     examples = read_squad(squad, limit=1)
     evaluations = {"full": evaluate(model, examples, length_config="full")}
     for number, shown in ((None, "1, by default"), (2, "2")):
-        facts = evaluation_report(model, examples, evaluations, data="squad", num_threads=number).facts
+        measure = measure_of(model.bundle)
+        facts = evaluation_report(model, measure, examples, evaluations, data="squad", num_threads=number).facts
         assert facts["Threads"] == shown
 
 
@@ -367,7 +377,8 @@ def test_the_parts_of_the_speedup_are_of_the_windows_of_the_evaluation(bundle: P
     model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=1)
     examples = read_squad(squad, limit=2)
     evaluations = {"full": evaluate(model, examples, length_config="full", max_seq_len=64)}
-    report = evaluation_report(model, examples, evaluations, data="squad", num_threads=1, max_seq_len=64)
+    measure = QuestionAnsweringMeasure(Windowing.of(model, 64))
+    report = evaluation_report(model, measure, examples, evaluations, data="squad", num_threads=1)
     assert report.decomposition is not None
     assert report.decomposition.window == 64
 
@@ -377,7 +388,7 @@ def test_evaluations_in_batches_are_refused(bundle: Path, squad: Path) -> None:
     examples = read_squad(squad, limit=2)
     batched = {"full": evaluate(model, examples, length_config="full", batch_size=2)}
     with pytest.raises(InvalidInputError, match="'full' ran in batches"):
-        evaluation_report(model, examples, batched, data="squad")
+        evaluation_report(model, measure_of(model.bundle), examples, batched, data="squad")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import bootstrap
 
-from dynamic_tinybert.calibration.search.front import choose_named, front, loss_bound
+from dynamic_tinybert.calibration.search.front import choose_named, front, to_time
+from dynamic_tinybert.calibration.search.losses import loss_bound
 from dynamic_tinybert.calibration.search.trial import Trial, joined
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -61,6 +62,42 @@ def test_named_are_the_fastest_within_their_limits() -> None:
         "fast": some[2],
         "all": some[3],
     }
+
+
+ARTICLES = [f"article {i // 40}" for i in range(400)]
+
+
+def test_a_name_holds_on_other_articles() -> None:
+    """Both lose as much, but one of them on two of ten articles: on others it may be twice as much, or nothing."""
+    evenly = trial([0.0 if i % 40 == 3 else 100.0 for i in range(400)], 6)
+    unevenly = trial([0.0 if i in range(5) or i in range(40, 45) else 100.0 for i in range(400)], 5)
+    assert evenly.score == unevenly.score == 97.5
+    limits = {"some": 3.4}
+    assert choose_named([evenly, unevenly], FULL, limits) == {"some": unevenly}
+    assert choose_named([evenly, unevenly], FULL, limits, ARTICLES) == {"some": evenly}
+    assert choose_named([evenly, unevenly], FULL, limits, ["one"] * 400) == {"some": unevenly}  # nothing to compare
+
+
+def test_names_go_by_latency_and_not_only_to_the_front() -> None:
+    """A trial may be dominated in the mean and yet be the fastest within a limit."""
+    even = trial([97.6] * 400, 5.0)  # loses 2.4 for sure
+    better = trial(questions_losing(0.0225), 4.9)  # 2.25, but perhaps 2.75
+    assert better in front([even, better])
+    assert even not in front([even, better])
+    assert choose_named([even, better], FULL, {"fast": 2.5}) == {"fast": even}
+
+
+def test_what_may_get_a_name_is_timed_and_some_of_the_front() -> None:
+    some = [
+        trial([100 - loss] * 400, latency)
+        for loss, latency in [(0.2, 9), (0.3, 8), (0.9, 7), (0.95, 7.1), (0.6, 7.2), (2, 5), (4, 3), (5, 2.5), (8, 2)]
+    ]
+    some = [Trial(LengthConfig((1 - i / 100,)), t.scores, t.macs, t.latency_ms) for i, t in enumerate(some)]
+    chosen = to_time(some, FULL, [0.5, 1.0], ARTICLES, 8)
+    assert [t.latency_ms for t in chosen] == [2, 2.5, 5, 7, 7.1, 7.2, 8, 9]  # 7.1 is not on the front
+    assert [t.latency_ms for t in to_time(some, FULL, [0.5, 1.0], ARTICLES, 2)] == [7, 8]
+    assert len(to_time(some, FULL, [0.1], ARTICLES, 4)) == 4  # of the front alone
+    assert to_time([], FULL, [0.5], ARTICLES, 4) == []
 
 
 def test_two_names_may_share_the_only_trial() -> None:

@@ -28,7 +28,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
 from dynamic_tinybert.runtime.batches import stack
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, LengthConfigError
 from dynamic_tinybert.runtime.encoder.compilation import LENGTH_MULTIPLE
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from support.tiny import tiny_bert, tiny_tokenizer, write_tiny_bundle
 

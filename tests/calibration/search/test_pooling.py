@@ -55,6 +55,40 @@ def test_mean_losses_are_what_scikit_learn_expects() -> None:
     np.testing.assert_allclose(found, likeliest.predict(features) + losses.mean(), rtol=1e-5)
 
 
+def test_trials_on_a_part_count_with_their_means() -> None:
+    """Against scikit-learn, with what finished trials lose more on the rest added to those that ran on a part."""
+    features = np.random.default_rng(0).normal(size=(20, 2))
+    measured = trials(5 + features[:, 0], seed=1)
+    whole, part = measured[:8], [trial(np.array(t.scores[:100])) for t in measured[8:]]
+    losses = np.array([100 - t.score for t in whole])
+    more = np.mean([100 - t.score - (100 - np.mean(t.scores[:100])) for t in whole])
+    values = np.concatenate([losses, [100 - t.score + more for t in part]])
+    errors = np.array([np.std(t.scores) / len(t.scores) ** 0.5 for t in (*whole, *part)])
+    found = pooled(whole, features[:8], FULL, part, features[8:])
+
+    def expected(scale: float, factor: float) -> GaussianProcessRegressor:
+        kernel = ConstantKernel(values.var()) * (Matern(scale, nu=2.5) + ConstantKernel(3) * DotProduct(1e-9))
+        process = GaussianProcessRegressor(kernel, alpha=(factor * errors) ** 2, optimizer=None)
+        return process.fit(features, values - values.mean())
+
+    fits = [expected(scale, factor) for scale in (1.0, 2.0, 4.0) for factor in (0.25, 0.5, 1.0)]
+    likeliest = max(fits, key=lambda fit: fit.log_marginal_likelihood_value_)
+    np.testing.assert_allclose(
+        [100 - t.score for t in found], likeliest.predict(features[:8]) + values.mean(), rtol=1e-5
+    )
+
+
+def test_trials_on_a_part_bring_losses_nearer_to_the_true_ones() -> None:
+    errors = []
+    for seed in range(20):
+        features = np.random.default_rng(seed).normal(size=(40, 2))
+        measured = trials(5 + features[:, 0], seed=seed)
+        whole, part = measured[:5], [trial(np.array(t.scores[:200])) for t in measured[5:]]
+        both = pooled(whole, features[:5], FULL, part, features[5:]), pooled(whole, features[:5], FULL)
+        errors.append([np.abs(100 - np.array([t.score for t in some]) - 5 - features[:5, 0]).mean() for some in both])
+    assert np.mean(errors, 0)[0] < 0.9 * np.mean(errors, 0)[1]
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_one_alone_stays_as_it_is(count: int) -> None:
     some = trials(np.full(count, 5.0))

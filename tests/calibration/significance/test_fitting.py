@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from dynamic_tinybert.calibration.recalibrated import write_recalibrated
 from dynamic_tinybert.calibration.significance.fitting import Fit, fit_scorers
 from dynamic_tinybert.calibration.significance.states import StateReader, States
 from dynamic_tinybert.calibration.significance.teacher import ScorerTeacher
@@ -16,18 +17,18 @@ from dynamic_tinybert.calibration.significance.windows import BATCH_SIZE, batche
 from dynamic_tinybert.export.ir import write_ir
 from dynamic_tinybert.modeling.importance import token_importance, zero_attention_biases
 from dynamic_tinybert.modeling.reference import ReferenceModel
-from dynamic_tinybert.modeling.scorer import Scorer
+from dynamic_tinybert.modeling.scorer import Scorer, save_scorers
 from dynamic_tinybert.modeling.scorer_passes import keeping_all
 from dynamic_tinybert.modeling.scorer_targets import TrainedScorer
 from dynamic_tinybert.modeling.tasks.question_answering import TASK
 from dynamic_tinybert.runtime import cpu
 from dynamic_tinybert.runtime.batches import stack
-from dynamic_tinybert.runtime.bundles.bundle import Bundle, open_bundle
+from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError, DataError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.measure import measure_of
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from fuzzing.mutations import make_digests_right
 from support.tiny import tiny_bert, write_tiny_bundle
@@ -190,6 +191,22 @@ def test_labels_are_not_used(bundle: Bundle) -> None:
     plain, labelled = examples(30), [replace(e, answers=("wrong",)) for e in examples(30)]
     first, second = (fit_scorers(bundle, e, LAYERS, seconds=math.inf, most_passes=1) for e in (plain, labelled))
     assert first.losses == second.losses
+
+
+def test_scorers_of_the_bundle_are_fitted_further(bundle: Bundle, tmp_path: Path) -> None:
+    own = fit(bundle, seed=7, steps=1).scorers[1]
+    save_scorers({1: own}, tmp_path / "scorers")
+    full = {"full": NamedLengthConfig(LengthConfig.full(bundle.shape.num_layers))}
+    (tmp_path / "bundle").mkdir()
+    further = fit(write_recalibrated(bundle, tmp_path / "bundle", tmp_path / "scorers", full), steps=1).scorers
+
+    def distance(other: Scorer) -> float:
+        pairs = zip(own.state_dict().values(), other.state_dict().values(), strict=True)
+        return max(float((a - b).abs().max()) for a, b in pairs)
+
+    assert 0 < distance(further[1]) < 1e-3  # one small step
+    assert distance(further[2]) > 0.1  # another scorer
+    assert distance(fit(bundle, steps=1).scorers[1]) > 0.1
 
 
 def test_a_number_of_steps_decides_alone(bundle: Bundle) -> None:

@@ -71,11 +71,13 @@ def test_rank_refuses(ranker: Path, classes: Path, tmp_path: Path) -> None:
     empty, gap, table = tmp_path / "e.txt", tmp_path / "g.txt", tmp_path / "t.jsonl"
     empty.write_text("")
     gap.write_text("a\n\nb\n")
+    (tmp_path / "first.txt").write_text("\na\n")
     table.write_text('{"text": "a"}\n{"body": "b"}\n')
     answering = tiny_bundle(tmp_path / "qa")
     for bundle, file, error, message in (
         (ranker, empty, InvalidInputError, "e.txt holds no document"),
         (ranker, gap, InvalidInputError, "document 1 of 3, counted from 0: document is empty"),
+        (ranker, tmp_path / "first.txt", InvalidInputError, "document 0 of 2, counted from 0: document is empty"),
         (ranker, table, DataError, r"row 2 \(line 2\): no text in the column 'text'"),
         (ranker, tmp_path / "none.txt", DataError, "cannot read .*none.txt"),
         (classes, gap, InvalidInputError, "use TextClassifier for it"),
@@ -130,7 +132,10 @@ def test_evaluate_texts(classes: Path, tmp_path: Path) -> None:
     strict = run("evaluate", "--data", file, "--bundle", classes, "--strict")
     assert isinstance(strict.exception, DataError)
     report = run("evaluate", "--data", file, "--bundle", classes, "--report", tmp_path / "r.html")
-    assert "for which there is no --report" in str(report.exception)
+    assert report.exit_code == 0, report.exception
+    assert "accuracy against cost" in (tmp_path / "r.html").read_text()
+    windows = run("evaluate", "--data", file, "--bundle", classes, "--max-seq-len", 32)
+    assert "for which there is no --max-seq-len" in str(windows.exception)
 
 
 def test_evaluate_rankings(ranker: Path, classes: Path, tmp_path: Path) -> None:

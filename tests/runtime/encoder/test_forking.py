@@ -21,7 +21,7 @@ from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.encoder.gate import Gate
 from dynamic_tinybert.runtime.length_config import LengthConfig
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import tiny_bundle
 

@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.bundles.hub import default_bundle
 from dynamic_tinybert.serving.http.errors import ERROR_TYPE_BY_STATUS, STATUS_BY_ERROR
 from dynamic_tinybert.serving.http.metrics import PREFIX, Metrics
 from dynamic_tinybert.serving.http.parameters import parameter_schemas
+from dynamic_tinybert.serving.http.rerank import CohereRerank, Rerank
 from dynamic_tinybert.serving.settings import ServerSettings
 
 from support.serve_process import serve_process
@@ -45,6 +46,8 @@ def test_tables_name_all_parameters_errors_and_metrics() -> None:
     parameters, errors, metrics = (section(name) for name in ("Answers", "Errors", "What it says of itself"))
     for name in parameter_schemas(ServerSettings()):
         assert f"`{name}`" in parameters
+    for name in OPTIONS:
+        assert f"`{name}`" in section("Labels and rankings")
     known = [*STATUS_BY_ERROR.values(), *ERROR_TYPE_BY_STATUS.items()]
     for status, error_type in known:
         row = next(line for line in errors.splitlines() if f"`{error_type}`" in line)
@@ -52,6 +55,11 @@ def test_tables_name_all_parameters_errors_and_metrics() -> None:
     for family in text_string_to_metric_families(Metrics(NoBackend()).text().decode()):
         if not family.name.endswith("_created"):
             assert f"`{family.name.removeprefix(PREFIX)}" in metrics
+
+
+OPTIONS = {
+    name for schemas in (Rerank.schemas(ServerSettings()), CohereRerank.schemas(ServerSettings())) for name in schemas
+}
 
 
 class NoBackend:

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from dynamic_tinybert.runtime.common.errors import OverloadedError, WorkerLostError
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.serving.jobs import AnswerJob, Logits, LogitsJob
+from dynamic_tinybert.serving.jobs import AnswerJob, ClassifyJob, Logits, LogitsJob, RankJob
+from dynamic_tinybert.serving.usage import Computed
 from dynamic_tinybert.serving.workers.channel import Channel, open_channel
 from dynamic_tinybert.serving.workers.messages import (
     Cancel,
@@ -34,7 +35,10 @@ numbers = st.integers(0, 2**70)
 texts = st.text(st.characters(codec="utf-8"), min_size=1)
 messages = st.one_of(
     st.builds(Run, numbers, st.builds(lambda q, c: AnswerJob((q,), (c,), {"top_k": 2}), texts, texts), st.none()),
+    st.builds(Run, numbers, st.builds(lambda q, d: RankJob(q, (d,), True, {"top_n": 2}), texts, texts), st.none()),
+    st.builds(Run, numbers, st.builds(lambda a, b: ClassifyJob(((a,), (a, b))), texts, texts), st.none()),
     st.builds(Cancel, numbers),
+    st.builds(Done, numbers, st.builds(Computed, st.just([]), texts | st.none(), numbers, st.tuples(numbers))),
     st.builds(Done, numbers, st.dictionaries(texts, numbers)),
     st.builds(Done, numbers, st.builds(Answered, st.just([[]]), texts | st.none(), numbers, st.tuples(numbers))),
     st.builds(Ping),
@@ -63,7 +67,7 @@ def test_a_message_that_comes_byte_by_byte() -> None:
 
 def test_arrays_and_errors_arrive_as_they_were() -> None:
     ids = np.arange(12).reshape(3, 4)[:, ::2]
-    logits = Logits(ids.astype(np.float32), -ids.astype(np.float32), "half", 6, (6, 3))
+    logits = Logits({"logits": ids.astype(np.float32)}, "half", 6, (6, 3))
     error = OverloadedError("too many", retry_after_s=0.5)
     run, done, failed = Decoder().feed(
         encode(Run(1, LogitsJob(ids), 2.5)) + encode(Done(1, logits)) + encode(Failed(2, error))
@@ -72,8 +76,8 @@ def test_arrays_and_errors_arrive_as_they_were() -> None:
     assert isinstance(run.job, LogitsJob)
     np.testing.assert_array_equal(run.job.input_ids, ids)
     assert isinstance(done, Done)
-    np.testing.assert_array_equal(done.result.start_logits, logits.start_logits)
-    assert done.result.start_logits.dtype == np.float32
+    np.testing.assert_array_equal(done.result.outputs["logits"], logits.outputs["logits"])
+    assert done.result.outputs["logits"].dtype == np.float32
     assert isinstance(failed, Failed)
     assert (type(failed.error), str(failed.error)) == (OverloadedError, "too many")
     assert failed.error.retry_after_s == 0.5  # type: ignore[attr-defined]

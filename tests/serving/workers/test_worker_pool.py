@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
@@ -27,15 +26,14 @@ from dynamic_tinybert.runtime.cpu_quota import default_threads
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering.explain import explain
 from dynamic_tinybert.serving.jobs import AnswerJob, Backend, ExplainJob, LogitsJob
-from dynamic_tinybert.serving.workers.channel import open_channel
 from dynamic_tinybert.serving.workers.main import Worker, _load
-from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Hello, Message, Ping, Pong, Run, Start
+from dynamic_tinybert.serving.workers.messages import Cancel, Done, Failed, Hello, Ping, Pong, Run, Start
 from dynamic_tinybert.serving.workers.options import ModelOptions, Timeouts, threads_arguments
 from dynamic_tinybert.serving.workers.pool import WorkerPool
 from dynamic_tinybert.serving.workers.process import WorkerProcess
 
 from support.held_model import DOCUMENT, TEXT, begun, held, started
-from support.worker_pools import pool_of, until
+from support.worker_pools import pool_of, until, worker_channel
 
 pytestmark = pytest.mark.usefixtures("nothing_stays")
 
@@ -65,7 +63,9 @@ def test_results_are_those_of_direct_calls(
             assert document.answers == served.answer_batch("who?", DOCUMENT, length_config="half", top_k=3)
             ids = np.array([[2, 40, 3, 50, 51, 3]])
             logits = await backend.run(LogitsJob(ids, length_config="half"))
-            np.testing.assert_array_equal(logits.start_logits, served.model(ids, length_config="half").start_logits)
+            np.testing.assert_array_equal(
+                logits.outputs["start_logits"], served.model(ids, length_config="half").start_logits
+            )
             explanation = await backend.run(ExplainJob("who?", TEXT, "half"))
             assert explanation == explain(served.model, "who?", TEXT, length_config="half").to_dict()
             assert (backend.queued, backend.running) == (0, 0)
@@ -155,24 +155,22 @@ def test_a_cancelled_document_makes_room_in_the_worker(served_bundle: Path) -> N
 
 def test_a_worker_forgets_jobs_however_they_end(served: QuestionAnswerer) -> None:
     async def ask() -> None:
-        ours, theirs = socket.socketpair()
-        replies: list[Message] = []
-        front = await open_channel(ours, replies.append, lambda: None)
-        channel = await open_channel(theirs, print, lambda: None)
-        worker = Worker(AsyncQuestionAnswerer(served), channel)
-        worker.handle(Run(1, JOB, None))
-        worker.handle(Cancel(1))  # before it began
-        worker.handle(Run(2, AnswerJob(("",), (TEXT,)), None))
-        worker.handle(Run(3, JOB, None))
-        worker.handle(Run(4, AnswerJob(("who?",), (DOCUMENT * 40,)), None))
-        worker.handle(Cancel(99))
-        await until(lambda: worker.running == 1)
-        worker.handle(Cancel(4))
-        await until(lambda: worker.running == 0 and len(replies) == 2)
-        assert {type(reply).__name__: getattr(reply, "number", None) for reply in replies} == {"Failed": 2, "Done": 3}
-        await worker.end()
-        channel.close()
-        front.close()
+        async with worker_channel() as (channel, replies):
+            worker = Worker(AsyncQuestionAnswerer(served), channel)
+            worker.handle(Run(1, JOB, None))
+            worker.handle(Cancel(1))  # before it began
+            worker.handle(Run(2, AnswerJob(("",), (TEXT,)), None))
+            worker.handle(Run(3, JOB, None))
+            worker.handle(Run(4, AnswerJob(("who?",), (DOCUMENT * 40,)), None))
+            worker.handle(Cancel(99))
+            await until(lambda: worker.running == 1)
+            worker.handle(Cancel(4))
+            await until(lambda: worker.running == 0 and len(replies) == 2)
+            assert {type(reply).__name__: getattr(reply, "number", None) for reply in replies} == {
+                "Failed": 2,
+                "Done": 3,
+            }
+            await worker.end()
 
     asyncio.run(ask())
 
@@ -185,21 +183,16 @@ def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
         raise Panic("as if a text broke the tokenizer")
 
     async def ask() -> None:
-        ours, theirs = socket.socketpair()
-        replies: list[Message] = []
-        front = await open_channel(ours, replies.append, lambda: None)
-        channel = await open_channel(theirs, print, lambda: None)
-        worker = Worker(AsyncQuestionAnswerer(served), channel)
-        worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))
-        await until(lambda: worker.running == 0)
-        worker.handle(Run(2, JOB, None))
-        await until(lambda: worker.running == 0)
-        try:
-            await until(lambda: len(replies) > 1)
-        finally:
-            await worker.end()
-            channel.close()
-            front.close()
+        async with worker_channel() as (channel, replies):
+            worker = Worker(AsyncQuestionAnswerer(served), channel)
+            worker.handle(Run(1, AnswerJob(map(panics, [1]), (TEXT,)), None))
+            await until(lambda: worker.running == 0)
+            worker.handle(Run(2, JOB, None))
+            await until(lambda: worker.running == 0)
+            try:
+                await until(lambda: len(replies) > 1)
+            finally:
+                await worker.end()
         failed, done = replies
         assert isinstance(failed, Failed)
         assert isinstance(failed.error, InferenceError)
@@ -211,29 +204,24 @@ def test_a_panic_is_an_error_like_any_other(served: QuestionAnswerer) -> None:
 
 def test_a_worker_that_comes_to_the_end_of_batches_is_seen_to_work(served: QuestionAnswerer) -> None:
     async def ask() -> None:
-        ours, theirs = socket.socketpair()
-        replies: list[Message] = []
-        front = await open_channel(ours, replies.append, lambda: None)
-        channel = await open_channel(theirs, print, lambda: None)
         with held(served) as (slow, calls):
-            worker = Worker(AsyncQuestionAnswerer(slow, workers=1), channel)
-            worker.handle(Run(1, AnswerJob(("who?",), (DOCUMENT,)), None))
-            await begun(calls)
-            for number in (2, 3):
-                worker.handle(Run(number, JOB, None))
-            worker.handle(Ping())
-            calls.let(1)
-            await begun(calls)  # of the second job: the first batch of the document is done
-            worker.handle(Ping())  # the first one still waits behind the third job
-            await until(lambda: len(replies) == 2)
-            before, after = replies
-            assert isinstance(before, Pong)
-            assert isinstance(after, Pong)
-            assert after.turns > before.turns
-            calls.open()
-            await worker.end()
-        channel.close()
-        front.close()
+            async with worker_channel() as (channel, replies):
+                worker = Worker(AsyncQuestionAnswerer(slow, workers=1), channel)
+                worker.handle(Run(1, AnswerJob(("who?",), (DOCUMENT,)), None))
+                await begun(calls)
+                for number in (2, 3):
+                    worker.handle(Run(number, JOB, None))
+                worker.handle(Ping())
+                calls.let(1)
+                await begun(calls)  # of the second job: the first batch of the document is done
+                worker.handle(Ping())  # the first one still waits behind the third job
+                await until(lambda: len(replies) == 2)
+                before, after = replies
+                assert isinstance(before, Pong)
+                assert isinstance(after, Pong)
+                assert after.turns > before.turns
+                calls.open()
+                await worker.end()
 
     asyncio.run(ask())
 
@@ -246,8 +234,8 @@ def test_a_worker_that_is_given_a_latency_table_compiles_graphs_if_it_is_to_warm
     options = ModelOptions(served_bundle, warm_up=warm_up, arguments={"num_threads": 1})
     hello, service = _load(Start(options, table))
     assert hello.table is table
-    assert service.answerer.model.is_compiled("half") is warm_up
-    assert service.answerer.model.has_elastic_graph is warm_up
+    assert service.model.is_compiled("half") is warm_up
+    assert service.model.has_elastic_graph is warm_up
 
 
 def test_a_pool_that_is_closed_as_a_worker_says_hello_ends_that_worker(

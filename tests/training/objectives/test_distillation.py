@@ -13,7 +13,7 @@ from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.common.errors import CheckpointError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.depth import mapped_layers, with_fewer_layers

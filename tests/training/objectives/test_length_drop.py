@@ -9,7 +9,7 @@ from dynamic_tinybert.modeling.reference import ReferenceModel, ReferenceOutput
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training.batches import collate, inputs_of
 from dynamic_tinybert.training.objectives.base import TrainingStep
 from dynamic_tinybert.training.objectives.length_drop import LengthDrop

@@ -24,7 +24,7 @@ from dynamic_tinybert.modeling.tasks.question_answering import TASK, near_answer
 from dynamic_tinybert.modeling.tasks.task import encoder_of
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 from dynamic_tinybert.training import TrainingOptions, train
 from dynamic_tinybert.training.batches import TokenBatch, collate, inputs_of
 from dynamic_tinybert.training.objectives.base import TrainingStep
@@ -156,7 +156,7 @@ def test_a_hard_pass_is_the_deployed_model(batch: TokenBatch) -> None:
 def test_the_rule_drops_the_questions_words_in_training_as_when_deployed(batch: TokenBatch, hard: bool) -> None:
     """Four layers: the rule is in the third, behind the scorer of the first."""
     model, own = tiny_bert(num_hidden_layers=4), {0: scorers(kernel_sizes=())[0]}
-    deployed = with_context_rule(own, 4)
+    deployed = with_context_rule(own, 4, has_rule=True)
     assert deployed.keys() == {0, 2}
     config = LengthConfig((1.0,) * 4, (-1.0, None, RULE_THRESHOLD, None))  # the scorer keeps everything
     with torch.no_grad():

@@ -19,7 +19,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.inference import run_wind
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import read_questions
 from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 from dynamic_tinybert.training.batches import TrainingRow
 from dynamic_tinybert.training.reference_runs import run_reference
 from dynamic_tinybert.training.tasks.task import ExampleScore

@@ -13,7 +13,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.question_checks import read_questions
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 from dynamic_tinybert.training.batches import TrainingRow
 
 _TREATMENT = {

@@ -18,7 +18,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.findings import Kind
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
 from dynamic_tinybert.runtime.tasks.question_answering.squad import Example, read_squad
 from dynamic_tinybert.runtime.tasks.question_answering.task import QuestionAnsweringOutput
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import letter_tokenizer, tiny_bert
 from support.torch_model import TorchModel, load_bert, transformers_tokenizer
@@ -137,12 +137,7 @@ def test_joined_parts_are_the_whole(tokenizer_file: Path, examples: list[Example
     model = TorchModel(tiny_bert(), tokenizer_file, kept_positions).as_model()
     whole = evaluate(model, examples, length_config="any", batch_size=4)
     parts = [evaluate(model, part, length_config="any", batch_size=4) for part in (examples[:3], examples[3:])]
-    assert parts[0].join(parts[1:]) == replace(
-        whole,
-        f1=pytest.approx(whole.f1),
-        exact_match=pytest.approx(whole.exact_match),
-        mean_macs=pytest.approx(whole.mean_macs),
-    )
+    assert parts[0].join(parts[1:]) == replace(whole, mean_macs=pytest.approx(whole.mean_macs))
 
 
 def test_compiling_does_not_count_as_latency(

@@ -8,7 +8,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluat
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import gold_answers
 from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import tiny_bert, tiny_bundle
 

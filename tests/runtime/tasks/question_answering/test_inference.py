@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pytest
 
 from dynamic_tinybert.runtime.tasks.question_answering.inference import run_windows
-from dynamic_tinybert.runtime.tasks.question_answering.windows import WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
 from support.tiny import letter_tokenizer, tiny_bert
 from support.torch_model import TorchModel, transformers_tokenizer

@@ -15,7 +15,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.evaluation import evaluat
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.options import Merge
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window
+from dynamic_tinybert.runtime.tasks.windows import Window
 
 from support.tiny import tiny_bert, write_tiny_bundle
 

@@ -12,7 +12,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.answers import Answer, pi
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.options import AnswerOptions, Merge
 from dynamic_tinybert.runtime.tasks.question_answering.spans import best_spans, squad_answer
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from support.tiny import letter_tokenizer
 

@@ -8,7 +8,7 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from support.tiny import tiny_bundle
 

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.options import window_size
-from dynamic_tinybert.runtime.tasks.question_answering.windows import Window, WindowTokenizer
+from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from support.contract import CONTRACT
 from support.tiny import letter_tokenizer

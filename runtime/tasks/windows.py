@@ -1,4 +1,4 @@
-"""Cut a question and its context into windows that a model can read."""
+"""Cut a question and its context, or any text with another, into windows that a model can read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from pathlib import Path
 
 from tokenizers import Encoding, Tokenizer
 
-from dynamic_tinybert.runtime.common.errors import BundleCorruptError, InvalidInputError
+from dynamic_tinybert.runtime.common.errors import InvalidInputError
+
+from .tokenizer_file import read_tokenizer
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,20 +112,6 @@ class WindowTokenizer:
         if not len(encoding):
             raise InvalidInputError(f"{name} is empty: {text[:60]!r} holds no token")
         return encoding
-
-
-def read_tokenizer(tokenizer_file: Path) -> Tokenizer:
-    """Read a ``tokenizer.json``.
-
-    Raises:
-        BundleCorruptError: It cannot be read.
-    """
-    try:
-        return Tokenizer.from_file(str(tokenizer_file))
-    except Exception as error:  # tokenizers raises plain Exception
-        raise BundleCorruptError(
-            f"{tokenizer_file} is not a readable tokenizer: {error}; export or download the bundle again"
-        ) from error
 
 
 def _context_of(encoding: Encoding) -> slice:
