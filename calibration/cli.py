@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,8 @@ def calibrate(
     data: Annotated[
         Path,
         typer.Option(
-            help="Questions to fit significance on, SQuAD JSON or rows, for a classifier texts; answers are not needed."
+            help="Questions to fit significance on, SQuAD JSON or rows, for a classifier texts; no answers are needed. "
+            "Or rankings, so that a reranker drops documents in the length configurations that it has."
         ),
     ],
     validation: Annotated[
@@ -53,6 +55,10 @@ def calibrate(
     fitting_steps: Annotated[
         int | None, typer.Option(min=1, help="Fit scorers in N steps; by default as many as the time allows.")
     ] = None,
+    risk: Annotated[
+        float | None,
+        typer.Option(help="With rankings: how often dropped documents may change the first places; by default 0.01."),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     report: Annotated[Path | None, typer.Option(help="Write an HTML report to this file.")] = None,
@@ -61,7 +67,16 @@ def calibrate(
         bool, typer.Option("--strict", help="Refuse data with an example that is too long or faulty.")
     ] = False,
 ) -> None:
-    """Find a bundle's best length configurations on this machine, from examples."""
+    """Find a bundle's best length configurations on this machine, from examples; from rankings, drop documents."""
+    from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import is_ranking_file
+
+    if is_ranking_file(data):
+        given: dict[str, object] = {"--test": test, "--limit": limit, "--report": report, "--evaluations": evaluations}
+        given |= {"--fitting-steps": fitting_steps, "--resume": resume or None, "--strict": strict or None}
+        _refuse("rankings", given)
+        _calibrate_documents(bundle, data, validation, risk, seed, num_threads)
+        return
+    _refuse("examples that are no rankings", {"--risk": risk})
     from . import calibrate as run  # raises an error that names the missing extra
     from .report import write_calibration_report
 
@@ -102,6 +117,35 @@ def calibrate(
             if over_groups := figures.get(f"{score_key}_against_full_over_groups"):
                 line += ", over {} groups [{:+.2f}, {:+.2f}]".format(figures["num_groups"], *over_groups[1:])
         print(line)
+
+
+def _calibrate_documents(
+    bundle: Path, data: Path, validation: Path | None, risk: float | None, seed: int, num_threads: int | None
+) -> None:
+    from . import calibrate_documents
+
+    heads = calibrate_documents(
+        bundle,
+        data,
+        validation=validation,
+        risk=0.01 if risk is None else risk,
+        seed=seed,
+        num_threads=num_threads,
+        say=lambda line: print(line, file=sys.stderr),
+    )
+    print(f"{bundle}: documents are dropped at a risk of {heads.risk:.2%}, by {heads.queries} queries of {heads.data}")
+    print(f"{'configuration':16}{'layers before':>14}{'top':>5}{'margin':>9}{'leave':>8}{'MACs':>8}")
+    for name, head in heads.heads.items():
+        for places, margin in head.margins.items():
+            left, fewer = (head.measured[key][str(places)] for key in ("dropped", "macs_fewer"))
+            print(f"{name:16}{head.layers:14}{places:5}{margin:9.2f}{left:8.1%}{fewer:7.2f}x")
+
+
+def _refuse(data: str, options: Mapping[str, object]) -> None:
+    """Refuse options that mean nothing for the kind of data."""
+    for name, value in options.items():
+        if value is not None:
+            raise InvalidInputError(f"{name} is no option for {data}; leave it out")
 
 
 def _limits(texts: list[str]) -> dict[str, float]:

@@ -270,7 +270,7 @@ class LengthAdaptiveModel:
         Args:
             length_config: As for `__call__`.
             length: Number of real tokens of the sequence.
-            kept: For each layer, the number of tokens that it passed on.
+            kept: For each layer, the number of tokens that it passed on; of fewer layers for their cost alone.
 
         Raises:
             LengthConfigError: The length configuration is unknown or does not fit the model.

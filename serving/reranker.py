@@ -77,7 +77,8 @@ class AsyncReranker(AsyncTextClassifier):
         **options: Any,  # noqa: ANN401 - those of `Reranker.rank`
     ) -> Computed[list[RankedDocument]]:
         """As `rank`; also says which length configuration ran, and how many tokens each layer kept."""
-        function = partial(self._stepped_reranker.rank, query, documents, **options)
+        # Stages are no calls of the model, so they would not wait for turns: all documents run all layers.
+        function = partial(self._stepped_reranker.rank, query, documents, **options | {"drop_documents": False})
         return await self._in_steps(function, options, timeout, deadline)
 
     async def predict(

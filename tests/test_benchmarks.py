@@ -82,6 +82,10 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
+    "ranking.dropped_documents": Smoke("{judged} {dropping} --queries 6 --threads 1", "| full | 1 | "),
+    "ranking.dropping_rules": Smoke(
+        "{judged} {dropping} --risk 0.4 --places 3 --threads 1", "| 2 | inf | final bar, 8 at a time | "
+    ),
     "ranking.against_peers": Smoke(
         "{rankings} {reranker_checkpoint} {reranker} --calibration-data {pairs} --prepared {output} --output {output}"
         " --queries 4 --block 2 --num-samples 2 --threads 1",
@@ -206,6 +210,7 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | st
     from dynamic_tinybert.runtime import LengthConfig
 
     from support.classifiers import WORDS, classifier_bundle, save_classifier, texts, tiny_classifier
+    from support.rankings import put_heads, random_head, write_rankings
 
     folder = tmp_path_factory.mktemp("classifiers")
     reranker = tiny_classifier(1)
@@ -223,6 +228,8 @@ def classifiers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path | st
         "rankings": folder / "rankings.jsonl",
         "pairs": folder / "pairs.jsonl",
         "texts": folder / "texts.tsv",
+        "judged": write_rankings(folder / "judged.jsonl", 24, 13, judged=True),
+        "dropping": put_heads(classifier_bundle(folder / "dropping", reranker), {"full": random_head(1, {10: 0.1})}),
     }
 
 

@@ -29,6 +29,9 @@ def rank(
     column: Annotated[str, typer.Option(help="Column of the documents in a table.")] = "text",
     top_n: Annotated[int | None, typer.Option(min=1, help="Maximum number of documents, best first.")] = None,
     length_config: LengthConfigOption = None,
+    drop: Annotated[
+        bool, typer.Option("--drop/--no-drop", help="With --top-n: let documents leave early, if the bundle can.")
+    ] = True,
     num_threads: ThreadsOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list of objects.")] = False,
 ) -> None:
@@ -42,8 +45,10 @@ def rank(
     reranker = Reranker.from_pretrained(bundle, num_threads=num_threads)
     config = length_config or reranker.model.bundle.default_length_config
     reranker.model.warm_up([config], [8])  # compiles the graph, not part of the time below
+    if drop:
+        reranker.dropping.warm_up(config)
     start = perf_counter()
-    ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config)
+    ranked = reranker.rank(query, texts, top_n, return_documents=True, length_config=length_config, drop_documents=drop)
     milliseconds = 1000 * (perf_counter() - start)
     if as_json:
         print(json.dumps(ranked, ensure_ascii=False))

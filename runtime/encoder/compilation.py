@@ -42,7 +42,11 @@ def compile_bundle(
         BundleFormatError: The graph is not as the exporter writes it.
         InferenceError: OpenVINO could not compile it.
     """
-    graph = selecting_graph(bundle, task, plain, scorers, config)
+    return compile_graph(selecting_graph(bundle, task, plain, scorers, config), properties)
+
+
+def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.CompiledModel:
+    """Compile a graph for this CPU with OpenVINO properties by name; raises InferenceError if that fails."""
     try:
         return extension_library.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:

@@ -27,7 +27,7 @@ def macs_of_sequence(
         scorers: Its scorers by layer; None for attention significance.
         config: The length configuration, after `carried_out`.
         length: Number of real tokens of the sequence.
-        kept: For each layer, the number of tokens that it passed on.
+        kept: For each layer, the number of tokens that it passed on; of fewer layers for their cost alone.
     """
     num_layers = bundle.shape.num_layers
     own = scorers or {}
@@ -38,7 +38,7 @@ def macs_of_sequence(
         bundle.shape,
         length,
         kept,
-        [bundle.significance if i in computing else None for i in range(num_layers)],
+        [bundle.significance if i in computing else None for i in range(len(kept))],
         {layer: macs_per_token(own[layer]) for layer in computing if layer in own},
-        first_token_only=task.first_token_only,
+        first_token_only=task.first_token_only and len(kept) == num_layers,
     )

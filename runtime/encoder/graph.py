@@ -19,7 +19,8 @@ from .ops import attention_with_significance, select_tokens
 from .scorer import LayerSignificance, carried_out, learnt_layers, score
 from .task_graph import Rows, TaskGraph
 
-_KEPT = "kept_tokens."
+KEPT = "kept_tokens."
+"""The name of an output that says which tokens a layer passed on starts with this; the layer follows."""
 
 
 def with_selection(
@@ -103,9 +104,9 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
     return {
         # Outputs hold 1 + the position, and 0 for a filler: as an unsigned number, 0 - 1 is larger than any length,
         # so the minimum makes it `length`. np.where would be clearer, but takes a fifth longer in every call.
-        int(name.removeprefix(_KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
+        int(name.removeprefix(KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
         for name, tokens in outputs.items()
-        if name.startswith(_KEPT)
+        if name.startswith(KEPT)
     }
 
 
@@ -216,8 +217,8 @@ class _Selection:
             keep_first=self.task.first_token_only,
         )
         self.mask, self.origins = mask, origins
-        result = ops.result(origins, name=f"{_KEPT}{layer}")
-        result.input_value(0).get_tensor().add_names({f"{_KEPT}{layer}"})
+        result = ops.result(origins, name=f"{KEPT}{layer}")
+        result.input_value(0).get_tensor().add_names({f"{KEPT}{layer}"})
         self.results.append(result)
         if self.protected is not None:
             self.protected = _at(self.protected, positions)

@@ -33,7 +33,7 @@ class Ranking:
     group: str = ""
 
 
-def read_rankings(path: str | Path, *, limit: int | None = None) -> list[Ranking]:
+def read_rankings(path: str | Path, *, limit: int | None = None, judged: bool = True) -> list[Ranking]:
     """Read the rankings of a file.
 
     The file is JSON lines, plain or compressed by gzip. Each has a ``query``, a list ``documents``, and either
@@ -44,6 +44,7 @@ def read_rankings(path: str | Path, *, limit: int | None = None) -> list[Ranking
     Args:
         path: The file.
         limit: Maximum number of rankings to read.
+        judged: Refuse a ranking with neither ``relevant`` nor ``grades``; otherwise its grades are 0.
 
     Raises:
         DataError: The file cannot be read, a ranking has another form, or there is none.
@@ -58,7 +59,7 @@ def read_rankings(path: str | Path, *, limit: int | None = None) -> list[Ranking
         if "corpus" in record:
             corpus = _list(place, record, "corpus")
             continue
-        rankings.append(_ranking(place, record, corpus, len(rankings) + 1))
+        rankings.append(_ranking(place, record, corpus, len(rankings) + 1, judged))
         if len(rankings) == limit:
             break
     if not rankings:
@@ -77,12 +78,13 @@ def is_ranking_file(path: Path) -> bool:
         return False
 
 
-def _ranking(place: str, record: Record, corpus: Sequence[object], number: int) -> Ranking:
+def _ranking(place: str, record: Record, corpus: Sequence[object], number: int, judged: bool) -> Ranking:
     query = text_in(place, record, "query")
     documents = [_document(place, own, corpus) for own in _list(place, record, "documents")]
     if not documents:
         raise DataError(f"{place} has no documents")
-    grades = _grades(place, record, len(documents))
+    unjudged = not judged and not {"relevant", "grades"} & record.keys()
+    grades = [0.0] * len(documents) if unjudged else _grades(place, record, len(documents))
     given, group = record.get("id"), record.get("group")
     return Ranking(
         str(number) if given is None else str(given),

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
-from itertools import chain, islice
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, Unpack, overload
 
 import numpy as np
 import numpy.typing as npt
-from tokenizers import Encoding
 
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
@@ -20,11 +18,10 @@ from dynamic_tinybert.runtime.tasks.user_classes import require_task
 from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 from .classifier import BATCH_SIZE
+from .dropping import DocumentDropping
 from .inference import logits_of, run_texts
 from .labels import FUNCTIONS, Labels
-
-Pair = tuple[str, str]
-"""A query and a document."""
+from .pair_windows import ByDocument, Pair, listed, pair_windows
 
 
 class RankOptions(TypedDict, total=False):
@@ -83,6 +80,7 @@ class Reranker:
             raise InvalidInputError("the softmax of one output is always 1; give function_to_apply='sigmoid' or 'none'")
         self._apply = FUNCTIONS[name]
         self._tokenize = WindowTokenizer(model.tokenizer_file, ("query", "document"))
+        self.dropping = DocumentDropping(model)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded, (type(self), self.model, self._given)
@@ -112,18 +110,24 @@ class Reranker:
         return_documents: bool = False,
         *,
         length_config: str | LengthConfig | Sequence[float] | None = None,
+        drop_documents: bool = True,
         batch_size: int | None = None,
         max_seq_len: int | None = None,
         doc_stride: int | None = None,
     ) -> list[RankedDocument]:
         """Sort documents by how well they answer a query.
 
+        With `top_n`, and where the bundle was calibrated on rankings (docs/ranking.md), documents that are safely below
+        the first `top_n` after some layers do not run the others. Documents that are returned have their exact scores.
+
         Args:
             query: The query. It is repeated in each window, and must leave room for a document.
             documents: The documents. Equal ones are computed once.
             top_n: Maximum number of documents to return; None for all. CrossEncoder's `top_k`.
             return_documents: Return the texts of the documents, too.
-            length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
+            length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`. Documents are dropped only
+                in configurations that are given by name, or in the default one.
+            drop_documents: Let documents leave early; False runs all layers for each.
             batch_size: Maximum number of windows that run at once, 8 by default; those of similar length run together.
             max_seq_len: Maximum length of a window in tokens, by default what the model reads.
             doc_stride: Number of document tokens that neighbouring windows share, by default
@@ -139,17 +143,22 @@ class Reranker:
         """
         if top_n is not None:
             require_int("top_n", top_n, 1)
-        texts = _listed("documents", documents)
-        scores = self._scores(
-            [(query, text) for text in texts],
-            "document",
-            length_config=length_config,
-            batch_size=batch_size,
-            max_seq_len=max_seq_len,
-            doc_stride=doc_stride,
-        )
-        order = sorted(range(len(texts)), key=lambda i: -scores[i])[:top_n]
-        ranked = [RankedDocument(corpus_id=i, score=float(scores[i])) for i in order]
+        texts = listed("documents", documents)
+        at_once = _batch_size(batch_size)
+        windows = self._windows([(query, text) for text in texts], "document", max_seq_len, doc_stride)
+        dropped = None
+        if top_n is not None and drop_documents:
+            dropped = self.dropping.logits(list(windows.values()), top_n, length_config, batch_size=at_once)
+        if dropped is None:
+            scores = self._scores(windows, length_config, at_once)
+        else:
+            pairs = list(windows)
+            scores = {
+                pairs[i]: score for i, score in zip(dropped, self._apply(np.array([*dropped.values()])), strict=True)
+            }
+        left = [i for i, text in enumerate(texts) if (query, text) in scores]
+        order = sorted(left, key=lambda i: -scores[query, texts[i]])[:top_n]
+        ranked = [RankedDocument(corpus_id=i, score=float(scores[query, texts[i]])) for i in order]
         if return_documents:
             for document in ranked:
                 document["text"] = texts[document["corpus_id"]]
@@ -187,71 +196,47 @@ class Reranker:
         Raises:
             InvalidInputError, LengthConfigError: As for `rank`.
         """
-        listed = _listed("pairs", pairs)
-        single = len(listed) == 2 and all(isinstance(item, str) for item in listed)
+        items = listed("pairs", pairs)
+        single = len(items) == 2 and all(isinstance(item, str) for item in items)
         if single:
-            listed = [tuple(listed)]
-        for index, pair in enumerate(listed):
+            items = [tuple(items)]
+        for index, pair in enumerate(items):
             if not isinstance(pair, list | tuple) or len(pair) != 2:
                 raise InvalidInputError(
-                    f"pair {index} of {len(listed)}, counted from 0, must be a query and a document, not {pair!r:.60}"
+                    f"pair {index} of {len(items)}, counted from 0, must be a query and a document, not {pair!r:.60}"
                 )
-        scores = self._scores(
-            [(query, document) for query, document in listed],
-            "pair",
-            length_config=length_config,
-            batch_size=batch_size,
-            max_seq_len=max_seq_len,
-            doc_stride=doc_stride,
-        )
+        at_once = _batch_size(batch_size)
+        windows = self._windows([(query, text) for query, text in items], "pair", max_seq_len, doc_stride)
+        by_pair = self._scores(windows, length_config, at_once)
+        scores = np.array([by_pair[query, text] for query, text in items], np.float32)
         return scores[0] if single else scores
+
+    def _windows(
+        self, pairs: Sequence[tuple[Any, Any]], name: str, max_seq_len: int | None, doc_stride: int | None
+    ) -> dict[Pair, list[Window]]:
+        """The windows of each different pair; `name` is what a pair is called in messages."""
+        longest = self.model.max_length
+        size, stride = window_size(longest, longest if max_seq_len is None else max_seq_len, doc_stride)
+        return pair_windows(self._tokenize, pairs, name, max_seq_len=size, doc_stride=stride)
 
     def _scores(
         self,
-        pairs: Sequence[tuple[Any, Any]],
-        name: str,
-        *,
+        windows: dict[Pair, list[Window]],
         length_config: str | LengthConfig | Sequence[float] | None,
-        batch_size: int | None,
-        max_seq_len: int | None,
-        doc_stride: int | None,
-    ) -> npt.NDArray[np.float32]:
-        """The score of each pair, float32 [n]; `name` is what an item is called in messages."""
-        batch_size = require_int("batch_size", BATCH_SIZE if batch_size is None else batch_size, 1)
-        longest = self.model.max_length
-        size, stride = window_size(longest, longest if max_seq_len is None else max_seq_len, doc_stride)
-        queries: dict[str, Encoding] = {}
-        windows: dict[tuple[str, str], list[Window]] = {}
-        for index, (query, document) in enumerate(pairs):
-            if not isinstance(query, str) or query not in queries:
-                tokens = self._tokenize.first(query)
-                self._tokenize.require_room(tokens, size)
-                queries[query] = tokens
-            try:
-                if isinstance(document, str) and (query, document) in windows:
-                    continue
-                own = self._tokenize.second(document)
-            except InvalidInputError as error:
-                if len(pairs) == 1:
-                    raise
-                raise InvalidInputError(f"{name} {index} of {len(pairs)}, counted from 0: {error}") from error
-            windows[query, document] = self._tokenize.windows(queries[query], own, max_seq_len=size, doc_stride=stride)
-        sequences = list(chain.from_iterable(windows.values()))
-        outputs = run_texts(self.model, sequences, self.labels, length_config=length_config, batch_size=batch_size)
-        scores = iter(self._apply(logits_of(outputs))[:, 0])
-        best = {pair: max(islice(scores, len(own))) for pair, own in windows.items()}
-        return np.array([best[pair] for pair in pairs], np.float32)
+        batch_size: int,
+    ) -> dict[Pair, np.float32]:
+        """The score of each pair, all layers of which are run."""
+        documents = ByDocument(windows.values())
+        outputs = run_texts(
+            self.model, documents.sequences, self.labels, length_config=length_config, batch_size=batch_size
+        )
+        best = documents.best(logits_of(outputs)[:, 0])
+        return dict(zip(windows, self._apply(best), strict=True))
+
+
+def _batch_size(given: int | None) -> int:
+    return require_int("batch_size", BATCH_SIZE if given is None else given, 1)
 
 
 def _loaded(cls: type[Reranker], model: LengthAdaptiveModel, function_to_apply: str | None) -> Reranker:
     return cls(model, function_to_apply=function_to_apply)
-
-
-def _listed(name: str, values: object) -> list[Any]:
-    """The items of an iterable that has an order and at least one of them."""
-    if isinstance(values, str | bytes | Set | Mapping) or not isinstance(values, Iterable):
-        raise InvalidInputError(f"{name} must be a list, not {type(values).__name__}")
-    items = list(values)
-    if not items:
-        raise InvalidInputError(f"there are no {name}; give at least one")
-    return items

@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from support.classifiers import classifier_bundle, texts, tiny_classifier
+from support.rankings import put_heads, random_head
 from support.tiny import tiny_bundle
 
 QUERY = "who was in the b"
@@ -50,6 +51,20 @@ def test_rank(ranker: Path, tmp_path: Path) -> None:
         found = json.loads(done.stdout)
         assert [own["corpus_id"] for own in found] == [own["corpus_id"] for own in expected]
         assert [own["text"] for own in found] == [own["text"] for own in expected]
+
+
+def test_rank_drops_documents_or_not(tmp_path: Path) -> None:
+    bundle = put_heads(classifier_bundle(tmp_path / "b", tiny_classifier(1)), {"full": random_head(1, {3: 0.0})})
+    documents = texts(40)
+    (tmp_path / "d.txt").write_text("\n".join(documents))
+    found = []
+    for drop in (True, False):
+        expected = Reranker.from_pretrained(bundle).rank(QUERY, documents, 3, True, drop_documents=drop)
+        options = ("--bundle", bundle, "--top-n", 3, "--json", *(() if drop else ("--no-drop",)))
+        done = run("rank", QUERY, "--documents", tmp_path / "d.txt", *options)
+        assert json.loads(done.stdout) == expected
+        found.append(expected)
+    assert found[0] != found[1]  # the head predicts nothing in particular
 
 
 def test_rank_refuses(ranker: Path, classes: Path, tmp_path: Path) -> None:

@@ -93,6 +93,16 @@ def test_what_is_no_ranking_is_refused(tmp_path: Path, row: dict[str, object], m
         read_rankings(file)
 
 
+def test_judgements_may_be_left_out_where_they_are_not_needed(tmp_path: Path) -> None:
+    file = tmp_path / "r.jsonl"
+    rows = [{"query": "q", "documents": ["a", "b"]}, {"query": "q", "documents": ["a", "b"], "grades": [0, 2]}]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert [own.grades for own in read_rankings(file, judged=False)] == [(0, 0), (0, 2)]
+    file.write_text('{"query": "q", "documents": ["a", "b"], "grades": [0]}\n')
+    with pytest.raises(DataError, match="'grades' must be 2 numbers"):
+        read_rankings(file, judged=False)
+
+
 def test_rankings_are_evaluated(tmp_path: Path) -> None:
     folder = classifier_bundle(tmp_path / "b", tiny_classifier(1), {"half": LengthConfig((0.5, 0.2, 0.2))})
     reranker = Reranker.from_pretrained(folder)
