@@ -1,6 +1,6 @@
 #include "ops/attention.hpp"
 
-#include <algorithm>
+#include <tbb/task_arena.h>
 
 #include "ops/attention_pass.hpp"
 #include "ops/dimensions.hpp"
@@ -153,7 +153,14 @@ void Attention::compute(ov::Tensor& output, float* significance, const ov::Tenso
     pass.inv_scale = m_inv_scale;
     pass.zero_point = m_zero_point;
     pass.significance = significance;
-    attend_batch(*m_kernels, pass);
+    thread_local AttentionScratch thread_scratch;
+    AttentionScratch& scratch = thread_scratch;  // a name under which the threads below share it
+    // A thread that waits in here must not pick up another request, which would use the same scratch.
+    tbb::this_task_arena::isolate([&] {
+        Stages stages(tbb::this_task_arena::max_concurrency());
+        add_attention(stages, *m_kernels, pass, scratch);
+        stages.run();
+    });
 }
 
 }  // namespace dynamic_tinybert

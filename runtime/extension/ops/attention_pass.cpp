@@ -1,118 +1,126 @@
 #include "ops/attention_pass.hpp"
 
-#include <tbb/parallel_for.h>
-#include <tbb/task_arena.h>
-
 #include <algorithm>
-#include <vector>
+#include <memory>
 
-#include "kernels/aligned.hpp"
 #include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
-/// Buffers of one call, which its thread keeps for the next one.
-struct Scratch {
-    std::vector<int32_t> tokens;     // [B, L]: positions of the real tokens, then unused space
-    std::vector<size_t> num_tokens;  // [B]
-    std::vector<size_t> num_queries; // [B]: how many of the real tokens have a query
-    Aligned<float> packed;           // [B, heads, packed_size]
-    Aligned<float> column_sums;      // [B, heads, blocks, L + column_padding]
-};
-
-/// Lists the real tokens and returns their number; fills the context rows of the others, of the first `rows`, with `zero`.
-template <typename T>
-size_t split_padding(const float* mask, size_t length, size_t rows, size_t width, int32_t* tokens, T* context, T zero) {
-    size_t count = 0;
-    for (size_t i = 0; i < length; ++i) {
-        if (mask[i] == 0.0f)
-            tokens[count++] = static_cast<int32_t>(i);
-        else if (i < rows)
-            std::fill_n(context + i * width, width, zero);
+/// The steps of one attention.
+class AttentionPass {
+public:
+    AttentionPass(const AttentionKernels& kernels, const AttentionBatch& batch, AttentionScratch& scratch)
+        : m_kernels(kernels), m_in(batch), m_scratch(scratch), m_dim(batch.width / batch.heads),
+          m_max_blocks((batch.queries + query_block - 1) / query_block),
+          m_packed_size(kernels.packed_size(batch.length, m_dim)),
+          m_sums_size(batch.significance ? batch.length + column_padding : 0) {
+        at_least(scratch.tokens, m_in.batch * m_in.length);
+        at_least(scratch.num_tokens, m_in.batch);
+        at_least(scratch.num_queries, m_in.batch);
+        at_least(scratch.packed, heads() * m_packed_size);
+        at_least(scratch.column_sums, heads() * m_max_blocks * m_sums_size);
+        for (size_t b = 0; b < m_in.batch; ++b) {
+            const float* mask = m_in.mask + b * m_in.length;
+            int32_t *tokens = scratch.tokens.data() + b * m_in.length, *end = tokens;
+            for (size_t i = 0; i < m_in.length; ++i)
+                if (mask[i] == 0.0f)
+                    *end++ = static_cast<int32_t>(i);
+            scratch.num_tokens[b] = end - tokens;
+            scratch.num_queries[b] = std::lower_bound(tokens, end, static_cast<int32_t>(m_in.queries)) - tokens;
+        }
     }
-    return count;
-}
+
+    size_t heads() const { return m_in.batch * m_in.heads; }  // of all sequences
+    size_t blocks() const { return heads() * m_max_blocks; }
+
+    /// Packs keys and values of a head, and fills its columns of the context of padding.
+    void pack(size_t head) const {
+        const size_t b = head / m_in.heads;
+        const Head view = head_of(head);
+        m_kernels.pack(view, packed_of(head));
+        const float* mask = m_in.mask + b * m_in.length;
+        for (size_t i = 0; i < m_in.queries; ++i)
+            if (mask[i] != 0.0f) {
+                if (view.quantized)
+                    std::fill_n(view.quantized + i * m_in.width, m_dim, quantize(m_in.zero_point));
+                else
+                    std::fill_n(view.context + i * m_in.width, m_dim, 0.0f);
+            }
+    }
+
+    void attend(size_t block_of_all) const {
+        const size_t head = block_of_all / m_max_blocks, block = block_of_all % m_max_blocks;
+        const size_t first = block * query_block;
+        const size_t last = std::min(first + query_block, m_scratch.num_queries[head / m_in.heads]);
+        if (first < last)
+            m_kernels.attend(head_of(head), packed_of(head), first, last,
+                             m_in.significance ? sums_of(head, block) : nullptr);
+    }
+
+    /// Always in the order of heads and blocks, so that the number of threads cannot change a bit of the result.
+    void add_columns(size_t b) const {
+        const size_t num_tokens = m_scratch.num_tokens[b];
+        const int32_t* tokens = m_scratch.tokens.data() + b * m_in.length;
+        for (size_t h = 0; h < m_in.heads; ++h)
+            for (size_t block = 0; block * query_block < num_tokens; ++block)
+                for (size_t i = 0; i < num_tokens; ++i)
+                    m_in.significance[b * m_in.length + tokens[i]] += sums_of(b * m_in.heads + h, block)[i];
+    }
+
+    size_t blocks_of_head() const { return m_max_blocks; }
+
+private:
+    Head head_of(size_t head_of_all) const {
+        const size_t b = head_of_all / m_in.heads, h = head_of_all % m_in.heads, parts = m_in.query ? 2 : 3;
+        const float* projected = m_in.projections + parts * b * m_in.length * m_in.width + h * m_dim;
+        const size_t to = b * m_in.queries * m_in.width + h * m_dim;
+        Head head{};
+        head.query = m_in.query ? m_in.query + to : projected;
+        head.query_stride = m_in.query ? m_in.width : 3 * m_in.width;
+        head.key = projected + (parts - 2) * m_in.width;
+        head.value = head.key + m_in.width;
+        head.stride = parts * m_in.width;
+        head.context = m_in.context ? m_in.context + to : nullptr;
+        head.quantized = m_in.quantized ? m_in.quantized + to : nullptr;
+        head.context_stride = m_in.width;
+        head.inv_scale = m_in.inv_scale;
+        head.zero_point = m_in.zero_point;
+        head.dim = m_dim;
+        head.tokens = m_scratch.tokens.data() + b * m_in.length;
+        head.num_tokens = m_scratch.num_tokens[b];
+        return head;
+    }
+
+    float* packed_of(size_t head) const { return m_scratch.packed.data() + head * m_packed_size; }
+    float* sums_of(size_t head, size_t block) const {
+        return m_scratch.column_sums.data() + (head * m_max_blocks + block) * m_sums_size;
+    }
+
+    const AttentionKernels& m_kernels;
+    const AttentionBatch m_in;
+    AttentionScratch& m_scratch;
+    size_t m_dim, m_max_blocks, m_packed_size, m_sums_size;
+};
 
 }  // namespace
 
-void attend_batch(const AttentionKernels& kernels, const AttentionBatch& in) {
-    const size_t batch = in.batch, length = in.length, queries = in.queries, width = in.width, heads = in.heads;
-    const size_t dim = width / heads, parts = in.query ? 2 : 3;
-    const size_t max_blocks = (queries + query_block - 1) / query_block;
-    const size_t packed_size = kernels.packed_size(length, dim);
-    const size_t sums_size = in.significance ? length + column_padding : 0;
-    thread_local Scratch thread_scratch;
-    Scratch& scratch = thread_scratch;  // a name under which the threads below share it
-    at_least(scratch.tokens, batch * length);
-    at_least(scratch.num_tokens, batch);
-    at_least(scratch.num_queries, batch);
-    at_least(scratch.packed, batch * heads * packed_size);
-    at_least(scratch.column_sums, batch * heads * max_blocks * sums_size);
-    for (size_t b = 0; b < batch; ++b) {
-        const float* real = in.mask + b * length;
-        int32_t* tokens = scratch.tokens.data() + b * length;
-        const size_t from = b * queries * width;
-        scratch.num_tokens[b] =
-            in.quantized ? split_padding(real, length, queries, width, tokens, in.quantized + from, quantize(in.zero_point))
-                      : split_padding(real, length, queries, width, tokens, in.context + from, 0.0f);
-        scratch.num_queries[b] = std::lower_bound(tokens, tokens + scratch.num_tokens[b], static_cast<int32_t>(queries)) - tokens;
+void add_attention(Stages& stages, const AttentionKernels& kernels, const AttentionBatch& batch,
+                   AttentionScratch& scratch) {
+    const auto pass = std::make_shared<const AttentionPass>(kernels, batch, scratch);
+    if (pass->heads() % stages.threads() == 0) {
+        stages.add(pass->heads(), [pass](size_t head) {
+            pass->pack(head);
+            for (size_t block = 0; block < pass->blocks_of_head(); ++block)
+                pass->attend(head * pass->blocks_of_head() + block);
+        });
+    } else {
+        stages.add(pass->heads(), [pass](size_t head) { pass->pack(head); });
+        stages.add(pass->blocks(), [pass](size_t block) { pass->attend(block); });
     }
-
-    const auto head_of = [&](size_t b, size_t h) {
-        const float* projected = in.projections + parts * b * length * width + h * dim;
-        const size_t to = b * queries * width + h * dim;
-        Head head{};
-        head.query = in.query ? in.query + to : projected;
-        head.query_stride = in.query ? width : 3 * width;
-        head.key = projected + (parts - 2) * width;
-        head.value = head.key + width;
-        head.stride = parts * width;
-        head.context = in.context ? in.context + to : nullptr;
-        head.quantized = in.quantized ? in.quantized + to : nullptr;
-        head.context_stride = width;
-        head.inv_scale = in.inv_scale;
-        head.zero_point = in.zero_point;
-        head.dim = dim;
-        head.tokens = scratch.tokens.data() + b * length;
-        head.num_tokens = scratch.num_tokens[b];
-        return head;
-    };
-    const auto packed_of = [&](size_t head) { return scratch.packed.data() + head * packed_size; };
-    const auto sums_of = [&](size_t head, size_t block) {
-        return scratch.column_sums.data() + (head * max_blocks + block) * sums_size;
-    };
-
-    const auto pack = [&](size_t head) {
-        kernels.pack(head_of(head / heads, head % heads), packed_of(head));
-    };
-
-    const auto attend = [&](size_t item) {
-        const size_t head = item / max_blocks, block = item % max_blocks;
-        const Head view = head_of(head / heads, head % heads);
-        const size_t first = block * query_block, last = std::min(first + query_block, scratch.num_queries[head / heads]);
-        if (first < last)
-            kernels.attend(view, packed_of(head), first, last,
-                              in.significance ? sums_of(head, block) : nullptr);
-    };
-
-    // Always in the order of heads and blocks, so that the number of threads cannot change a bit of the result.
-    const auto add_columns = [&](size_t b) {
-        const size_t num_tokens = scratch.num_tokens[b];
-        const int32_t* tokens = scratch.tokens.data() + b * length;
-        for (size_t h = 0; h < heads; ++h)
-            for (size_t block = 0; block * query_block < num_tokens; ++block)
-                for (size_t i = 0; i < num_tokens; ++i)
-                    in.significance[b * length + tokens[i]] += sums_of(b * heads + h, block)[i];
-    };
-
-    // A thread that waits in here must not pick up another request, which would use the same scratch.
-    tbb::this_task_arena::isolate([&] {
-        tbb::parallel_for(size_t{0}, batch * heads, pack);
-        tbb::parallel_for(size_t{0}, batch * heads * max_blocks, attend);
-        if (in.significance)
-            tbb::parallel_for(size_t{0}, batch, add_columns);
-    });
+    if (batch.significance)
+        stages.add(batch.batch, [pass](size_t b) { pass->add_columns(b); });
 }
 
 }  // namespace dynamic_tinybert

@@ -2,8 +2,11 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
+#include "kernels/aligned.hpp"
 #include "kernels/attention_kernels.hpp"
+#include "ops/stages.hpp"
 
 namespace dynamic_tinybert {
 
@@ -24,7 +27,18 @@ struct AttentionBatch {
     float* significance;  ///< [batch, L], to which probabilities are added; null if it is not needed.
 };
 
-/// Computes the context and, unless it is null, the significance.
-void attend_batch(const AttentionKernels& kernels, const AttentionBatch& batch);
+/// Buffers of attention, which a thread keeps from call to call.
+struct AttentionScratch {
+    std::vector<int32_t> tokens;      // [B, L]: positions of the real tokens, then unused space
+    std::vector<size_t> num_tokens;   // [B]
+    std::vector<size_t> num_queries;  // [B]: how many of the real tokens have a query
+    Aligned<float> packed;            // [B, heads, packed_size]
+    Aligned<float> column_sums;       // [B, heads, blocks, L + column_padding]
+};
+
+/// Adds stages that compute the context and, unless it is null, the significance. The scratch must outlive them; stages
+/// of several attentions may share it if their batches have the same sizes and mask.
+void add_attention(Stages& stages, const AttentionKernels& kernels, const AttentionBatch& batch,
+                   AttentionScratch& scratch);
 
 }  // namespace dynamic_tinybert

@@ -1,7 +1,5 @@
 #include "ops/linear_chain.hpp"
 
-#include <tbb/task_arena.h>
-
 #include <algorithm>
 #include <cstring>
 #include <numeric>
@@ -10,43 +8,13 @@
 
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
-#include "ops/memory.hpp"
-#include "ops/rows.hpp"
-#include "ops/task_sharing.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
-constexpr size_t products_worth_a_thread = 256 * 1024;  // with fewer, waking a thread takes longer than computing them
-constexpr size_t tasks_for_a_thread = 3;  // at least, so that others can take over from a thread that is late or slow
-constexpr size_t fewest_rows = 24;        // of a task, which reads a whole panel of the weights
-
 /// Least number of bytes that the weights of a layer take: packed ones take more than their panels on some CPUs.
 size_t least_bytes(size_t width, size_t depth, bool packed) {
     return (packed ? panels_of(width) * panel_columns : width) * depth;
-}
-
-/// Computes a layer for all rows. A task is one panel of the weights for all rows or, if there are too few panels, for
-/// a block of the rows.
-void multiply(const LinearKernels& kernels, const Linear& linear, const uint8_t* from, size_t rows, float* result,
-              uint8_t* quantized) {
-    const size_t panels = panels_of(linear.width);
-    const bool alone = rows * linear.depth * linear.width < 2 * products_worth_a_thread;
-    const size_t threads = alone ? 1 : static_cast<size_t>(tbb::this_task_arena::max_concurrency());
-    const size_t wanted = threads == 1 ? 1 : (tasks_for_a_thread * threads + panels - 1) / panels;
-    const size_t blocks = std::max<size_t>(1, std::min(wanted, rows / fewest_rows));
-    const size_t block = (rows + blocks - 1) / blocks;
-    const auto compute = [&](size_t first_task, size_t end) {
-        for (size_t task = first_task; task < end; ++task) {
-            const size_t first = std::min(rows, task % blocks * block), at = first * linear.width;
-            kernels.multiply_panel(linear, from + first * linear.depth, std::min(block, rows - first), task / blocks,
-                                   result ? result + at : nullptr, quantized ? quantized + at : nullptr);
-        }
-    };
-    if (threads == 1)
-        compute(0, panels * blocks);
-    else
-        share_tasks(panels * blocks, 1, compute);
 }
 
 }  // namespace
@@ -100,13 +68,6 @@ void LinearChain::check(const char* op, size_t depth, bool quantizes, const ov::
         kernels = packs() ? &choose_kernels() : runnable_kernels(isa);
     OPENVINO_ASSERT(kernels, op, ": the weights are packed for '", isa,
                     "', which this CPU cannot run; pack them here, for one of: ", runnable_isas());
-}
-
-size_t BoundChain::inner_width() const {
-    size_t widest = inv_scale ? depth : 0;
-    for (size_t product = 0; product + 1 < linears.size(); ++product)
-        widest = std::max(widest, linears[product].width);
-    return widest;
 }
 
 /// The constants for rows of this depth, with the weights packed for the kernels at the first call.
@@ -173,55 +134,6 @@ BoundChain ChainConstants::bind(const LinearChain& chain, size_t depth, bool qua
         bound.normalization = {gamma, beta, chain.epsilon, depth};
     }
     return bound;
-}
-
-namespace {
-
-/// The steps of a chain, each of which `multiply` and `for_rows` may spread over threads.
-template <typename Multiply, typename ForRows>
-void run(const BoundChain& chain, const ChainRows& rows, const Multiply& multiply, const ForRows& for_rows) {
-    static thread_local std::vector<uint8_t> first_memory, second_memory;
-    const LinearKernels& kernels = *chain.kernels->linear_int8;
-    const size_t depth = chain.depth, width = chain.width();
-    const uint8_t* from = rows.levels;
-    if (rows.floats) {
-        uint8_t* quantized = at_least(first_memory, rows.count * depth);
-        for_rows(rows.count, depth, [&](size_t first, size_t count) {
-            kernels.quantize_rows(rows.floats + first * depth, chain.inv_scale, chain.zero_point, count, depth,
-                                  quantized + first * depth);
-        });
-        from = quantized;
-    }
-    for (const Linear& linear : chain.linears) {
-        // Inner results alternate between two buffers: a product reads one while it writes the other.
-        uint8_t* quantized = nullptr;
-        if (linear.inv_scale) {
-            std::vector<uint8_t>& memory = from == second_memory.data() ? first_memory : second_memory;
-            quantized = at_least(memory, rows.count * linear.width);
-        }
-        multiply(kernels, linear, from, rows.count, quantized ? nullptr : rows.result, quantized);
-        from = quantized;
-    }
-    if (chain.normalizes)
-        for_rows(rows.count, width, [&](size_t first, size_t count) {
-            chain.kernels->add_and_normalize(chain.normalization, rows.result + first * width,
-                                             rows.added + first * width, count, rows.result + first * width);
-        });
-}
-
-}  // namespace
-
-void run_chain(const BoundChain& chain, const ChainRows& rows) {
-    run(chain, rows, multiply, [](size_t count, size_t width, const auto& compute) { for_rows(count, width, compute); });
-}
-
-void run_chain_alone(const BoundChain& chain, const ChainRows& rows) {
-    const auto all_panels = [](const LinearKernels& kernels, const Linear& linear, const uint8_t* from, size_t count,
-                               float* result, uint8_t* quantized) {
-        for (size_t panel = 0; panel < panels_of(linear.width); ++panel)
-            kernels.multiply_panel(linear, from, count, panel, result, quantized);
-    };
-    run(chain, rows, all_panels, [](size_t count, size_t, const auto& compute) { compute(0, count); });
 }
 
 }  // namespace dynamic_tinybert

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <memory>
 #include <mutex>
 #include <openvino/core/node.hpp>
@@ -8,6 +9,7 @@
 
 #include "kernels/aligned.hpp"
 #include "kernels/kernels.hpp"
+#include "ops/stages.hpp"
 
 namespace dynamic_tinybert {
 
@@ -42,8 +44,6 @@ struct BoundChain {
     Normalization normalization;
 
     size_t width() const { return linears.back().width; }
-    /// Width of the widest quantised rows that are kept between two steps; 0 if there are none.
-    size_t inner_width() const;
 };
 
 /// The rows that a chain computes, dense.
@@ -75,10 +75,24 @@ private:
     mutable Repacked m_repacked;  // after the first call, if the chain packs
 };
 
-/// Computes a chain, on the threads of this arena. Calls must be isolated: see QuantizedLinears.
-void run_chain(const BoundChain& chain, const ChainRows& rows);
+/// Buffers of quantised rows, which a thread keeps from call to call: a product reads one while it writes the other.
+using LevelBuffers = std::array<std::vector<uint8_t>, 2>;
 
-/// Computes a chain on this thread alone.
-void run_chain_alone(const BoundChain& chain, const ChainRows& rows);
+/// A chain and its rows.
+struct ChainTask {
+    const BoundChain* chain;
+    ChainRows rows;
+};
+
+/// Whether so few rows are computed that waking other threads takes longer.
+bool is_worth_one_thread(const BoundChain& chain, size_t rows);
+
+/// Makes room for a chain's rows. It comes before `add_chains`, for all chains whose stages share the buffers.
+void make_room(LevelBuffers& buffers, const BoundChain& chain, size_t rows);
+
+/// Adds stages that compute chains of the same number of rows, each of which may read what those before it wrote to the
+/// same rows. If there are enough rows for all threads, each row goes through all chains on one thread; else threads
+/// share the columns of each product. The buffers must outlive the stages; others that follow may share them.
+void add_chains(Stages& stages, const std::vector<ChainTask>& tasks, LevelBuffers& buffers);
 
 }  // namespace dynamic_tinybert
