@@ -9,8 +9,8 @@ from typing import Any
 import openvino as ov
 
 from .graph_walk import replace_output
+from .layer_op import encoder_layers
 from .named_nodes import NamedNodes
-from .ops import encoder_layers
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,5 @@
-from collections import Counter
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +9,9 @@ import openvino as ov
 import pytest
 from openvino import opset15
 
-from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.encoder import extension_library, fusion, ops
+from dynamic_tinybert.runtime.encoder import extension_library, ops
 from dynamic_tinybert.runtime.encoder.eight_bits import EightBitProduct, PackedLinears, pack
-from dynamic_tinybert.runtime.encoder.joined_layers import join_layers
+from dynamic_tinybert.runtime.encoder.layer_op import encoder_layers
 
 Array = npt.NDArray[Any]
 EPSILON = 1e-12
@@ -115,7 +111,7 @@ def arguments(kinds: list[str], *, portable: bool = False) -> dict[str, Any]:
 
 def joined(kinds: list[str], *, portable: bool = False) -> ov.Model:
     state, mask = inputs_of_graph()
-    node = ops.encoder_layers(state.output(0), mask.output(0), **arguments(kinds, portable=portable))
+    node = encoder_layers(state.output(0), mask.output(0), **arguments(kinds, portable=portable))
     return ov.Model([node.output(0)], [state, mask])
 
 
@@ -169,82 +165,6 @@ def test_nan_is_not_hidden(isa: str) -> None:
     assert np.isnan(model(inputs)[0][0, 5]).all()
 
 
-@cache
-def embedded() -> LengthAdaptiveModel:
-    return LengthAdaptiveModel.from_pretrained()
-
-
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fastest instruction set of this CPU, with which graphs are fused."""
-    if extension_library.available_isas() == ("scalar",):
-        pytest.skip("this CPU has no AVX2, so that graphs are not fused")
-    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", extension_library.available_isas()[0])
-
-
-@pytest.fixture
-def separate_graph(fused: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], ov.Model]:
-    """Makes the graph of a length configuration without joining its layers."""
-
-    def make(config: Any) -> ov.Model:  # noqa: ANN401
-        with monkeypatch.context() as patch:
-            patch.setattr(fusion, "join_layers", lambda _model, _num_layers: None)
-            return embedded().specialised_graph(config)
-
-    return make
-
-
-def types(model: ov.Model) -> Counter[str]:
-    return Counter(node.get_type_name() for node in model.get_ordered_ops())
-
-
-@pytest.mark.parametrize(
-    ("config", "joined", "left"),
-    [
-        ("full", 1, 0),
-        # Layer 0, then to the end of layer 2, whose states are needed, and layers 3 and 4 to where they select.
-        ([0.5, 0.5, 0.5, 0.3, 0.2, 0.2], 5, 1),
-        ([1, 1, 1, 0.5, 0.5, 0.5], 3, 0),
-    ],
-)
-def test_layers_that_select_nothing_are_joined(
-    separate_graph: Callable[[Any], ov.Model],
-    config: Any,  # noqa: ANN401
-    joined: int,
-    left: int,
-) -> None:
-    graph, before = embedded().specialised_graph(config), separate_graph(config)
-    assert types(before)["QuantizedLinears"] == 3 * 6
-    found = types(graph)
-    assert found["Attention"] == 0
-    assert (found["EncoderLayers"], found["QuantizedLinears"]) == (joined, left)
-    ids = np.random.default_rng(0).integers(1000, 20000, (2, 61))
-    ids[:, 0] = 101
-    inputs = {
-        "input_ids": ids,
-        "attention_mask": (np.arange(61) < [[61], [40]]).astype(np.int64),
-        "token_type_ids": np.broadcast_to(np.arange(61) > 12, ids.shape).astype(np.int64),
-    }
-    for threads in (1, 2):
-        one, many = compiled(graph, threads)(inputs), compiled(before, threads)(inputs)
-        for name in ("start_logits", "end_logits"):
-            np.testing.assert_array_equal(one[name], many[name])
-
-
-def test_states_that_something_else_reads_are_kept(separate_graph: Callable[[Any], ov.Model]) -> None:
-    graph = separate_graph("full")
-    state = next(node for node in graph.get_ordered_ops() if node.get_friendly_name() == "layer.2.output")
-    graph.add_results([opset15.result(state, name="seen")])
-    expected = compiled(graph)(inputs := {name: np.ones((1, 9), np.int64) for name in INPUTS})
-    join_layers(graph, 6)
-    assert (types(graph)["EncoderLayers"], types(graph)["QuantizedLinears"]) == (2, 0)
-    for a, b in zip(expected.values(), compiled(graph)(inputs).values(), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
@@ -281,7 +201,7 @@ def test_refuses_wrong_inputs_when_the_graph_is_built(changed: dict[str, Any], m
     state = opset15.parameter(changed.get("state", [1, 4, WIDTH]), changed.get("kind", np.float32)).output(0)
     mask = opset15.parameter(changed.get("mask", [1, 4]), np.float32).output(0)
     with pytest.raises(RuntimeError, match=f"EncoderLayers: .*({message})"):
-        ops.encoder_layers(state, mask, **given)
+        encoder_layers(state, mask, **given)
 
 
 def test_the_op_packs_weights_of_a_constant_only() -> None:
@@ -290,7 +210,7 @@ def test_the_op_packs_weights_of_a_constant_only() -> None:
     given["constants"] = [opset15.parameter([size], np.int8).output(0) for size in sizes]
     state, mask = (node.output(0) for node in inputs_of_graph())
     with pytest.raises(RuntimeError, match="input 3 is computed by Parameter; weights can be packed here only"):
-        ops.encoder_layers(state, mask, **given)
+        encoder_layers(state, mask, **given)
 
 
 def test_lengths_that_do_not_fit_are_refused_at_the_call() -> None:
