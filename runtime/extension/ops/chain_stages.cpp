@@ -122,7 +122,8 @@ void add_chains(Stages& stages, const std::vector<ChainTask>& tasks, LevelBuffer
         const size_t items = std::min(rows / fewest_rows, stages.threads() * (cores_differ() ? tasks_for_a_thread : 1));
         stages.add(items, [=](size_t item) {
             static thread_local LevelBuffers own;
-            const size_t first = strips * item / items * strip, end = std::min(rows, strips * (item + 1) / items * strip);
+            const size_t first = strips * item / items * strip;
+            const size_t end = std::min(rows, strips * (item + 1) / items * strip);
             for (const ChainTask& task : tasks) {
                 make_room(own, *task.chain, end - first);
                 run_chain(slice(task, first, end - first), own);

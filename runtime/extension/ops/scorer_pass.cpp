@@ -117,7 +117,8 @@ public:
         add_blocks(stages, [=, this](size_t b, size_t first, size_t last) {
             for (size_t i = b * m_in.length + first; i < b * m_in.length + last; ++i) {
                 const float logit = dot(features->data() + i * m_shape.width, weight, m_shape.width) + *output_bias;
-                significance[i] = m_in.is_protected[i] + (m_in.mask[i] == 0.0f ? 1.0f / (1.0f + std::exp(-logit)) : 0.0f);
+                const bool is_real = m_in.mask[i] == 0.0f;
+                significance[i] = m_in.is_protected[i] + (is_real ? 1.0f / (1.0f + std::exp(-logit)) : 0.0f);
             }
         });
     }

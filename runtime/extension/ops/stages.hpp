@@ -11,8 +11,8 @@
 namespace dynamic_tinybert {
 
 /// Work in stages, each of independent items; all items of a stage are computed before the next stage begins. Threads
-/// are called once for all stages: between two of them they wait for each other without sleeping, which takes a
-/// fraction of a microsecond where a parallel loop of its own for each stage takes several.
+/// are called once for all stages. Between two of them they wait for each other without sleeping, at first, which takes
+/// a fraction of a microsecond where a parallel loop of its own for each stage takes several.
 class Stages {
 public:
     explicit Stages(size_t threads) : m_threads(threads) {}
@@ -30,16 +30,17 @@ public:
 private:
     struct Stage {
         Stage(size_t count, size_t threads, std::function<void(size_t)> function)
-            : items(count), compute(std::move(function)), shares(threads) {}
+            : items(count), compute(std::move(function)), shares(threads), left(static_cast<int>(count)) {}
 
         size_t items;
         std::function<void(size_t)> compute;
         std::vector<TaskShare> shares;
-        alignas(64) std::atomic<size_t> done{0};
+        alignas(64) std::atomic<int> left;  // items that are not computed yet
     };
 
     void work(size_t thread);
     void compute_items(Stage& stage, size_t thread);
+    static void finish(Stage& stage, size_t computed);
 
     size_t m_threads;
     std::deque<Stage> m_stages;
