@@ -23,6 +23,7 @@ OP_TESTS = [
     for op in (
         "attention_with_significance",
         "context_significance",
+        "encoder_layers",
         "learnt_significance",
         "quantized_embeddings",
         "quantized_linears",

@@ -44,7 +44,7 @@ SMOKE: Mapping[str, Smoke] = {
     "fixtures.random_checkpoint": Smoke("{checkpoint} {output}", ""),
     "fixtures.timing_bundles": Smoke("{bundle} {data}/squad-search.json {output} --questions 8", ""),
     "kernels.cpu_limits": Smoke("1", "GOPS INT8", programs=_COMPILER),
-    "kernels.nodes": Smoke("{learnt} --length-config hard-thresholds --length 40 --threads 1", "| QuantizedLinears |"),
+    "kernels.nodes": Smoke("{learnt} --length-config hard-thresholds --length 40 --threads 1", "| EncoderLayers |"),
     "kernels.ops": Smoke("--quick --threads 1 --blocks 1 --requests 1", "attention: stock, fused"),
     "kernels.predicted_loops": Smoke("", "avx2 on skylake", programs=("g++", "llvm-mca")),
     "kernels.products": Smoke("--rounds 1", "| limit |", programs=_COMPILER),

@@ -1,4 +1,4 @@
-"""Where the time of one request goes: the nodes of a bundle's graph by kind, and its matrix products.
+"""Where the time of one request goes: the nodes of a bundle's graph by kind, and its products and joined layers.
 
     python -m benchmarks.kernels.nodes BUNDLE [--length-config NAME] [--length 171] [--threads 2]
 
@@ -11,6 +11,7 @@ multiply-accumulates at the rate of a loop of INT8 dot products.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
 
@@ -30,14 +31,16 @@ from benchmarks.kernels.cpu_limits import measure_cpu_limits
 
 Ids = npt.NDArray[np.int64]
 WARM_UP, REQUESTS, TURNS, QUESTION = 5, 20, 10, 16
-PRODUCTS = ("FullyConnected", "QuantizedLinears")
+PRODUCTS = ("FullyConnected", "QuantizedLinears", "EncoderLayers")
 
 
-def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> ov.InferRequest:
+def compiled(bundle: Bundle, config: str, threads: int, *, profiled: bool) -> tuple[ov.InferRequest, Mapping[str, str]]:
+    """A request, and the types of the graph's nodes by their names."""
     config_of_graph = bundle.length_configs[config].config
     graph = selecting_graph(bundle, plain_graph(bundle), config_of_graph, kept_multiple(bundle))
     properties = {**latency_properties(threads), "PERF_COUNT": profiled}
-    return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request()
+    kinds = {node.get_friendly_name(): node.get_type_name() for node in graph.get_ordered_ops()}
+    return extension_library.core().compile_model(graph, "CPU", properties).create_infer_request(), kinds
 
 
 def executed_macs(bundle: Bundle, config: str, ids: Ids, types: Ids) -> int:
@@ -54,13 +57,9 @@ def random_inputs(bundle: Bundle, length: int) -> dict[str, Ids]:
     return {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": types}
 
 
-def kind_of(node: ov.ProfilingInfo) -> str:
-    """The type of a node; for our ops, which OpenVINO all calls "Reference", the name."""
-    if node.node_type != "Reference":
-        return str(node.node_type)
-    if node.node_name == "embeddings.output":
-        return "QuantizedEmbeddings"
-    return "QuantizedLinears" if node.node_name.startswith("layer.") else node.node_name.rsplit("_", 1)[0]
+def kind_of(node: ov.ProfilingInfo, kinds: Mapping[str, str]) -> str:
+    """The type of a node; OpenVINO calls all of ours "Reference"."""
+    return str(node.node_type) if node.node_type != "Reference" else kinds[node.node_name]
 
 
 def microseconds(request: ov.InferRequest, before: dict[str, Ids], inputs: dict[str, Ids]) -> list[float]:
@@ -84,7 +83,7 @@ def main() -> None:
     bundle, length = open_bundle(arguments.bundle), arguments.length
     inputs, longer = (random_inputs(bundle, tokens) for tokens in (length, length + LENGTH_MULTIPLE))
     ids, types = inputs["input_ids"], inputs["token_type_ids"]
-    timed, profiled = (
+    (timed, _), (profiled, types_by_name) = (
         compiled(bundle, arguments.length_config, arguments.threads, profiled=profiled) for profiled in (False, True)
     )
     calls, changed = [], []
@@ -97,7 +96,7 @@ def main() -> None:
     kinds: defaultdict[str, list[float]] = defaultdict(list)
     for node in profiled.profiling_info:
         if node.status == ov.ProfilingInfo.Status.EXECUTED:
-            kinds[kind_of(node)].append(node.real_time.total_seconds() * 1e6)
+            kinds[kind_of(node, types_by_name)].append(node.real_time.total_seconds() * 1e6)
     limits = measure_cpu_limits(arguments.threads)
     print(
         f"{bundle.path.name}, {arguments.length_config}, {length} tokens; {cpu.name()}, {arguments.threads} threads; "
@@ -112,9 +111,9 @@ def main() -> None:
     in_int8 = bundle.quantization["precision"] == "int8"
     best = 1e6 * (limits.seconds(macs, 0) if in_int8 else limits.seconds(0, macs))
     print(
-        f"a call {wall:.0f} µs, {after_another:.0f} after one of {length + LENGTH_MULTIPLE} tokens; its matrix "
-        f"products {products:.0f} µs, {wall / products:.2f}x; {macs / 1e6:.0f} million multiply-accumulates, at best "
-        f"{best:.0f} µs, {best / wall:.0%} of the call"
+        f"a call {wall:.0f} µs, {after_another:.0f} after one of {length + LENGTH_MULTIPLE} tokens; its products "
+        f"and joined layers {products:.0f} µs, {wall / products:.2f}x; {macs / 1e6:.0f} million "
+        f"multiply-accumulates, at best {best:.0f} µs, {best / wall:.0%} of the call"
     )
 
 

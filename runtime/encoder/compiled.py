@@ -70,6 +70,7 @@ class _Requests:
     """The requests of one compiled model."""
 
     def __init__(self, compiled: ov.CompiledModel) -> None:
+        self._inputs = {name: k for k, port in enumerate(compiled.inputs) for name in port.get_names()}
         self._outputs = [output.get_any_name() for output in compiled.outputs]
         self.count: int = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         self._requests = FairPool(compiled.create_infer_request() for _ in range(self.count))
@@ -79,8 +80,8 @@ class _Requests:
 
     def _run(self, request: ov.InferRequest, inputs: Arrays) -> Arrays:
         try:
-            for name, array in inputs.items():  # start_async(inputs) does the same, more slowly
-                request.set_tensor(name, ov.Tensor(array, shared_memory=True))
+            for name, array in inputs.items():  # set_tensor(name) and start_async(inputs) do the same, more slowly
+                request.set_input_tensor(self._inputs[name], ov.Tensor(array, shared_memory=True))
             # Not infer(): with one thread, OpenVINO 2026.4 loses the error of a synchronous request.
             request.start_async()
             request.wait()

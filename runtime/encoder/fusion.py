@@ -11,6 +11,7 @@ from openvino import opset13 as ops
 
 from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .graph_walk import producers, replace_output
+from .joined_layers import join_layers
 from .named_nodes import NamedNodes
 from .ops import attention, quantized_embeddings, quantized_linears
 from .patterns import Array, Embeddings, Normalization, Product
@@ -73,6 +74,7 @@ def fuse(
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
         _fuse_product(node, portable)
+    join_layers(model, num_layers)
     if float_weights:
         give_float_weights(model)
     model.validate_nodes_and_infer_types()

@@ -8,6 +8,7 @@
 #include "kernels/tiles.hpp"
 #include "ops/attention.hpp"
 #include "ops/context_significance.hpp"
+#include "ops/encoder_layers.hpp"
 #include "ops/isa.hpp"
 #include "ops/learnt_significance.hpp"
 #include "ops/quantized_embeddings.hpp"
@@ -20,6 +21,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::Attention>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::ContextSignificance>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::EncoderLayers>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedEmbeddings>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),

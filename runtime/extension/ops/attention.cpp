@@ -1,40 +1,13 @@
 #include "ops/attention.hpp"
 
-#include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
-#include <algorithm>
-#include <vector>
-
-#include "kernels/aligned.hpp"
+#include "ops/attention_pass.hpp"
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
-#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
-
-/// Buffers of one call, which its thread keeps for the next one.
-struct Scratch {
-    std::vector<int32_t> tokens;     // [B, L]: positions of the real tokens, then unused space
-    std::vector<size_t> num_tokens;  // [B]
-    std::vector<size_t> num_queries; // [B]: how many of the real tokens have a query
-    Aligned<float> packed;           // [B, heads, packed_size]
-    Aligned<float> column_sums;      // [B, heads, blocks, L + column_padding]
-};
-
-/// Lists the real tokens and returns their number; fills the context rows of the others, of the first `rows`, with `zero`.
-template <typename T>
-size_t split_padding(const float* mask, size_t length, size_t rows, size_t width, int32_t* tokens, T* context, T zero) {
-    size_t count = 0;
-    for (size_t i = 0; i < length; ++i) {
-        if (mask[i] == 0.0f)
-            tokens[count++] = static_cast<int32_t>(i);
-        else if (i < rows)
-            std::fill_n(context + i * width, width, zero);
-    }
-    return count;
-}
 
 enum Input : size_t { projections_in, mask_in, query_in };
 
@@ -164,87 +137,29 @@ void Attention::compute(ov::Tensor& output, float* significance, const ov::Tenso
         OPENVINO_ASSERT(queries <= length, get_type_name(), ": ", queries, " queries for ", length,
                         " tokens; give those of the first tokens");
     }
-    const size_t heads = m_heads, dim = width / heads;
-    const float *projections = inputs[projections_in].data<const float>(), *mask = inputs[mask_in].data<const float>();
-    const float* query_rows = has_query ? inputs[query_in].data<const float>() : nullptr;
     output.set_shape({batch, queries, width});
     const bool quantizes = m_inv_scale > 0.0f;
-    float* context = quantizes ? nullptr : output.data<float>();
-    uint8_t* quantized = quantizes ? output.data<uint8_t>() : nullptr;
-
-    const size_t max_blocks = (queries + query_block - 1) / query_block;
-    const size_t packed_size = m_kernels->packed_size(length, dim);
-    const size_t sums_size = significance ? length + column_padding : 0;
-    thread_local Scratch thread_scratch;
-    Scratch& scratch = thread_scratch;  // a name under which the threads below share it
-    at_least(scratch.tokens, batch * length);
-    at_least(scratch.num_tokens, batch);
-    at_least(scratch.num_queries, batch);
-    at_least(scratch.packed, batch * heads * packed_size);
-    at_least(scratch.column_sums, batch * heads * max_blocks * sums_size);
-    for (size_t b = 0; b < batch; ++b) {
-        const float* real = mask + b * length;
-        int32_t* tokens = scratch.tokens.data() + b * length;
-        const size_t from = b * queries * width;
-        scratch.num_tokens[b] =
-            quantized ? split_padding(real, length, queries, width, tokens, quantized + from, quantize(m_zero_point))
-                      : split_padding(real, length, queries, width, tokens, context + from, 0.0f);
-        scratch.num_queries[b] = std::lower_bound(tokens, tokens + scratch.num_tokens[b], static_cast<int32_t>(queries)) - tokens;
-    }
-
-    const auto head_of = [&](size_t b, size_t h) {
-        const float* projected = projections + parts * b * length * width + h * dim;
-        const size_t to = b * queries * width + h * dim;
-        Head head{};
-        head.query = query_rows ? query_rows + to : projected;
-        head.query_stride = query_rows ? width : 3 * width;
-        head.key = projected + (parts - 2) * width;
-        head.value = head.key + width;
-        head.stride = parts * width;
-        head.context = context ? context + to : nullptr;
-        head.quantized = quantized ? quantized + to : nullptr;
-        head.context_stride = width;
-        head.inv_scale = m_inv_scale;
-        head.zero_point = m_zero_point;
-        head.dim = dim;
-        head.tokens = scratch.tokens.data() + b * length;
-        head.num_tokens = scratch.num_tokens[b];
-        return head;
-    };
-    const auto packed_of = [&](size_t head) { return scratch.packed.data() + head * packed_size; };
-    const auto sums_of = [&](size_t head, size_t block) {
-        return scratch.column_sums.data() + (head * max_blocks + block) * sums_size;
-    };
-
-    const auto pack = [&](size_t head) {
-        m_kernels->pack(head_of(head / heads, head % heads), packed_of(head));
-    };
-
-    const auto attend = [&](size_t item) {
-        const size_t head = item / max_blocks, block = item % max_blocks;
-        const Head view = head_of(head / heads, head % heads);
-        const size_t first = block * query_block, last = std::min(first + query_block, scratch.num_queries[head / heads]);
-        if (first < last)
-            m_kernels->attend(view, packed_of(head), first, last,
-                              significance ? sums_of(head, block) : nullptr);
-    };
-
-    // Always in the order of heads and blocks, so that the number of threads cannot change a bit of the result.
-    const auto add_columns = [&](size_t b) {
-        const size_t num_tokens = scratch.num_tokens[b];
-        const int32_t* tokens = scratch.tokens.data() + b * length;
-        for (size_t h = 0; h < heads; ++h)
-            for (size_t block = 0; block * query_block < num_tokens; ++block)
-                for (size_t i = 0; i < num_tokens; ++i)
-                    significance[b * length + tokens[i]] += sums_of(b * heads + h, block)[i];
-    };
-
+    AttentionBatch pass{};
+    pass.batch = batch;
+    pass.length = length;
+    pass.queries = queries;
+    pass.width = width;
+    pass.heads = m_heads;
+    pass.projections = inputs[projections_in].data<const float>();
+    pass.query = has_query ? inputs[query_in].data<const float>() : nullptr;
+    pass.mask = inputs[mask_in].data<const float>();
+    pass.context = quantizes ? nullptr : output.data<float>();
+    pass.quantized = quantizes ? output.data<uint8_t>() : nullptr;
+    pass.inv_scale = m_inv_scale;
+    pass.zero_point = m_zero_point;
+    pass.significance = significance;
+    thread_local AttentionScratch thread_scratch;
+    AttentionScratch& scratch = thread_scratch;  // a name under which the threads below share it
     // A thread that waits in here must not pick up another request, which would use the same scratch.
     tbb::this_task_arena::isolate([&] {
-        tbb::parallel_for(size_t{0}, batch * heads, pack);
-        tbb::parallel_for(size_t{0}, batch * heads * max_blocks, attend);
-        if (significance)
-            tbb::parallel_for(size_t{0}, batch, add_columns);
+        Stages stages(tbb::this_task_arena::max_concurrency());
+        add_attention(stages, *m_kernels, pass, scratch);
+        stages.run();
     });
 }
 

@@ -1,13 +1,9 @@
 #pragma once
 
 #include <memory>
-#include <mutex>
 #include <openvino/op/op.hpp>
-#include <string>
-#include <vector>
 
-#include "kernels/aligned.hpp"
-#include "ops/isa.hpp"
+#include "ops/linear_chain.hpp"
 
 namespace dynamic_tinybert {
 
@@ -49,25 +45,8 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
-    /// Constants whose weights the op packed itself.
-    struct Repacked {
-        Aligned<int8_t> weights;
-        std::vector<int64_t> bytes;  // of each layer
-        Aligned<float> numbers;      // in a file they may lie anywhere
-    };
-
-    bool packs() const { return m_isa == "any"; }
-    const Repacked& repacked(size_t depth) const;
-
-    std::vector<int64_t> m_widths;
-    std::vector<float> m_zero_points;
-    bool m_normalizes = false;
-    float m_epsilon = 1e-12f;
-    std::string m_isa;
-    std::vector<int64_t> m_weight_bytes;
-    const Kernels* m_kernels = nullptr;  // of m_isa
-    mutable std::once_flag m_first_call;
-    mutable Repacked m_repacked;  // after the first call, if packs()
+    LinearChain m_chain;
+    ChainConstants m_constants;
 };
 
 }  // namespace dynamic_tinybert

@@ -5,11 +5,24 @@
 
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
+#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
 enum Input : size_t { head_in, all_states_in, states_in };  // then the origins of these states, and further such pairs
+
+/// Runs compute(first, count) on each stretch of neighbouring rows that are wanted.
+template <typename Wanted, typename Compute>
+void for_runs(size_t rows, const Wanted& wanted, const Compute& compute) {
+    for (size_t i = 0; i < rows; ++i) {
+        const size_t first = i;
+        while (i < rows && wanted(i))
+            ++i;
+        if (i > first)
+            compute(first, i - first);
+    }
+}
 
 }  // namespace
 
@@ -66,24 +79,34 @@ bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     const float* head = inputs[head_in].data<const float>();
     outputs[0].set_shape({batch, length, 2});
     float* restored = outputs[0].data<float>();
-    m_compute(inputs[all_states_in].data<const float>(), head, batch * length, hidden, restored);
+    thread_local std::vector<char> restored_before;
     thread_local std::vector<float> logits;
-    for (size_t input = states_in; input < inputs.size(); input += 2) {
+    restored_before.assign(batch * length, false);
+    // From the last layer to the first, so that only the last state of each token is multiplied.
+    for (size_t input = inputs.size() - 2; input >= states_in; input -= 2) {
         const size_t tokens = inputs[input].get_shape()[1];
         check_shape("RestoreLogits", "a state", inputs[input], {batch, tokens, hidden});
         check_shape("RestoreLogits", "an origin", inputs[input + 1], {batch, tokens});
+        const float* states = inputs[input].data<const float>();
         const int32_t* origins = inputs[input + 1].data<const int32_t>();
-        logits.resize(batch * tokens * 2);
-        m_compute(inputs[input].data<const float>(), head, batch * tokens, hidden, logits.data());
-        for (size_t i = 0; i < batch * tokens; ++i) {
-            const int32_t origin = origins[i];
-            if (origin == 0)
-                continue;
-            OPENVINO_ASSERT(origin > 0 && static_cast<size_t>(origin) <= length, "RestoreLogits: origin ", origin,
-                            " is not among the ", length, " tokens of the original input");
-            std::copy_n(logits.data() + 2 * i, 2, restored + (i / tokens * length + origin - 1) * 2);
-        }
+        const auto place = [&](size_t i) { return i / tokens * length + origins[i] - 1; };
+        const auto is_needed = [&](size_t i) {
+            OPENVINO_ASSERT(origins[i] >= 0 && static_cast<size_t>(origins[i]) <= length, "RestoreLogits: origin ",
+                            origins[i], " is not among the ", length, " tokens of the original input");
+            return origins[i] != 0 && !restored_before[place(i)];
+        };
+        for_runs(batch * tokens, is_needed, [&](size_t first, size_t count) {
+            m_compute(states + first * hidden, head, count, hidden, at_least(logits, 2 * count));
+            for (size_t i = first; i < first + count; ++i) {
+                std::copy_n(logits.data() + 2 * (i - first), 2, restored + 2 * place(i));
+                restored_before[place(i)] = true;
+            }
+        });
     }
+    const float* states = inputs[all_states_in].data<const float>();
+    for_runs(batch * length, [&](size_t i) { return !restored_before[i]; }, [&](size_t first, size_t count) {
+        m_compute(states + first * hidden, head, count, hidden, restored + 2 * first);
+    });
     return true;
 }
 

@@ -1,6 +1,5 @@
 #include "ops/scorer_pass.hpp"
 
-#include <tbb/parallel_for.h>
 #include <tbb/task_arena.h>
 
 #include <algorithm>
@@ -9,13 +8,14 @@
 
 #include "kernels/aligned.hpp"
 #include "ops/memory.hpp"
+#include "ops/stages.hpp"
 
 namespace dynamic_tinybert {
 namespace {
 
 using Floats = Aligned<float>;
 
-constexpr size_t block = 12;          // tokens of a work item
+constexpr size_t block = 12;          // tokens of an item
 constexpr size_t panels_of_task = 4;  // of the question's keys: they share the conversion of its states to integers
 
 /// Buffers of one call, which its thread keeps for the next one.
@@ -80,7 +80,7 @@ float dot(const float* a, const float* b, size_t width) {
     return std::accumulate(sums, sums + scorer_columns, 0.0f);
 }
 
-/// The computation of one batch, stage by stage.
+/// The computation of one batch, in stages.
 class Pass {
 public:
     Pass(const ScorerKernels& kernels, const ScorerShape& shape, const ScorerPanels& panels, const float* tensors,
@@ -99,25 +99,28 @@ public:
             at_least(features, tokens * shape.width);
     }
 
-    void run(float* significance) {
+    /// Adds the stages that write the significance; this object must outlive them.
+    void add_to(Stages& stages, float* significance) {
         for (size_t b = 0; b < m_in.batch; ++b)
             m_scratch.num_question[b] = gather_question(
                 m_in.state + b * m_in.length * m_in.hidden, m_in.is_protected + b * m_in.length,
                 m_in.mask + b * m_in.length, m_in.length, m_in.hidden,
                 m_scratch.question.data() + b * m_in.length * m_in.hidden, m_scratch.mean.data() + b * m_in.hidden);
         const float *bias = take(m_shape.width), *mix = take(m_shape.heads * m_shape.width);
-        project_question(bias, mix);
         Floats *features = &m_scratch.features[0], *next = &m_scratch.features[1];
-        compute_first_layer(mix, *features);
+        add_first_layer(stages, bias, mix, *features);
         for (size_t k = 0; k < m_shape.kernel_sizes.size(); ++k) {
-            compute_neighbourhood(k, *features, *next);
+            add_neighbourhood(stages, k, *features, *next);
             std::swap(features, next);
         }
         const float *weight = take(m_shape.width), *output_bias = take(1);
-        for (size_t i = 0; i < m_in.batch * m_in.length; ++i) {
-            const float logit = dot(features->data() + i * m_shape.width, weight, m_shape.width) + *output_bias;
-            significance[i] = m_in.is_protected[i] + (m_in.mask[i] == 0.0f ? 1.0f / (1.0f + std::exp(-logit)) : 0.0f);
-        }
+        add_blocks(stages, [=, this](size_t b, size_t first, size_t last) {
+            for (size_t i = b * m_in.length + first; i < b * m_in.length + last; ++i) {
+                const float logit = dot(features->data() + i * m_shape.width, weight, m_shape.width) + *output_bias;
+                const bool is_real = m_in.mask[i] == 0.0f;
+                significance[i] = m_in.is_protected[i] + (is_real ? 1.0f / (1.0f + std::exp(-logit)) : 0.0f);
+            }
+        });
     }
 
 private:
@@ -146,58 +149,80 @@ private:
         return layer;
     }
 
-    /// Computes the keys of the question's tokens, and the bias that includes their mean state.
-    void project_question(const float* bias, const float* mix) const {
-        const size_t width = m_shape.width, first_key = m_shape.feature_panels() + m_shape.key_panels();
-        const size_t end = first_key + m_shape.key_panels();  // where the panels for the mean state begin
-        const size_t tasks = (end - first_key + panels_of_task - 1) / panels_of_task;
-        tbb::parallel_for(size_t{0}, m_in.batch * (tasks + 1), [&](size_t item) {
-            thread_local Floats keys;
-            const size_t b = item / (tasks + 1), task = item % (tasks + 1);
-            if (task == tasks) {
-                float* to = m_scratch.bias.data() + b * width;
-                const float* mean = m_scratch.mean.data() + b * m_in.hidden;
-                m_kernels.project(m_panels, end, m_shape.feature_panels(), mean, 1, to, width);
-                for (size_t w = 0; w < width; ++w)
-                    to[w] += bias[w];
+    /// Panels of the question's keys lie between those of the first layer and those of the question's mean state.
+    size_t first_question_panel() const { return m_shape.feature_panels() + m_shape.key_panels(); }
+    size_t first_mean_panel() const { return first_question_panel() + m_shape.key_panels(); }
+
+    /// Computes the bias of a sequence, which includes the mean state of the question.
+    void project_mean(size_t b, const float* bias) const {
+        float* to = m_scratch.bias.data() + b * m_shape.width;
+        const float* mean = m_scratch.mean.data() + b * m_in.hidden;
+        m_kernels.project(m_panels, first_mean_panel(), m_shape.feature_panels(), mean, 1, to, m_shape.width);
+        for (size_t w = 0; w < m_shape.width; ++w)
+            to[w] += bias[w];
+    }
+
+    /// Computes some of the keys of the question's tokens.
+    void project_question(size_t b, size_t task, const float* mix) const {
+        thread_local Floats keys;
+        const size_t first = first_question_panel() + task * panels_of_task, rows = m_scratch.num_question[b];
+        const size_t count = std::min(panels_of_task, first_mean_panel() - first), columns = count * scorer_columns;
+        const float* states = m_scratch.question.data() + b * m_in.length * m_in.hidden;
+        m_kernels.project(m_panels, first, count, states, rows, at_least(keys, rows * columns), columns);
+        place_keys(keys.data(), rows, (first - first_question_panel()) * scorer_columns, columns, first_layer(b, mix),
+                   question_keys(b));
+    }
+
+    float* projected(size_t token) const { return m_scratch.projected.data() + token * m_stride; }
+
+    /// Projects the states of tokens `from` ... `end` - 1 of all sequences.
+    void project_states(size_t from, size_t end) const {
+        m_kernels.project(m_panels, 0, first_question_panel(), m_in.state + from * m_in.hidden, end - from,
+                          projected(from), m_stride);
+    }
+
+    size_t blocks() const { return (m_in.length + block - 1) / block; }  // of a sequence
+
+    /// Adds a stage that runs compute(b, first, last) on blocks of tokens.
+    template <typename Compute>
+    void add_blocks(Stages& stages, const Compute& compute) const {
+        stages.add(m_in.batch * blocks(), [this, compute](size_t item) {
+            const size_t first = item % blocks() * block;
+            compute(item / blocks(), first, std::min(first + block, m_in.length));
+        });
+    }
+
+    /// Sets padding to zeros, so that it does not count as a neighbour.
+    void clear_padding(size_t b, size_t first, size_t last, Floats& features) const {
+        for (size_t i = b * m_in.length + first; i < b * m_in.length + last; ++i)
+            if (m_in.mask[i] != 0.0f)
+                std::fill_n(features.data() + i * m_shape.width, m_shape.width, 0.0f);
+    }
+
+    void add_first_layer(Stages& stages, const float* bias, const float* mix, Floats& features) const {
+        const size_t of_question = (m_shape.key_panels() + panels_of_task - 1) / panels_of_task;
+        const size_t items = of_question + 1 + blocks();  // of a sequence; the largest first
+        stages.add(m_in.batch * items, [=, this](size_t all) {
+            const size_t b = all / items, item = all % items;
+            if (item < of_question) {
+                project_question(b, item, mix);
+            } else if (item < items - 1) {
+                const size_t first = (item - of_question) * block, start = b * m_in.length;
+                project_states(start + first, start + std::min(first + block, m_in.length));
             } else {
-                const size_t first = first_key + task * panels_of_task, rows = m_scratch.num_question[b];
-                const size_t count = std::min(panels_of_task, end - first), columns = count * scorer_columns;
-                const float* states = m_scratch.question.data() + b * m_in.length * m_in.hidden;
-                m_kernels.project(m_panels, first, count, states, rows, at_least(keys, rows * columns), columns);
-                place_keys(keys.data(), rows, (first - first_key) * scorer_columns, columns, first_layer(b, mix),
-                           question_keys(b));
+                project_mean(b, bias);
             }
         });
-    }
-
-    /// Runs compute(b, first, last) on blocks of tokens, then sets padding to zeros, so that it does not count as a
-    /// neighbour.
-    template <typename Compute>
-    void for_blocks(Floats& features, const Compute& compute) const {
-        const size_t length = m_in.length, width = m_shape.width, blocks = (length + block - 1) / block;
-        tbb::parallel_for(size_t{0}, m_in.batch * blocks, [&](size_t item) {
-            const size_t b = item / blocks, first = item % blocks * block, last = std::min(first + block, length);
-            compute(b, first, last);
-            for (size_t i = first; i < last; ++i)
-                if (m_in.mask[b * length + i] != 0.0f)
-                    std::fill_n(features.data() + (b * length + i) * width, width, 0.0f);
-        });
-    }
-
-    void compute_first_layer(const float* mix, Floats& features) const {
-        const size_t panels = m_shape.feature_panels() + m_shape.key_panels();
-        for_blocks(features, [&](size_t b, size_t first, size_t last) {
+        add_blocks(stages, [=, this, &features](size_t b, size_t first, size_t last) {
             const size_t at = b * m_in.length + first;
-            float* projected = m_scratch.projected.data() + at * m_stride;
-            m_kernels.project(m_panels, 0, panels, m_in.state + at * m_in.hidden, last - first, projected, m_stride);
-            m_kernels.features(first_layer(b, mix), projected, last - first, m_shape.width,
+            m_kernels.features(first_layer(b, mix), projected(at), last - first, m_shape.width,
                                features.data() + at * m_shape.width);
+            clear_padding(b, first, last, features);
         });
     }
 
     /// The last neighbourhood also sees all of the context, by its pooled features.
-    void compute_neighbourhood(size_t k, const Floats& features, Floats& next) {
+    void add_neighbourhood(Stages& stages, size_t k, const Floats& features, Floats& next) {
         const size_t length = m_in.length, width = m_shape.width;
         Neighbourhood neighbourhood{};
         neighbourhood.size = m_shape.kernel_sizes[k];
@@ -208,17 +233,19 @@ private:
         const bool is_last = k + 1 == m_shape.kernel_sizes.size();
         if (is_last) {
             const float* pool = take(width * width);
-            for (size_t b = 0; b < m_in.batch; ++b)
+            stages.add(m_in.batch, [=, this, &features](size_t b) {
                 pool_context(features.data() + b * length * width, m_in.is_protected + b * length,
                              m_in.mask + b * length, length, width, pool, neighbourhood.mix_bias,
                              m_scratch.mix_bias.data() + b * width);
+            });
         }
-        for_blocks(next, [&](size_t b, size_t first, size_t last) {
+        add_blocks(stages, [=, this, &features, &next](size_t b, size_t first, size_t last) {
             Neighbourhood of_sequence = neighbourhood;
             if (is_last)
                 of_sequence.mix_bias = m_scratch.mix_bias.data() + b * width;
             m_kernels.convolve_mix(of_sequence, features.data() + b * length * width, length, width, first, last,
                                    next.data() + b * length * width);
+            clear_padding(b, first, last, next);
         });
     }
 
@@ -247,7 +274,11 @@ void compute_significance(const ScorerKernels& kernels, const ScorerShape& shape
     thread_local Scratch scratch;
     Pass pass(kernels, shape, panels, tensors, inputs, scratch);
     // A thread that waits in here must not pick up another request, which would use the same scratch.
-    tbb::this_task_arena::isolate([&] { pass.run(significance); });
+    tbb::this_task_arena::isolate([&] {
+        Stages stages(tbb::this_task_arena::max_concurrency());
+        pass.add_to(stages, significance);
+        stages.run();
+    });
 }
 
 }  // namespace dynamic_tinybert

@@ -298,7 +298,7 @@ RIGHT: dict[str, Any] = {"widths": [8, 8], "zero_points": [128.0, 0.0], "epsilon
         ([1, 4, 8], np.uint8, {}, "rows in u8 cannot be added to the result; give a residual"),
         ([4, 8], np.float32, {}, r"the rows have shape \[4,8\]"),
         ([1, 4, 6], np.float32, {}, r"the rows have shape \[1,4,6\]; give \[B, L, K\], K a multiple of 4"),
-        ([1, 4, 12], np.float32, {}, r"the constants have shape \[\d+\] where these widths on rows of \[1,4,12\] need"),
+        ([1, 4, 12], np.float32, {}, r"the constants have shape \[\d+\] where these widths on rows of 12 need"),
         ([1, 4, 8], np.float32, {"widths": [8]}, "1 widths and 2 zero points"),
         ([1, 4, 8], np.float32, {"widths": [6, 8]}, "width 6 of product 0 must be at least 1 and, before another"),
         ([1, 4, 8], np.float32, {"widths": [8, 2**62]}, "a width is 4611686018427387904; at most 65536 is allowed"),
