@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from .answers import Answer, in_pipeline_shape
 from .budgets import Budgets
 from .call_options import CallOptions, Pair
+from .competition import Competitions
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
 from .plan import AnswerPlan
@@ -27,6 +28,7 @@ class QuestionAnswerer:
         self.model = model
         self._windowing = Windowing.of(model)
         self.budgets = Budgets(model, self._windowing)
+        self._competitions = Competitions(model)
 
     def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
         return type(self), (self.model,)
@@ -54,6 +56,7 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        compete: bool | None = None,
         budget_ms: float | None = None,
         max_f1_loss: float | None = None,
     ) -> list[list[Answer]]:
@@ -73,6 +76,7 @@ class QuestionAnswerer:
             merge: Which answers count as the same one.
             length_config: Which tokens each layer keeps.
             batch_size: Maximum number of windows that run at once.
+            compete: Let the windows of a long context compete.
             budget_ms: Milliseconds for the whole call.
             max_f1_loss: Most points of F1 that may be lost.
 
@@ -97,6 +101,7 @@ class QuestionAnswerer:
             align_to_words=align_to_words,
             merge=merge,
             batch_size=batch_size,
+            compete=compete,
         )
         return plan.run(self.model)
 
@@ -120,7 +125,8 @@ class QuestionAnswerer:
         pairs = question_context_pairs(questions, contexts)
         windows = cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
         texts = [context for _, context in pairs]
-        return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold, budgeted)
+        threshold = self.model.bundle.no_answer_threshold
+        return AnswerPlan(texts, windows, chosen, length_config, threshold, budgeted, self._competitions)
 
     def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
         """Measure what the bundle's length configurations take on this CPU, or load what was measured before.
@@ -191,6 +197,7 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        compete: bool | None = None,
         budget_ms: float | None = None,
         max_f1_loss: float | None = None,
         max_question_len: object = None,
@@ -228,6 +235,10 @@ class QuestionAnswerer:
                 up, as in the pipeline.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
+            compete: Let the windows of a long context compete; off by default, as in the pipeline. Scores are then
+                probabilities over the whole context instead of over each window, so that a window without the answer
+                does not win with a guess that is sure of itself. And windows that can no longer win are left out, if
+                the bundle knows for this length configuration when; see `docs/long-documents.md`.
             budget_ms: Milliseconds that the call may take, all of its questions and windows together. The most accurate
                 of the bundle's length configurations that is predicted to fit runs, or else the fastest. Answers of
                 calls with this option or the next have `length_config`, `ms` and `budget_met`, too. Not together with
@@ -261,6 +272,7 @@ class QuestionAnswerer:
             merge=merge,
             length_config=length_config,
             batch_size=batch_size,
+            compete=compete,
             budget_ms=budget_ms,
             max_f1_loss=max_f1_loss,
         )

@@ -8,7 +8,7 @@ from dataclasses import replace
 from .answers import Answer, empty_answer, pipeline_answers
 from .inference import WindowOutput
 from .options import AnswerOptions
-from .spans import best_answer
+from .spans import advantages, best_answer
 from .windows import Window
 
 
@@ -45,13 +45,18 @@ def answers_with_threshold(
         outputs: The model's output for each window.
         options: How answers are chosen.
         threshold: No-answer score above which the empty answer comes first. None ranks it by its probability. It has
-            no effect unless the empty answer competes.
+            no effect unless the empty answer competes. If windows compete, the score is the least in any window.
     """
     if threshold is None or not options.handle_impossible_answer:
         return pipeline_answers(context, windows, outputs, options)
     answers = pipeline_answers(context, windows, outputs, replace(options, handle_impossible_answer=False))
-    _, score = answer_and_no_answer_score(context, windows, outputs, max_answer_len=options.max_answer_len)
-    return with_empty_answer(answers, windows, outputs, wins=score > threshold, top_k=options.top_k)
+    if options.compete:
+        pairs = zip(windows, outputs, strict=True)
+        score = -max(max(advantages(*pair, count=1, max_answer_len=options.max_answer_len).values()) for pair in pairs)
+    else:
+        _, score = answer_and_no_answer_score(context, windows, outputs, max_answer_len=options.max_answer_len)
+    wins, together = score > threshold, options.compete
+    return with_empty_answer(answers, windows, outputs, wins=wins, top_k=options.top_k, together=together)
 
 
 def with_empty_answer(
@@ -61,6 +66,7 @@ def with_empty_answer(
     *,
     wins: bool,
     top_k: int,
+    together: bool = False,
 ) -> list[Answer]:
     """Put the empty answer first if it `wins`, else behind the best of the others.
 
@@ -72,7 +78,8 @@ def with_empty_answer(
         outputs: The model's output for each window.
         wins: Whether the question has no answer.
         top_k: Maximum number of answers to return.
+        together: See `empty_answer`.
     """
-    empty = empty_answer(windows, outputs)
+    empty = empty_answer(windows, outputs, together=together)
     at = 0 if wins else max(1, sum(answer["score"] >= empty["score"] for answer in answers))
     return [*answers[:at], empty, *answers[at:]][:top_k]

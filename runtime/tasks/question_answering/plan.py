@@ -11,6 +11,7 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer
 from .budgets import BudgetedCall
+from .competition import Competitions
 from .inference import WindowOutput, run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions
@@ -45,6 +46,7 @@ class AnswerPlan:
         length_config: Which tokens each layer keeps; None for the model's default, or for what the budget chooses.
         no_answer_threshold: The bundle's, if it has one.
         budgeted: The call with a budget that these questions belong to, if it has one.
+        competitions: Runs windows that compete; without it, all windows run, and answers are chosen in the same way.
     """
 
     contexts: Sequence[str]
@@ -53,6 +55,7 @@ class AnswerPlan:
     length_config: str | LengthConfig | Sequence[float] | None
     no_answer_threshold: float | None
     budgeted: BudgetedCall | None = None
+    competitions: Competitions | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -64,6 +67,12 @@ class AnswerPlan:
         config, size = self.length_config, self.options.batch_size
         if self.budgeted:
             config = self.budgeted.choose(self.lengths, size)
+        if self.options.compete and self.competitions is not None:
+            ran = [
+                [(outcome.window, outcome.output) for outcome in own if outcome.output is not None]
+                for own in self.competitions.run(self.windows, config, self.options)
+            ]
+            return self._answers([[w for w, _ in own] for own in ran], [[output for _, output in own] for own in ran])
         return self.answers(run_windows(model, self.windows, length_config=config, batch_size=size))
 
     def answered(
@@ -92,9 +101,14 @@ class AnswerPlan:
 
     def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
         """The answers of each question, best first, from the model's outputs for its windows."""
+        return self._answers(self.windows, outputs)
+
+    def _answers(
+        self, windows: Sequence[Sequence[Window]], outputs: Sequence[Sequence[WindowOutput]]
+    ) -> list[list[Answer]]:
         answers = [
             answers_with_threshold(context, own_windows, own_outputs, self.options, self.no_answer_threshold)
-            for context, own_windows, own_outputs in zip(self.contexts, self.windows, outputs, strict=True)
+            for context, own_windows, own_outputs in zip(self.contexts, windows, outputs, strict=True)
         ]
         if self.budgeted:
             self.budgeted.finish(answers)
