@@ -72,16 +72,6 @@ class FirstStage:
             return None
         return np.where(self.arrays[PROTECTED] > 0, np.float32(np.nan), self.arrays[SIGNIFICANCE])
 
-    @property
-    def scored_positions(self) -> npt.NDArray[np.int32] | None:
-        """The input positions of the tokens of `significance`, int32 [B, m]; fillers have `length` or more."""
-        for value in self.values:
-            if value.name == SIGNIFICANCE:
-                scored: npt.NDArray[np.float32] = self.arrays[SIGNIFICANCE]
-                everyone = np.broadcast_to(np.arange(scored.shape[1], dtype=np.int32), scored.shape)
-                return everyone if value.selection is None else self.kept_positions[value.selection]
-        return None
-
     def rows(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> FirstStage:
         """Some rows, in the order of their indices, with fillers only as far as these rows need them.
 
@@ -133,7 +123,6 @@ class StagedModel:
         length_config: str | LengthConfig | Sequence[float] | None = None,
         *,
         after_layer: int,
-        before_feed_forward: bool = False,
     ) -> None:
         """Compile both stages.
 
@@ -141,7 +130,6 @@ class StagedModel:
             model: The model.
             length_config: As for `LengthAdaptiveModel.__call__`.
             after_layer: The last layer of the first stage, its selection included; at least one layer must follow.
-            before_feed_forward: The feed-forward part of this layer belongs to the later stage.
 
         Raises:
             LengthConfigError: The length configuration is unknown or does not fit the model.
@@ -157,7 +145,7 @@ class StagedModel:
         self._task = task_named(model.bundle.task)
         graph = model.specialised_graph(self.length_config)
         with gate, rewriting(model.bundle):
-            cut = cut_graph(graph, after_layer, before_feed_forward=before_feed_forward)
+            cut = cut_graph(graph, after_layer)
         self._values, self._inputs = cut.values, [node.get_any_name() for node in cut.later.inputs]
         properties = {name: value for name, value in model.execution.items() if name != "elastic"}
         self._first, self._later = (

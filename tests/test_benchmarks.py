@@ -82,6 +82,14 @@ SMOKE: Mapping[str, Smoke] = {
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
+    "selection.competing_windows": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --questions 2 --threads 1 --length-config hard-thresholds",
+        "same answers, %: ",
+    ),
+    "selection.competition_rules": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --per-article 2 --length-config hard-thresholds",
+        "| probability | ",
+    ),
     "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
     "selection.search_strategies": Smoke("3 1", "surrogate         as_pooled"),
     "selection.significance_ablation": Smoke(

@@ -16,7 +16,6 @@ from dynamic_tinybert.runtime.common.errors import (
 )
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig
 
-from .competition import COMPETITION, WindowCompetition, competition_of
 from .files import (
     CONFIG,
     LISTED_FILES,
@@ -54,12 +53,10 @@ class NamedLengthConfig:
         config: The keep ratios and thresholds.
         measured: Figures by name, such as `f1` (0 to 100), `macs` or `latency_p50_ms`, and the `data` and
             `cpu` that they belong to; None if nothing was measured.
-        competition: When windows of a long context leave; None if that was not calibrated.
     """
 
     config: LengthConfig
     measured: Mapping[str, Any] | None = None
-    competition: WindowCompetition | None = None
 
 
 @dataclass(frozen=True)
@@ -171,7 +168,6 @@ def write_manifest(
                 "keep_ratios": named.config.keep_ratios,
                 "thresholds": named.config.thresholds,
                 "measured": named.measured,
-                **({COMPETITION: named.competition.to_json()} if named.competition else {}),
             }
             for name, named in length_configs.items()
         },
@@ -256,8 +252,7 @@ def _length_configs(manifest: Mapping[str, Any], num_layers: int) -> dict[str, N
                 f"{len(ratios)} keep ratios; both need one value per layer"
             )
         try:
-            config = LengthConfig(tuple(ratios), tuple(thresholds))
-            configs[name] = NamedLengthConfig(config, measured, competition_of(entry, num_layers))
+            configs[name] = NamedLengthConfig(LengthConfig(tuple(ratios), tuple(thresholds)), measured)
         except LengthConfigError as error:
             raise BundleFormatError(f"{MANIFEST}: length configuration {reprlib.repr(name)}: {error}") from error
     try:

@@ -15,7 +15,7 @@ from .graph_walk import producers, replace_output
 from .named_nodes import NamedNodes
 
 STATE = "carried.state"
-"""Name of the states at the cut, float32 [B, n, H]."""
+"""Name of the states that leave the last layer before the cut, float32 [B, n, H]."""
 
 SIGNIFICANCE, PROTECTED = "scorer.significance", "scorer.protected"
 """Outputs of the first graph if it has a scorer: what the last one gives to each token, and which are protected."""
@@ -56,19 +56,18 @@ class CutGraph:
     values: tuple[Carried, ...]
 
 
-def cut_graph(model: ov.Model, layer: int, *, before_feed_forward: bool = False) -> CutGraph:
+def cut_graph(model: ov.Model, layer: int) -> CutGraph:
     """Cut a graph after a layer. Both parts, one after the other, compute what the whole does.
 
     Args:
         model: A graph of one length configuration, from `with_selection`; it is not changed.
         layer: The last layer before the cut; at least one must follow it.
-        before_feed_forward: Cut before this layer's feed-forward part, behind its selection.
 
     Raises:
         BundleFormatError: The layer is not in the graph, or something other than values of rows goes over the cut.
     """
     first, later = model.clone(), model.clone()
-    state_name = _state_name(first, layer, before_feed_forward=before_feed_forward)
+    state_name = f"layer.{layer}.output"
     behind = _names_behind(model, state_name)
     names = _given_names(first, state_name, behind)
     parameters, targets = [], NamedNodes(later)
@@ -87,19 +86,6 @@ def cut_graph(model: ov.Model, layer: int, *, before_feed_forward: bool = False)
     return CutGraph(ov.Model(results, first.get_parameters(), "first"), ov.Model(last, parameters, "later"), values)
 
 
-def _state_name(model: ov.Model, layer: int, *, before_feed_forward: bool) -> str:
-    """Name of the node whose output is the state at the cut."""
-    nodes = NamedNodes(model)
-    if not before_feed_forward:
-        return str(nodes[f"layer.{layer}.output"].get_friendly_name())
-    state = nodes[f"layer.{layer}.attention.output"]
-    for target in state.output(0).get_target_inputs():
-        reader = target.get_node()
-        if reader.get_type_name() == "Gather" and producers(reader)[1].get_type_name() == "SelectTokens":
-            return str(reader.get_friendly_name())
-    return str(state.get_friendly_name())
-
-
 def _names_behind(model: ov.Model, state_name: str) -> set[str]:
     """Names of the nodes that depend on the state."""
     behind: set[str] = set()
@@ -107,6 +93,8 @@ def _names_behind(model: ov.Model, state_name: str) -> set[str]:
         own = [producer.get_friendly_name() for producer in producers(node)]
         if state_name in own or not behind.isdisjoint(own):
             behind.add(node.get_friendly_name())
+    if not behind:
+        raise BundleFormatError(f"the graph has no node named {state_name!r} to cut it after; export the model again")
     return behind
 
 

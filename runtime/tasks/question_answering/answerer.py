@@ -13,7 +13,6 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from .answers import Answer, in_pipeline_shape
 from .budgets import Budgets
 from .call_options import CallOptions, Pair
-from .competition import Competitions
 from .options import AnswerOptions, Merge
 from .pairs import given_once, question_context_pairs
 from .plan import AnswerPlan
@@ -28,7 +27,6 @@ class QuestionAnswerer:
         self.model = model
         self._windowing = Windowing.of(model)
         self.budgets = Budgets(model, self._windowing)
-        self._competitions = Competitions(model)
 
     def __reduce__(self) -> tuple[type[QuestionAnswerer], tuple[LengthAdaptiveModel]]:
         return type(self), (self.model,)
@@ -125,8 +123,7 @@ class QuestionAnswerer:
         pairs = question_context_pairs(questions, contexts)
         windows = cut_all(self._windowing.resized(chosen.max_seq_len, chosen.doc_stride), pairs)
         texts = [context for _, context in pairs]
-        threshold = self.model.bundle.no_answer_threshold
-        return AnswerPlan(texts, windows, chosen, length_config, threshold, budgeted, self._competitions)
+        return AnswerPlan(texts, windows, chosen, length_config, self.model.bundle.no_answer_threshold, budgeted)
 
     def latency_table(self, cache_dir: str | Path | None = None) -> LatencyTable:
         """Measure what the bundle's length configurations take on this CPU, or load what was measured before.
@@ -236,9 +233,9 @@ class QuestionAnswerer:
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
             compete: Let the windows of a long context compete; off by default, as in the pipeline. Scores are then
-                probabilities over the whole context instead of over each window, so that a window without the answer
-                does not win with a guess that is sure of itself. And windows that can no longer win are left out, if
-                the bundle knows for this length configuration when; see `docs/long-documents.md`.
+                probabilities over the whole context instead of over each window, so that windows without the answer
+                do not win by guesses that are sure of themselves. And the windows that match the question best run
+                first, until no other one is likely to win. See `docs/long-documents.md`.
             budget_ms: Milliseconds that the call may take, all of its questions and windows together. The most accurate
                 of the bundle's length configurations that is predicted to fit runs, or else the fastest. Answers of
                 calls with this option or the next have `length_config`, `ms` and `budget_met`, too. Not together with

@@ -43,14 +43,18 @@ _Logs = npt.NDArray[np.float64]
 
 
 def pipeline_answers(
-    context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], options: AnswerOptions
+    context: str,
+    windows: Sequence[Window],
+    outputs: Sequence[WindowOutput],
+    options: AnswerOptions,
+    priors: Sequence[float] | None = None,
 ) -> list[Answer]:
     """Choose at most `top_k` answers, best first.
 
     The probability of a span of tokens is the softmax of its start times the softmax of its end, over [CLS] and the
-    window's part of the context, or, if windows compete, over the whole context (`log_probabilities`). Spans of tokens
-    that are aligned to the same words exclude each other, so their probabilities are added up. The score of an answer
-    that several windows contain is the largest of its probabilities.
+    window's part of the context, or, with `priors`, over all windows (`log_probabilities`). Spans of tokens that are
+    aligned to the same words exclude each other, so their probabilities are added up. The score of an answer that
+    several windows contain is the largest of its probabilities.
     With ``merge="text"``, answers with the same text, ignoring case, become one answer at the position that was found
     first, and its score is the sum over all positions and windows, as in transformers' pipeline.
 
@@ -60,12 +64,13 @@ def pipeline_answers(
         outputs: The model's output for each window.
         options: How answers are chosen. If the empty answer competes, its score is the smallest probability of [CLS]
             in any window.
+        priors: For windows that compete, the logits that are added to each one's.
     """
-    logs = log_probabilities(windows, outputs, together=options.compete)
+    logs = log_probabilities(windows, outputs, priors)
     by_window = [list(_probable_spans(window, *own, options)) for window, own in zip(windows, logs, strict=True)]
     answers = _merged_texts(context, by_window) if options.merge == "text" else _merged_spans(context, by_window)
     if options.handle_impossible_answer:
-        answers.append(empty_answer(windows, outputs, together=options.compete))
+        answers.append(empty_answer(windows, outputs, priors))
     return sorted(answers, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
 
 
@@ -75,25 +80,28 @@ def in_pipeline_shape(answers: Sequence[list[Answer]]) -> Answer | list[Answer] 
     return results[0] if len(results) == 1 else results
 
 
-def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput], *, together: bool = False) -> Answer:
+def empty_answer(
+    windows: Sequence[Window], outputs: Sequence[WindowOutput], priors: Sequence[float] | None = None
+) -> Answer:
     """The empty answer; its score is the smallest probability of [CLS] in any of the windows (at least one).
 
-    With `together` it is the probability of [CLS] of all windows, see `log_probabilities`.
+    With `priors` the windows have one [CLS] together, see `log_probabilities`.
     """
-    logs = log_probabilities(windows, outputs, together=together)
+    logs = log_probabilities(windows, outputs, priors)
     return Answer(score=min(math.exp(start[0] + end[0]) for start, end in logs), start=0, end=0, answer="")
 
 
 def log_probabilities(
-    windows: Sequence[Window], outputs: Sequence[WindowOutput], *, together: bool
+    windows: Sequence[Window], outputs: Sequence[WindowOutput], priors: Sequence[float] | None
 ) -> list[tuple[_Logs, _Logs]]:
     """For each window, log probabilities of a start and of an end: of [CLS], first, and of the context tokens.
 
     Args:
-        windows: All windows of one question.
+        windows: The windows of one question.
         outputs: The model's output for each window.
-        together: The probabilities are those of all windows together, which share one [CLS]: its logit counts as 0 in
-            each, and others relative to it. With one window that changes nothing.
+        priors: If given, the probabilities are of all windows together, which share one [CLS]: its logit counts as 0
+            in each window, those of others relative to it, and half of the window's prior is added. With one window
+            whose prior is 0 that changes nothing.
     """
     sides = []
     for name in ("start_logits", "end_logits"):
@@ -101,12 +109,13 @@ def log_probabilities(
             np.concatenate((getattr(output, name)[:1], getattr(output, name)[window.context])).astype(np.float64)
             for window, output in zip(windows, outputs, strict=True)
         ]
-        if together:
-            chosen = [logits - logits[0] for logits in chosen]
-            total = np.logaddexp.reduce(np.concatenate([np.zeros(1), *(logits[1:] for logits in chosen)]))
-            sides.append([logits - total for logits in chosen])
-        else:
+        if priors is None:
             sides.append([_log_softmax(logits) for logits in chosen])
+        else:
+            relative = [logits[1:] - logits[0] + prior / 2 for logits, prior in zip(chosen, priors, strict=True)]
+            all_logits = np.concatenate([[0.0], *relative])
+            total = np.logaddexp.reduce(all_logits)
+            sides.append([np.concatenate([[0.0], logits]) - total for logits in relative])
     return list(zip(*sides, strict=True))
 
 

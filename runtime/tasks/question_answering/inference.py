@@ -60,7 +60,7 @@ def run_windows(
         return model(**stack([windows[i] for i in batch]), length_config=length_config)
 
     lengths = [len(window) for window in windows]
-    outputs = iter(run_batches(run, lengths, output_of, batch_size=batch_size))
+    outputs = iter(run_batches(run, lengths, _output_of, batch_size=batch_size))
     return [list(islice(outputs, len(own))) for own in questions]
 
 
@@ -70,10 +70,9 @@ def run_batch(
     **configs: Any,  # noqa: ANN401 - `length_config` or `length_configs`, as of the model
 ) -> list[WindowOutput]:
     """Run windows in one call of the model, padded to the longest; returns the output for each."""
-    return rows_of(model(**stack(windows), **configs), [len(window) for window in windows], output_of)
+    return rows_of(model(**stack(windows), **configs), [len(window) for window in windows], _output_of)
 
 
-def output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
-    """The output for one window, from its row in a batch and how many of its tokens each layer passed on."""
+def _output_of(batch: QuestionAnsweringOutput, row: int, kept: Mapping[int, int]) -> WindowOutput:
     kept_positions = {layer: positions[row] for layer, positions in batch.kept_positions.items()}
     return WindowOutput(batch.start_logits[row], batch.end_logits[row], kept, kept_positions)

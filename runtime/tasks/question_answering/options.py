@@ -30,7 +30,7 @@ class AnswerOptions:
         merge: Which answers count as the same one.
         batch_size: Maximum number of windows that run at once.
         compete: Whether the windows of a context compete: probabilities are over the whole context, and windows that
-            can no longer win are left out where the bundle knows when.
+            are not likely to win any more do not run.
 
     Raises:
         InvalidInputError: An option has the wrong type or is out of range.

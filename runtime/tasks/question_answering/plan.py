@@ -11,7 +11,7 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 
 from .answers import Answer
 from .budgets import BudgetedCall
-from .competition import Competitions
+from .competition import priors, run_competing
 from .inference import WindowOutput, run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions
@@ -46,7 +46,6 @@ class AnswerPlan:
         length_config: Which tokens each layer keeps; None for the model's default, or for what the budget chooses.
         no_answer_threshold: The bundle's, if it has one.
         budgeted: The call with a budget that these questions belong to, if it has one.
-        competitions: Runs windows that compete; without it, all windows run, and answers are chosen in the same way.
     """
 
     contexts: Sequence[str]
@@ -55,7 +54,6 @@ class AnswerPlan:
     length_config: str | LengthConfig | Sequence[float] | None
     no_answer_threshold: float | None
     budgeted: BudgetedCall | None = None
-    competitions: Competitions | None = None
 
     @property
     def lengths(self) -> list[int]:
@@ -67,12 +65,8 @@ class AnswerPlan:
         config, size = self.length_config, self.options.batch_size
         if self.budgeted:
             config = self.budgeted.choose(self.lengths, size)
-        if self.options.compete and self.competitions is not None:
-            ran = [
-                [(outcome.window, outcome.output) for outcome in own if outcome.output is not None]
-                for own in self.competitions.run(self.windows, config, self.options)
-            ]
-            return self._answers([[w for w, _ in own] for own in ran], [[output for _, output in own] for own in ran])
+        if self.options.compete:
+            return self.answers(run_competing(model, self.windows, self.options, length_config=config))
         return self.answers(run_windows(model, self.windows, length_config=config, batch_size=size))
 
     def answered(
@@ -99,17 +93,27 @@ class AnswerPlan:
             tuple(map(sum, zip(*kept, strict=True))),
         )
 
-    def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
-        """The answers of each question, best first, from the model's outputs for its windows."""
-        return self._answers(self.windows, outputs)
+    def answers(self, outputs: Sequence[Sequence[WindowOutput | None]]) -> list[list[Answer]]:
+        """The answers of each question, best first, from the model's outputs for its windows.
 
-    def _answers(
-        self, windows: Sequence[Sequence[Window]], outputs: Sequence[Sequence[WindowOutput]]
-    ) -> list[list[Answer]]:
-        answers = [
-            answers_with_threshold(context, own_windows, own_outputs, self.options, self.no_answer_threshold)
-            for context, own_windows, own_outputs in zip(self.contexts, windows, outputs, strict=True)
-        ]
+        Of windows that compete, those that were left out have None.
+        """
+        answers = [self._answers_of(*own) for own in zip(self.contexts, self.windows, outputs, strict=True)]
         if self.budgeted:
             self.budgeted.finish(answers)
         return answers
+
+    def _answers_of(
+        self, context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput | None]
+    ) -> list[Answer]:
+        every_prior = priors(windows).tolist() if self.options.compete else [0.0] * len(windows)
+        columns = zip(windows, outputs, every_prior, strict=True)
+        ran = [(window, output, prior) for window, output, prior in columns if output is not None]
+        return answers_with_threshold(
+            context,
+            [window for window, _, _ in ran],
+            [output for _, output, _ in ran],
+            self.options,
+            self.no_answer_threshold,
+            [prior for _, _, prior in ran] if self.options.compete else None,
+        )

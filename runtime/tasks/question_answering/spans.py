@@ -71,7 +71,7 @@ def best_answer(
 def advantages(
     window: Window, output: WindowOutput, *, count: int, max_answer_len: int
 ) -> dict[tuple[int, int], float]:
-    """The best spans of a window, by their characters: their advantage over no answer.
+    """The best spans of a window, by their characters, with their advantage over no answer.
 
     It is the sum of the span's start and end logits, minus that of [CLS].
 
