@@ -30,7 +30,7 @@ from dynamic_tinybert.runtime.encoder.compiled import Arrays, CompiledGraph
 from dynamic_tinybert.runtime.encoder.graph import kept_positions
 from dynamic_tinybert.runtime.loading import with_defaults
 from dynamic_tinybert.runtime.tasks.question_answering.answers import pipeline_answers
-from dynamic_tinybert.runtime.tasks.question_answering.competition import ROUND
+from dynamic_tinybert.runtime.tasks.question_answering.competition import PRIOR, ROUND
 from dynamic_tinybert.runtime.tasks.question_answering.example import Example, article_of
 from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_batch
 from dynamic_tinybert.runtime.tasks.question_answering.matching import matches
@@ -45,7 +45,7 @@ from benchmarks.common import argument_parser, measured_on
 from benchmarks.selection.competing_windows import one_document_per_article
 
 PRIORS = (0.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0)
-MOST = (8.0, 10.0, 12.0, 14.0, 16.0, 18.0)
+MOST = (8.0, 10.0, 12.0, 14.0, 15.0, 16.0, 18.0)
 OPTIONS = AnswerOptions(align_to_words=False)
 Numbers = npt.NDArray[np.float64]
 
@@ -176,7 +176,7 @@ def scores(question: Question, prior: float) -> Numbers:
 def print_ranks(questions: Sequence[Question]) -> None:
     print("| the winner by | F1 | signal | known after | first | of 3 | of 5 | of 8 |")
     print("| --- | ---: | --- | ---: | ---: | ---: | ---: | ---: |")
-    with_prior = [replace(q, rules={**q.rules, "advantage, prior 8": scores(q, 8.0)}) for q in questions]
+    with_prior = [replace(q, rules={**q.rules, f"advantage, prior {PRIOR:.0f}": scores(q, PRIOR)}) for q in questions]
     for rule, signal in product(with_prior[0].rules, with_prior[0].signals):
         ranks, points = [], []
         for question in with_prior:

@@ -154,6 +154,6 @@ def _merged_texts(context: str, by_window: Iterable[Iterable[_Span]]) -> list[An
 
 
 def _log_softmax(logits: _Logs) -> _Logs:
-    shifted = logits - logits.max()
+    shifted: _Logs = logits - logits.max()
     shifted -= np.log(np.exp(shifted).sum())
     return shifted

@@ -18,10 +18,10 @@ from .spans import advantages
 from .task import QuestionAnsweringOutput
 from .windows import Window
 
-PRIOR = 8.0
+PRIOR = 10.0
 """By how many logits a window without a token of the question falls behind the one that matches it best."""
 
-MOST = 14.0
+MOST = 15.0
 """The largest advantage over no answer that a window that waits is trusted to have, in logits. Some have more, but they
 do so rarely, and rarely where the question's words are not: see `docs/decisions/0062-windows-compete.md`."""
 

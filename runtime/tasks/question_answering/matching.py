@@ -26,7 +26,7 @@ def matches(windows: Sequence[Window]) -> npt.NDArray[np.float64]:
     tokens = np.full((len(windows), lengths.max()), -1)
     for row, window in enumerate(windows):
         tokens[row, : lengths[row]] = window.input_ids[window.context]
-    counts = (tokens[:, :, None] == question).sum(1)  # [windows, tokens of the question]
+    counts = np.stack([(tokens == token).sum(1) for token in question], 1)  # [windows, tokens of the question]
     rarity = np.log((len(windows) + 1) / ((counts > 0).sum(0) + 0.5))
     saturated = counts * (_K1 + 1) / (counts + _K1 * (1 - _B + _B * lengths / lengths.mean())[:, None])
     scores: npt.NDArray[np.float64] = saturated @ rarity
