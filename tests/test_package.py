@@ -29,7 +29,7 @@ ROOMS_OF_RUNTIME = (  # each may import itself and those before it
     {"bundles"},
     {"encoder"},
     {"tasks/__init__", "tasks/task"},  # what a task gives the runtime
-    {"batches", "loading", "model", "stored_graph", "budget", "latency_table", "latency_cache"},
+    {"batches", "loading", "model", "stages", "stored_graph", "budget", "latency_table", "latency_cache"},
     {"tasks"},
     {"commands"},
     {"__init__", "cli"},
