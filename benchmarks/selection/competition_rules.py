@@ -170,7 +170,8 @@ def described(
 def scores(question: Question, prior: float) -> Numbers:
     """Advantages with a prior."""
     match = question.signals["BM25"]
-    return question.rules["advantage"] + prior * (match - match.max())
+    values: Numbers = question.rules["advantage"] + prior * (match - match.max())
+    return values
 
 
 def print_ranks(questions: Sequence[Question]) -> None:

@@ -66,7 +66,7 @@ def ran(outputs: Sequence[WindowOutput | None]) -> list[int]:
 
 
 def in_order(windows: Sequence[Window]) -> list[int]:
-    return np.argsort(-matches(windows), kind="stable").tolist()
+    return [int(index) for index in np.argsort(-matches(windows), kind="stable")]
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
@@ -201,7 +201,7 @@ class Tokens:
 
 
 def matches_of(question: Sequence[int], contexts: Sequence[Sequence[int]]) -> list[float]:
-    return matches([Tokens(question, own) for own in contexts]).tolist()  # type: ignore[misc]
+    return [float(match) for match in matches([Tokens(question, own) for own in contexts])]
 
 
 def test_rare_tokens_of_the_question_count_more() -> None:
