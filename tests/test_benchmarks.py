@@ -101,6 +101,14 @@ SMOKE: Mapping[str, Smoke] = {
         " --shares 0:0.5 0:0.5,3:0.3",
         "| bundle | 0: 0.5, 3: 0.3 | ",
     ),
+    "selection.competing_windows": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --questions 2 --threads 1 --length-config hard-thresholds",
+        "same answers, %: ",
+    ),
+    "selection.competition_rules": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --per-article 2 --length-config hard-thresholds",
+        "| probability | ",
+    ),
     "selection.scorer_losses": Smoke("{data}/squad-search.json {scored} --questions 8", "| scored | "),
     "selection.search_strategies": Smoke("3 1", "step_by_step      as_pooled"),
     "selection.significance_ablation": Smoke(

@@ -13,6 +13,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 from .options import (
     AnswerLengthOption,
     BundleOption,
+    CompeteOption,
     ImpossibleAnswerOption,
     LengthConfigOption,
     SequenceLengthOption,
@@ -42,6 +43,7 @@ def answer(
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     handle_impossible_answer: ImpossibleAnswerOption = PIPELINE.handle_impossible_answer,
+    compete: CompeteOption = PIPELINE.compete,
     num_threads: ThreadsOption = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing output.")] = False,
@@ -68,6 +70,7 @@ def answer(
         max_seq_len=max_seq_len,
         doc_stride=doc_stride,
         handle_impossible_answer=handle_impossible_answer,
+        compete=compete,
     )
     answerer = BulkAnswerer(model, InputColumns(question_column, context_column, id_column), options, length_config)
     result = answer_file(answerer, files, prefix=prefix, resume=resume, strict=strict, progress=True, say=_say)

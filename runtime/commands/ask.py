@@ -14,6 +14,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.options import PIPELINE
 from .options import (
     AnswerLengthOption,
     BundleOption,
+    CompeteOption,
     ContextArgument,
     ContextFileOption,
     ImpossibleAnswerOption,
@@ -45,6 +46,7 @@ def ask(
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     handle_impossible_answer: ImpossibleAnswerOption = PIPELINE.handle_impossible_answer,
+    compete: CompeteOption = PIPELINE.compete,
     num_threads: ThreadsOption = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print a JSON object, or a list if --top-k is above 1.")
@@ -61,6 +63,7 @@ def ask(
         "max_seq_len": max_seq_len,
         "doc_stride": doc_stride,
         "handle_impossible_answer": handle_impossible_answer,
+        "compete": compete,
         "budget_ms": budget_ms,
         "max_f1_loss": max_f1_loss,
     }

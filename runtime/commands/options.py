@@ -28,6 +28,9 @@ AnswerLengthOption = Annotated[int, typer.Option(min=1, help="Maximum length of 
 ImpossibleAnswerOption = Annotated[
     bool, typer.Option("--handle-impossible-answer", help="Let the empty answer compete with the others.")
 ]
+CompeteOption = Annotated[
+    bool, typer.Option("--compete", help="Let the windows of a long text compete: better answers, in less time.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print a JSON object.")]
 ThreadsOption = Annotated[
     int | None,

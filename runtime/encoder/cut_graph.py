@@ -114,7 +114,7 @@ def _given_names(model: ov.Model, state_name: str, behind: Set[str]) -> dict[tup
 
 def _crossing(model: ov.Model, behind: Set[str]) -> list[tuple[str, int]]:
     """The values before the cut that nodes behind it read, by node and index of the node's output."""
-    crossing = {}
+    crossing: dict[tuple[str, int], None] = {}
     variable: set[str] = set()  # nodes that depend on the input
     for node in model.get_ordered_ops():
         own = (producer.get_friendly_name() for producer in producers(node))

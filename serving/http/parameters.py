@@ -37,6 +37,7 @@ def parameter_schemas(settings: ServerSettings) -> dict[str, Schema]:
             "enum": [*get_args(Merge), None],
             "description": "Which answers count as the same one: those at the same position, or with the same text.",
         },
+        "compete": boolean("Score answers over the whole text instead of over each window of a long one."),
         "length_config": {
             "type": ["string", "array", "null"],
             "items": {"type": "number", "exclusiveMinimum": 0, "maximum": 1},

@@ -47,8 +47,8 @@ class BatchAnswerer:
             length_config: Name of a length configuration in the bundle; None for the bundle's default.
             num_threads: CPU threads; None for as many as the actor has CPUs (`num_cpus` of `map_batches`).
             options: Those of `AnswerOptions`: `top_k`, `max_answer_len`, `max_seq_len`, `doc_stride`,
-                `handle_impossible_answer`, `align_to_words`, `merge`, `batch_size`. With `top_k` above 1 there is one
-                more column, answers, with all of them as JSON.
+                `handle_impossible_answer`, `align_to_words`, `merge`, `batch_size`, `compete`. With `top_k` above 1
+                there is one more column, answers, with all of them as JSON.
 
         Raises:
             BundleError: The bundle is missing, damaged or of a newer format.

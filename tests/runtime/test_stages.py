@@ -49,9 +49,8 @@ def load(samples: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> 
     scorers: dict[int, Any] = {1: Scorer(32)}
     classifier = tiny_classifier(num_hidden_layers=4)
     bundles = dict(samples)
-    bundles["rule"] = write_tiny_bundle(
-        folder / "rule", tiny_bert(num_hidden_layers=4), scorers={**scorers, 2: ContextRule()}
-    )
+    ruled: dict[int, Any] = {**scorers, 2: ContextRule()}
+    bundles["rule"] = write_tiny_bundle(folder / "rule", tiny_bert(num_hidden_layers=4), scorers=ruled)
     bundles["classifier"] = classifier_bundle(folder / "classifier", classifier, scorers=scorers)
     bundles["classifier-attention"] = classifier_bundle(folder / "attention", classifier)
 
@@ -160,7 +159,7 @@ def test_bad_arguments_are_refused(load: Load) -> None:
     staged = load("learnt", "full", 0)
     for layer in (-1, 3, 1.5, True):
         with pytest.raises(InvalidInputError, match="after_layer"):
-            StagedModel(staged.model, after_layer=layer)  # type: ignore[arg-type]
+            StagedModel(staged.model, after_layer=layer)
     first = staged.first([[1, 2, 3]])
     with pytest.raises(InvalidInputError, match="at least one row"):
         first.rows([])
@@ -175,7 +174,7 @@ def test_bad_arguments_are_refused(load: Load) -> None:
 def test_states_that_are_not_finite_are_an_error(tmp_path: Path) -> None:
     bert = tiny_bert()
     with torch.no_grad():
-        bert.bert.encoder.layer[1].output.LayerNorm.weight[3] = float("nan")
+        bert.get_parameter("bert.encoder.layer.1.output.LayerNorm.weight")[3] = float("nan")
     staged = StagedModel(LengthAdaptiveModel.from_pretrained(write_tiny_bundle(tmp_path, bert)), after_layer=1)
     with pytest.raises(InferenceError, match=r"carried\.state of token 0 in row 0"):
         staged.first([[1, 2, 3]])

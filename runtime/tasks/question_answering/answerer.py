@@ -54,6 +54,7 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        compete: bool | None = None,
         budget_ms: float | None = None,
         max_f1_loss: float | None = None,
     ) -> list[list[Answer]]:
@@ -73,6 +74,7 @@ class QuestionAnswerer:
             merge: Which answers count as the same one.
             length_config: Which tokens each layer keeps.
             batch_size: Maximum number of windows that run at once.
+            compete: Let the windows of a long context compete.
             budget_ms: Milliseconds for the whole call.
             max_f1_loss: Most points of F1 that may be lost.
 
@@ -97,6 +99,7 @@ class QuestionAnswerer:
             align_to_words=align_to_words,
             merge=merge,
             batch_size=batch_size,
+            compete=compete,
         )
         return plan.run(self.model)
 
@@ -191,6 +194,7 @@ class QuestionAnswerer:
         merge: Merge | None = None,
         length_config: str | LengthConfig | Sequence[float] | None = None,
         batch_size: int | None = None,
+        compete: bool | None = None,
         budget_ms: float | None = None,
         max_f1_loss: float | None = None,
         max_question_len: object = None,
@@ -228,6 +232,10 @@ class QuestionAnswerer:
                 up, as in the pipeline.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`.
             batch_size: Maximum number of windows that run at once, 8 by default.
+            compete: Let the windows of a long context compete; off by default, as in the pipeline. Scores are then
+                probabilities over the whole context instead of over each window, so that windows without the answer
+                do not win by guesses that are sure of themselves. And the windows that match the question best run
+                first, until no other one is likely to win. See `docs/long-documents.md`.
             budget_ms: Milliseconds that the call may take, all of its questions and windows together. The most accurate
                 of the bundle's length configurations that is predicted to fit runs, or else the fastest. Answers of
                 calls with this option or the next have `length_config`, `ms` and `budget_met`, too. Not together with
@@ -261,6 +269,7 @@ class QuestionAnswerer:
             merge=merge,
             length_config=length_config,
             batch_size=batch_size,
+            compete=compete,
             budget_ms=budget_ms,
             max_f1_loss=max_f1_loss,
         )

@@ -40,16 +40,22 @@ class Answer(TypedDict):
 
 
 _Span = tuple[int, int, float]  # first character, last exclusive, probability
+_Logs = npt.NDArray[np.float64]
 
 
 def pipeline_answers(
-    context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput], options: AnswerOptions
+    context: str,
+    windows: Sequence[Window],
+    outputs: Sequence[WindowOutput],
+    options: AnswerOptions,
+    priors: Sequence[float] | None = None,
 ) -> list[Answer]:
     """Choose at most `top_k` answers, best first.
 
     The probability of a span of tokens is the softmax of its start times the softmax of its end, over [CLS] and the
-    window's part of the context. Spans of tokens that are aligned to the same words exclude each other, so their
-    probabilities are added up. The score of an answer that several windows contain is the largest of its probabilities.
+    window's part of the context, or, with `priors`, over all windows (`log_probabilities`). Spans of tokens that are
+    aligned to the same words exclude each other, so their probabilities are added up. The score of an answer that
+    several windows contain is the largest of its probabilities.
     With ``merge="text"``, answers with the same text, ignoring case, become one answer at the position that was found
     first, and its score is the sum over all positions and windows, as in transformers' pipeline.
 
@@ -59,12 +65,13 @@ def pipeline_answers(
         outputs: The model's output for each window.
         options: How answers are chosen. If the empty answer competes, its score is the smallest probability of [CLS]
             in any window.
+        priors: For windows that compete, the logits that are added to each one's.
     """
-    pairs = zip(windows, outputs, strict=True)
-    by_window = [list(_probable_spans(window, output, options)) for window, output in pairs]
+    logs = log_probabilities(windows, outputs, priors)
+    by_window = [list(_probable_spans(window, *own, options)) for window, own in zip(windows, logs, strict=True)]
     answers = _merged_texts(context, by_window) if options.merge == "text" else _merged_spans(context, by_window)
     if options.handle_impossible_answer:
-        answers.append(empty_answer(windows, outputs))
+        answers.append(empty_answer(windows, outputs, priors))
     return sorted(answers, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
 
 
@@ -74,21 +81,47 @@ def in_pipeline_shape(answers: Sequence[list[Answer]]) -> Answer | list[Answer] 
     return results[0] if len(results) == 1 else results
 
 
-def empty_answer(windows: Sequence[Window], outputs: Sequence[WindowOutput]) -> Answer:
-    """The empty answer; its score is the smallest probability of [CLS] in any of the windows (at least one)."""
-    probability = min(
-        math.exp(
-            _log_softmax(output.start_logits, window.context)[0] + _log_softmax(output.end_logits, window.context)[0]
-        )
-        for window, output in zip(windows, outputs, strict=True)
-    )
-    return Answer(score=probability, start=0, end=0, answer="")
+def empty_answer(
+    windows: Sequence[Window], outputs: Sequence[WindowOutput], priors: Sequence[float] | None = None
+) -> Answer:
+    """The empty answer; its score is the smallest probability of [CLS] in any of the windows (at least one).
+
+    With `priors` the windows have one [CLS] together, see `log_probabilities`.
+    """
+    logs = log_probabilities(windows, outputs, priors)
+    return Answer(score=min(math.exp(start[0] + end[0]) for start, end in logs), start=0, end=0, answer="")
 
 
-def _probable_spans(window: Window, output: WindowOutput, options: AnswerOptions) -> Iterator[_Span]:
+def log_probabilities(
+    windows: Sequence[Window], outputs: Sequence[WindowOutput], priors: Sequence[float] | None
+) -> list[tuple[_Logs, _Logs]]:
+    """For each window, log probabilities of a start and of an end: of [CLS], first, and of the context tokens.
+
+    Args:
+        windows: The windows of one question.
+        outputs: The model's output for each window.
+        priors: If given, the probabilities are of all windows together, which share one [CLS]: its logit counts as 0
+            in each window, those of others relative to it, and half of the window's prior is added. With one window
+            whose prior is 0 that changes nothing.
+    """
+    sides = []
+    for name in ("start_logits", "end_logits"):
+        chosen = [
+            np.concatenate((getattr(output, name)[:1], getattr(output, name)[window.context])).astype(np.float64)
+            for window, output in zip(windows, outputs, strict=True)
+        ]
+        if priors is None:
+            sides.append([_log_softmax(logits) for logits in chosen])
+        else:
+            relative = [logits[1:] - logits[0] + prior / 2 for logits, prior in zip(chosen, priors, strict=True)]
+            all_logits = np.concatenate([[0.0], *relative])
+            total = np.logaddexp.reduce(all_logits)
+            sides.append([np.concatenate([[0.0], logits]) - total for logits in relative])
+    return list(zip(*sides, strict=True))
+
+
+def _probable_spans(window: Window, start: _Logs, end: _Logs, options: AnswerOptions) -> Iterator[_Span]:
     """The most probable spans of a window, best first; several may cover the same characters."""
-    start = _log_softmax(output.start_logits, window.context)
-    end = _log_softmax(output.end_logits, window.context)
     count = 2 * options.top_k + 10 if options.align_to_words else options.top_k  # aligning makes some of them equal
     spans = best_spans(start[1:], end[1:], count=count, max_length=options.max_answer_len)
     offset = window.context.start
@@ -121,9 +154,7 @@ def _merged_texts(context: str, by_window: Iterable[Iterable[_Span]]) -> list[An
     return list(found.values())
 
 
-def _log_softmax(logits: npt.NDArray[np.float32], context: slice) -> npt.NDArray[np.float64]:
-    """Log probabilities of [CLS], first, and of the context tokens."""
-    chosen: npt.NDArray[np.float64] = np.concatenate((logits[:1], logits[context])).astype(np.float64)
-    chosen -= chosen.max()
-    chosen -= np.log(np.exp(chosen).sum())
-    return chosen
+def _log_softmax(logits: _Logs) -> _Logs:
+    shifted: _Logs = logits - logits.max()
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted

@@ -25,6 +25,7 @@ class CallOptions(TypedDict, total=False):
     merge: Merge | None
     length_config: str | LengthConfig | Sequence[float] | None
     batch_size: int | None
+    compete: bool | None
     budget_ms: float | None
     max_f1_loss: float | None
     max_question_len: object

@@ -29,6 +29,8 @@ class AnswerOptions:
         align_to_words: Whether answers are widened to whole words.
         merge: Which answers count as the same one.
         batch_size: Maximum number of windows that run at once.
+        compete: Whether the windows of a context compete: probabilities are over the whole context, and windows that
+            are not likely to win any more do not run.
 
     Raises:
         InvalidInputError: An option has the wrong type or is out of range.
@@ -42,11 +44,12 @@ class AnswerOptions:
     align_to_words: bool = True
     merge: Merge = "span"
     batch_size: int = 8  # larger batches are no faster on a CPU and need more memory
+    compete: bool = False
 
     def __post_init__(self) -> None:
         for name, least in _SMALLEST.items():
             object.__setattr__(self, name, require_int(name, getattr(self, name), least))
-        for name in ("handle_impossible_answer", "align_to_words"):
+        for name in ("handle_impossible_answer", "align_to_words", "compete"):
             object.__setattr__(self, name, bool(getattr(self, name)))
         if self.merge not in get_args(Merge):
             raise InvalidInputError(f"merge must be 'span' or 'text', not {self.merge!r}")
@@ -64,6 +67,7 @@ class AnswerOptions:
         align_to_words: bool | None = None,
         merge: Merge | None = None,
         batch_size: int | None = None,
+        compete: bool | None = None,
     ) -> AnswerOptions:
         """Options for a model that reads up to `max_length` tokens; None selects an option's default.
 
@@ -80,6 +84,7 @@ class AnswerOptions:
             "align_to_words": align_to_words,
             "merge": merge,
             "batch_size": batch_size,
+            "compete": compete,
         }
         return cls(**{name: value for name, value in given.items() if value is not None})
 

@@ -12,6 +12,7 @@ from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .answers import Answer
 from .budgets import BudgetedCall
+from .competition import priors, run_competing
 from .inference import WindowOutput, run_windows
 from .no_answer import answers_with_threshold
 from .options import AnswerOptions
@@ -64,6 +65,8 @@ class AnswerPlan:
         config, size = self.length_config, self.options.batch_size
         if self.budgeted:
             config = self.budgeted.choose(self.lengths, size)
+        if self.options.compete:
+            return self.answers(run_competing(model, self.windows, self.options, length_config=config))
         return self.answers(run_windows(model, self.windows, length_config=config, batch_size=size))
 
     def answered(
@@ -90,12 +93,27 @@ class AnswerPlan:
             tuple(map(sum, zip(*kept, strict=True))),
         )
 
-    def answers(self, outputs: Sequence[Sequence[WindowOutput]]) -> list[list[Answer]]:
-        """The answers of each question, best first, from the model's outputs for its windows."""
-        answers = [
-            answers_with_threshold(context, own_windows, own_outputs, self.options, self.no_answer_threshold)
-            for context, own_windows, own_outputs in zip(self.contexts, self.windows, outputs, strict=True)
-        ]
+    def answers(self, outputs: Sequence[Sequence[WindowOutput | None]]) -> list[list[Answer]]:
+        """The answers of each question, best first, from the model's outputs for its windows.
+
+        Of windows that compete, those that were left out have None.
+        """
+        answers = [self._answers_of(*own) for own in zip(self.contexts, self.windows, outputs, strict=True)]
         if self.budgeted:
             self.budgeted.finish(answers)
         return answers
+
+    def _answers_of(
+        self, context: str, windows: Sequence[Window], outputs: Sequence[WindowOutput | None]
+    ) -> list[Answer]:
+        every_prior = priors(windows).tolist() if self.options.compete else [0.0] * len(windows)
+        columns = zip(windows, outputs, every_prior, strict=True)
+        ran = [(window, output, prior) for window, output, prior in columns if output is not None]
+        return answers_with_threshold(
+            context,
+            [window for window, _, _ in ran],
+            [output for _, output, _ in ran],
+            self.options,
+            self.no_answer_threshold,
+            [prior for _, _, prior in ran] if self.options.compete else None,
+        )

@@ -69,6 +69,29 @@ def best_answer(
     return answer, best_score
 
 
+def advantages(
+    window: Window, output: WindowOutput, *, count: int, max_answer_len: int
+) -> dict[tuple[int, int], float]:
+    """The best spans of a window, by their characters, with their advantage over no answer.
+
+    It is the sum of the span's start and end logits, minus that of [CLS].
+
+    Args:
+        window: The window.
+        output: The model's output for it.
+        count: Maximum number of spans.
+        max_answer_len: Maximum length of a span in tokens.
+    """
+    start, end = output.start_logits[window.context], output.end_logits[window.context]
+    nothing = float(output.start_logits[0]) + float(output.end_logits[0])
+    spans = best_spans(start, end, count=count, max_length=max_answer_len)
+    found = {}
+    for first, last, score in zip(*(column.tolist() for column in spans), strict=True):
+        tokens = (window.context.start + first, window.context.start + last)
+        found[characters(window.encoding, *tokens, align_to_words=False)] = score - nothing
+    return found
+
+
 def characters(encoding: Encoding, first: int, last: int, *, align_to_words: bool) -> tuple[int, int]:
     """The characters of the context, end exclusive, of a span of tokens or of the words that it touches.
 

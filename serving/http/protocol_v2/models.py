@@ -165,6 +165,7 @@ ANSWERS = Model(
         "handle_impossible_answer",
         "align_to_words",
         "merge",
+        "compete",
         "timeout_ms",
     ),
     job=_answer_job,

@@ -135,6 +135,18 @@ def test_ask_gives_a_json_list_whenever_several_may_come(bundle: Path) -> None:
     assert [answer["answer"] for answer in json.loads(done.stdout)] == ["a"]
 
 
+def test_ask_lets_windows_compete(bundle: Path) -> None:
+    question, text = "what was in the box?", f"{CONTEXT} . " * 8
+    done = run("ask", "--bundle", bundle, "--json", "--compete", "--max-seq-len", 20, "--doc-stride", 4, question, text)
+    assert done.returncode == 0, done.stderr
+    answerer = QuestionAnswerer.from_pretrained(bundle)
+    competing, alone = (
+        answerer(question, text, max_seq_len=20, doc_stride=4, compete=compete) for compete in (True, False)
+    )
+    assert json.loads(done.stdout).items() >= competing.items()
+    assert competing["score"] != alone["score"]
+
+
 def test_ask_says_where_there_is_no_answer(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch", reason="the model's weights are changed by PyTorch")
     model, encoding = tiny_bert(), tiny_tokenizer().encode("what?", "a a")

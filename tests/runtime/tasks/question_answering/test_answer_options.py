@@ -28,7 +28,7 @@ def test_none_and_nothing_are_the_defaults_within_what_the_model_reads() -> None
 
 def test_what_is_given_is_taken() -> None:
     given = {
-        field.name: value for field, value in zip(fields(AnswerOptions), (3, 4, 90, 5, 1, 0, "text", 2), strict=True)
+        field.name: value for field, value in zip(fields(AnswerOptions), (3, 4, 90, 5, 1, 0, "text", 2, 1), strict=True)
     }
     options = AnswerOptions.for_model(512, **given)
     assert {name: getattr(options, name) for name in given} == given
