@@ -51,8 +51,17 @@ class StateReader:
         """Compile the graph of a bundle so that it also outputs the states of `layers`."""
         num_layers, task = bundle.shape.num_layers, task_named(bundle.task)
         target_nodes = model_task(bundle.task).target_nodes(num_layers)
+        plain = read_plain_graph(bundle, task)
+        nodes = NamedNodes(plain)
+        wanted = {
+            _PROTECTED: task.protected(nodes),
+            **{_state(layer): nodes[f"layer.{layer}.attention.output"].output(0) for layer in layers},
+            **{name: nodes[name].output(0) for name in target_nodes},
+        }
+        # Before fusion, which would join layers whose states nothing reads.
+        plain.add_results([opset13.result(output, name=_RESULT + name) for name, output in wanted.items()])
         model = with_selection(
-            read_plain_graph(bundle, task),
+            plain,
             LengthConfig.full(num_layers),
             task=task,
             num_layers=num_layers,
@@ -60,16 +69,9 @@ class StateReader:
             fused=is_fused(bundle) and not target_nodes,  # fusion takes the nodes between linear layers
             float_weights=products_saturate(bundle),
         )
-        nodes = NamedNodes(model)
-        wanted = {
-            _PROTECTED: task.protected(nodes),
-            **{_state(layer): nodes[f"layer.{layer}.attention.output"].output(0) for layer in layers},
-            **{name: nodes[name].output(0) for name in target_nodes},
-        }
-        for name, output in wanted.items():
-            result = opset13.result(output)
-            result.input_value(0).get_tensor().add_names({name})
-            model.add_results([result])
+        for result in model.get_results():
+            if (name := result.get_friendly_name()).startswith(_RESULT):
+                result.input_value(0).get_tensor().add_names({name.removeprefix(_RESULT)})
         config = {
             "INFERENCE_PRECISION_HINT": cpu.best_float_precision(),
             "PERFORMANCE_HINT": "LATENCY",
@@ -93,6 +95,7 @@ class StateReader:
 
 
 _PROTECTED = "protected"
+_RESULT = "result."
 
 
 def _state(layer: int) -> str:
