@@ -201,7 +201,8 @@ class Tokens:
 
 
 def matches_of(question: Sequence[int], contexts: Sequence[Sequence[int]]) -> list[float]:
-    return [float(match) for match in matches([Tokens(question, own) for own in contexts])]
+    windows: list[Any] = [Tokens(question, own) for own in contexts]
+    return [float(match) for match in matches(windows)]
 
 
 def test_rare_tokens_of_the_question_count_more() -> None:
