@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import TextClassifier
-from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import Pair, RankedDocument, Reranker
+from dynamic_tinybert.runtime.tasks.sequence_classification.pair_windows import Pair
+from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import RankedDocument, Reranker
 
 from .classifier import AsyncTextClassifier, in_steps
 from .usage import Computed
