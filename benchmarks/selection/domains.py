@@ -112,7 +112,8 @@ def write_parts(
     arguments: Any,  # noqa: ANN401 - a namespace
 ) -> tuple[list[Example], list[Example], list[Example]]:
     """Write the questions of the others, of the domain to calibrate from and to report on, and read them again."""
-    of_domain, others = [], []
+    of_domain: list[Any] = []
+    others: list[Any] = []
     for article in json.loads(train.read_text(encoding="utf-8"))["data"]:
         (of_domain if article["title"].startswith(arguments.domain) else others).append(article)
     of_domain = random_sample(list(finest(of_domain)), seed=arguments.seed)

@@ -81,7 +81,7 @@ def test_outputs_that_are_alike_are_no_sign_of_another_model(
     bundle = open_bundle(int8_bundle(labels, tmp_path))
     (text,) = measure_of(bundle).read(tmp_path / "t.tsv", strict=True).examples[:1]
     windows = measure_of(bundle).windows_of(text)
-    for alike in (windows, windows * 8):
+    for alike in (windows, [*windows] * 8):
         ScorerTeacher(bundle, [0]).check(alike)
     other = tiny_classifier(labels, seed=1)
     monkeypatch.setattr("dynamic_tinybert.calibration.significance.teacher.model_of_bundle", lambda *_, **__: other)

@@ -13,6 +13,7 @@ from dynamic_tinybert import AsyncQuestionAnswerer, LengthConfig, QuestionAnswer
 from dynamic_tinybert.runtime.common.errors import OverloadedError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering import budgets
+from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.carrying_out import carry_out
 from dynamic_tinybert.serving.jobs import AnswerJob
 
@@ -137,7 +138,9 @@ def test_a_budget_that_began_before_the_call(answerer: QuestionAnswerer) -> None
         async with AsyncQuestionAnswerer(answerer) as service:
             arrived = time.monotonic() - 400
             job = AnswerJob(("who?",), (TEXT,), {"budget_ms": 1.5e6}, arrived)
-            answer = (await carry_out(service, job)).answers[0][0]
+            answered = await carry_out(service, job)
+            assert isinstance(answered, Answered)
+            answer = answered.answers[0][0]
             assert answer["length_config"] == "half"
             assert 4e5 < answer["ms"] < 1.1e6
             assert answer["budget_met"] is True

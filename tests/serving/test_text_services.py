@@ -78,8 +78,10 @@ def test_results_are_those_of_direct_calls(reranker: Reranker, classifier: TextC
             assert ranked.tokens == ranked.kept[0] > ranked.kept[1] == ranked.kept[2]  # the last one selects nothing
         async with AsyncTextClassifier(classifier) as service:
             several = ["a b c", {"text": "who", "text_pair": "the a"}]
-            for inputs, options in (("a b c", {}), (several, {"top_k": None, "length_config": "half"})):
-                assert await service(inputs, **options) == classifier(inputs, **options)
+            assert await service("a b c") == classifier("a b c")
+            assert await service(several, top_k=None, length_config="half") == classifier(
+                several, top_k=None, length_config="half"
+            )
             assert await service.classify_batch(several) == classifier.classify_batch(several)
             assert (await service.classified(several)).length_config == "full"
 

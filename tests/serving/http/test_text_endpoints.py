@@ -64,6 +64,7 @@ def test_rerank_in_both_shapes(rerankers: Path, reranker: Reranker) -> None:
         return [float(score) for score in sigmoid(np.array(logits, np.float32))]
 
     async def steps(app: AskedApp) -> None:
+        own: dict[str, Any]
         for own in ({}, {"length_config": "half"}, {"top_n": 2, "timeout_ms": 30000, "truncate": True}):
             direct = reranker.rank(
                 QUERY, DOCUMENTS, **{k: v for k, v in own.items() if k in ("length_config", "top_n")}

@@ -20,7 +20,9 @@ def test_a_replica_ranks_at_its_length_configuration(tmp_path: Path) -> None:
     reranker = Reranker(loaded(bundle))
 
     async def ask() -> None:
-        replica = ModelReplica(RaySettings(bundle=str(bundle), length_config="half", num_threads=1))
+        replica = ModelReplica(
+            RaySettings.model_validate({"bundle": str(bundle), "length_config": "half", "num_threads": 1})
+        )
         await replica.check_health()
         for options, config in (({}, "half"), ({"length_config": "full"}, "full")):
             ranked = await replica.run(RankJob(QUERY, DOCUMENTS, options=options), timeout_s=60)
@@ -34,7 +36,7 @@ def test_a_replica_ranks_at_its_length_configuration(tmp_path: Path) -> None:
 
 def test_a_replica_answers(served_bundle: Path, served: QuestionAnswerer) -> None:
     async def ask() -> None:
-        replica = ModelReplica(RaySettings(bundle=str(served_bundle), num_threads=1))
+        replica = ModelReplica(RaySettings.model_validate({"bundle": str(served_bundle), "num_threads": 1}))
         await replica.check_health()
         answered = await replica.run(AnswerJob(("who?",), ("the fox was in the box",)))
         assert answered.answers == served.answer_batch("who?", "the fox was in the box")
