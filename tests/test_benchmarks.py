@@ -79,6 +79,9 @@ SMOKE: Mapping[str, Smoke] = {
         "| full, ",
         programs=_COMPILER,
     ),
+    "ranking.make_groups": Smoke(
+        "{data}/squad-search.json {output} --negatives 1 --among 5", "questions, each with 1 of", modules=("bm25s",)
+    ),
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
     ),
