@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +32,7 @@ class TrainingRow:
         ids: Token ids, int32 `[N]`.
         second_segment: Index of the first token of the second segment, which is the context for question answering;
             before it are [CLS], the first segment and its [SEP].
-        labels: The labels, by the names under which the task's losses look for them in a batch.
+        labels: The labels, each a `Label`, by the names under which the task's losses look for them in a batch.
         group: Number of the group that the row belongs to: rows of a group are neighbours, and one step trains on all
             of them. None for a row of its own.
         teacher_logits: The logits of a teacher, float16, `[N, K]` for a task that labels tokens, else `[K]`; None if
@@ -40,7 +41,7 @@ class TrainingRow:
 
     ids: npt.NDArray[np.int32]
     second_segment: int
-    labels: Mapping[str, Label]
+    labels: Mapping[str, Any]
     group: int | None = None
     teacher_logits: npt.NDArray[np.float16] | None = None
 

@@ -1,6 +1,6 @@
 """Groups to train a reranker on, from questions in SQuAD's form: each with its paragraph and hard negatives.
 
-    python -m benchmarks.ranking.make_groups DATA.json OUTPUT.jsonl [--negatives 3] [--among 20]
+    python -m benchmarks.ranking.make_groups DATA.json OUTPUT.jsonl [--negatives 3] [--among 20] [--questions N]
 
 The corpus is every different paragraph of the file. A question's negatives are drawn at random from the paragraphs that
 BM25 ranks highest for it (`--among`), as `make_rankings` finds them. Its own paragraph is none, nor is any that holds
@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("output", type=Path)
     parser.add_argument("--negatives", type=int, default=3, help="of each question")
     parser.add_argument("--among", type=int, default=20, help="number of paragraphs of BM25 to draw negatives from")
+    parser.add_argument("--questions", type=int, help="draw this many at random instead of taking all")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     require_int("negatives", arguments.negatives, 1)
@@ -42,6 +43,9 @@ def main() -> None:
     if len(corpus) <= arguments.negatives:
         raise DataError(f"{arguments.data} has {len(corpus)} paragraphs, too few for negatives")
     random = np.random.default_rng(arguments.seed)
+    if arguments.questions is not None:
+        count = min(require_int("questions", arguments.questions, 1), len(examples))
+        examples = [examples[i] for i in sorted(random.choice(len(examples), count, replace=False))]
     found = bm25_order([example.question for example in examples], corpus, min(arguments.among, len(corpus)))
     place = {context: i for i, context in enumerate(corpus)}
     folded = [context.casefold() for context in corpus]

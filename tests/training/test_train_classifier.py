@@ -85,7 +85,7 @@ def test_a_reader_becomes_a_reranker(tiny_checkpoint: Path, tmp_path: Path) -> N
         validation=data,
         say=lines.append,
     )
-    assert "Training on 240 windows of 60 examples, 150 steps of 32, objective fine-tune" in lines
+    assert "Training on 216 windows of 54 examples, 150 steps of 32, objective fine-tune" in lines
     assert result.metric == "nDCG@10"
     assert result.after[0].score > max(85, result.before[0].score + 10)
     export_model(tmp_path / "new", tmp_path / "bundle", precision="fp32")

@@ -68,7 +68,8 @@ class TextReader:
                 )
             rankings = read_rankings(path, limit=limit)
             read = [self._graded(ranking) for ranking in rankings]
-            return _checked(path, read, [], len(rankings), strict=strict)
+            documents = sum(len(ranking.documents) for ranking in rankings)
+            return _checked(path, read, [], documents, strict=strict)
         texts, findings = read_texts(path, self._labels, limit=limit)
         unknown = {finding.id for finding in findings if finding.kind == Kind.UNKNOWN_LABEL}
         read = [self._labelled(text) for text in texts if text.id not in unknown]
