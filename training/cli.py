@@ -50,6 +50,9 @@ def train(
     max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of --epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per step; default: by objective.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by objective.")] = None,
+    head_learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the head, such as a new one; default: as for the rest.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout during training; default: the checkpoint's.")] = None,
     max_seq_len: Annotated[
         int | None,
@@ -88,6 +91,7 @@ def train(
         max_steps=max_steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate,
         dropout=dropout,
         max_seq_len=max_seq_len,
         layer_dropout=layer_dropout,

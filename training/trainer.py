@@ -247,7 +247,7 @@ def _run(
         rows,
         plan,
         folder / "checkpoints",
-        LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
+        LoopOptions(recipe.learning_rate, options.save_steps, options.seed, options.head_learning_rate),
         Progress(journal, len(plan), say),
         models.checkpoint.copy_files,
     )

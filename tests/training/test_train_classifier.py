@@ -104,6 +104,18 @@ def test_shared_objectives_train_rerankers(tmp_path: Path, objective: str) -> No
     assert sum(losses[-5:]) < 0.97 * sum(losses[:5])
 
 
+def test_a_head_may_learn_faster(tmp_path: Path) -> None:
+    checkpoint = save_classifier(tmp_path / "tiny", tiny_classifier(1))
+    options = replace(FEW, learning_rate=1e-6, head_learning_rate=1e-2)
+    train(checkpoint, tmp_path / "new", rankings(tmp_path / "groups.jsonl"), options=options)
+    before, after = (load_checkpoint(folder).model.state_dict() for folder in (checkpoint, tmp_path / "new"))
+    moved = {name: float((after[name] - tensor).abs().max()) for name, tensor in before.items()}
+    heads = {name for name in moved if name.startswith(("classifier.", "bert.pooler."))}
+    assert len(heads) == 4
+    assert min(moved[name] for name in heads) > 1e-3
+    assert max(moved[name] for name in moved.keys() - heads) < 1e-4
+
+
 def test_a_group_is_never_split() -> None:
     rows = [
         TrainingRow(np.zeros(length, np.int32), 2, {"grade": 1.0}, group)
