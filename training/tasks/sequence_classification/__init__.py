@@ -51,7 +51,8 @@ class ClassificationTraining:
         self, tokenizer: Tokenizer, config: PretrainedConfig, max_length: int, max_seq_len: int | None
     ) -> TextReader:
         """A reader of labelled texts and of rankings; a row is a text or a pair, cut to `max_seq_len` tokens."""
-        names = tuple(str(config.id2label[i]) for i in range(config.num_labels))
+        by_index = sorted((config.id2label or {}).items(), key=lambda item: int(item[0]))
+        names = tuple(str(name) for _, name in by_index)
         return TextReader(tokenizer, Labels(names, config.problem_type), max_length, max_seq_len)
 
 

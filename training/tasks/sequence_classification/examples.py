@@ -17,11 +17,11 @@ class TextInput:
     """The tokens of one input, a `TokenSequence` that is small enough to keep millions of them.
 
     Attributes:
-        input_ids: Token ids, int32 `[N]`.
+        ids: Token ids, int32 `[N]`.
         second_segment: Index of the first token of the second text; N if there is none.
     """
 
-    input_ids: npt.NDArray[np.int32]
+    ids: npt.NDArray[np.int32]
     second_segment: int
 
     @classmethod
@@ -31,12 +31,18 @@ class TextInput:
         return cls(np.array(tokens.input_ids, np.int32), types.index(1) if 1 in types else len(types))
 
     @property
-    def token_type_ids(self) -> npt.NDArray[np.int32]:
-        """0 for the first text, 1 for the second, int32 `[N]`."""
-        return (np.arange(len(self)) >= self.second_segment).astype(np.int32)
+    def input_ids(self) -> list[int]:
+        """The ids of all tokens."""
+        ids: list[int] = self.ids.tolist()
+        return ids
+
+    @property
+    def token_type_ids(self) -> list[int]:
+        """0 for the first text, 1 for the second."""
+        return [int(i >= self.second_segment) for i in range(len(self))]
 
     def __len__(self) -> int:
-        return len(self.input_ids)
+        return len(self.ids)
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ def targets_of_labels(batch: TokenBatch, outputs: int) -> Tensor:
         return batch[HOLDS].float()
     if GRADE in batch:
         grades = batch[GRADE].float()
-        share = torch.cat([own / own.sum() for own in grades.split(_sizes(batch))])
+        share = torch.cat([own / own.sum() for own in torch.split(grades, _sizes(batch))])
         return torch.stack([share, grades], 1)
     return batch[PROBABILITY if PROBABILITY in batch else NUMBER].float()[:, None]
 
@@ -52,7 +52,7 @@ def targets_of_logits(logits: Tensor, batch: TokenBatch) -> Tensor:
     if CLASS in batch:
         return logits.softmax(1)
     if GRADE in batch:
-        share = torch.cat([own.softmax(0) for own in logits[:, 0].split(_sizes(batch))])
+        share = torch.cat([own.softmax(0) for own in torch.split(logits[:, 0], _sizes(batch))])
         return torch.stack([share, logits[:, 0].sigmoid()], 1)
     return logits if NUMBER in batch else logits.sigmoid()
 
@@ -76,8 +76,10 @@ def loss_against(outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor
     if GRADE not in batch:
         return functional.binary_cross_entropy_with_logits(logits, targets)
     sizes = _sizes(batch)
-    padded = pad_sequence(logits[:, 0].split(sizes), batch_first=True, padding_value=torch.finfo(logits.dtype).min)
-    shares = pad_sequence(targets[:, 0].split(sizes), batch_first=True)
+    padded = pad_sequence(
+        torch.split(logits[:, 0], sizes), batch_first=True, padding_value=torch.finfo(logits.dtype).min
+    )
+    shares = pad_sequence(torch.split(targets[:, 0], sizes), batch_first=True)
     order = functional.cross_entropy(padded, shares)
     return (order + functional.binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1])) / 2
 

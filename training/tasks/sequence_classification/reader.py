@@ -34,6 +34,9 @@ _TREATMENT = {
     Kind.CUT: "cut at the end of the longer text",
 }
 
+_Read = tuple[TrainingExample | None, list[Finding]]
+"""An example, or None if it is skipped, and what is wrong with it."""
+
 
 class TextReader:
     """Reads labelled texts and rankings; see `Reader`.
@@ -67,7 +70,7 @@ class TextReader:
                     f"{path} holds rankings, and this model has {len(self._labels)} outputs; a ranking needs one score"
                 )
             rankings = read_rankings(path, limit=limit)
-            read = [self._graded(ranking) for ranking in rankings]
+            read: list[_Read] = [self._graded(ranking) for ranking in rankings]
             documents = sum(len(ranking.documents) for ranking in rankings)
             return _checked(path, read, [], documents, strict=strict)
         texts, findings = read_texts(path, self._labels, limit=limit)
@@ -86,12 +89,12 @@ class TextReader:
         for number, example in enumerate(examples):
             if isinstance(example, GradedDocuments):
                 rows += [
-                    TrainingRow(own.input_ids, own.second_segment, {GRADE: grade}, number)
+                    TrainingRow(own.ids, own.second_segment, {GRADE: grade}, number)
                     for own, grade in zip(example.inputs, example.grades, strict=True)
                 ]
             else:
                 name, label = self._label_of_row(example.label)
-                rows += [TrainingRow(own.input_ids, own.second_segment, {name: label}) for own in example.inputs]
+                rows += [TrainingRow(own.ids, own.second_segment, {name: label}) for own in example.inputs]
         return rows
 
     def scored_inputs(self, scored: Sequence[TrainingExample]) -> ScoredTexts:
@@ -145,7 +148,7 @@ class TextReader:
 
 def _checked(
     path: Path,
-    read: Sequence[tuple[TrainingExample | None, list[Finding]]],
+    read: Sequence[_Read],
     findings: Sequence[Finding],
     total: int,
     *,
