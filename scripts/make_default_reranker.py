@@ -57,6 +57,8 @@ def main() -> None:
         parser.add_argument(name, type=Path, metavar=name.upper())
     parser.add_argument("--queries", type=int, default=300, help="to choose on, and to report on")
     parser.add_argument("--budget-minutes", type=float, default=15, help="of the calibration")
+    parser.add_argument("--evaluations", type=int, help="end the calibration's search after this many configurations")
+    parser.add_argument("--fitting-steps", type=int, help="of scorers; by default as many as the budget allows")
     arguments = parser.parse_args()
     groups, choosing, reporting = (
         shuffled(read_rankings(path), 0) for path in (arguments.groups, arguments.choosing, arguments.reporting)
@@ -79,6 +81,8 @@ def main() -> None:
         test=test,
         limits=limits,
         budget_minutes=arguments.budget_minutes,
+        evaluations=arguments.evaluations,
+        fitting_steps=arguments.fitting_steps,
         resume=True,
         num_threads=NUM_THREADS,
         say=print,

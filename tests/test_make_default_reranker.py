@@ -37,10 +37,11 @@ def test_configurations_are_named_by_what_they_lose_of_ndcg(tmp_path: Path, monk
     monkeypatch.setattr(script, "TARGET", tmp_path / "default_reranker")
     monkeypatch.setattr(script, "WORK", tmp_path / "build" / "reranker")
     monkeypatch.setattr(script, "FP32", tmp_path / "build" / "fp32")
+    monkeypatch.setattr(script, "CLOSENESS_LOSSES", (20, 90))  # a random model may lose much
     sizes = {"hidden_size": 64, "intermediate_size": 1024, "num_hidden_layers": 4}
     checkpoint = save_classifier(tmp_path / "checkpoint", tiny_classifier(1, **sizes))
     files = [rankings(tmp_path / f"{name}.jsonl", 40, seed) for seed, name in enumerate(("groups", "choose", "report"))]
-    options = ["--queries", "20", "--budget-minutes", "1"]
+    options = ["--queries", "20", "--budget-minutes", "60", "--evaluations", "4", "--fitting-steps", "20"]
     monkeypatch.setattr(sys, "argv", ["make", str(checkpoint), *map(str, files), *options])
     script.main()
 

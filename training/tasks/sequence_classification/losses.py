@@ -76,10 +76,10 @@ def loss_against(outputs: Outputs, targets: Tensor, batch: TokenBatch) -> Tensor
     if GRADE not in batch:
         return functional.binary_cross_entropy_with_logits(logits, targets)
     sizes = _sizes(batch)
-    padded = pad_sequence(
-        torch.split(logits[:, 0], sizes), batch_first=True, padding_value=torch.finfo(logits.dtype).min
-    )
-    shares = pad_sequence(torch.split(targets[:, 0], sizes), batch_first=True)
+    by_group = [list(torch.split(values, sizes)) for values in (logits[:, 0], targets[:, 0])]
+    least = torch.finfo(logits.dtype).min
+    padded = pad_sequence(by_group[0], batch_first=True, padding_value=least)
+    shares = pad_sequence(by_group[1], batch_first=True)
     order = functional.cross_entropy(padded, shares)
     return (order + functional.binary_cross_entropy_with_logits(logits[:, 0], targets[:, 1])) / 2
 
