@@ -69,7 +69,7 @@ def test_a_classifier_learns_its_classes(tmp_path: Path) -> None:
     export_model(tmp_path / "new", tmp_path / "bundle", precision="fp32")
     classifier = TextClassifier.from_pretrained(tmp_path / "bundle")
     some = [text for text in texts(120, words=(3, 9)) if "who" in text.split()][:20]
-    found = [classifier(text)[0]["label"] for text in some]
+    found = [labels[0]["label"] for labels in classifier.classify_batch(some)]
     assert found.count("with") >= 15
 
 
