@@ -19,6 +19,7 @@ from .checkpoint_kind import check_config, no_head
 from .checkpoint_model import load_model, load_trained_scorers
 from .download import download, has_tensor, names_on_hub
 from .foreign import ADAPTER, names_in, what_it_is
+from .new_head import NewHead
 from .scorer import Scorer
 from .tasks.task import ModelTask, encoder_of
 from .tokenizer import OneTokenType, load_tokenizer
@@ -84,6 +85,7 @@ def load_checkpoint(
     cache_dir: str | Path | None = None,
     local_files_only: bool = False,
     trust_remote_code: bool = False,
+    new_head: NewHead | None = None,
 ) -> Checkpoint:
     """Load the checkpoint of a task from a local folder or from the Hub.
 
@@ -97,6 +99,7 @@ def load_checkpoint(
         cache_dir: Folder for downloads, instead of the Hub's own cache.
         local_files_only: Use only files that were downloaded before.
         trust_remote_code: Run the checkpoint's own tokenizer code, if it has any. Its modelling code is never run.
+        new_head: Take the encoder alone and give it this head, with random weights from PyTorch's generator.
 
     Raises:
         CheckpointError: There is no such checkpoint, it cannot be read, or it is not supported.
@@ -121,14 +124,15 @@ def load_checkpoint(
 
     kind = check_config(source, folder, names)
     if not local:
-        if not kind.names_task and not local_files_only and has_tensor(source, kind.head, commit, token) is False:
+        unclear = new_head is None and not kind.names_task
+        if unclear and not local_files_only and has_tensor(source, kind.head, commit, token) is False:
             raise no_head(source, kind)
         fetch(commit, _SAFETENSORS)
         if not any(folder.glob("model*.safetensors")):
             fetch(commit, _PICKLED)
     if not any((folder / name).is_file() for name in PLACES):
         raise CheckpointError(f"{source} has no weights, neither {PLACES[0]} nor {PLACES[2]}: {what_it_is(names())}")
-    model = load_model(source, folder, kind)
+    model = load_model(source, folder, kind, new_head)
     loaded = load_tokenizer(
         source,
         folder,
@@ -140,6 +144,5 @@ def load_checkpoint(
         embeddings = encoder_of(model).embeddings
         embeddings.token_type_embeddings = OneTokenType(embeddings.token_type_embeddings)
     scorers = load_trained_scorers(source, folder, model)
-    return Checkpoint(
-        kind.task, model, loaded.tokenizer, folder, source, commit, loaded.as_filed, loaded.notes, scorers
-    )
+    task = kind.task if new_head is None else new_head.task
+    return Checkpoint(task, model, loaded.tokenizer, folder, source, commit, loaded.as_filed, loaded.notes, scorers)

@@ -14,31 +14,38 @@ from dynamic_tinybert.runtime.bundles.files import CONFIG, SCORERS
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, CheckpointError
 
 from .checkpoint_kind import CheckpointKind, no_head
+from .new_head import NewHead
 from .scorer import Scorer, load_scorers
 from .weights import read_weights
 
 
-def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTrainedModel:
+def load_model(source: str, folder: Path, kind: CheckpointKind, new_head: NewHead | None = None) -> BertPreTrainedModel:
     """Load the model, FP32, in evaluation mode, with eager attention.
 
     Args:
         source: Name of the checkpoint in error messages.
         folder: Holds config.json and the weights.
         kind: The result of `check_config`.
+        new_head: The head to make, with random weights from PyTorch's generator, instead of one among the weights.
 
     Raises:
         CheckpointError: The weights cannot be read, do not fit config.json, are not finite, or lack the task's head.
     """
     weights = read_weights(source, folder, kind.head)
-    if kind.head not in weights:
+    config = BertConfig.from_pretrained(folder, local_files_only=True)
+    if new_head is not None:
+        weights = new_head.encoder_weights(weights)
+        new_head.configure(config)
+    elif kind.head not in weights:
         raise no_head(source, kind)
     verbosity = transformers_logging.get_verbosity()
     transformers_logging.set_verbosity(logging.ERROR)  # mismatches are reported below
     try:
         loaded: tuple[BertPreTrainedModel, dict[str, Any]]
-        loaded = kind.task.architecture.from_pretrained(  # type: ignore[assignment]
+        architecture = kind.task.architecture if new_head is None else new_head.task.architecture
+        loaded = architecture.from_pretrained(  # type: ignore[assignment]
             None,
-            config=BertConfig.from_pretrained(folder, local_files_only=True),
+            config=config,
             state_dict=weights,
             dtype=torch.float32,
             attn_implementation="eager",
@@ -52,9 +59,12 @@ def load_model(source: str, folder: Path, kind: CheckpointKind) -> BertPreTraine
     model, report = loaded
     missing = sorted(report["missing_keys"])
     sizes = sorted(report["mismatched_keys"])
-    headless = any(name.startswith(f"{linear}.") for name in missing for linear in kind.task.head_linears)
-    if headless or not kind.task.fits(model, weights[kind.head]):
-        raise no_head(source, kind)
+    if new_head is None:
+        headless = any(name.startswith(f"{linear}.") for name in missing for linear in kind.task.head_linears)
+        if headless or not kind.task.fits(model, weights[kind.head]):
+            raise no_head(source, kind)
+    else:
+        missing = new_head.without_its_weights(missing)
     surplus = sorted(name for name in report["unexpected_keys"] if "encoder.layer." in name)
     if missing or surplus:
         raise CheckpointError(

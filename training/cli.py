@@ -13,18 +13,36 @@ from .options import RECIPES, TrainingOptions
 
 
 def train(
-    model: Annotated[str, typer.Argument(help="Hub id or folder of a BertForQuestionAnswering checkpoint.")],
+    model: Annotated[
+        str, typer.Argument(help="Hub id or folder of a checkpoint, or of an encoder to give a new head to.")
+    ],
     output: Annotated[Path, typer.Argument(help="Folder of the new checkpoint; it must not exist.")],
-    data: Annotated[Path, typer.Option(help="Questions with answers to train on, SQuAD JSON or rows.")],
+    data: Annotated[
+        Path, typer.Option(help="Examples to train on: questions with answers, labelled texts, or rankings.")
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            help="Give the encoder a new head for this task, question_answering or sequence_classification; default: "
+            "train the checkpoint's own."
+        ),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            help="For a new head of classification: names of its classes, separated by commas; default: one "
+            "output, a score."
+        ),
+    ] = None,
     objective: Annotated[str, typer.Option(help=f"Training objective: {', '.join(RECIPES)}.")] = "fine-tune",
     teacher: Annotated[str | None, typer.Option(help="Hub id or folder of the checkpoint to distil from.")] = None,
     validation: Annotated[
         Path | None,
         typer.Option(
-            help="Questions to measure F1 on, before and after the training, at several length configurations."
+            help="Examples to measure the model on, before and after the training, at several length configurations."
         ),
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many questions of each file.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Use only this many examples of each file.")] = None,
     num_layers: Annotated[
         int | None, typer.Option(min=1, help="Train a student with only this many layers, evenly spaced.")
     ] = None,
@@ -32,9 +50,15 @@ def train(
     max_steps: Annotated[int | None, typer.Option(min=1, help="Number of steps, instead of --epochs.")] = None,
     batch_size: Annotated[int | None, typer.Option(min=1, help="Windows per step; default: by objective.")] = None,
     learning_rate: Annotated[float | None, typer.Option(help="Peak learning rate; default: by objective.")] = None,
+    head_learning_rate: Annotated[
+        float | None, typer.Option(help="Peak learning rate of the head, such as a new one; default: as for the rest.")
+    ] = None,
     dropout: Annotated[float | None, typer.Option(help="Dropout during training; default: the checkpoint's.")] = None,
     max_seq_len: Annotated[
-        int | None, typer.Option(min=1, help="Largest number of tokens in a window; default: 384.")
+        int | None,
+        typer.Option(
+            min=1, help="Largest number of tokens in a window; default: 384 for questions, else what the model reads."
+        ),
     ] = None,
     layer_dropout: Annotated[
         float, typer.Option(help="For length-drop: probability of leaving a layer out of a random configuration.")
@@ -52,7 +76,7 @@ def train(
     local_files_only: Annotated[bool, typer.Option("--local-files-only", help="Never use the network.")] = False,
     strict: Annotated[
         bool,
-        typer.Option("--strict", help="Refuse data with a misplaced answer or another faulty question."),
+        typer.Option("--strict", help="Refuse data with a misplaced answer or another faulty example."),
     ] = False,
 ) -> None:
     """Train a checkpoint: fine-tune it, distil it, or prepare it for dropped tokens."""
@@ -67,6 +91,7 @@ def train(
         max_steps=max_steps,
         batch_size=batch_size,
         learning_rate=learning_rate,
+        head_learning_rate=head_learning_rate,
         dropout=dropout,
         max_seq_len=max_seq_len,
         layer_dropout=layer_dropout,
@@ -79,6 +104,8 @@ def train(
         model,
         output,
         data,
+        task=task,
+        labels=() if labels is None else tuple(labels.split(",")),
         options=options,
         teacher=teacher,
         validation=validation,

@@ -80,6 +80,11 @@ class FrontMeter:
         self._scored = scored
         self._sample = sample
 
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
+        return self._scored.metric
+
     def front(
         self,
         reference: ReferenceModel,

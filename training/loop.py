@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import PrinterCallback, Trainer, TrainingArguments
 
 from dynamic_tinybert.modeling.precision import half_precision
+from dynamic_tinybert.modeling.tasks import task_of
 from dynamic_tinybert.runtime.common.errors import TrainingError
 from dynamic_tinybert.runtime.common.publish import writing
 
@@ -36,11 +37,13 @@ class LoopOptions:
         learning_rate: Peak learning rate of AdamW: it rises over the first 6 % of the steps, then falls to 0.
         save_steps: Steps between checkpoints; only the last checkpoint is kept.
         seed: Seed of dropout and of the random choices of objectives.
+        head_learning_rate: Peak learning rate of the task's head; None for that of the rest of the model.
     """
 
     learning_rate: float
     save_steps: int
     seed: int
+    head_learning_rate: float | None = None
 
 
 def run_steps(
@@ -93,7 +96,17 @@ def run_steps(
     )
     arguments._n_gpu = min(1, arguments.n_gpu)  # batches are planned for a single device
     with Interruption() as interruption:
-        trainer = _Trainer(objective, rows, plan, checkpoints, arguments, record, write_tokenizer, interruption)
+        trainer = _Trainer(
+            objective,
+            rows,
+            plan,
+            checkpoints,
+            arguments,
+            options.head_learning_rate,
+            record,
+            write_tokenizer,
+            interruption,
+        )
         last = last_checkpoint(checkpoints)
         trainer.train(resume_from_checkpoint=None if last is None else str(last))
         interruption.end()
@@ -109,6 +122,7 @@ class _Trainer(Trainer):
         plan: Sequence[Sequence[int]],
         checkpoints: Path,
         arguments: TrainingArguments,
+        head_learning_rate: float | None,
         record: Callable[[int, Mapping[str, float]], None],
         write_tokenizer: Callable[[Path], None],
         interruption: Interruption,
@@ -119,13 +133,17 @@ class _Trainer(Trainer):
         self._rows = rows
         self._plan = plan
         self._record = record
+        self._head_learning_rate = head_learning_rate
         self._write_tokenizer = write_tokenizer
 
     def get_train_dataloader(self) -> DataLoader[TrainingRow]:
         return DataLoader(self._rows, batch_sampler=self._plan, collate_fn=collate)  # type: ignore[arg-type]
 
     def create_optimizer(self, model: nn.Module | None = None) -> torch.optim.Optimizer:
-        own_rates = self._objective.learning_rates()
+        own_rates = dict(self._objective.learning_rates())
+        if self._head_learning_rate is not None:
+            heads = task_of(self._objective.model).head_linears
+            own_rates |= {f"model.{linear}.": self._head_learning_rate for linear in heads}
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for name, parameter in self._objective.named_parameters():
             if not parameter.requires_grad:

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import BertPreTrainedModel
 
 from dynamic_tinybert.modeling.checkpoint import Checkpoint, load_checkpoint
+from dynamic_tinybert.modeling.new_head import NewHead
 from dynamic_tinybert.runtime.common.errors import CheckpointError
 
 from .depth import with_fewer_layers
@@ -42,7 +43,12 @@ class Models:
 
 
 def load_models(
-    model: str | Path, teacher: str | Path | None, *, num_layers: int | None, local_files_only: bool
+    model: str | Path,
+    teacher: str | Path | None,
+    *,
+    num_layers: int | None,
+    local_files_only: bool,
+    new_head: NewHead | None = None,
 ) -> Models:
     """Load the checkpoint to train and the one to distil from.
 
@@ -51,18 +57,34 @@ def load_models(
         teacher: Hub id or folder of the checkpoint to distil from, or None.
         num_layers: Number of layers to keep, evenly spaced; None for all.
         local_files_only: Never use the network.
+        new_head: Give the model to train this head instead of its own.
 
     Raises:
-        CheckpointError: A checkpoint is missing or not supported, or they have different vocabularies.
+        CheckpointError: A checkpoint is missing or not supported, or they have different vocabularies or labels.
         InvalidInputError: The model has fewer layers than `num_layers`.
     """
-    checkpoint = load_checkpoint(model, local_files_only=local_files_only)
+    checkpoint = load_checkpoint(model, local_files_only=local_files_only, new_head=new_head)
     trained = checkpoint.model if num_layers is None else with_fewer_layers(checkpoint.model, num_layers)
     if teacher is None:
         return Models(checkpoint, trained, None)
     teacher_checkpoint = load_checkpoint(teacher, local_files_only=local_files_only)
+    check_heads(checkpoint, teacher_checkpoint)
     check_vocabularies(checkpoint, teacher_checkpoint)
     return Models(checkpoint, trained, teacher_checkpoint)
+
+
+def check_heads(student: Checkpoint, teacher: Checkpoint) -> None:
+    """Check that two checkpoints are for the same task and have as many outputs.
+
+    Raises:
+        CheckpointError: They are not.
+    """
+    own, others = ((loaded.task.name, loaded.model.config.num_labels) for loaded in (student, teacher))
+    if own != others:
+        raise CheckpointError(
+            f"{teacher.source} cannot teach {student.source}: it is for {others[0]} with {others[1]} outputs, and the "
+            f"student for {own[0]} with {own[1]}; distil from a teacher of the same kind"
+        )
 
 
 def check_vocabularies(student: Checkpoint, teacher: Checkpoint) -> None:

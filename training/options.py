@@ -44,6 +44,7 @@ class TrainingOptions:
         max_steps: Number of steps, instead of `epochs`.
         batch_size: Number of windows per step; None for the objective's default.
         learning_rate: Peak learning rate; None for the objective's default.
+        head_learning_rate: Peak learning rate of the task's head; None for that of the rest of the model.
         dropout: Dropout probability of states and attention; None for the checkpoint's own.
         max_seq_len: Largest number of tokens in a window; None for 384, or the model's longest input if that is less.
         layer_dropout: For `length-drop`: probability with which each layer is left out of a random configuration.
@@ -64,6 +65,7 @@ class TrainingOptions:
     max_steps: int | None = None
     batch_size: int | None = None
     learning_rate: float | None = None
+    head_learning_rate: float | None = None
     dropout: float | None = None
     max_seq_len: int | None = None
     layer_dropout: float = 0.2
@@ -79,7 +81,7 @@ class TrainingOptions:
             if (value := getattr(self, name)) is not None:
                 require_int(name, value, 1)
         require_int("seed", self.seed, 0)
-        for name in ("epochs", "learning_rate", "scorer_weight"):
+        for name in ("epochs", "learning_rate", "head_learning_rate", "scorer_weight"):
             if (value := getattr(self, name)) is not None and not value > 0:
                 raise InvalidInputError(f"{name} is {value}; give a positive number")
         for name in ("dropout", "layer_dropout"):

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.modeling.memory import keep_freed_memory
+from dynamic_tinybert.modeling.new_head import NewHead
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.modeling.torch_threads import stay_within_quota
 from dynamic_tinybert.runtime.common.errors import InvalidInputError, TrainingError
@@ -22,7 +23,7 @@ from dynamic_tinybert.runtime.common.work_dir import digest, work_dir
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.measure import Finding
 
-from .batches import TrainingRow, plan_batches
+from .batches import TrainingRow, plan_rows
 from .front_meter import FrontMeter, Point
 from .loop import LoopOptions, run_steps
 from .models import Models, digest_of_weights, load_models, set_dropout
@@ -43,6 +44,8 @@ def train(
     output: str | Path,
     data: str | Path,
     *,
+    task: str | None = None,
+    labels: Sequence[str] = (),
     options: TrainingOptions | None = None,
     teacher: str | Path | None = None,
     validation: str | Path | None = None,
@@ -52,30 +55,34 @@ def train(
     strict: bool = False,
     say: Callable[[str], None] = lambda line: None,
 ) -> Training:
-    """Train a question-answering checkpoint.
+    """Train a checkpoint for question answering, classification or ranking.
 
     Until the end, all files are in a folder with the name of `output` and the ending ``.training``, from which an
     interrupted training can be resumed, with the same losses as without the interruption. The training runs on a GPU if
     there is one, else on the CPUs that the process may use; then the process keeps freed memory (`keep_freed_memory`).
 
     Args:
-        model: Hub id or folder of a ``BertForQuestionAnswering`` checkpoint.
+        model: Hub id or folder of a checkpoint.
         output: Folder of the new checkpoint, which must not exist; it appears complete or not at all.
-        data: Questions with answers to train on, in a form that `read_squad` reads. Unanswerable questions are trained
-            to [CLS]. An answer that is not where the file says is corrected if its text occurs once in the context,
-            else its question is skipped, as are questions that the model cannot read.
+        data: Examples to train on. For question answering, in a form that `read_squad` reads: unanswerable questions
+            are trained to [CLS]; an answer that is not where the file says is corrected if its text occurs once in the
+            context, else its question is skipped, as are questions that the model cannot read. For classification, in
+            a form that `read_texts` or, for a model with one output, `read_rankings` reads.
+        task: Name of a task: give the checkpoint's encoder a new head for it, with random weights. None to train the
+            head that the checkpoint has.
+        labels: For a new head of classification, the names of its classes; without any it has one output, a score.
         options: Options of the training.
         teacher: Hub id or folder of the checkpoint to distil from.
-        validation: Questions, in the same form, to measure F1 on before and after; nothing is chosen on them.
-        limit: Use only the first `limit` questions of each file.
+        validation: Examples, in the same form, to measure models on before and after; nothing is chosen on them.
+        limit: Use only the first `limit` examples of each file.
         resume: Resume an interrupted training, if there is one.
         local_files_only: Never use the network.
-        strict: Refuse data with a faulty question, before the training starts.
+        strict: Refuse data with a faulty example, before the training starts.
         say: Called with a line of text for each stage of the work, and every 20 seconds during the steps.
 
     Raises:
         CheckpointError: A checkpoint is missing, not supported, or does not match the other one.
-        DataError: A file cannot be used: it has no question to train on, or one that `strict` refuses.
+        DataError: A file cannot be used: it has no example to train on, or one that `strict` refuses.
         InvalidInputError: An argument is outside its range, or the interrupted training had other arguments.
         TrainingError: The loss or a weight is not finite, or there is an interrupted training and `resume` is not set.
         StorageError: A file could not be written; what was saved before is kept.
@@ -87,10 +94,17 @@ def train(
     stay_within_quota()
     _silence_transformers()
     torch.manual_seed(options.seed)
-    models = load_models(model, teacher, num_layers=options.num_layers, local_files_only=local_files_only)
+    if labels and task is None:
+        raise InvalidInputError("labels are for a new head; name its task, too")
+    new_head = None if task is None else NewHead.of(task, labels)
+    models = load_models(
+        model, teacher, num_layers=options.num_layers, local_files_only=local_files_only, new_head=new_head
+    )
     teacher_model = None if models.teacher is None else models.teacher.model
     objective = make_objective(options, models.trained, models.checkpoint.scorers, teacher_model)
-    reader = objective.task.reader(models.checkpoint.tokenizer, models.max_length, options.max_seq_len)
+    reader = objective.task.reader(
+        models.checkpoint.tokenizer, models.trained.config, models.max_length, options.max_seq_len
+    )
     examples = _read(reader, data, validation, limit, strict, options.seed, say)
     header = _journal_header(models, [file for file in (data, validation) if file is not None], limit, options)
     place = output.with_name(f"{output.name}.training")
@@ -104,6 +118,7 @@ def train(
         models.checkpoint.copy_files(folder)
         rows: Sequence[TrainingRow] = reader.rows(examples.training)
         meter = _meter(reader, examples)
+        metric = "score" if meter is None else meter.metric
         rows = _prepare(objective, models, options, rows, folder, say)
         before = _measured(journal, "before", meter, reference_of(models.trained, models.checkpoint.scorers))
         trained_on = f"{len(rows)} windows of {len(examples.training)} {objective.task.examples}"
@@ -111,7 +126,7 @@ def train(
         reference = reference_of(models.trained, objective.scorers())
         after = _measured(journal, "after", meter, reference, objective.learnt_config())
         losses = [dict(parts) for parts in journal.all(STEP).values()]
-        training = Training(output, losses, before, after, examples.findings, objective.task.metric)
+        training = Training(output, losses, before, after, examples.findings, metric)
         on_data = f"{Path(data).name} (SHA-256 {header['data'][0][:16]}…), {trained_on}"
         scored_on = ""
         if validation is not None:
@@ -219,8 +234,8 @@ def _run(
 ) -> None:
     """Run all steps, or those that an interrupted training did not reach."""
     recipe = options.recipe
-    plan = plan_batches(
-        [len(row) for row in rows],
+    plan = plan_rows(
+        rows,
         recipe.batch_size,
         epochs=recipe.epochs,
         max_steps=options.max_steps,
@@ -232,7 +247,7 @@ def _run(
         rows,
         plan,
         folder / "checkpoints",
-        LoopOptions(recipe.learning_rate, options.save_steps, options.seed),
+        LoopOptions(recipe.learning_rate, options.save_steps, options.seed, options.head_learning_rate),
         Progress(journal, len(plan), say),
         models.checkpoint.copy_files,
     )

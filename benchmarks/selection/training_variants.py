@@ -120,8 +120,10 @@ def front(
         scored = read_squad(data / "squad-search.json", require_answers=True)
         scored = spread(scored, limit or len(scored))
         sample = spread(read_squad(data / "squad-style-train.json"), SAMPLE)
-        longest = loaded.model.config.max_position_embeddings
-        reader = training_task_of(loaded.model).reader(loaded.tokenizer, longest, max_seq_len)
+        config = loaded.model.config
+        reader = training_task_of(loaded.model).reader(
+            loaded.tokenizer, config, config.max_position_embeddings, max_seq_len
+        )
         meter = FrontMeter(reader.scored_inputs(scored), reader.inputs(sample))
         if only_full:
             points = [meter.point(reference, "full", LengthConfig.full(loaded.model.config.num_hidden_layers))]

@@ -15,12 +15,25 @@ _PROXIES = ("all_proxy", "https_proxy", "http_proxy")
 
 
 def default_bundle() -> Path:
-    """Find the bundle that is shipped inside the package.
+    """Find the bundle for question answering that is shipped inside the package.
 
     Raises:
         BundleNotFoundError: This installation contains no bundle.
     """
-    folder = Path(__file__).parents[1] / "default_bundle"
+    return _embedded("default_bundle")
+
+
+def default_reranker() -> Path:
+    """Find the bundle for ranking that is shipped inside the package.
+
+    Raises:
+        BundleNotFoundError: This installation contains no reranker.
+    """
+    return _embedded("default_reranker")
+
+
+def _embedded(name: str) -> Path:
+    folder = Path(__file__).parents[1] / name
     if not (folder / MANIFEST).is_file():
         raise BundleNotFoundError(
             f"this installation has no embedded bundle in {folder}; reinstall the package, or give a bundle"

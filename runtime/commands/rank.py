@@ -12,7 +12,7 @@ import typer
 
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 
-from .options import LengthConfigOption, RequiredBundleOption, ThreadsOption
+from .options import BundleOption, LengthConfigOption, ThreadsOption
 from .streams import read_input
 
 
@@ -25,7 +25,7 @@ def rank(
             "input."
         ),
     ],
-    bundle: RequiredBundleOption,
+    bundle: BundleOption = None,
     column: Annotated[str, typer.Option(help="Column of the documents in a table.")] = "text",
     top_n: Annotated[int | None, typer.Option(min=1, help="Maximum number of documents, best first.")] = None,
     length_config: LengthConfigOption = None,

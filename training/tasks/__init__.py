@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 TRAINING_TASKS: dict[str, str] = {
     "question_answering": "dynamic_tinybert.training.tasks.question_answering:TASK",
+    "sequence_classification": "dynamic_tinybert.training.tasks.sequence_classification:TASK",
 }
 """For each task's name, as in the manifest, the module and the attribute that hold its `TrainingTask`."""
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from dynamic_tinybert.modeling.reference import ReferenceModel
 from dynamic_tinybert.runtime.batches import TokenSequence
@@ -34,10 +35,6 @@ class TrainingTask(Protocol):
         """The Hub's name of the task, for model cards."""
 
     @property
-    def metric(self) -> str:
-        """The name of the metric that models are measured by."""
-
-    @property
     def examples(self) -> str:
         """What examples of the task are called, in the plural."""
 
@@ -59,11 +56,14 @@ class TrainingTask(Protocol):
     def outputs_of(self, targets: Tensor) -> Outputs:
         """Outputs of the head that would give these probabilities, for the targets of scorers; see `ModelTask`."""
 
-    def reader(self, tokenizer: Tokenizer, max_length: int, max_seq_len: int | None) -> Reader[Any]:
+    def reader(
+        self, tokenizer: Tokenizer, config: PretrainedConfig, max_length: int, max_seq_len: int | None
+    ) -> Reader[Any]:
         """A reader of examples.
 
         Args:
             tokenizer: The tokenizer of the model.
+            config: The configuration of the model, with its labels.
             max_length: Longest input of the model in tokens.
             max_seq_len: Largest number of tokens in a row; None for the task's default.
 
@@ -119,6 +119,10 @@ class Reader(Protocol[E]):
 
 class ScoredInputs(Protocol):
     """Examples that models are measured on."""
+
+    @property
+    def metric(self) -> str:
+        """The name of the metric."""
 
     def scores(self, reference: ReferenceModel, length_config: LengthConfig) -> list[ExampleScore]:
         """Run a model on the examples at a length configuration, and score each of them."""

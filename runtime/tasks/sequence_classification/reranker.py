@@ -9,6 +9,7 @@ from typing import Any, NotRequired, TypedDict, Unpack, overload
 import numpy as np
 import numpy.typing as npt
 
+from dynamic_tinybert.runtime.bundles.hub import default_reranker
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -88,7 +89,7 @@ class Reranker:
     @classmethod
     def from_pretrained(
         cls,
-        id_or_path: str | Path,
+        id_or_path: str | Path | None = None,
         *,
         function_to_apply: str | None = None,
         **options: Any,  # noqa: ANN401 - listed and checked by LengthAdaptiveModel.from_pretrained
@@ -96,11 +97,12 @@ class Reranker:
         """Load a bundle.
 
         Args:
-            id_or_path: Folder or Hub id of a bundle.
+            id_or_path: Folder or Hub id of a bundle; by default the reranker that comes with the package.
             function_to_apply: As for the constructor, with the same errors.
             options: Further arguments of `LengthAdaptiveModel.from_pretrained`, with the same errors.
         """
-        return cls(LengthAdaptiveModel.from_pretrained(id_or_path, **options), function_to_apply=function_to_apply)
+        place = default_reranker() if id_or_path is None else id_or_path
+        return cls(LengthAdaptiveModel.from_pretrained(place, **options), function_to_apply=function_to_apply)
 
     def rank(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
+from transformers import PretrainedConfig
 
 from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
 from dynamic_tinybert.runtime.tasks.question_answering.windowing import Windowing
@@ -19,7 +20,6 @@ class QuestionAnsweringTraining:
     """Losses of the start and end of answers; see `TrainingTask`. Targets are probabilities of both, `[B, L, 2]`."""
 
     pipeline_tag = "question-answering"
-    metric = "F1"
     examples = QuestionAnsweringMeasure.examples
 
     def loss(self, outputs: Outputs, batch: TokenBatch) -> Tensor:
@@ -47,7 +47,9 @@ class QuestionAnsweringTraining:
         start, end = targets.clamp(min=torch.finfo(targets.dtype).tiny).log().unbind(-1)
         return {"start_logits": start, "end_logits": end}
 
-    def reader(self, tokenizer: Tokenizer, max_length: int, max_seq_len: int | None) -> QuestionReader:
+    def reader(
+        self, tokenizer: Tokenizer, config: PretrainedConfig, max_length: int, max_seq_len: int | None
+    ) -> QuestionReader:
         """A reader of questions; a row is a window, by default of at most 384 tokens."""
         return QuestionReader(Windowing(tokenizer, max_length, max_seq_len))
 

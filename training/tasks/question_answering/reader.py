@@ -77,6 +77,8 @@ class ScoredQuestions:
         windows: The windows of each question.
     """
 
+    metric = "F1"
+
     def __init__(self, questions: Sequence[Example], windows: Sequence[Sequence[Window]]) -> None:
         self._questions = questions
         self._windows = windows
