@@ -9,9 +9,10 @@ from tokenizers import Tokenizer
 
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
+from dynamic_tinybert.runtime.tasks.findings import Finding, refused, summary
 from dynamic_tinybert.runtime.tasks.measure import ReadExamples
 from dynamic_tinybert.runtime.tasks.sequence_classification.example import Example, Label
-from dynamic_tinybert.runtime.tasks.sequence_classification.findings import Finding, Kind, refused, summary
+from dynamic_tinybert.runtime.tasks.sequence_classification.findings import Kind
 from dynamic_tinybert.runtime.tasks.sequence_classification.labels import Labels
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import (
     Ranking,
@@ -159,7 +160,7 @@ def _checked(
     findings = [*findings, *(finding for _, own in read for finding in own)]
     faults = [finding for finding in findings if finding.kind != Kind.CUT]
     if strict and faults:
-        raise refused(faults[0], path.name)
+        raise refused(faults[0], "texts", path.name)
     if not examples:
         raise DataError(f"{path.name} holds no text with a label to train on or to score; {faults[0]}")
-    return ReadExamples(examples, findings, summary(findings, total, _TREATMENT, path.name))
+    return ReadExamples(examples, findings, summary(findings, total, _TREATMENT, "texts", path.name))
