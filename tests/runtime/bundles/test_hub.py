@@ -14,7 +14,7 @@ import pytest
 
 from dynamic_tinybert.runtime.bundles import hub as hub_module
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
-from dynamic_tinybert.runtime.bundles.hub import default_bundle, resolve_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle, default_reranker, resolve_bundle
 from dynamic_tinybert.runtime.common.errors import BundleNotFoundError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
@@ -232,6 +232,10 @@ def test_the_default_bundle_is_inside_the_package(tmp_path: Path, monkeypatch: p
         default_bundle()
     write_bundle(tmp_path / "default_bundle")
     assert default_bundle() == tmp_path / "default_bundle"
+    with pytest.raises(BundleNotFoundError, match=r"no embedded bundle in .*default_reranker"):
+        default_reranker()
+    write_bundle(tmp_path / "default_reranker")
+    assert default_reranker() == tmp_path / "default_reranker"
 
 
 @pytest.mark.parametrize(
