@@ -278,16 +278,18 @@ class LengthAdaptiveModel:
         return macs_of_sequence(self.bundle, self._task, self._scorers, self.resolve(length_config), length, kept)
 
     def specialised_graph(
-        self, length_config: str | LengthConfig | Sequence[float] | None = None, *, portable: bool = False
+        self,
+        length_config: str | LengthConfig | Sequence[float] | None = None,
+        **options: Any,  # noqa: ANN401 - those of `selecting_graph`
     ) -> ov.Model:
-        """The graph of one length configuration, not compiled; with `portable`, any CPU can run it once it is stored.
+        """The graph of one length configuration, not compiled.
 
         Raises:
             LengthConfigError: The length configuration is unknown or does not fit the model.
         """
         parts = (self.bundle, self._task, self._plain, self._scorers, self.resolve(length_config))
         with gate:
-            return selecting_graph(*parts, portable=portable)
+            return selecting_graph(*parts, **options)
 
     def _graph(self, config: LengthConfig | None) -> CompiledGraph:
         """The specialised graph of a configuration, or the elastic one."""

@@ -61,6 +61,7 @@ def selecting_graph(
     config: LengthConfig | None,
     *,
     portable: bool = False,
+    separate_after: int | None = None,
 ) -> ov.Model:
     """A bundle's graph with token selection, in the form that is fastest on this CPU; arguments as above.
 
@@ -71,6 +72,7 @@ def selecting_graph(
         scorers: Of its layers.
         config: A configuration, or None.
         portable: The graph will be stored, and may run on another CPU; see `fuse`.
+        separate_after: A layer after which the graph will be cut; see `fuse`.
 
     Raises:
         BundleFormatError: The graph is not as the exporter writes it.
@@ -88,6 +90,7 @@ def selecting_graph(
             fused=is_fused(bundle),
             float_weights=products_saturate(bundle),
             portable=portable,
+            separate_after=separate_after,
         )
 
 

@@ -46,7 +46,13 @@ def projections(
 
 
 def fuse(
-    model: ov.Model, *, num_layers: int, num_heads: int, float_weights: bool = False, portable: bool = False
+    model: ov.Model,
+    *,
+    num_layers: int,
+    num_heads: int,
+    float_weights: bool = False,
+    portable: bool = False,
+    separate_after: int | None = None,
 ) -> None:
     """Rewrite an INT8 graph in place: one op computes the embeddings, and four compute a layer.
 
@@ -60,6 +66,7 @@ def fuse(
         num_heads: Attention heads.
         float_weights: Apply `give_float_weights` to the products that are not fused, whose sums would saturate.
         portable: Let the ops pack weights themselves when they first run, so that the graph can be stored for any CPU.
+        separate_after: See `join_layers`.
 
     Raises:
         BundleFormatError: A node is not in the graph.
@@ -74,7 +81,7 @@ def fuse(
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
         _fuse_product(node, portable)
-    join_layers(model, num_layers)
+    join_layers(model, num_layers, separate_after)
     if float_weights:
         give_float_weights(model)
     model.validate_nodes_and_infer_types()

@@ -35,6 +35,7 @@ def with_selection(
     fused: bool = False,
     float_weights: bool = False,
     portable: bool = False,
+    separate_after: int | None = None,
 ) -> ov.Model:
     """Copy a bundle's plain graph, with layers that drop tokens.
 
@@ -53,6 +54,7 @@ def with_selection(
         fused: Also apply `fuse`, which makes INT8 graphs faster.
         float_weights: See `fuse`; used with `fused` only.
         portable: Likewise.
+        separate_after: Likewise.
 
     Returns:
         The graph with one more output per selecting layer, `kept_tokens.{layer}` int32 [B, n]: 1 + the position in
@@ -77,7 +79,14 @@ def with_selection(
         limits = _Limits(model, nodes, length_config, num_layers, multiple)
         _Selection(model, nodes, task, limits, num_layers, num_heads, scorers, fused).apply(selecting)
     if fused:
-        fuse(model, num_layers=num_layers, num_heads=num_heads, float_weights=float_weights, portable=portable)
+        fuse(
+            model,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            float_weights=float_weights,
+            portable=portable,
+            separate_after=separate_after,
+        )
     return model
 
 

@@ -87,12 +87,13 @@ class _Readers:
         return frozenset(self._names.intersection(t.get_node().get_name() for t in output.get_target_inputs()))
 
 
-def join_layers(model: ov.Model, num_layers: int) -> None:
+def join_layers(model: ov.Model, num_layers: int, separate_after: int | None = None) -> None:
     """Replace chains of halves, of which at least one has attention, by one op each.
 
     Args:
         model: A graph with the other ops of `fuse`.
         num_layers: Layers of the encoder.
+        separate_after: A layer that is not joined with the next one, so that the graph can be cut between them.
 
     Raises:
         BundleFormatError: A node is not in the graph.
@@ -100,11 +101,14 @@ def join_layers(model: ov.Model, num_layers: int) -> None:
     nodes, readers = NamedNodes(model), _Readers(model)
     names = [f"layer.{layer}.{end}" for layer in range(num_layers) for end in ("attention.output", "output")]
     chains: list[list[Half]] = [[]]
-    for half in (Half.of(nodes[name], readers) for name in names):
+    for name in names:
+        half = Half.of(nodes[name], readers)
         if half is not None and _can_follow(chains[-1], half, readers):
             chains[-1].append(half)
         else:
             chains.append([] if half is None else [half])
+        if name == f"layer.{separate_after}.output":
+            chains.append([])
     for found in reversed(chains):  # so that the state that a chain reads is not replaced before it is joined
         if any(half.attention for half in found):
             _join(found)
