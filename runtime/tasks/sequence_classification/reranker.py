@@ -97,7 +97,7 @@ class Reranker:
         """Load a bundle.
 
         Args:
-            id_or_path: Folder or Hub id of a bundle; by default the reranker that comes with the package.
+            id_or_path: Folder or Hub id of a bundle; by default that of the package, if it has one.
             function_to_apply: As for the constructor, with the same errors.
             options: Further arguments of `LengthAdaptiveModel.from_pretrained`, with the same errors.
         """
