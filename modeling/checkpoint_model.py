@@ -32,7 +32,7 @@ def load_model(source: str, folder: Path, kind: CheckpointKind, new_head: NewHea
         CheckpointError: The weights cannot be read, do not fit config.json, are not finite, or lack the task's head.
     """
     weights = read_weights(source, folder, kind.head)
-    config = BertConfig.from_pretrained(folder, local_files_only=True)
+    config = _read_config(source, folder)
     if new_head is not None:
         weights = new_head.encoder_weights(weights)
         new_head.configure(config)
@@ -77,6 +77,13 @@ def load_model(source: str, folder: Path, kind: CheckpointKind, new_head: NewHea
         )
     _check_finite(source, model)
     return model
+
+
+def _read_config(source: str, folder: Path) -> BertConfig:
+    try:
+        return BertConfig.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers and huggingface_hub share no narrower base
+        raise CheckpointError(f"cannot load the model of {source}: {error}") from error
 
 
 def _check_finite(source: str, model: BertPreTrainedModel) -> None:
