@@ -94,7 +94,7 @@ SMOKE: Mapping[str, Smoke] = {
     ),
     "ranking.last_layer": Smoke("{reranker} {rankings} --pairs 8 --batch-sizes 3 --repeats 1 --threads 1", "| 3 | "),
     "ranking.make_groups": Smoke(
-        "tests/data/cases/hfans.json {output} --negatives 1 --among 5", "questions, each with 1 of", modules=("bm25s",)
+        "tests/data/paragraphs.json {output} --negatives 1 --among 5", "questions, each with 1 of", modules=("bm25s",)
     ),
     "ranking.make_rankings": Smoke(
         "tests/data/cases/hfans.json {output} --documents 5", "BM25's own order: nDCG@10 ", modules=("bm25s",)
