@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.carrying_out import carry_out
 from dynamic_tinybert.serving.jobs import AnswerJob
 
-from support.held_model import DOCUMENT, TEXT, Held, begun, busy, held, started
+from support.held_model import DOCUMENT, TEXT, Held, all_prepared, begun, busy, held, started
 from support.tiny import letter_tokenizer, tiny_bundle
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
@@ -106,9 +106,7 @@ def test_others_that_wait_are_considered(answerer: QuestionAnswerer, limits: dic
                 tasks = [started(service("who?", TEXT, budget_ms=9e6))]
                 await asyncio.sleep(0)
                 tasks += [started(service("who?", TEXT, **limits)) for _ in range(3)]
-                await asyncio.sleep(0)
-                while not all(request.prepared for request in list(service._scheduler._waiting)):
-                    await asyncio.sleep(0.001)
+                await all_prepared(service)
                 assert service.queued == 4
                 calls.open()
                 answers = await asyncio.gather(first, *tasks)

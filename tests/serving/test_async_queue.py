@@ -17,7 +17,7 @@ from dynamic_tinybert.runtime.common.errors import (
 )
 from dynamic_tinybert.serving.requests import Request
 
-from support.held_model import DOCUMENT, DOCUMENT_ROWS, TEXT, begun, busy, held, started
+from support.held_model import DOCUMENT, DOCUMENT_ROWS, TEXT, all_prepared, begun, busy, held, started
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
 
@@ -230,9 +230,7 @@ def test_a_request_that_failed_does_not_fail_others_before_it_has_left(
                 tasks = [started(service("first?", TEXT))]
                 await begun(calls)
                 tasks += [started(service("who?", TEXT)), started(service("", TEXT))]
-                await asyncio.sleep(0)
-                while not all(request.prepared for request in list(service._scheduler._waiting)):
-                    await asyncio.sleep(0.001)
+                await all_prepared(service)
                 calls.open()
                 try:
                     assert await tasks[1] == served("who?", TEXT)

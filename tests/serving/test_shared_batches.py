@@ -13,7 +13,7 @@ from dynamic_tinybert.runtime.tasks.question_answering import budgets
 from dynamic_tinybert.serving import sharing
 from dynamic_tinybert.serving.sharing import SharedBatch
 
-from support.held_model import Held, begun, held, started
+from support.held_model import Held, all_prepared, begun, held, started
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
 
@@ -44,9 +44,7 @@ async def asked(
         held_up = started(service(QUESTION, TEXTS[0] * 8, length_config=first))
         await begun(calls)
         tasks = [started(service(QUESTION, TEXTS[k % len(TEXTS)], **each)) for k, each in enumerate(options)]
-        await asyncio.sleep(0)
-        while not all(request.prepared for request in list(service._scheduler._waiting)):
-            await asyncio.sleep(0.001)
+        await all_prepared(service)
         calls.open()
         results = await asyncio.gather(held_up, *tasks, return_exceptions=True)
         assert (service.queued, service.running) == (0, 0)
@@ -112,9 +110,7 @@ def test_a_cancelled_request_does_not_take_others_with_it(embedded: QuestionAnsw
                 tasks = [started(service(QUESTION, TEXTS[0] * 8))]
                 await begun(calls)
                 tasks += [started(service(QUESTION, text)) for text in TEXTS]
-                await asyncio.sleep(0)
-                while not all(request.prepared for request in list(service._scheduler._waiting)):
-                    await asyncio.sleep(0.001)
+                await all_prepared(service)
                 calls.let(1)
                 await begun(calls)  # of the four
                 tasks[2].cancel()

@@ -26,6 +26,7 @@ from dynamic_tinybert.serving.carrying_out import carry_out, model_facts
 from dynamic_tinybert.serving.jobs import AnswerJob, ClassifyJob, ExplainJob, Job, LogitsJob, RankJob
 from dynamic_tinybert.serving.tasks import service_for
 
+from support.held_model import all_prepared
 from support.manifests import rewrite_manifest
 from support.text_services import DOCUMENTS, QUERY, held_graphs, labels_bundle, loaded, reranker_bundle
 
@@ -98,8 +99,8 @@ def test_a_long_ranking_does_not_keep_a_short_request_waiting(reranker: Reranker
                 long = asyncio.create_task(service.rank(QUERY, MANY))
                 await asyncio.to_thread(held.began.acquire)
                 short = asyncio.create_task(service("a b"))
-                while service.queued < 1:
-                    await asyncio.sleep(0.001)
+                await all_prepared(service)
+                assert service.queued == 1
                 held.let(2)
                 assert await short == direct[1]
                 assert held.rows[:2] == [8, 1]

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, TypeVar
 
 from dynamic_tinybert import AsyncQuestionAnswerer, QuestionAnswerer
+from dynamic_tinybert.serving.service import AsyncService
 
 Result = TypeVar("Result")
 TEXT = "Ada was born in London. She met Charles in 1833! "
@@ -86,6 +87,13 @@ async def busy(
 async def begun(calls: Held) -> None:
     """Wait for the begin of a call of the model."""
     while not calls.began.acquire(blocking=False):
+        await asyncio.sleep(0.001)
+
+
+async def all_prepared(service: AsyncService) -> None:
+    """Wait until all requests that tasks have begun are prepared, so that the next turn considers them."""
+    await asyncio.sleep(0)
+    while not all(request.prepared for request in list(service._scheduler._waiting)):
         await asyncio.sleep(0.001)
 
 
