@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from itertools import chain
 from pathlib import Path
 
@@ -77,9 +78,9 @@ def window_sets(bundle: Bundle, data: Path, lengths: Sequence[int], count: int) 
 
 def time(systems: Sequence[System], windows: Sequence[Window], threads: int, passes: int) -> dict[str, Seconds]:
     seconds = {system.name: np.empty((passes, len(windows))) for system in systems}
-    processes = {system.name: system_process(system, threads) for system in systems}
     as_json = [[{"ids": window.encoding.ids, "context": window.context.start}] for window in windows]
-    try:
+    with ExitStack() as stack:
+        processes = {system.name: stack.enter_context(system_process(system, threads)) for system in systems}
         for process in processes.values():
             process.ask(run=as_json, pad_to=0, outputs=False)  # prepares the kernels of each length
         for number in range(passes):
@@ -90,9 +91,6 @@ def time(systems: Sequence[System], windows: Sequence[Window], threads: int, pas
                     processes[name].ask(run=as_json[warm_up], pad_to=0, outputs=False)
                     reply = processes[name].ask(run=as_json[block], pad_to=0, outputs=False)
                     seconds[name][number, block] = reply["seconds"]
-    finally:
-        for process in processes.values():
-            process.end()
     return seconds
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -90,9 +91,9 @@ def measure(
         process.ask(run=questions[:WARM_UP], pad_to=pad_to, outputs=False)
         return process.ask(run=questions[block.start : block.stop], pad_to=pad_to, outputs=outputs)
 
-    try:
+    with ExitStack() as stack:
         for system in tqdm(systems, desc="loading", disable=None):
-            processes[system.name] = system_process(system, protocol.threads)
+            processes[system.name] = stack.enter_context(system_process(system, protocol.threads))
             processes[system.name].ask(run=questions[:1], pad_to=system.pad_to, outputs=False)
 
         counts = {system.name: len(examples) if system.scored else protocol.timed for system in systems}
@@ -111,9 +112,6 @@ def measure(
 
         for name, process in processes.items():
             measured[name].resident_bytes = process.resident_bytes()
-    finally:
-        for process in processes.values():
-            process.end()
     return measured
 
 
@@ -143,13 +141,10 @@ def _measure_starts(
 
     def start(cache: str | None = None) -> float:
         started = perf_counter()
-        process = system_process(system, protocol.threads, cache)
-        try:
+        with system_process(system, protocol.threads, cache) as process:
             reply = process.ask(text=text, pad_to=system.pad_to)
             _answer(example, windows, [reply["outputs"]])
             return perf_counter() - started
-        finally:
-            process.end()
 
     result.cold_start = [start() for _ in range(protocol.starts)]
     if system.cached:

@@ -10,14 +10,14 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Self
 
 from benchmarks.common import ROOT, resident_bytes
 
 
 class WorkerProcess:
     """A program that answers each line of JSON with a line. It is stopped (SIGSTOP) between them, so that no idle
-    thread pool spins.
+    thread pool spins. Leaving `with` ends it.
     """
 
     def __init__(
@@ -54,6 +54,12 @@ class WorkerProcess:
 
     def resident_bytes(self) -> int:
         return resident_bytes(self._process.pid)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     def end(self) -> None:
         self._process.kill()

@@ -20,6 +20,7 @@ import argparse
 import json
 import signal
 import sys
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import fmean
@@ -154,9 +155,9 @@ def measure(systems: list[System], rankings: list[Ranking], arguments: argparse.
     asked = [{"query": ranking.query, "documents": ranking.documents} for ranking in rankings]
     measured = {system.name: Measurement([], []) for system in systems}
     processes: dict[str, WorkerProcess] = {}
-    try:
+    with ExitStack() as stack:
         for system in tqdm(systems, desc="loading", disable=None):
-            processes[system.name] = system.start(arguments.threads)
+            processes[system.name] = stack.enter_context(system.start(arguments.threads))
             processes[system.name].ask(rank=asked[:1], top=TOP)
         for name, block in turns({system.name: len(asked) for system in systems}, arguments.block, "queries"):
             processes[name].ask(rank=asked[:1], top=TOP)
@@ -165,9 +166,6 @@ def measure(systems: list[System], rankings: list[Ranking], arguments: argparse.
             measured[name].orders += reply["orders"]
         for name, process in processes.items():
             measured[name].resident_bytes = process.resident_bytes()
-    finally:
-        for process in processes.values():
-            process.end()
     return measured
 
 
