@@ -6,7 +6,7 @@ import copy
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar, cast
+from typing import Any, ClassVar, Self, TypeVar, cast
 
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import LabelScore, Text, TextClassifier
@@ -27,6 +27,9 @@ class AsyncTextClassifier(AsyncService):
         classifier: What classifies; others may use it at the same time.
     """
 
+    _synchronous: ClassVar[Any] = TextClassifier
+    """The class whose objects this one runs."""
+
     def __init__(self, classifier: TextClassifier, *, max_queued: int = 128, workers: int | None = None) -> None:
         """Classify with a classifier; other arguments and errors are those of `AsyncService`."""
         super().__init__(classifier.model, max_queued=max_queued, workers=workers)
@@ -43,10 +46,10 @@ class AsyncTextClassifier(AsyncService):
         *,
         max_queued: int = 128,
         workers: int | None = None,
-        **options: Any,  # noqa: ANN401 - listed and checked by LengthAdaptiveModel.from_pretrained
+        **options: Any,  # noqa: ANN401 - listed and checked by the synchronous class
     ) -> Self:
-        """Load a bundle; other arguments and errors are those of `TextClassifier.from_pretrained`. It blocks."""
-        return cls(TextClassifier.from_pretrained(id_or_path, **options), max_queued=max_queued, workers=workers)
+        """Load a bundle; other arguments and errors are those of the synchronous class's method. It blocks."""
+        return cls(cls._synchronous.from_pretrained(id_or_path, **options), max_queued=max_queued, workers=workers)
 
     async def __call__(
         self,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +27,8 @@ class AsyncReranker(AsyncTextClassifier):
         reranker: What ranks; others may use it at the same time.
     """
 
+    _synchronous = Reranker
+
     def __init__(self, reranker: Reranker, *, max_queued: int = 128, workers: int | None = None) -> None:
         """Rank with a reranker; other arguments and errors are those of `AsyncService`."""
         super().__init__(TextClassifier(reranker.model), max_queued=max_queued, workers=workers)
@@ -36,18 +37,6 @@ class AsyncReranker(AsyncTextClassifier):
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return partial(type(self), max_queued=self.max_queued, workers=self.workers), (self.reranker,)
-
-    @classmethod
-    def from_pretrained(
-        cls,
-        id_or_path: str | Path,
-        *,
-        max_queued: int = 128,
-        workers: int | None = None,
-        **options: Any,  # noqa: ANN401 - listed and checked by Reranker.from_pretrained
-    ) -> Self:
-        """Load a bundle; other arguments and errors are those of `Reranker.from_pretrained`. It blocks."""
-        return cls(Reranker.from_pretrained(id_or_path, **options), max_queued=max_queued, workers=workers)
 
     async def rank(
         self,
