@@ -20,7 +20,7 @@ def default_bundle() -> Path:
     Raises:
         BundleNotFoundError: This installation contains no bundle.
     """
-    return _embedded("default_bundle")
+    return _embedded("default_bundle", "reinstall the package, or give a bundle")
 
 
 def default_reranker() -> Path:
@@ -29,15 +29,13 @@ def default_reranker() -> Path:
     Raises:
         BundleNotFoundError: This installation contains no reranker.
     """
-    return _embedded("default_reranker")
+    return _embedded("default_reranker", "give the bundle of a reranker")
 
 
-def _embedded(name: str) -> Path:
+def _embedded(name: str, advice: str) -> Path:
     folder = Path(__file__).parents[1] / name
     if not (folder / MANIFEST).is_file():
-        raise BundleNotFoundError(
-            f"this installation has no embedded bundle in {folder}; reinstall the package, or give a bundle"
-        )
+        raise BundleNotFoundError(f"this installation has no embedded bundle in {folder}; {advice}")
     return folder
 
 
