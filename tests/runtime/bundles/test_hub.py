@@ -228,7 +228,7 @@ def test_a_path_is_never_a_hub_id(tmp_path: Path) -> None:
 
 def test_the_default_bundle_is_inside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hub_module, "__file__", str(tmp_path / "bundles" / "hub.py"))
-    with pytest.raises(BundleNotFoundError, match="no embedded bundle in .*; reinstall the package"):
+    with pytest.raises(BundleNotFoundError, match=r"no embedded bundle in .*; reinstall the package"):
         default_bundle()
     write_bundle(tmp_path / "default_bundle")
     assert default_bundle() == tmp_path / "default_bundle"
