@@ -12,6 +12,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from . import extension_library
 from .graph import with_selection
+from .joined_ops import join_ops
 from .plain_graph import products_saturate, rewriting
 from .scorer import LayerSignificance
 from .task_graph import TaskGraph
@@ -48,6 +49,7 @@ def compile_bundle(
 def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.CompiledModel:
     """Compile a graph for this CPU with OpenVINO properties by name; raises InferenceError if that fails."""
     try:
+        join_ops(graph)
         return extension_library.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error

@@ -10,6 +10,7 @@
 #include "ops/context_significance.hpp"
 #include "ops/encoder_layers.hpp"
 #include "ops/isa.hpp"
+#include "ops/joined_ops.hpp"
 #include "ops/learnt_significance.hpp"
 #include "ops/quantized_embeddings.hpp"
 #include "ops/quantized_linears.hpp"
@@ -22,6 +23,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::ContextSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::EncoderLayers>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::JoinedOps>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedEmbeddings>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedLinears>>(),

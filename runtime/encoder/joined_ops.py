@@ -1,0 +1,88 @@
+"""Join the extension's ops of a graph into one node, which evaluates them itself."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence, Set
+
+import openvino as ov
+from openvino import opset13
+
+from .extension_library import node_factory
+from .graph_walk import producers, replace_output
+from .named_nodes import NamedNodes
+
+_OPS = {
+    "Attention",
+    "AttentionWithSignificance",
+    "ContextSignificance",
+    "EncoderLayers",
+    "LearntSignificance",
+    "QuantizedEmbeddings",
+    "QuantizedLinears",
+    "RestoreLogits",
+    "SelectTokens",
+}
+_BETWEEN = {"Add", "Gather", "Multiply"}
+_PRODUCTS = {"EncoderLayers", "QuantizedLinears"}
+
+
+def join_ops(model: ov.Model) -> None:
+    """Replace the ops of the extension and the copies between them by one node, or one on each side of other nodes.
+
+    For each node of a graph whose shapes are not known, OpenVINO's CPU plugin infers shapes, plans memory and wakes its
+    threads at every call, and nothing of this becomes less when tokens are dropped. Numbers stay the same to the bit.
+
+    Args:
+        model: A graph that is about to be compiled. One without products of 8-bit integers is not changed.
+    """
+    for nodes in _regions(model):
+        types = [node.get_type_name() for node in nodes]
+        if len(_OPS.intersection(types)) > 1 and not _PRODUCTS.isdisjoint(types):
+            _join(model, nodes)
+    model.validate_nodes_and_infer_types()
+
+
+def _regions(model: ov.Model) -> list[list[ov.Node]]:
+    """Nodes that may be joined, such that no path leads out of a region and back into it."""
+    regions: defaultdict[int, list[ov.Node]] = defaultdict(list)
+    first: dict[str, int] = {}  # for each node, the first region that may read it
+    for node in model.get_ordered_ops():
+        region = max((first[own.get_friendly_name()] for own in producers(node)), default=0)
+        if node.get_type_name() in _OPS | _BETWEEN:
+            regions[region].append(node)
+        else:
+            inside = {own.get_friendly_name() for own in regions[region]}
+            region += not inside.isdisjoint(own.get_friendly_name() for own in producers(node))
+        first[node.get_friendly_name()] = region
+    return list(regions.values())
+
+
+def _join(model: ov.Model, nodes: Sequence[ov.Node]) -> None:
+    names = {node.get_friendly_name() for node in nodes}
+    copies = NamedNodes(model.clone())
+    read = _values_read(nodes, names)
+    parameters = []
+    for value in read:
+        parameter = opset13.parameter(value.get_partial_shape(), value.get_element_type())
+        replace_output(copies[value.get_node().get_friendly_name()].output(value.get_index()), parameter.output(0))
+        parameters.append(parameter)
+    written = [output for node in nodes for output in node.outputs() if _is_read_outside(output, names)]
+    results = [
+        opset13.result(copies[value.get_node().get_friendly_name()].output(value.get_index())) for value in written
+    ]
+    joined = node_factory().create("JoinedOps", read, {"body": {"parameters": parameters, "results": results}})
+    for value, output in zip(written, joined.outputs(), strict=True):
+        output.get_tensor().set_names(value.get_tensor().get_names())
+        replace_output(value, output)
+
+
+def _values_read(nodes: Sequence[ov.Node], names: Set[str]) -> list[ov.Output]:
+    """What nodes read of others, without constants."""
+    values = [value for node in nodes for value in node.input_values()]
+    outside = [value for value in values if value.get_node().get_friendly_name() not in names]
+    return list(dict.fromkeys(value for value in outside if value.get_node().get_type_name() != "Constant"))
+
+
+def _is_read_outside(output: ov.Output, names: Set[str]) -> bool:
+    return any(target.get_node().get_friendly_name() not in names for target in output.get_target_inputs())

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <mutex>
+#include <openvino/core/model.hpp>
+#include <openvino/runtime/tensor.hpp>
+#include <vector>
+
+namespace dynamic_tinybert {
+
+/// The nodes of a model in the order in which they are evaluated, and the tensors that each reads and writes. Several
+/// threads may run it at the same time.
+class TensorProgram {
+public:
+    /// Throws ov::AssertFailure if a node cannot be evaluated by itself.
+    explicit TensorProgram(const ov::Model& model);
+
+    /// Evaluates the model; `outputs` get their shapes.
+    void run(ov::TensorVector& outputs, const ov::TensorVector& inputs) const;
+
+private:
+    struct Step {
+        std::shared_ptr<ov::Node> node;
+        std::vector<size_t> reads;  // places in a table of tensors
+        std::vector<size_t> writes;
+    };
+
+    std::unique_ptr<ov::TensorVector> unused_table() const;
+
+    std::vector<Step> m_steps;
+    ov::TensorVector m_first;       // a table with constants in their places, and empty tensors of the right types
+    std::vector<size_t> m_results;  // the place of each result
+    std::vector<bool> m_is_given;   // whether a result is a parameter, a constant, or another result, too
+    mutable std::mutex m_mutex;
+    mutable std::vector<std::unique_ptr<ov::TensorVector>> m_tables;  // of earlier calls, so that memory is used again
+};
+
+}  // namespace dynamic_tinybert
