@@ -78,6 +78,9 @@ def with_selection(
         nodes = NamedNodes(model)
         limits = _Limits(model, nodes, length_config, num_layers, multiple)
         _Selection(model, nodes, task, limits, num_layers, num_heads, scorers, fused).apply(selecting)
+    elif fused:  # for a head of our own
+        nodes = NamedNodes(model)
+        task.put_head(nodes, Rows(nodes[f"layer.{num_layers - 1}.output"].output(0), ()))
     if fused:
         fuse(
             model,

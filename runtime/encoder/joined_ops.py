@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence, Set
 
+import numpy as np
 import openvino as ov
 from openvino import opset13
 
@@ -23,7 +24,7 @@ _OPS = {
     "RestoreLogits",
     "SelectTokens",
 }
-_BETWEEN = {"Add", "Gather", "Multiply"}
+_BETWEEN = {"Add", "Convert", "Equal", "Gather", "Multiply", "ReduceSum", "Subtract"}
 _PRODUCTS = {"EncoderLayers", "QuantizedLinears"}
 
 
@@ -61,17 +62,20 @@ def _regions(model: ov.Model) -> list[list[ov.Node]]:
 def _join(model: ov.Model, nodes: Sequence[ov.Node]) -> None:
     names = {node.get_friendly_name() for node in nodes}
     copies = NamedNodes(model.clone())
-    read = _values_read(nodes, names)
-    parameters = []
-    for value in read:
-        parameter = opset13.parameter(value.get_partial_shape(), value.get_element_type())
-        replace_output(copies[value.get_node().get_friendly_name()].output(value.get_index()), parameter.output(0))
+
+    def copy_of(value: ov.Output) -> ov.Output:
+        return copies[value.get_node().get_friendly_name()].output(value.get_index())
+
+    inputs, parameters = [], []
+    for value in _values_read(nodes, names):
+        is_wide = value.get_element_type() == ov.Type.i64  # which OpenVINO's CPU plugin replaces by i32
+        inputs.append(opset13.convert(value, np.int32).output(0) if is_wide else value)
+        parameter = opset13.parameter(value.get_partial_shape(), inputs[-1].get_element_type())
         parameters.append(parameter)
+        replace_output(copy_of(value), (opset13.convert(parameter, np.int64) if is_wide else parameter).output(0))
     written = [output for node in nodes for output in node.outputs() if _is_read_outside(output, names)]
-    results = [
-        opset13.result(copies[value.get_node().get_friendly_name()].output(value.get_index())) for value in written
-    ]
-    joined = node_factory().create("JoinedOps", read, {"body": {"parameters": parameters, "results": results}})
+    body = {"parameters": parameters, "results": [opset13.result(copy_of(value)) for value in written]}
+    joined = node_factory().create("JoinedOps", inputs, {"body": body})
     for value, output in zip(written, joined.outputs(), strict=True):
         output.get_tensor().set_names(value.get_tensor().get_names())
         replace_output(value, output)
