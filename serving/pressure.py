@@ -9,15 +9,18 @@ import math
 from bisect import insort
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dynamic_tinybert.runtime.budget import Candidate, Limits, by_accuracy, choose
+from dynamic_tinybert.runtime.budget import Candidate, Limits, choose
 
 _REMEMBERED = 128
 """Number of latest turns whose predictions are compared with what they took."""
 
 _UPPER = 0.98
 """Share of turns that took no longer than predicted times `Slowness.upper`."""
+
+_WEIGHT = 0.05
+"""Weight of the latest request in the mean of what requests can save."""
 
 _AT_FIRST = (*[1.0] * 7, 1.25)
 """What counts as measured before anything was: predictions are medians, see docs/budgets.md."""
@@ -114,9 +117,30 @@ def reserve_against_lateness() -> Reserve:
     return Reserve(0.003, step=0.05, first=0.3, largest=0.6)
 
 
-def reserve_against_refusals() -> Reserve:
-    """The reserve of those that choose a length configuration, so that few are refused."""
-    return Reserve(0.02, step=0.02, first=0.0, largest=1.0)
+class Price:
+    """What a millisecond costs, in points of F1: nothing while nothing is refused.
+
+    At a price, all requests take configurations that give much accuracy for their time. Without one, those that find
+    nobody waiting take the most accurate one, and those behind them the fastest, which loses more.
+
+    Each refusal raises the price, so that in the long run few are refused, up to what a millisecond brings in the mean
+    between the fastest and the most accurate configuration.
+    """
+
+    def __init__(self) -> None:
+        self._share = Reserve(0.02, step=0.05, first=0.0, largest=1.0)  # of that mean
+        self._saved_ms = 0.0  # by the fastest configuration against the slowest, in the mean of the latest requests
+
+    def learn(self, *, refused: bool) -> None:
+        """Take a request into account."""
+        self._share.learn(happened=refused)
+
+    def of_ms(self, candidates: Sequence[Candidate]) -> float:
+        """The price for a request that may run at these configurations, whose losses are all known."""
+        times, losses = [c.ms for c in candidates], [c.f1_loss or 0.0 for c in candidates]
+        saved_ms, points = max(times) - min(times), max(losses) - min(losses)
+        self._saved_ms += (_WEIGHT if self._saved_ms else 1.0) * (saved_ms - self._saved_ms)
+        return self._share.share * points / self._saved_ms if self._saved_ms else 0.0
 
 
 def choose_under_pressure(
@@ -125,14 +149,14 @@ def choose_under_pressure(
     limits: Limits,
     others: Sequence[Waiting],
     slowness: Slowness,
-    reserve: float = 0.0,
+    price: Price | None = None,
 ) -> str:
     """The length configuration of the request whose turn it is.
 
-    It is the most accurate one with which this request is predicted to meet its budget, and all others in the queue
-    theirs, if they run at the same configuration, with a reserve. Those that could not even if all ran at their fastest
-    do not count.
-    If there is none, it is the fastest. A request without a budget is not affected by others.
+    Of those with which this request is predicted to meet its budget, and all others in the queue theirs, if they run at
+    the same configuration, it is the one that loses least, its time being counted at a price. Others that could not
+    meet their budget even if all ran at their fastest do not count. If there is none, it is the fastest.
+    A request without a budget is not affected by others.
 
     Args:
         own: The request; its `ms` has the configurations that its `limits` allow.
@@ -140,22 +164,32 @@ def choose_under_pressure(
         limits: What its caller asks for.
         others: Those that wait, in the order of the queue.
         slowness: How predictions compare with what turns take.
-        reserve: Share of their time that is left to requests which have not arrived yet.
+        price: What time costs; None for nothing.
     """
     candidates = [Candidate(name, ms, losses[name]) for name, ms in own.ms.items()]
     if limits.budget_ms is None:
         return choose(candidates, limits).candidate.name
+    candidates = _with_losses(candidates)
     fastest = min(candidates, key=lambda c: c.ms).name
     fastest_ms = [other.fastest_ms for other in others]
     hopeless = _late(own.part(own.ms[fastest], 1), fastest_ms, others, slowness)
-    for candidate in sorted(candidates, key=by_accuracy):
+    of_ms = price.of_ms(candidates) if price else 0.0
+    for candidate in sorted(candidates, key=lambda c: ((c.f1_loss or 0.0) + of_ms * c.ms, c.ms)):
         between = math.fsum(other.part(other.at(candidate.name), own.turns - 1) for other in others)
-        if slowness.upper * candidate.ms + slowness.typical * between > (1 - reserve) * own.slack_ms:
+        if slowness.upper * candidate.ms + slowness.typical * between > own.slack_ms:
             continue
         each_ms = [other.at(candidate.name) for other in others]
-        if _late(own.part(candidate.ms, 1), each_ms, others, slowness, reserve) <= hopeless:
+        if _late(own.part(candidate.ms, 1), each_ms, others, slowness) <= hopeless:
             return candidate.name
     return fastest
+
+
+def _with_losses(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates, with a guess where the loss is unknown: more than all that are known, and more for less time."""
+    most = max((c.f1_loss for c in candidates if c.f1_loss is not None), default=0.0)
+    slowest_ms = max(c.ms for c in candidates)
+    guess = [most + (1 if c.ms == 0 else slowest_ms / c.ms) for c in candidates]
+    return [c if c.f1_loss is not None else replace(c, f1_loss=own) for c, own in zip(candidates, guess, strict=True)]
 
 
 def may_join(batch: Sequence[Waiting], joining: Waiting, others: Sequence[Waiting], slowness: Slowness) -> bool:
@@ -175,14 +209,12 @@ def may_join(batch: Sequence[Waiting], joining: Waiting, others: Sequence[Waitin
     return _late(together_ms, each_ms, others, slowness) <= _late(alone_ms, each_ms, others, slowness)
 
 
-def _late(
-    own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness, reserve: float = 0.0
-) -> set[int]:
+def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> set[int]:
     """The places of those that would be late, if each takes so long after one turn of all those before it."""
     late = set()
     total = own_ms
     for place, (other, ms) in enumerate(zip(others, each_ms, strict=True)):
-        if slowness.typical * (total + ms) > (1 - reserve) * other.slack_ms:
+        if slowness.typical * (total + ms) > other.slack_ms:
             late.add(place)
         total += other.part(ms, 1)
     return late

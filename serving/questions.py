@@ -16,13 +16,13 @@ from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .pressure import (
+    Price,
     Slowness,
     Waiting,
     choose_under_pressure,
     is_hopeless,
     may_join,
     reserve_against_lateness,
-    reserve_against_refusals,
 )
 from .requests import Work
 from .sharing import Config, SharedBatch
@@ -36,7 +36,7 @@ class Runner:
         at_once: Number of turns that run at the same time.
         slowness: How predictions compare with what turns took.
         lateness: The reserve against lateness.
-        refusals: The reserve against refusals.
+        price: What time costs.
         turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
     """
 
@@ -45,7 +45,7 @@ class Runner:
         self.at_once = at_once
         self.slowness = Slowness()
         self.lateness = reserve_against_lateness()
-        self.refusals = reserve_against_refusals()
+        self.price = Price()
         self.turn_ends = 0.0
 
     def run(
@@ -155,7 +155,7 @@ class Questions:
         running_ms = max(0.0, 1e3 * (self._runner.turn_ends - monotonic()))
         others = [other.waiting() for other in ahead if isinstance(other, Questions)]
         hopeless = is_hopeless(own, others, running_ms, self._runner.slowness)
-        self._runner.refusals.learn(happened=hopeless)
+        self._runner.price.learn(refused=hopeless)
         if hopeless:
             seconds = (running_ms + math.fsum(other.fastest_ms for other in others)) / 1e3
             running = ["the batch that is being run"] if running_ms else []
@@ -285,7 +285,7 @@ class Questions:
         slack_ms = self._usable(self._slack_ms()) if others else self._slack_ms()
         own = Waiting(left.ms, slack_ms, len(left.batches))
         return choose_under_pressure(
-            own, budgeted.allowed, budgeted.limits, others, self._runner.slowness, self._runner.refusals.share
+            own, budgeted.allowed, budgeted.limits, others, self._runner.slowness, self._runner.price
         )
 
     def _note(self, config: Config) -> None:

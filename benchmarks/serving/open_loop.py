@@ -30,14 +30,14 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 
 from benchmarks.common import measured_on
 from benchmarks.serving.arrivals import poisson
-from benchmarks.serving.open_loop_options import questions_of, read_options
+from benchmarks.serving.open_loop_options import options_parser, questions_of
 from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 
 _CALLERS = 4
 
 
 def main() -> None:
-    asyncio.run(_measure(read_options(__doc__)))
+    asyncio.run(_measure(options_parser(__doc__).parse_args()))
 
 
 async def _measure(arguments: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Do budgets keep requests in time when more arrive than `full` can serve, and what does that cost in F1?
 
-    python -m benchmarks.serving.open_loop_http DATA.json OUTPUT [--bundle BUNDLE] [--loads 0.7 1.5 3] [--seconds 20]
+    python -m benchmarks.serving.open_loop_http DATA.json OUTPUT [--bundle BUNDLE] [--workers 1] [--threads 2]
 
 First, single requests with `full` give its median time, its answers and their F1, and 8 connections that are always
 busy give the number of requests a second that `full` can serve. Then questions of the data arrive at random times
@@ -30,7 +30,7 @@ from benchmarks.common import measured_on
 from benchmarks.serving.arrivals import poisson
 from benchmarks.serving.connection import NO_REPLY, predict_request
 from benchmarks.serving.loads import Exchange, closed_loop, open_loop
-from benchmarks.serving.open_loop_options import questions_of, read_options
+from benchmarks.serving.open_loop_options import options_parser, questions_of
 from benchmarks.serving.open_loop_runs import ANSWERED, REFUSED, Outcome, Run, plot, table, write_json
 from benchmarks.serving.other_process import OtherProcess
 from benchmarks.serving.server import Server
@@ -39,9 +39,12 @@ _INSIDE = re.compile(r"^dynamic_tinybert_(?:queued|running) (\S+)$", re.MULTILIN
 
 
 def main() -> None:
-    arguments = read_options(__doc__)
+    parser = options_parser(__doc__)
+    parser.add_argument("--workers", type=int, default=1, help="processes, which have equal shares of the threads")
+    arguments = parser.parse_args()
     examples = questions_of(arguments)
     options = ["--num-threads", str(arguments.threads), "--max-queued", str(arguments.max_queued)]
+    options += ["--workers", str(arguments.workers)]
     options += ["--bundle", arguments.bundle] if arguments.bundle else []
     heading = measured_on("starlette", "uvicorn", "uvloop", "httptools")
     print(f"{heading}\n{len(examples)} questions, {' '.join(options)}, seed {arguments.seed}", flush=True)

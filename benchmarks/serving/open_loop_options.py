@@ -11,8 +11,8 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_s
 from benchmarks.common import argument_parser, random_sample
 
 
-def read_options(documentation: str | None) -> argparse.Namespace:
-    """Read the command line of a script with this docstring."""
+def options_parser(documentation: str | None) -> argparse.ArgumentParser:
+    """The command line of a script with this docstring."""
     parser = argument_parser(documentation)
     parser.add_argument("data", type=Path)
     parser.add_argument("output", type=Path, help="without a suffix")
@@ -24,7 +24,7 @@ def read_options(documentation: str | None) -> argparse.Namespace:
     parser.add_argument("--max-queued", type=int, default=128)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0)
-    return parser.parse_args()
+    return parser
 
 
 def questions_of(options: argparse.Namespace) -> list[Example]:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dynamic_tinybert.runtime.budget import Limits
+from dynamic_tinybert.runtime.budget import Candidate, Limits
 from dynamic_tinybert.serving.pressure import (
+    Price,
     Reserve,
     Slowness,
     Waiting,
@@ -80,16 +82,42 @@ def test_a_document_leaves_and_needs_time_for_the_turns_of_others() -> None:
     assert not is_hopeless(Waiting(MS, 1), [], 0, exact())  # alone
 
 
-def test_a_reserve_is_left_to_those_that_have_not_arrived() -> None:
-    def with_reserve(reserve: float, others: list[Waiting]) -> str:
-        return choose_under_pressure(Waiting(MS, 100), LOSSES, Limits(1000.0), others, exact(), reserve)
+def at_price(share: float, losses: Mapping[str, float | None], slack_ms: float = 1000) -> str:
+    """The choice at a share of the highest price."""
+    price = Price()
+    for _ in range(round(share / 0.049)):
+        price.learn(refused=True)
+    return choose_under_pressure(Waiting(MS, slack_ms), losses, Limits(1000.0), [], exact(), price)
 
-    assert with_reserve(0, []) == with_reserve(0.59, []) == "full"
-    assert with_reserve(0.61, []) == "accurate"
-    assert with_reserve(1, []) == "fast"
-    assert with_reserve(0, [Waiting(MS, 100)]) == "full"
-    assert with_reserve(0.25, [Waiting(MS, 100)]) == "accurate"
-    assert with_reserve(0.55, [Waiting(MS, 100), Waiting(MS, 5)]) == "fast"  # nothing helps the second one
+
+def test_the_more_time_costs_the_more_accuracy_must_it_bring() -> None:
+    mean = 1.48 / (1 - SPEED["fast"])  # points for all of the time of `full`
+    small = {"full": 0.0, "accurate": 0.2 * 0.19 * mean, "balanced": 0.5 * 0.25 * mean, "fast": 1.48}
+    assert [at_price(share, small) for share in (0, 0.15, 0.25, 1)] == ["full", "full", "accurate", "accurate"]
+    assert at_price(1, {**small, "accurate": 0.9 * 0.19 * mean}) == "balanced"
+    assert at_price(1, small, slack_ms=25) == "fast"  # nothing else fits
+
+
+def test_configurations_of_unknown_loss_are_the_last() -> None:
+    unknown = dict.fromkeys(LOSSES)
+    assert at_price(0, unknown) == "full"
+    assert at_price(0, {**unknown, "full": 0.0, "fast": 5.0}, slack_ms=39) == "fast"
+    assert at_price(0, {**unknown, "full": 0.0}, slack_ms=39) == "accurate"
+
+
+def test_only_refusals_make_time_cost_something() -> None:
+    price, candidates = Price(), [Candidate("full", 40, 0.0), Candidate("fast", 20, 2.0)]
+    for _ in range(100):
+        price.learn(refused=False)
+    assert price.of_ms(candidates) == 0
+    for _ in range(1000):
+        price.learn(refused=True)
+    assert price.of_ms(candidates) == pytest.approx(0.1)
+    assert price.of_ms([Candidate("full", 40, 0.0)]) == 0
+    assert Price().of_ms([Candidate("full", 40, 0.0)]) == 0
+    for _ in range(300):
+        assert price.of_ms([Candidate("full", 4, 0.0), Candidate("fast", 2, 2.0)]) > 0.09
+    assert price.of_ms(candidates) == pytest.approx(1, rel=0.5)  # time costs what it brings to the latest requests
 
 
 def test_who_joins_a_batch_makes_nobody_late() -> None:

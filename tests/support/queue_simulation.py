@@ -9,12 +9,12 @@ from dataclasses import dataclass, field, replace
 
 from dynamic_tinybert.runtime.budget import Limits
 from dynamic_tinybert.serving.pressure import (
+    Price,
     Slowness,
     Waiting,
     choose_under_pressure,
     is_hopeless,
     reserve_against_lateness,
-    reserve_against_refusals,
 )
 
 SPEED = {"full": 1.0, "accurate": 0.81, "balanced": 0.75, "fast": 0.53}
@@ -79,7 +79,7 @@ def simulate(
         arrivals.append((now, generator.choice(LENGTHS_MS), budget))
     queue: deque[tuple[float, float, float | None]] = deque()
     slowness, outcome = Slowness(), Outcome()
-    lateness, refusals = reserve_against_lateness(), reserve_against_refusals()
+    lateness, price = reserve_against_lateness(), Price()
 
     def waiting(request: tuple[float, float, float | None], at: float) -> Waiting:
         arrived, full_ms, budget = request
@@ -95,7 +95,7 @@ def simulate(
         own, others = waiting(request, at), [waiting(other, at) for other in queue]
         if not others:
             own = replace(own, slack_ms=arrived + budget - at)
-        return choose_under_pressure(own, LOSSES, Limits(budget, 100), others, slowness, refusals.share)
+        return choose_under_pressure(own, LOSSES, Limits(budget, 100), others, slowness, price)
 
     def serve(until: float) -> None:
         nonlocal free
@@ -124,7 +124,7 @@ def simulate(
         ahead = [waiting(other, at) for other in queue]
         hopeless = refuses and is_hopeless(waiting(request, at), ahead, max(0.0, free - at), slowness)
         if refuses and request[2] is not None:
-            refusals.learn(happened=hopeless)
+            price.learn(refused=hopeless)
         if hopeless or len(queue) >= most:
             outcome.refused += 1
         else:
