@@ -145,6 +145,12 @@ SMOKE: Mapping[str, Smoke] = {
         modules=(*_SERVING, "matplotlib"),
     ),
     "serving.shared_batches": Smoke("{learnt} --lengths 32 --rows 2 --passes 1 --threads 1", "| 32 | 2 | "),
+    "serving.worker_counts": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --length-configs full --workers 1 --questions 8 --singles 5 --rounds 1"
+        " --seconds 0.5 --threads 1",
+        "\n| full | 1 | ",
+        modules=_SERVING,
+    ),
     "serving.soak": Smoke(
         "{data}/squad-search.json --bundle {learnt} --requests 600 --warm-up 200 --growth 100 --threads 1",
         "\n0 faults",
