@@ -146,8 +146,8 @@ SMOKE: Mapping[str, Smoke] = {
     ),
     "serving.shared_batches": Smoke("{learnt} --lengths 32 --rows 2 --passes 1 --threads 1", "| 32 | 2 | "),
     "serving.worker_counts": Smoke(
-        "{data}/squad-search.json --bundle {learnt} --length-configs full --workers 1 --questions 8 --singles 5 --rounds 1"
-        " --seconds 0.5 --threads 1",
+        "{data}/squad-search.json --bundle {learnt} --length-configs full --workers 1 --questions 8 --singles 5"
+        " --rounds 1 --seconds 0.5 --threads 1",
         "\n| full | 1 | ",
         modules=_SERVING,
     ),
