@@ -1,6 +1,4 @@
-from collections import Counter
 from collections.abc import Callable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -8,28 +6,16 @@ import openvino as ov
 import pytest
 from openvino import opset15
 
-from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.encoder import extension_library, fusion
 from dynamic_tinybert.runtime.encoder.joined_layers import join_layers
+
+from support.embedded_graphs import embedded, types
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 def compiled(model: ov.Model, threads: int = 1) -> ov.CompiledModel:
     return extension_library.core().compile_model(model, "CPU", {"INFERENCE_NUM_THREADS": threads})
-
-
-@cache
-def embedded() -> LengthAdaptiveModel:
-    return LengthAdaptiveModel.from_pretrained()
-
-
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fastest instruction set of this CPU, with which graphs are fused."""
-    if extension_library.available_isas() == ("scalar",):
-        pytest.skip("this CPU has no AVX2, so that graphs are not fused")
-    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", extension_library.available_isas()[0])
 
 
 @pytest.fixture
@@ -42,10 +28,6 @@ def separate_graph(fused: None, monkeypatch: pytest.MonkeyPatch) -> Callable[[An
             return embedded().specialised_graph(config)
 
     return make
-
-
-def types(model: ov.Model) -> Counter[str]:
-    return Counter(node.get_type_name() for node in model.get_ordered_ops())
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,5 @@
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,25 +17,10 @@ from dynamic_tinybert.runtime.encoder.plain_graph import read_plain_graph
 from dynamic_tinybert.runtime.encoder.scorer_file import load_scorer_tensors
 from dynamic_tinybert.runtime.tasks.question_answering.task import QUESTION_ANSWERING
 
+from support.embedded_graphs import embedded, types
+
 Arrays = dict[str, npt.NDArray[Any]]
 CONFIGS: list[Any] = ["full", "accurate", "balanced", "fast", [0.5, 0.5, 0.5, 0.3, 0.2, 0.2]]
-
-
-@cache
-def embedded() -> LengthAdaptiveModel:
-    return LengthAdaptiveModel.from_pretrained()
-
-
-@pytest.fixture
-def fused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The fastest instruction set of this CPU, with which graphs are fused."""
-    if extension_library.available_isas() == ("scalar",):
-        pytest.skip("this CPU has no AVX2, so that graphs are not fused")
-    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", extension_library.available_isas()[0])
-
-
-def types(model: ov.Model) -> Counter[str]:
-    return Counter(node.get_type_name() for node in model.get_ordered_ops())
 
 
 def compiled(model: ov.Model, threads: int = 1) -> ov.CompiledModel:
