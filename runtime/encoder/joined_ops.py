@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence, Set
 
-import numpy as np
 import openvino as ov
 from openvino import opset13
 
@@ -24,8 +23,22 @@ _OPS = {
     "RestoreLogits",
     "SelectTokens",
 }
-_BETWEEN = {"Add", "Convert", "Equal", "Gather", "Multiply", "ReduceSum", "Subtract"}
+_BETWEEN = {
+    "Add",
+    "Convert",
+    "CumSum",
+    "Equal",
+    "Gather",
+    "Greater",
+    "LogicalAnd",
+    "LogicalOr",
+    "Multiply",
+    "ReduceMax",
+    "ReduceSum",
+    "Subtract",
+}
 _PRODUCTS = {"EncoderLayers", "QuantizedLinears"}
+_REPLACED = {ov.Type.i64: ov.Type.i32, ov.Type.boolean: ov.Type.u8}
 
 
 def join_ops(model: ov.Model) -> None:
@@ -68,17 +81,25 @@ def _join(model: ov.Model, nodes: Sequence[ov.Node]) -> None:
 
     inputs, parameters = [], []
     for value in _values_read(nodes, names):
-        is_wide = value.get_element_type() == ov.Type.i64  # which OpenVINO's CPU plugin replaces by i32
-        inputs.append(opset13.convert(value, np.int32).output(0) if is_wide else value)
-        parameter = opset13.parameter(value.get_partial_shape(), inputs[-1].get_element_type())
-        parameters.append(parameter)
-        replace_output(copy_of(value), (opset13.convert(parameter, np.int64) if is_wide else parameter).output(0))
+        inputs.append(_plain(value))
+        parameters.append(opset13.parameter(value.get_partial_shape(), inputs[-1].get_element_type()))
+        replace_output(copy_of(value), _as_type(parameters[-1].output(0), value.get_element_type()))
     written = [output for node in nodes for output in node.outputs() if _is_read_outside(output, names)]
-    body = {"parameters": parameters, "results": [opset13.result(copy_of(value)) for value in written]}
+    body = {"parameters": parameters, "results": [opset13.result(_plain(copy_of(value))) for value in written]}
     joined = node_factory().create("JoinedOps", inputs, {"body": body})
-    for value, output in zip(written, joined.outputs(), strict=True):
+    for value, plain in zip(written, joined.outputs(), strict=True):
+        output = _as_type(plain, value.get_element_type())
         output.get_tensor().set_names(value.get_tensor().get_names())
         replace_output(value, output)
+
+
+def _plain(value: ov.Output) -> ov.Output:
+    """The value in a type that OpenVINO's CPU plugin does not replace by another one."""
+    return _as_type(value, _REPLACED.get(value.get_element_type(), value.get_element_type()))
+
+
+def _as_type(value: ov.Output, element_type: ov.Type) -> ov.Output:
+    return value if value.get_element_type() == element_type else opset13.convert(value, element_type).output(0)
 
 
 def _values_read(nodes: Sequence[ov.Node], names: Set[str]) -> list[ov.Output]:

@@ -117,6 +117,24 @@ def test_states_that_something_else_reads_stay_outputs(fused: None) -> None:
     assert_same(results(compiled(one), inputs), results(compiled(graph), inputs))
 
 
+def test_types_that_openvino_replaces(fused: None) -> None:
+    """The CPU plugin computes with 32-bit integers where a graph says 64, and with bytes for truth values."""
+    graph = embedded().specialised_graph("fast")
+    types_of_tokens = next(node for node in graph.get_parameters() if node.get_friendly_name() == "token_type_ids")
+    is_first = opset13.equal(types_of_tokens, np.int64(0))
+    others = opset13.convert(opset13.logical_not(is_first), np.int64)  # out of what is joined, and into the rest
+    twice = opset13.add(others, others)
+    for name, node in (("first", is_first), ("twice", twice)):
+        node.output(0).get_tensor().set_names({name})
+        graph.add_results([opset13.result(node, name=name)])
+    one, inputs = joined(graph), token_inputs(2, 20)
+    assert types(one)["JoinedOps"] == 1
+    found = results(compiled(one), inputs)
+    assert_same(found, results(compiled(graph), inputs))
+    np.testing.assert_array_equal(found["first"], inputs["token_type_ids"] == 0)
+    np.testing.assert_array_equal(found["twice"], 2 * inputs["token_type_ids"])
+
+
 def test_graphs_without_integer_products_stay_as_they_are() -> None:
     significance, mask = (opset13.parameter([-1, -1], np.float32) for _ in range(2))
     length = opset13.parameter([-1], np.int32)
