@@ -43,7 +43,7 @@ SOURCE = {
     "model": "MiniLM-L6-H384 (sentence-transformers/all-MiniLM-L6-v2), fine-tuned for question answering, then ranking",
     "license": "cc-by-sa-4.0",
 }
-CLOSENESS_LOSSES = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
+CLOSENESS_LOSSES = (0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 NDCG_LOSSES = {"accurate": 0.25, "balanced": 0.5, "fast": 1.5}  # percent of the nDCG@10 of `full`
 PAIRS = 2000
 DOCUMENTS_OF_A_QUERY = 5

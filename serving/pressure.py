@@ -114,7 +114,7 @@ class Reserve:
 
 def reserve_against_lateness() -> Reserve:
     """The reserve of all requests, so that few of the accepted are late."""
-    return Reserve(0.003, step=0.05, first=0.5, largest=0.7)
+    return Reserve(0.003, step=0.05, first=0.4, largest=0.7)
 
 
 class Price:
@@ -124,23 +124,29 @@ class Price:
     nobody waiting take the most accurate one, and those behind them the fastest, which loses more.
 
     Each refusal raises the price, so that in the long run few are refused, up to what a millisecond brings in the mean
-    between the fastest and the most accurate configuration.
+    between the fastest and the most accurate configuration. Only while more than a third is refused, it rises further,
+    until all take the fastest one.
     """
 
     def __init__(self) -> None:
-        self._share = Reserve(0.02, step=0.05, first=0.0, largest=1.0)  # of that mean
+        self._shares = (  # of that mean
+            Reserve(0.02, step=0.05, first=0.0, largest=1.0),
+            Reserve(0.33, step=0.05, first=0.0, largest=9.0),
+        )
         self._saved_ms = 0.0  # by the fastest configuration against the slowest, in the mean of the latest requests
 
     def learn(self, *, refused: bool) -> None:
         """Take a request into account."""
-        self._share.learn(happened=refused)
+        for share in self._shares:
+            share.learn(happened=refused)
 
     def of_ms(self, candidates: Sequence[Candidate]) -> float:
         """The price for a request that may run at these configurations, whose losses are all known."""
         times, losses = [c.ms for c in candidates], [c.f1_loss or 0.0 for c in candidates]
         saved_ms, points = max(times) - min(times), max(losses) - min(losses)
         self._saved_ms += (_WEIGHT if self._saved_ms else 1.0) * (saved_ms - self._saved_ms)
-        return self._share.share * points / self._saved_ms if self._saved_ms else 0.0
+        share = sum(own.share for own in self._shares)
+        return share * points / self._saved_ms if self._saved_ms else 0.0
 
 
 def choose_under_pressure(
