@@ -114,7 +114,7 @@ class Reserve:
 
 def reserve_against_lateness() -> Reserve:
     """The reserve of all requests, so that few of the accepted are late."""
-    return Reserve(0.003, step=0.05, first=0.4, largest=0.7)
+    return Reserve(0.003, step=0.05, first=0.5, largest=0.7)
 
 
 class Price:

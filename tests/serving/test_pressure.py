@@ -207,10 +207,10 @@ def test_nearly_all_accepted_requests_meet_their_budget(seed: int, noise: float,
 
 
 @pytest.mark.parametrize("load", [0.2, 0.5])
-def test_without_pressure_full_runs_and_nothing_is_refused(load: float) -> None:
+def test_without_pressure_full_runs_and_hardly_anything_is_refused(load: float) -> None:
     outcome = simulate(load)
     assert outcome.share_met > 0.999
-    assert outcome.refused < 10
+    assert outcome.refused < 0.005 * 4000  # at the beginning, while the reserve is large
     assert outcome.chosen["full"] > 0.9 * outcome.chosen.total()
 
 
