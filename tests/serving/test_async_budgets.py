@@ -167,7 +167,7 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once_if_it_has_a_timeout(
                     started(service("who?", TEXT, length_config="half", timeout=2000)),
                     started(service("who?", TEXT, budget_ms=1)),  # without a timeout it is answered
                 ]
-                await asyncio.sleep(0)
+                await all_prepared(service)
                 with pytest.raises(OverloadedError, match="behind the batch that is being run and 2 waiting requests"):
                     await service("who?", TEXT, length_config="fast", timeout=9)
                 calls.open()
