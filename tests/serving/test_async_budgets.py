@@ -164,7 +164,7 @@ def test_what_cannot_be_answered_in_time_is_refused_at_once_if_it_has_a_timeout(
                     assert refused.value.retry_after_s is not None
                 assert (service.queued, service.running) == (0, 1)
                 accepted = [
-                    started(service("who?", TEXT, length_config="half", timeout=2000)),
+                    started(service("who?", TEXT, length_config="half", timeout=4000)),
                     started(service("who?", TEXT, budget_ms=1)),  # without a timeout it is answered
                 ]
                 await all_prepared(service)
