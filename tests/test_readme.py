@@ -126,6 +126,7 @@ def test_shell(block: str, tmp_path: Path) -> None:
     if " export " not in block:
         write_tiny_bundle(tmp_path / "bundle", tiny_bert(max_position_embeddings=512))
     (tmp_path / "article.txt").write_text("The a was in 2 1 . The b was in 3 3 .")
+    (tmp_path / "documents.txt").write_text("Emma was written by Jane Austen.\nThe sea is blue.\n")
     path = os.pathsep.join([str(binaries), str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         ["bash", "-eux", "-c", block],
