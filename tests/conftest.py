@@ -84,6 +84,14 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
+@pytest.fixture
+def fused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fastest instruction set of this CPU, with which graphs are fused."""
+    if extension_library.available_isas() == ("scalar",):
+        pytest.skip("this CPU has no AVX2, so that graphs are not fused")
+    monkeypatch.setenv("DYNAMIC_TINYBERT_ISA", extension_library.available_isas()[0])
+
+
 @pytest.fixture(scope="session")
 def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random checkpoint of three layers."""
