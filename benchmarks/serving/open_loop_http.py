@@ -28,6 +28,7 @@ from dynamic_tinybert.runtime.tasks.question_answering.squad import f1
 
 from benchmarks.common import measured_on
 from benchmarks.serving.arrivals import poisson
+from benchmarks.serving.capacity import served_per_second
 from benchmarks.serving.connection import NO_REPLY, predict_request
 from benchmarks.serving.loads import Exchange, closed_loop, open_loop
 from benchmarks.serving.open_loop_options import options_parser, questions_of
@@ -66,7 +67,7 @@ def measure(
     p50 = float(np.median([x.reply.seconds for x in singles]))
     if any(x.reply.status != 200 for x in singles):
         sys.exit("a single request got no answer")
-    capacity = served_per_second(server, client, in_full, arguments.seconds)
+    capacity = served_per_second(server, client, in_full, min(arguments.seconds, 10))
     budget_ms = 1e3 * arguments.budget * p50
     measured = (
         f"full: {capacity:.1f} requests/s, median {1e3 * p50:.1f} ms, F1 {np.mean(list(full_f1.values())):.2f}; "
@@ -87,19 +88,11 @@ def measure(
             outcomes = [outcome_of(x, order[x.number], examples, start, "" if budgets else "full") for x in done]
             runs.append(Run(load, budgets, load * capacity, budget_ms, outcomes, [(t - start, n) for t, n in queue]))
             print(f"done: {runs[-1].name}", file=sys.stderr)
-    afterwards = served_per_second(server, client, in_full, arguments.seconds)
+    afterwards = served_per_second(server, client, in_full, min(arguments.seconds, 10))
     print(f"{table(runs, full_f1)}\n\nfull, measured again after the runs: {afterwards:.1f} requests/s")
     settings = {key: str(value) for key, value in vars(arguments).items()} | {"machine": heading, "full": measured}
     write_json(arguments.output.with_suffix(".json"), runs, settings)
     plot(arguments.output.with_suffix(".png"), runs, f"{heading}\n{measured}")
-
-
-def served_per_second(server: Server, client: OtherProcess, requests: Sequence[bytes], seconds: float) -> float:
-    """How many of the requests the server answers in a second, for 8 connections that are always busy."""
-    done = client.run(closed_loop, server.port, requests, connections=8, seconds=min(seconds, 10))
-    if any(x.reply.status != 200 for x in done):
-        sys.exit("a request of a closed loop got no answer")
-    return len(done) / (max(x.reply.received for x in done) - min(x.reply.sent for x in done))
 
 
 def outcome_of(exchange: Exchange, question: int, examples: Sequence[Example], start: float, config: str) -> Outcome:

@@ -9,7 +9,6 @@ A client in a process of its own sends random questions of DATA. The table has t
 
 from __future__ import annotations
 
-import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,6 +18,7 @@ from statistics import median
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
 
 from benchmarks.common import argument_parser, measured_on, random_sample
+from benchmarks.serving.capacity import served_per_second
 from benchmarks.serving.connection import predict_request
 from benchmarks.serving.loads import closed_loop
 from benchmarks.serving.other_process import OtherProcess
@@ -56,7 +56,7 @@ def main() -> None:
                 for workers, server in servers.items():
                     singles[name, workers].append(single_seconds(client, server, requests, arguments.singles))
                     rates[name, workers].append(
-                        served_per_second(client, server, requests, arguments.connections, arguments.seconds)
+                        served_per_second(server, client, requests, arguments.seconds, arguments.connections)
                     )
     print("| Configuration | Workers | Requests/s | A single request, ms |\n| --- | ---: | ---: | ---: |")
     for key, values in rates.items():
@@ -68,16 +68,6 @@ def single_seconds(client: OtherProcess, server: Server, requests: Sequence[byte
     client.run(closed_loop, server.port, requests, connections=1, count=20)  # warms up
     done = client.run(closed_loop, server.port, requests, connections=1, count=count)
     return median(one.reply.seconds for one in done)
-
-
-def served_per_second(
-    client: OtherProcess, server: Server, requests: Sequence[bytes], connections: int, seconds: float
-) -> float:
-    """How many requests are answered in a second on connections that are always busy."""
-    done = client.run(closed_loop, server.port, requests, connections=connections, seconds=seconds)
-    if any(one.reply.status != 200 for one in done):
-        sys.exit("a request got no answer")
-    return len(done) / (max(one.reply.received for one in done) - min(one.reply.sent for one in done))
 
 
 if __name__ == "__main__":

@@ -50,25 +50,27 @@ def join_ops(model: ov.Model) -> None:
     Args:
         model: A graph that is about to be compiled. One without products of 8-bit integers is not changed.
     """
-    for nodes in _regions(model):
-        types = [node.get_type_name() for node in nodes]
-        if len(_OPS.intersection(types)) > 1 and not _PRODUCTS.isdisjoint(types):
-            _join(model, nodes)
-    model.validate_nodes_and_infer_types()
+    if not _PRODUCTS.isdisjoint(node.get_type_name() for node in model.get_ordered_ops()):
+        for nodes in _regions(model):
+            types = [node.get_type_name() for node in nodes]
+            if len(_OPS.intersection(types)) > 1 and not _PRODUCTS.isdisjoint(types):
+                _join(model, nodes)
+        model.validate_nodes_and_infer_types()
 
 
 def _regions(model: ov.Model) -> list[list[ov.Node]]:
     """Nodes that may be joined, such that no path leads out of a region and back into it."""
     regions: defaultdict[int, list[ov.Node]] = defaultdict(list)
-    first: dict[str, int] = {}  # for each node, the first region that may read it
+    region_of: dict[str, int] = {}  # of other nodes, the first region that may read them
+    joinable: set[str] = set()
     for node in model.get_ordered_ops():
-        region = max((first[own.get_friendly_name()] for own in producers(node)), default=0)
+        name, read = node.get_friendly_name(), [own.get_friendly_name() for own in producers(node)]
         if node.get_type_name() in _OPS | _BETWEEN:
-            regions[region].append(node)
+            joinable.add(name)
+            region_of[name] = max((region_of[own] for own in read), default=0)
+            regions[region_of[name]].append(node)
         else:
-            inside = {own.get_friendly_name() for own in regions[region]}
-            region += not inside.isdisjoint(own.get_friendly_name() for own in producers(node))
-        first[node.get_friendly_name()] = region
+            region_of[name] = max((region_of[own] + (own in joinable) for own in read), default=0)
     return list(regions.values())
 
 
