@@ -143,7 +143,7 @@ class StagedModel:
         self.length_config = model.resolve(length_config)
         self.after_layer = after_layer
         self._task = task_named(model.bundle.task)
-        graph = model.specialised_graph(self.length_config, separate_after=after_layer)
+        graph = model.specialised_graph(self.length_config, separate_after=[after_layer])
         with gate, rewriting(model.bundle):
             cut = cut_graph(graph, after_layer)
         self._values, self._inputs = cut.values, [node.get_any_name() for node in cut.later.inputs]

@@ -68,7 +68,7 @@ class Observer:
         self._model, self._config = model, length_config
         self._layers = model.bundle.shape.num_layers
         self._tokenize = WindowTokenizer(model.tokenizer_file, ("query", "document"))
-        graph = model.specialised_graph(length_config)
+        graph = model.specialised_graph(length_config, separate_after=range(self._layers - 1))
         with gate, rewriting(model.bundle):
             _give_states(graph, self._layers)
         properties = {name: value for name, value in model.execution.items() if name != "elastic"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import openvino as ov
 
@@ -63,7 +63,7 @@ def selecting_graph(
     config: LengthConfig | None,
     *,
     portable: bool = False,
-    separate_after: int | None = None,
+    separate_after: Collection[int] = (),
 ) -> ov.Model:
     """A bundle's graph with token selection, in the form that is fastest on this CPU; arguments as above.
 
@@ -74,7 +74,7 @@ def selecting_graph(
         scorers: Of its layers.
         config: A configuration, or None.
         portable: The graph will be stored, and may run on another CPU; see `fuse`.
-        separate_after: A layer after which the graph will be cut; see `fuse`.
+        separate_after: Layers whose results are read by other nodes than the next layer; see `fuse`.
 
     Raises:
         BundleFormatError: The graph is not as the exporter writes it.

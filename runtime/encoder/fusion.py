@@ -5,6 +5,8 @@ OpenVINO's own nodes look up a kernel for each new number of tokens; these ops d
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import openvino as ov
 from openvino import opset13 as ops
@@ -52,7 +54,7 @@ def fuse(
     num_heads: int,
     float_weights: bool = False,
     portable: bool = False,
-    separate_after: int | None = None,
+    separate_after: Collection[int] = (),
 ) -> None:
     """Rewrite an INT8 graph in place: one op computes the embeddings, and four compute a layer.
 

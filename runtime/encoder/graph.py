@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +35,7 @@ def with_selection(
     fused: bool = False,
     float_weights: bool = False,
     portable: bool = False,
-    separate_after: int | None = None,
+    separate_after: Collection[int] = (),
 ) -> ov.Model:
     """Copy a bundle's plain graph, with layers that drop tokens.
 

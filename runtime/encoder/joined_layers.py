@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any
@@ -87,19 +88,21 @@ class _Readers:
         return frozenset(self._names.intersection(t.get_node().get_name() for t in output.get_target_inputs()))
 
 
-def join_layers(model: ov.Model, num_layers: int, separate_after: int | None = None) -> None:
+def join_layers(model: ov.Model, num_layers: int, separate_after: Collection[int] = ()) -> None:
     """Replace chains of halves, of which at least one has attention, by one op each.
 
     Args:
         model: A graph with the other ops of `fuse`.
         num_layers: Layers of the encoder.
-        separate_after: A layer that is not joined with the next one, so that the graph can be cut between them.
+        separate_after: Layers that are not joined with the next one, so that their results can be read, or the graph
+            can be cut after them.
 
     Raises:
         BundleFormatError: A node is not in the graph.
     """
     nodes, readers = NamedNodes(model), _Readers(model)
     names = [f"layer.{layer}.{end}" for layer in range(num_layers) for end in ("attention.output", "output")]
+    ends = {f"layer.{layer}.output" for layer in separate_after}
     chains: list[list[Half]] = [[]]
     for name in names:
         half = Half.of(nodes[name], readers)
@@ -107,7 +110,7 @@ def join_layers(model: ov.Model, num_layers: int, separate_after: int | None = N
             chains[-1].append(half)
         else:
             chains.append([] if half is None else [half])
-        if name == f"layer.{separate_after}.output":
+        if name in ends:
             chains.append([])
     for found in reversed(chains):  # so that the state that a chain reads is not replaced before it is joined
         if any(half.attention for half in found):

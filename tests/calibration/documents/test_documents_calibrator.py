@@ -15,6 +15,7 @@ from dynamic_tinybert.calibration.documents.head_fitting import HeadChoice, fit_
 from dynamic_tinybert.calibration.documents.observed import Observer
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_reranker
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.stages import StagedModel
@@ -98,6 +99,18 @@ def test_states_scores_and_costs_are_those_of_the_stages(calibrated: Path, confi
         assert seen.macs[0].tolist() == [
             sum(4 * n * 32 * 32 + 2 * n * n * 32 + 2 * n * 32 * 64 for n in own) for own in lengths
         ]
+
+
+@pytest.mark.parametrize("config", ["full", "fast"])
+def test_states_between_fused_layers(fused: None, config: str) -> None:
+    """Of the embedded reranker, whose layers are one op where nothing is dropped."""
+    model = LengthAdaptiveModel.from_pretrained(default_reranker(), num_threads=1)
+    seen = Observer(model, config)(Ranking("1", "who was in", tuple(texts(5)), (0.0,) * 5), batch_size=8)
+    for layers in (1, 4):
+        staged = StagedModel(model, config, after_layer=layers - 1)
+        between = start(staged, seen.documents.sequences, batch_size=8)
+        states = np.stack([own.batch.first_states[own.row] for own in between])
+        np.testing.assert_array_equal(seen.states[layers], states)
 
 
 def test_the_head_is_a_ridge_regression(calibrated: Path, data: Path) -> None:

@@ -97,7 +97,7 @@ def test_the_elastic_graph(fused: None, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_nodes_of_openvino_divide_what_is_joined(fused: None) -> None:
-    graph = embedded().specialised_graph([1, 1, 1, 0.5, 0.5, 0.5], separate_after=1)
+    graph = embedded().specialised_graph([1, 1, 1, 0.5, 0.5, 0.5], separate_after=[1])
     state = next(node for node in graph.get_ordered_ops() if node.get_type_name() == "EncoderLayers").output(0)
     readers = state.get_target_inputs()
     absolute = opset13.abs(state)
