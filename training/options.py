@@ -23,7 +23,6 @@ RECIPES = MappingProxyType(
         "fine-tune": Recipe(learning_rate=3e-5, epochs=2, batch_size=8),
         "distill-layers": Recipe(learning_rate=5e-5, epochs=20, batch_size=16),
         "distill-answers": Recipe(learning_rate=3e-5, epochs=10, batch_size=16),
-        "deep-supervision": Recipe(learning_rate=3e-5, epochs=2, batch_size=8),
         "length-drop": Recipe(learning_rate=2e-5, epochs=10, batch_size=16),
         "scorers": Recipe(learning_rate=4e-3, epochs=2, batch_size=16),
         "front": Recipe(learning_rate=5e-5, epochs=5, batch_size=16),

@@ -93,7 +93,7 @@ def test_a_reader_becomes_a_reranker(tiny_checkpoint: Path, tmp_path: Path) -> N
     assert reranker.rank("a", ["b c d e f g", "a b c d e f g a", "h h h e c b"])[0]["corpus_id"] == 1
 
 
-@pytest.mark.parametrize("objective", ["distill-answers", "distill-layers", "length-drop", "deep-supervision"])
+@pytest.mark.parametrize("objective", ["distill-answers", "distill-layers", "length-drop"])
 def test_shared_objectives_train_rerankers(tmp_path: Path, objective: str) -> None:
     checkpoint = save_classifier(tmp_path / "student", tiny_classifier(1))
     teacher = save_classifier(tmp_path / "teacher", tiny_classifier(1, seed=1)) if "distill" in objective else None

@@ -12,7 +12,6 @@ from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.training.options import TrainingOptions
 
 from .base import Objective
-from .deep_supervision import DeepSupervision
 from .distillation import LayerDistillation, PredictionDistillation
 from .fine_tuning import FineTuning
 from .front import FrontSampling
@@ -57,8 +56,6 @@ def make_objective(
             return LayerDistillation(model, teacher)
         case "distill-answers" if teacher is not None:
             return PredictionDistillation(model, teacher)
-        case "deep-supervision":
-            return DeepSupervision(model)
         case "length-drop":
             return LengthDrop(model, layer_dropout=options.layer_dropout)
         case "scorers":
