@@ -57,7 +57,7 @@ def calibrate(
     ] = None,
     risk: Annotated[
         float | None,
-        typer.Option(help="With rankings: how often dropped documents may change the first places; by default 0.01."),
+        typer.Option(help="With rankings: what share of the first places' relevance may be lost; by default 0.01."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed for every random choice.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -133,12 +133,14 @@ def _calibrate_documents(
         num_threads=num_threads,
         say=lambda line: print(line, file=sys.stderr),
     )
-    print(f"{bundle}: documents are dropped at a risk of {heads.risk:.2%}, by {heads.queries} queries of {heads.data}")
-    print(f"{'configuration':16}{'layers before':>14}{'top':>5}{'margin':>9}{'leave':>8}{'MACs':>8}")
+    print(f"{bundle}: documents are dropped, by {heads.queries} queries of {heads.data}")
+    columns = f"{'layers before':>14}{'top':>5}{'margin':>9}{'leave':>8}{'lost':>8}{'risk':>8}{'MACs':>8}"
+    print(f"{'configuration':16}{columns}")
     for name, head in heads.heads.items():
         for places, margin in head.margins.items():
-            left, fewer = (head.measured[key][str(places)] for key in ("dropped", "macs_fewer"))
-            print(f"{name:16}{head.layers:14}{places:5}{margin:9.2f}{left:8.1%}{fewer:7.2f}x")
+            left, lost, fewer = (head.measured[key][str(places)] for key in ("dropped", "lost", "macs_fewer"))
+            figures = f"{left:8.1%}{lost:8.2%}{head.risk:8.2%}{fewer:7.2f}x"
+            print(f"{name:16}{head.layers:14}{places:5}{margin:9.2f}{figures}")
 
 
 def _refuse(data: str, options: Mapping[str, object]) -> None:

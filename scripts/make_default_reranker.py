@@ -1,14 +1,15 @@
 """Build the reranker that is shipped in the package: INT8, calibrated, its configurations chosen by nDCG@10.
 
-    python scripts/make_default_reranker.py CHECKPOINT GROUPS.jsonl CHOOSING.jsonl REPORTING.jsonl
+    python scripts/make_default_reranker.py CHECKPOINT GROUPS.jsonl CHOOSING.jsonl BOUNDING.jsonl REPORTING.jsonl
 
 CHECKPOINT is the result of `dynamic-tinybert train` on GROUPS (`python -m benchmarks.ranking.make_groups` on
-squad-style-train.json), from which pairs are drawn for INT8 ranges and significance. CHOOSING and REPORTING are
-rankings (`python -m benchmarks.ranking.make_rankings`) of other articles. `calibrate` finds a configuration for each of
-several losses of closeness; of these, `accurate`, `balanced` and `fast` are the fastest that lose at most 0.25, 0.5 and
-1.5 % of nDCG@10 on CHOOSING. All figures in the manifest are of REPORTING. This takes some half an hour on 2 idle
-cores; less with fewer `--queries` and `--budget-minutes`. The bundle is made in build/ and replaces the old one at the
-end; an interrupted run resumes its calibration.
+squad-style-train.json), from which pairs are drawn for INT8 ranges and significance. CHOOSING, BOUNDING and REPORTING
+are rankings (`python -m benchmarks.ranking.make_rankings`) of other articles. `calibrate` finds a configuration for
+each of several losses of closeness; of these, `accurate`, `balanced` and `fast` are the fastest that lose at most 0.25,
+0.5 and 1.5 % of nDCG@10 on CHOOSING. Then `balanced` and `fast` learn to drop documents, by heads fitted on CHOOSING and
+margins chosen on BOUNDING. All figures of configurations in the manifest are of REPORTING, with all documents. This
+takes an hour on 2 idle cores; less with fewer `--queries`, `--bounding-queries` and `--budget-minutes`. The bundle is
+made in build/ and replaces the old one at the end; an interrupted run resumes its calibration.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
-from dynamic_tinybert.calibration import calibrate
+from dynamic_tinybert.calibration import calibrate, calibrate_documents
 from dynamic_tinybert.calibration.data import shuffled
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime import LengthAdaptiveModel, Reranker
@@ -45,6 +46,8 @@ SOURCE = {
 }
 CLOSENESS_LOSSES = (0.4, 0.8, 1.6, 3.2, 6.4, 12.8)
 NDCG_LOSSES = {"accurate": 0.25, "balanced": 0.5, "fast": 1.5}  # percent of the nDCG@10 of `full`
+RISKS = {"balanced": 0.005, "fast": 0.01}  # share of the relevance in the first places that dropped documents may hold
+FITTING_QUERIES = 200  # of heads
 PAIRS = 2000
 DOCUMENTS_OF_A_QUERY = 5
 NUM_THREADS = 2
@@ -53,9 +56,10 @@ NUM_THREADS = 2
 def main() -> None:
     """Export, calibrate, choose, measure, and write the bundle."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("checkpoint", "groups", "choosing", "reporting"):
+    for name in ("checkpoint", "groups", "choosing", "bounding", "reporting"):
         parser.add_argument(name, type=Path, metavar=name.upper())
     parser.add_argument("--queries", type=int, default=300, help="to choose on, and to report on")
+    parser.add_argument("--bounding-queries", type=int, default=900, help="to choose margins on")
     parser.add_argument("--budget-minutes", type=float, default=15, help="of the calibration")
     parser.add_argument("--evaluations", type=int, help="end the calibration's search after this many configurations")
     parser.add_argument("--fitting-steps", type=int, help="of scorers; by default as many as the budget allows")
@@ -92,6 +96,12 @@ def main() -> None:
     fp32 = Reranker.from_pretrained(FP32, num_threads=NUM_THREADS)
     named = with_figures(reranker, fp32, chosen, reporting[: arguments.queries], arguments.reporting.name)
     write_configs(named)
+    if risks := {name: risk for name, risk in RISKS.items() if name in named}:
+        heads = write_rankings(WORK.with_name("reranker-heads.jsonl"), choosing[:FITTING_QUERIES])
+        rankings = shuffled(read_rankings(arguments.bounding), 0)[: arguments.bounding_queries]
+        margins = write_rankings(WORK.with_name(arguments.bounding.name), rankings)
+        calibrate_documents(WORK, heads, validation=margins, risk=risks, num_threads=NUM_THREADS, say=print)
+        files += [heads, margins]
     for file in files:
         file.unlink()
     with publishing(TARGET, force=True) as place:
@@ -108,6 +118,14 @@ def write_pairs(path: Path, rankings: Sequence[Ranking]) -> Path:
         for text in own.documents[:DOCUMENTS_OF_A_QUERY]
     )
     lines = (json.dumps(pair, ensure_ascii=False) + "\n" for pair in islice(pairs, PAIRS))
+    path.write_text("".join(lines), encoding="utf-8")
+    return path
+
+
+def write_rankings(path: Path, rankings: Sequence[Ranking]) -> Path:
+    """Write rankings in the form that `read_rankings` reads."""
+    fields = ("id", "query", "documents", "grades", "group")
+    lines = (json.dumps({name: getattr(own, name) for name in fields}, ensure_ascii=False) + "\n" for own in rankings)
     path.write_text("".join(lines), encoding="utf-8")
     return path
 

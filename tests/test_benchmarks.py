@@ -84,7 +84,7 @@ SMOKE: Mapping[str, Smoke] = {
     ),
     "ranking.dropped_documents": Smoke("{judged} {dropping} --queries 6 --threads 1", "| full | 1 | "),
     "ranking.dropping_rules": Smoke(
-        "{judged} {dropping} --risk 0.4 --places 3 --threads 1", "| 2 | inf | final bar, 8 at a time | "
+        "{judged} {dropping} --risk 0.4 --places 3 --threads 1", "| 2 | final scores, 8 at a time | "
     ),
     "ranking.against_peers": Smoke(
         "{rankings} {reranker_checkpoint} {reranker} --calibration-data {pairs} --prepared {output} --output {output}"

@@ -9,6 +9,7 @@ import pytest
 
 from dynamic_tinybert.runtime import LengthConfig, Reranker
 from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import early_heads_of
 
 from support.classifiers import save_classifier, texts, tiny_classifier
 
@@ -24,7 +25,8 @@ def rankings(file: Path, queries: int, seed: int) -> Path:
         query = f"{number % 4} {next(found)[:12]}"
         documents = [next(found) for _ in range(8)]
         relevant = [int(random.integers(8))]
-        lines.append(json.dumps({"query": query, "documents": documents, "relevant": relevant, "group": str(number)}))
+        row = {"query": query, "documents": documents, "relevant": relevant, "group": f"{seed} {number}"}
+        lines.append(json.dumps(row))
     file.write_text("\n".join(lines) + "\n")
     return file
 
@@ -55,9 +57,11 @@ def test_configurations_are_named_by_what_they_lose_of_ndcg(tmp_path: Path, monk
     monkeypatch.setattr(script, "TARGET", tmp_path / "default_reranker")
     monkeypatch.setattr(script, "WORK", tmp_path / "build" / "reranker")
     monkeypatch.setattr(script, "FP32", tmp_path / "build" / "fp32")
+    monkeypatch.setattr(script, "RISKS", {"balanced": 0.3})
     monkeypatch.setattr(script, "calibrate", gives_two_configurations)  # whether one is faster depends on the machine
     checkpoint = save_classifier(tmp_path / "checkpoint", tiny_classifier(1))
-    files = [rankings(tmp_path / f"{name}.jsonl", 40, seed) for seed, name in enumerate(("groups", "choose", "report"))]
+    names = ("groups", "choose", "bound", "report")
+    files = [rankings(tmp_path / f"{name}.jsonl", 40, seed) for seed, name in enumerate(names)]
     options = ["--queries", "20"]
     monkeypatch.setattr(sys, "argv", ["make", str(checkpoint), *map(str, files), *options])
     script.main()
@@ -75,5 +79,7 @@ def test_configurations_are_named_by_what_they_lose_of_ndcg(tmp_path: Path, monk
         assert figures["rankings"] == "report.jsonl, 20 queries with 8 documents"
         assert ("ndcg@10_against_full" in figures) == (name != "full")
         assert ("ndcg@10_against_fp32" in figures) == (name == "full")
+    heads = early_heads_of(bundle)
+    assert (["balanced"] if "balanced" in bundle.length_configs else []) == [*(heads.heads if heads else ())]
     assert Reranker.from_pretrained(bundle.path).rank("a", ["b", "c"])
     assert list((tmp_path / "build").iterdir()) == []

@@ -3,10 +3,11 @@
     python -m benchmarks.ranking.dropped_documents RANKINGS.jsonl BUNDLE [--length-configs full balanced]
 
 BUNDLE was calibrated on other rankings (`dynamic-tinybert calibrate BUNDLE --data RANKINGS.jsonl`). Each query is
-ranked with all documents and with those that are not dropped, in turn. The columns: the share of documents that leave
-early; multiply-accumulates of a query and its median time, as a share of those without dropping; p50 and p95 of a
-query; how many queries have other first places, with the 95 % Clopper-Pearson interval; nDCG@10, and its difference
-with the 95 % interval by paired bootstrap over the queries.
+ranked with all documents and with those that are not dropped, in turn. The columns: the risk that the margin is for;
+the share of documents that leave early; multiply-accumulates of a query and its median time, as a share of those
+without dropping; p50 and p95 of a query; the share of the relevance in the first places that is lost, with the 95 %
+interval by bootstrap over the queries, and over their groups; nDCG@10, and its difference with the 95 % interval by
+paired bootstrap over the queries.
 """
 
 from __future__ import annotations
@@ -20,9 +21,10 @@ from time import perf_counter
 import numpy as np
 from tqdm import tqdm
 
-from dynamic_tinybert.calibration.documents.bound import interval
 from dynamic_tinybert.calibration.documents.head_fitting import kept, macs_share
+from dynamic_tinybert.calibration.documents.lost_relevance import Relevance
 from dynamic_tinybert.calibration.documents.observed import Observer
+from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import BATCH_SIZE
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import EarlyHeads, early_heads_of
@@ -35,12 +37,14 @@ from benchmarks.common import argument_parser, mean_change, measured_on, random_
 _COLUMNS = (
     "configuration",
     "layers before",
+    "risk",
     "documents that leave",
     "MACs",
     "time",
     "p50 / p95 ms, all",
     "p50 / p95 ms, dropping",
-    "queries changed",
+    "relevance lost",
+    "interval over groups",
     f"nDCG@{TOP}",
     "against all documents",
 )
@@ -54,14 +58,16 @@ class Measured:
         left: Share of its documents that left early.
         macs: Multiply-accumulates, as a share of those without dropping.
         ms: Milliseconds with all documents, and with those that are not dropped.
-        changed: Whether its first places changed.
+        lost: Share of the relevance in its first places that was lost.
+        groups: Its group.
         ndcg: nDCG in percent with all documents, and with those that are not dropped.
     """
 
     left: Sequence[float]
     macs: Sequence[float]
     ms: tuple[Sequence[float], Sequence[float]]
-    changed: Sequence[bool]
+    lost: Sequence[float]
+    groups: Sequence[str]
     ndcg: tuple[Sequence[float], Sequence[float]]
 
 
@@ -82,8 +88,8 @@ def main() -> None:
         raise InvalidInputError(f"{arguments.bundle} drops no documents; calibrate it on rankings first")
     print(measured_on())
     print(
-        f"{len(rankings)} queries of {arguments.data.name}, first {arguments.top_n} places; margins for a risk of "
-        f"{heads.risk:.2%} from {heads.queries} queries of {heads.data}"
+        f"{len(rankings)} queries of {arguments.data.name}, first {arguments.top_n} places; margins from "
+        f"{heads.queries} queries of {heads.data}"
     )
     print(f"| {' | '.join(_COLUMNS)} |")
     print("| --- |" + " ---: |" * (len(_COLUMNS) - 1))
@@ -99,24 +105,23 @@ def measure(reranker: Reranker, heads: EarlyHeads, name: str, rankings: Sequence
     if places is None:
         raise InvalidInputError(f"there is no margin for {top_n} places, only for {', '.join(map(str, head.margins))}")
     observer = Observer(reranker.model, name)
-    left, macs, changed = [], [], []
+    left, macs, lost = [], [], []
     times: tuple[list[float], list[float]] = ([], [])
     gains: tuple[list[float], list[float]] = ([], [])
     for drop in (False, True):  # compiles the graphs
         reranker.rank(rankings[0].query, rankings[0].documents, top_n, length_config=name, drop_documents=drop)
     for number, ranking in enumerate(tqdm(rankings, unit="query", disable=None)):
         seen = observer(ranking, batch_size=BATCH_SIZE)
-        left.append(1 - float(kept(seen, head, places, head.margins[places]).mean()))
+        stay = kept(seen, head, places, head.margins[places])
+        left.append(1 - float(stay.mean()))
+        lost.append(Relevance.of(seen, top_n).lost(stay))
         macs.append(macs_share(seen, head, places, head.margins[places]))
-        tops = {}
         for drop in (bool(number % 2), not number % 2):
             start = perf_counter()
             found = reranker.rank(ranking.query, ranking.documents, top_n, length_config=name, drop_documents=drop)
             times[drop].append(1e3 * (perf_counter() - start))
-            tops[drop] = [own["corpus_id"] for own in found]
-            gains[drop].append(100 * ndcg_of(ranking, tops[drop]))
-        changed.append(tops[False] != tops[True])
-    return Measured(left, macs, times, changed, gains)
+            gains[drop].append(100 * ndcg_of(ranking, [own["corpus_id"] for own in found]))
+    return Measured(left, macs, times, lost, [ranking.group or ranking.query for ranking in rankings], gains)
 
 
 def ndcg_of(ranking: Ranking, top: Sequence[int]) -> float:
@@ -127,17 +132,23 @@ def ndcg_of(ranking: Ranking, top: Sequence[int]) -> float:
 
 def row(name: str, heads: EarlyHeads, measured: Measured) -> str:
     (all_p50, all_p95), (p50, p95) = (np.percentile(own, [50, 95]) for own in measured.ms)
-    queries, changes = len(measured.changed), sum(measured.changed)
-    low, high = interval(changes, queries)
+    none = [0.0] * len(measured.lost)
+    mean, low, high = paired_bootstrap(measured.lost, none)
+    over_groups = "-"
+    if len(set(measured.groups)) > 1:
+        _, low_groups, high_groups = paired_bootstrap(measured.lost, none, clusters=measured.groups)
+        over_groups = f"[{low_groups:.2%}, {high_groups:.2%}]"
     cells = (
         name,
         str(heads.heads[name].layers),
+        f"{heads.heads[name].risk:.2%}",
         f"{fmean(measured.left):.1%}",
         f"{fmean(measured.macs):.3f}x",
         f"{p50 / all_p50:.3f}x",
         f"{all_p50:.0f} / {all_p95:.0f}",
         f"{p50:.0f} / {p95:.0f}",
-        f"{changes / queries:.2%} [{low:.2%}, {high:.2%}]",
+        f"{mean:.2%} [{low:.2%}, {high:.2%}]",
+        over_groups,
         f"{fmean(measured.ndcg[1]):.2f}",
         mean_change(measured.ndcg[1], measured.ndcg[0]),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +18,6 @@ from dynamic_tinybert.runtime.bundles.manifest import as_json, read_manifest, se
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.common.publish import publishing, writing
 from dynamic_tinybert.runtime.tasks.sequence_classification.classifier import BATCH_SIZE
-from dynamic_tinybert.runtime.tasks.sequence_classification.competition import needed_margin
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import (
     DOCUMENT_DROPPING,
     EarlyHead,
@@ -28,8 +27,9 @@ from dynamic_tinybert.runtime.tasks.sequence_classification.ranking import TOP
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import Ranking, read_rankings
 from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import Reranker
 
-from .bound import CONFIDENCE, fewest_queries, margin_of
-from .head_fitting import choose_head, fit_head, kept, macs_share
+from .bound import CONFIDENCE, fewest_queries, largest_mean
+from .head_fitting import choose_layers, fit_head, kept, macs_share, margin_of
+from .lost_relevance import Relevance
 from .observed import Observed, Observer
 
 PLACES = (1, 3, 5, 10, 20, 50)
@@ -40,7 +40,7 @@ FEWEST_TO_FIT = 20
 
 _FITTING, _MOST_TO_FIT = 0.35, 300  # a share of a single file, and as many queries whose states fit into memory
 _FITTING_OF_FITTING = 2 / 3  # the rest chooses the layer
-_ROUNDING = 1e-4  # logits of a document differ by less when it runs in stages, or beside other documents
+_ROUNDING = 1e-4  # early scores of a document differ by less when it runs in stages, or beside other documents
 
 
 def calibrate_documents(
@@ -48,25 +48,26 @@ def calibrate_documents(
     data: str | Path,
     *,
     validation: str | Path | None = None,
-    risk: float = 0.01,
+    risk: float | Mapping[str, float] = 0.01,
     seed: int = 0,
     num_threads: int | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> EarlyHeads:
     """Let a reranker's documents compete: fit early heads, choose margins for a risk, and store both in the bundle.
 
-    The target is the model's own final logit, so judgements of relevance are not used. For each named length
-    configuration a head is fitted on some queries, and its margins are chosen on others. The bundle is replaced at the
-    very end; its length configurations stay. A later calibration of length configurations removes the heads.
+    Heads learn the model's own final logits. What is lost is measured by judgements of relevance; where no query of a
+    file is judged, by the model's own probabilities. For each named length configuration a head is fitted on some
+    queries, and its margins are chosen on others. The bundle is replaced at the very end; its length configurations
+    stay. A later calibration of length configurations removes the heads.
 
     Args:
         bundle: Folder of a bundle with one output.
         data: Rankings in a form that `read_rankings` reads, with lists as long as those to rank later.
         validation: Rankings to choose margins on; by default some groups of `data`. Queries should be independent
-            of each other and of those in `data`.
-        risk: Largest probability that the first places of a query differ from those without dropping. It holds, with a
-            probability of `CONFIDENCE` over the draw of the queries that margins are chosen on, for further queries
-            drawn like these.
+            of each other, and have other groups than those in `data`.
+        risk: Largest share of the relevance in the first places that is lost (`Relevance`), expected for a further
+            query drawn like those that margins are chosen on. It holds with a probability of `CONFIDENCE` over the draw
+            of these. Or a risk for each length configuration that is to drop documents, by name.
         seed: Decides which groups are set aside.
         num_threads: CPU threads; by default what the process's CPU affinity and its cgroup's quota allow.
         say: Called with a line of text for each step.
@@ -74,23 +75,41 @@ def calibrate_documents(
     Raises:
         BundleError: The bundle is missing, damaged or of a newer format.
         DataError: A file cannot be used, or has too few queries; the message says how many are needed.
-        InvalidInputError: `risk` is out of range, or the model has several outputs or only one layer.
+        InvalidInputError: A risk is out of range or for an unknown length configuration, the model has several outputs,
+            or it is a regression and nothing is judged.
         StorageError: The bundle could not be written.
     """
-    if not 0 < risk < 1:
-        raise InvalidInputError(f"risk is {risk}; give a probability between 0 and 1, such as 0.01")
     source = open_bundle(bundle)
-    if source.shape.num_layers < 2:
-        raise InvalidInputError("documents are dropped between two layers, and this model has one")
+    risks = dict(risk) if isinstance(risk, Mapping) else dict.fromkeys(source.length_configs, risk)
+    _check_risks(risks, source)
     properties = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
     model = LengthAdaptiveModel(source, ov_config=properties)
-    Reranker(model)  # refuses models of another task or with several outputs
-    fitting, bounding = _split(data, validation, risk, seed)
-    say(f"Fitting on {len(fitting)} queries, bounding the risk on {len(bounding)} others")
-    heads = {name: _head(model, name, fitting, bounding, risk, seed, say) for name in source.length_configs}
-    found = EarlyHeads(heads, risk, CONFIDENCE, len(bounding), Path(validation or data).name)
+    reranker = Reranker(model)  # refuses models of another task or with several outputs
+    fitting, bounding = _split(data, validation, min(risks.values()), seed)
+    judged = [ranking for ranking in bounding if any(ranking.grades)]
+    if not judged and reranker.labels.problem_type == "regression":
+        raise InvalidInputError(
+            "the outputs of a regression are no probabilities of relevance; give rankings with 'relevant' or 'grades'"
+        )
+    bounding = judged or bounding
+    _require(len(fitting), len(bounding), min(risks.values()))
+    by_what = "judgements" if judged else "the model's own probabilities"
+    say(f"Fitting on {len(fitting)} queries, bounding what is lost by {by_what} on {len(bounding)} others")
+    heads = {name: _head(model, name, fitting, bounding, own, seed, say) for name, own in risks.items()}
+    found = EarlyHeads(heads, CONFIDENCE, len(bounding), Path(validation or data).name)
     _write(source, found)
     return found
+
+
+def _check_risks(risks: Mapping[str, float], bundle: Bundle) -> None:
+    for name, risk in risks.items():
+        if name not in bundle.length_configs:
+            known = ", ".join(bundle.length_configs)
+            raise InvalidInputError(f"there is a risk for {name!r}, but the bundle has only {known}")
+        if not 0 < risk < 1:
+            raise InvalidInputError(f"risk is {risk}; give a share between 0 and 1, such as 0.01")
+    if not risks:
+        raise InvalidInputError("there is no risk; give one for at least one length configuration")
 
 
 def _split(
@@ -99,7 +118,7 @@ def _split(
     """Queries to fit on, and queries to bound the risk on, of which no two share a group.
 
     Raises:
-        DataError: There are too few of either.
+        DataError: There are too few of either, or a group is in both files.
     """
     rankings = read_rankings(data, judged=False)
     if validation is None:
@@ -107,15 +126,23 @@ def _split(
         fitting, bounding = split_by_group(rankings, _group_of, (share,), seed)
     else:
         fitting, bounding = rankings, read_rankings(validation, judged=False)
-    fitting = shuffled(fitting, seed)[:_MOST_TO_FIT]
+        if both := {*map(_group_of, fitting)} & {*map(_group_of, bounding)}:
+            raise DataError(
+                f"{len(both)} groups are in both files, such as {min(both)[:60]!r}: margins must be chosen on queries "
+                "that no head was fitted on; give files that share no group, or leave out the validation file"
+            )
+    return shuffled(fitting, seed)[:_MOST_TO_FIT], bounding
+
+
+def _require(fitting: int, bounding: int, risk: float) -> None:
+    """Refuse too few queries."""
     needed = fewest_queries(risk)
-    if len(fitting) < FEWEST_TO_FIT or len(bounding) < needed:
+    if fitting < FEWEST_TO_FIT or bounding < needed:
         raise DataError(
-            f"too few queries: {len(fitting)} to fit on and {len(bounding)} to bound the risk on, but {FEWEST_TO_FIT} "
+            f"too few queries: {fitting} to fit on and {bounding} to bound the risk on, but {FEWEST_TO_FIT} "
             f"and, for a risk of {risk:g} with {CONFIDENCE:.0%} confidence, {needed} are needed; groups stay whole; "
             "give more of them, or allow a larger risk"
         )
-    return fitting, bounding
 
 
 def _group_of(ranking: Ranking) -> str:
@@ -138,25 +165,30 @@ def _head(
     if not places:
         raise DataError("every query has a single document; documents compete only where a query has several")
     first, second = _halves(fitting, seen, seed)
-    choice = choose_head(first, _longer(second, places) or second, places, risk)
-    head = fit_head(seen, choice, places)
+    mean = largest_mean(len(bounding), risk) or 0.0
+    layers = choose_layers(first, _longer(second, places) or second, places, mean)
+    head = fit_head(seen, layers)
     del seen, first, second
     held_out = _observed(observer, bounding, head.layers)
     margins: dict[int, float] = {}
-    dropped: dict[str, float] = {}
-    fewer: dict[str, float] = {}
+    measured: dict[str, dict[str, float]] = {"dropped": {}, "lost": {}, "macs_fewer": {}}
     for count in PLACES:
         own = _longer(held_out, count)
-        if len(own) < fewest_queries(risk):
+        mean_of_these = largest_mean(len(own), risk)
+        if mean_of_these is None:
             continue
-        margins[count] = margin_of([needed_margin(one.early(head), one.final, count) for one in own], risk) + _ROUNDING
-        dropped[str(count)] = fmean(1 - float(kept(one, head, count, margins[count]).mean()) for one in own)
-        fewer[str(count)] = 1 / fmean(macs_share(one, head, count, margins[count]) for one in own)
+        margins[count] = margin_of(own, head, count, mean_of_these) + _ROUNDING
+        stay = [kept(one, head, count, margins[count]) for one in own]
+        measured["dropped"][str(count)] = fmean(1 - float(some.mean()) for some in stay)
+        measured["lost"][str(count)] = fmean(
+            Relevance.of(one, count).lost(some) for one, some in zip(own, stay, strict=True)
+        )
+        measured["macs_fewer"][str(count)] = 1 / fmean(macs_share(one, head, count, margins[count]) for one in own)
     if not margins:
         raise DataError(f"fewer than {fewest_queries(risk)} queries have more than one document; give longer lists")
-    shares = ", ".join(f"{share:.0%} for {count}" for count, share in dropped.items())
+    shares = ", ".join(f"{share:.0%} for {count}" for count, share in measured["dropped"].items())
     say(f"{name}: the head is after {head.layers} layers; documents that leave, by places: {shares}")
-    return replace(head, margins=margins, measured={"dropped": dropped, "macs_fewer": fewer})
+    return replace(head, margins=margins, risk=risk, measured=measured)
 
 
 def _halves(rankings: Sequence[Ranking], seen: Sequence[Observed], seed: int) -> tuple[list[Observed], list[Observed]]:

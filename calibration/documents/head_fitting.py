@@ -4,97 +4,92 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from scipy.optimize import minimize
+from scipy.special import expit
 
-from dynamic_tinybert.runtime.tasks.sequence_classification.competition import lags, needed_margin
+from dynamic_tinybert.runtime.tasks.sequence_classification.competition import lags
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import EarlyHead
 
+from .lost_relevance import Relevance, smallest_margin
 from .observed import Observed
 
-RIDGES = (1e-3, 1e-2, 1e-1)
-"""Strengths of the ridge penalty that are tried, as shares of the states' mean variance."""
+PENALTY = 1e-2
+"""Weight of the squared norm of the weights, for inputs of unit variance."""
 
-FOCUSES = (math.inf, 2.0, 0.5)
-"""Widths of the region around the last place that counts that are tried."""
-
-
-@dataclass(frozen=True)
-class HeadChoice:
-    """How a head is fitted.
-
-    Attributes:
-        layers: Number of layers before the head.
-        ridge: Strength of the penalty.
-        focus: How far from the logit in the last place that counts a window has half the weight in the regression, in
-            medians of this distance; infinite for equal weights. Of documents far above or below, it does not matter
-            how far.
-    """
-
-    layers: int
-    ridge: float
-    focus: float
+_STEPS = 200  # of L-BFGS; it converges before
 
 
-def fit_head(observed: Sequence[Observed], choice: HeadChoice, places: int) -> EarlyHead:
-    """The weighted ridge regression from the state of [CLS] to the final logit, window by window.
+def fit_head(observed: Sequence[Observed], layers: int) -> EarlyHead:
+    """Logistic regression of the model's own probabilities, window by window, without margins.
+
+    It sees the difference between relevant and irrelevant documents, not that between irrelevant ones.
 
     Args:
         observed: Queries to fit on.
-        choice: How.
-        places: Number of first places that count.
+        layers: Number of layers before the head; 0 for the match of words alone.
     """
-    states = np.concatenate([own.states[choice.layers] for own in observed]).astype(np.float64)
-    logits = np.concatenate([own.logits for own in observed]).astype(np.float64)
-    bars = np.repeat([_bar(own, places) for own in observed], [len(own.logits) for own in observed])
-    distances = np.abs(logits - bars)
-    weights = 1 / (1 + (distances / (choice.focus * (np.median(distances) or 1))) ** 2)
-    weights /= weights.sum()
-    mean, target = weights @ states, weights @ logits
-    states -= mean
-    weighted = states * weights[:, None]
-    covariance = weighted.T @ states
-    penalty = choice.ridge * float(np.trace(covariance)) / len(covariance) * np.eye(len(covariance))
-    weight = np.linalg.lstsq(covariance + penalty, weighted.T @ (logits - target), rcond=None)[0]
-    return EarlyHead(choice.layers, weight.astype(np.float32), float(target - mean @ weight), {}, {})
+    inputs = np.concatenate([_inputs(own, layers) for own in observed])
+    targets = expit(np.concatenate([own.logits for own in observed]).astype(np.float64))
+    centre = inputs.mean(0)
+    scale = np.maximum(inputs.std(0), 1e-9)
+    inputs = (inputs - centre) / scale
+
+    def loss(parameters: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
+        weights, bias = parameters[:-1], parameters[-1]
+        logits = inputs @ weights + bias
+        errors = (expit(logits) - targets) / len(targets)
+        value = (np.logaddexp(0, logits) - targets * logits).mean() + PENALTY * (weights @ weights) / 2
+        return float(value), np.append(inputs.T @ errors + PENALTY * weights, errors.sum())
+
+    mean = float(np.clip(targets.mean(), 1e-6, 1 - 1e-6))
+    start = np.append(np.zeros(inputs.shape[1]), math.log(mean / (1 - mean)))
+    found = minimize(loss, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS}).x
+    weights = found[:-1] / scale
+    bias = float(found[-1] - centre @ weights)
+    return EarlyHead(layers, float(weights[0]), weights[1:].astype(np.float32), bias, {}, 0.0, {})
 
 
-def choose_head(fitting: Sequence[Observed], choosing: Sequence[Observed], places: int, risk: float) -> HeadChoice:
-    """The way of fitting with which a query costs least.
+def choose_layers(fitting: Sequence[Observed], choosing: Sequence[Observed], places: int, mean: float) -> int:
+    """The number of layers before a head with which a query costs least.
 
     Args:
         fitting: Queries to fit the candidates on.
-        choosing: Queries to compare them on, at the margin that changes at most a share `risk` of these.
-        places: Number of first places that must stay.
-        risk: The share.
+        choosing: Queries to compare them on, each at the margin that loses at most `mean` on these.
+        places: Number of first places that count.
+        mean: The largest mean loss.
     """
-    costs: dict[HeadChoice, float] = {}
-    for layers in fitting[0].states:
-        for ridge in RIDGES:
-            for focus in FOCUSES:
-                choice = HeadChoice(layers, ridge, focus)
-                head = fit_head(fitting, choice, places)
-                needed = [needed_margin(own.early(head), own.final, places) for own in choosing]
-                margin = sorted(needed, reverse=True)[math.floor(risk * len(needed))]
-                costs[choice] = float(np.mean([macs_share(own, head, places, margin) for own in choosing]))
-    return min(costs, key=lambda choice: costs[choice])
+    costs: dict[int, float] = {}
+    for layers in (0, *fitting[0].states):
+        head = fit_head(fitting, layers)
+        margin = margin_of(choosing, head, places, mean)
+        costs[layers] = float(np.mean([macs_share(own, head, places, margin) for own in choosing]))
+    return min(costs, key=lambda layers: costs[layers])
+
+
+def margin_of(observed: Sequence[Observed], head: EarlyHead, places: int, mean: float) -> float:
+    """The smallest margin with which queries lose at most `mean` of the relevance in their first places on average."""
+    behind = [lags(own.early(head), places) for own in observed]
+    return smallest_margin(behind, [Relevance.of(own, places) for own in observed], mean)
 
 
 def kept(observed: Observed, head: EarlyHead, places: int, margin: float) -> npt.NDArray[np.bool_]:
     """Which documents of a query get their final scores, bool [n]."""
-    stay: npt.NDArray[np.bool_] = lags(observed.early(head), observed.final, places) <= margin
+    stay: npt.NDArray[np.bool_] = lags(observed.early(head), places) <= margin
     return stay
 
 
 def macs_share(observed: Observed, head: EarlyHead, places: int, margin: float) -> float:
     """The multiply-accumulates of a query, as a share of those without dropping."""
-    before, every = observed.macs[head.layers - 1], observed.macs[-1]
+    every = observed.macs[-1]
+    before = observed.macs[head.layers - 1] if head.layers else np.zeros_like(every)
     executed = before.sum() + (every - before)[kept(observed, head, places, margin)].sum()
     return float(executed / every.sum())
 
 
-def _bar(observed: Observed, places: int) -> float:
-    """The final logit in the last place that counts."""
-    return float(np.sort(observed.final)[::-1][:places][-1])
+def _inputs(observed: Observed, layers: int) -> npt.NDArray[np.float64]:
+    """What a head reads of each window: the match of words, then the state; float64 [w, 1 + H] or [w, 1]."""
+    match = observed.match[:, None].astype(np.float64)
+    return np.hstack([match, observed.states[layers].astype(np.float64)]) if layers else match

@@ -1,4 +1,4 @@
-"""What a reranker computes for the documents of a query: the state of [CLS] after each layer, and the final logit."""
+"""What a reranker computes for the documents of a query: early states of [CLS], word matches, and the final logit."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ from dynamic_tinybert.runtime.encoder.outputs import check_finite
 from dynamic_tinybert.runtime.encoder.plain_graph import rewriting
 from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import EarlyHead
-from dynamic_tinybert.runtime.tasks.sequence_classification.pair_windows import ByDocument, pair_windows
+from dynamic_tinybert.runtime.tasks.sequence_classification.pair_windows import ByDocument, Pair, pair_windows
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import Ranking
+from dynamic_tinybert.runtime.tasks.sequence_classification.word_match import bm25
 from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
 Floats = npt.NDArray[np.float32]
@@ -36,15 +37,19 @@ class Observed:
 
     Attributes:
         states: State of [CLS] after the first 1, 2, … layers, float32 [w, H], by the number of these layers.
+        match: `bm25` of each window, float32 [w].
         logits: Final logit of each window, float32 [w].
         documents: Which windows belong to which document.
         macs: Multiply-accumulates of each document up to each layer, this one included, int64 [layers, n].
+        grades: How relevant each document is, float64 [n], one of them above 0; None if nobody has judged them.
     """
 
     states: Mapping[int, Floats]
+    match: Floats
     logits: Floats
     documents: ByDocument
     macs: npt.NDArray[np.int64]
+    grades: npt.NDArray[np.float64] | None
 
     @property
     def final(self) -> Floats:
@@ -53,11 +58,11 @@ class Observed:
 
     def early(self, head: EarlyHead) -> Floats:
         """The early score of each document, float32 [n]."""
-        return self.documents.best(head.scores(self.states[head.layers]))
+        return self.documents.best(head.scores(self.match, self.states.get(head.layers)))
 
     def only(self, layers: int) -> Observed:
         """The same without the states after other numbers of layers, which take much memory."""
-        return replace(self, states={layers: self.states[layers]})
+        return replace(self, states={layers: self.states[layers]} if layers else {})
 
 
 class Observer:
@@ -99,7 +104,9 @@ class Observer:
                 own[indices] = outputs[f"{_STATE}{layers - 1}"]
             logits[indices] = outputs["logits"][:, 0]
             macs[:, indices] = self._macs(batch, kept_positions(outputs, padded), padded)
-        return Observed(states, logits, documents, documents.sums(macs))
+        return Observed(
+            states, bm25(sequences), logits, documents, documents.sums(macs), _grades(ranking, list(windows))
+        )
 
     def _macs(
         self, batch: Sequence[Window], positions: Mapping[int, npt.NDArray[np.int32]], padded: int
@@ -113,6 +120,15 @@ class Observer:
                 [self._model.executed_macs(self._config, len(window), kept[: i + 1]) for i in range(self._layers)]
             )
         return np.array(macs, np.int64).T
+
+
+def _grades(ranking: Ranking, pairs: Sequence[Pair]) -> npt.NDArray[np.float64] | None:
+    """The grade of each different document, the highest of equal ones; None if no document of the query is relevant."""
+    found: dict[str, float] = {}
+    for document, grade in zip(ranking.documents, ranking.grades, strict=True):
+        found[document] = max(grade, found.get(document, 0.0))
+    grades = np.array([found[document] for _, document in pairs], np.float64)
+    return grades if grades.any() else None
 
 
 def _give_states(graph: ov.Model, layers: int) -> None:

@@ -1,4 +1,4 @@
-"""Rank the documents of a query in two stages, of which the second runs only those that may come first."""
+"""Score the documents of a query, but run only those to the end that may come first."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from dynamic_tinybert.runtime.model import LengthAdaptiveModel
 from dynamic_tinybert.runtime.stages import FirstStage, StagedModel
 from dynamic_tinybert.runtime.tasks.windows import Window
 
-from .competition import compete
+from .competition import staying
 from .early_heads import EarlyHead, early_heads_of
 from .pair_windows import ByDocument
 from .task import ClassificationOutput
+from .word_match import bm25
 
 Scores = npt.NDArray[np.float32]
 
 
 class DocumentDropping:
-    """Drops documents by the early heads of a bundle. Its two stages are compiled on first use. Thread-safe.
+    """Drops documents by the early heads of a bundle. Stages of the model are compiled on first use. Thread-safe.
 
     Attributes:
         heads: The early heads by length configuration.
@@ -69,12 +70,35 @@ class DocumentDropping:
         places = None if head is None else head.places(top_n)
         if head is None or places is None or places >= len(windows):
             return None
-        return best_documents(self._stages(str(name), head), head, windows, places, batch_size=batch_size)
+        documents = ByDocument(windows)
+        if not head.layers:
+            early = documents.best(head.scores(bm25(documents.sequences)))
+            chosen = staying(early, places, head.margins[places])
+            sequences = [documents.sequences[i] for i in documents.windows_of(chosen)]
+            logits = self._run_whole(sequences, str(name), batch_size)
+        else:
+            staged = self._stages(str(name), head)
+            between = start(staged, documents.sequences, batch_size=batch_size)
+            states = np.stack([own.batch.first_states[own.row] for own in between])
+            early = documents.best(head.scores(bm25(documents.sequences), states))
+            chosen = staying(early, places, head.margins[places])
+            numbers = documents.windows_of(chosen)
+            lengths = [len(documents.sequences[i]) for i in numbers]
+            logits = finish(staged, [between[i] for i in numbers], lengths, batch_size=batch_size)
+        return dict(zip(chosen, documents.best(logits, chosen), strict=True))
 
     def warm_up(self, length_config: str) -> None:
-        """Compile the stages of a length configuration before the first request needs them, if it has a head."""
-        if length_config in self.heads:
-            self._stages(length_config, self.heads[length_config])
+        """Compile the stages of a length configuration before the first request needs them, if it has any."""
+        if (head := self.heads.get(length_config)) is not None and head.layers:
+            self._stages(length_config, head)
+
+    def _run_whole(self, sequences: Sequence[Window], name: str, batch_size: int) -> Scores:
+        """The logits of windows, all layers at once, float32 [n]."""
+        logits = np.empty(len(sequences), np.float32)
+        for indices in batches_of([len(sequence) for sequence in sequences], batch_size):
+            output: ClassificationOutput = self._model(**stack([sequences[i] for i in indices]), length_config=name)
+            logits[indices] = output.logits[:, 0]
+        return logits
 
     def _stages(self, name: str, head: EarlyHead) -> StagedModel:
         with gate, self._lock:  # within the gate, so that no lock is held at a fork
@@ -89,42 +113,6 @@ class Halfway:
 
     batch: FirstStage
     row: int
-
-
-def best_documents(
-    staged: StagedModel,
-    head: EarlyHead,
-    windows: Sequence[Sequence[Window]],
-    places: int,
-    *,
-    batch_size: int,
-) -> dict[int, np.float32]:
-    """The final logits of all documents of a query but those that are dropped after the first stage.
-
-    All windows of a document stay or leave together, and the best one counts in either stage.
-
-    Args:
-        staged: The model, cut after the head's layers.
-        head: Predicts the final logits.
-        windows: The windows of each document; no two documents are equal.
-        places: Number of first places to keep; `head` has a margin for it.
-        batch_size: Maximum number of windows that run at once, of nearly the same length.
-
-    Returns:
-        The logits by document, at least ``min(places, len(windows))`` of them.
-    """
-    documents = ByDocument(windows)
-    between = start(staged, documents.sequences, batch_size=batch_size)
-    states = np.stack([own.batch.first_states[own.row] for own in between])
-    early = documents.best(head.scores(states))
-
-    def run_rest(chosen: Sequence[int]) -> Scores:
-        numbers = documents.windows_of(chosen)
-        lengths = [len(documents.sequences[i]) for i in numbers]
-        logits = finish(staged, [between[i] for i in numbers], lengths, batch_size=batch_size)
-        return documents.best(logits, chosen)
-
-    return compete(early, run_rest, places, head.margins[places])
 
 
 def start(staged: StagedModel, sequences: Sequence[Window], *, batch_size: int) -> list[Halfway]:

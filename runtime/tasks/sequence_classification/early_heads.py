@@ -1,4 +1,4 @@
-"""What a bundle's manifest says about dropping documents: a head on an early layer for each length configuration."""
+"""What a bundle's manifest says about dropping documents: an early score for each length configuration."""
 
 from __future__ import annotations
 
@@ -15,8 +15,6 @@ from dynamic_tinybert.runtime.bundles.files import MANIFEST
 from dynamic_tinybert.runtime.bundles.manifest import get, read_manifest
 from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
-from .competition import STEP
-
 DOCUMENT_DROPPING = "document_dropping"
 """The manifest's key."""
 
@@ -25,27 +23,42 @@ _LARGEST = 1_000_000  # logits are far smaller
 
 @dataclass(frozen=True)
 class EarlyHead:
-    """A linear prediction of the final logit from the state of [CLS] after some layers, and how far it can be trusted.
+    """A linear prediction of the final logit, and how far it can be trusted.
+
+    It reads how well words match (`bm25`) and, after some layers, the state of [CLS].
 
     Attributes:
-        layers: Number of layers that run before it, at least one fewer than the model has.
-        weight: float32 [H].
-        bias: Added to the product of weight and state.
-        margins: For numbers of first places, ascending: by how much a document may lag behind before it is dropped,
-            as in `compete`.
+        layers: Number of layers that run before it, fewer than the model has; 0 to go by the words alone.
+        match_weight: Weight of `bm25`.
+        weight: float32 [H], weights of the state; [0] without layers.
+        bias: Added to the sum.
+        margins: For numbers of first places, ascending: by how much a document may lag behind the best one before it is
+            dropped, as in `staying`.
+        risk: Largest share of the relevance in the first places that is lost, expected for a new query.
         measured: What was measured when the margins were chosen, for information only.
     """
 
     layers: int
+    match_weight: float
     weight: npt.NDArray[np.float32]
     bias: float
     margins: Mapping[int, float]
+    risk: float
     measured: Mapping[str, Any]
 
-    def scores(self, states: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The early scores, float32 [n], of states of [CLS] after `layers` layers, float32 [n, H]."""
-        scores: npt.NDArray[np.float32] = (states @ self.weight + np.float32(self.bias)).astype(np.float32)
-        return scores
+    def scores(
+        self, match: npt.NDArray[np.float32], states: npt.NDArray[np.float32] | None = None
+    ) -> npt.NDArray[np.float32]:
+        """The early scores of windows, float32 [n].
+
+        Args:
+            match: Their `bm25`, float32 [n].
+            states: The states of their [CLS] after `layers` layers, float32 [n, H]; None without layers.
+        """
+        scores = np.float32(self.match_weight) * match + np.float32(self.bias)
+        if states is not None:
+            scores = scores + states @ self.weight
+        return scores.astype(np.float32)
 
     def places(self, top_n: int) -> int | None:
         """The smallest number of places with a margin that covers the first `top_n`; None if there is none.
@@ -61,14 +74,12 @@ class EarlyHeads:
 
     Attributes:
         heads: By name of the length configuration; a configuration without one drops no documents.
-        risk: Largest probability that the first places of a query change.
-        confidence: Probability, over the draw of the queries that the margins come from, with which that holds.
+        confidence: Probability, over the draw of the queries that the margins come from, with which the risks hold.
         queries: Number of these queries.
         data: Where they come from.
     """
 
     heads: Mapping[str, EarlyHead]
-    risk: float
     confidence: float
     queries: int
     data: str
@@ -76,17 +87,17 @@ class EarlyHeads:
     def to_json(self) -> dict[str, Any]:
         """The value of the manifest's key `DOCUMENT_DROPPING`."""
         return {
-            "risk": self.risk,
             "confidence": self.confidence,
             "queries": self.queries,
             "data": self.data,
-            "step": STEP,
             "length_configs": {
                 name: {
                     "layers": head.layers,
+                    "match_weight": float(head.match_weight),
                     "weight": [float(value) for value in head.weight],
                     "bias": float(head.bias),
                     "margins": {str(places): float(margin) for places, margin in head.margins.items()},
+                    "risk": head.risk,
                     "measured": dict(head.measured),
                 }
                 for name, head in self.heads.items()
@@ -104,11 +115,6 @@ def early_heads_of(bundle: Bundle) -> EarlyHeads | None:
     if manifest.get(DOCUMENT_DROPPING) is None:
         return None
     entry = get(manifest, DOCUMENT_DROPPING, dict)
-    if (step := get(entry, "step", int)) != STEP:
-        raise BundleFormatError(
-            f"{MANIFEST}: the margins of {DOCUMENT_DROPPING} are for {step} documents at a time, but this release "
-            f"takes {STEP}; calibrate the bundle on rankings again"
-        )
     configs = get(entry, "length_configs", dict)
     heads = {}
     for name in configs:
@@ -117,7 +123,6 @@ def early_heads_of(bundle: Bundle) -> EarlyHeads | None:
         heads[name] = _head(get(configs, name, dict), bundle)
     return EarlyHeads(
         heads,
-        _number(entry, "risk", 0, 1),
         _number(entry, "confidence", 0, 1),
         get(entry, "queries", int),
         get(entry, "data", str),
@@ -126,13 +131,13 @@ def early_heads_of(bundle: Bundle) -> EarlyHeads | None:
 
 def _head(entry: Mapping[str, Any], bundle: Bundle) -> EarlyHead:
     layers, weight = get(entry, "layers", int), get(entry, "weight", list)
-    if not 0 < layers < bundle.shape.num_layers:
+    if not 0 <= layers < bundle.shape.num_layers:
         raise BundleFormatError(
-            f"{MANIFEST}: an early head is after layer 1 … {bundle.shape.num_layers - 1}, not after {layers} layers"
+            f"{MANIFEST}: an early head is after 0 … {bundle.shape.num_layers - 1} layers, not after {layers}"
         )
-    if len(weight) != bundle.shape.hidden_size:
+    if len(weight) != (wanted := bundle.shape.hidden_size if layers else 0):
         raise BundleFormatError(
-            f"{MANIFEST}: an early head has {len(weight)} weights, but states have {bundle.shape.hidden_size} numbers"
+            f"{MANIFEST}: an early head after {layers} layers has {len(weight)} weights, not {wanted}"
         )
     margins, given = {}, get(entry, "margins", dict)
     for places in given:
@@ -141,9 +146,11 @@ def _head(entry: Mapping[str, Any], bundle: Bundle) -> EarlyHead:
         margins[int(places)] = _number(given, places, 0, _LARGEST)
     return EarlyHead(
         layers,
+        _number(entry, "match_weight", -_LARGEST, _LARGEST),
         np.array([_number({"weight": value}, "weight", -_LARGEST, _LARGEST) for value in weight], np.float32),
         _number(entry, "bias", -_LARGEST, _LARGEST),
         dict(sorted(margins.items())),
+        _number(entry, "risk", 0, 1),
         get(entry, "measured", dict),
     )
 

@@ -9,19 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dynamic_tinybert import Reranker
+from dynamic_tinybert import LengthAdaptiveModel, Reranker
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.bundles.manifest import as_json, read_manifest, seal
 from dynamic_tinybert.runtime.common.errors import BundleFormatError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.stages import StagedModel
-from dynamic_tinybert.runtime.tasks.sequence_classification.competition import lags
+from dynamic_tinybert.runtime.tasks.sequence_classification.competition import staying
 from dynamic_tinybert.runtime.tasks.sequence_classification.dropping import start
 from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import (
     DOCUMENT_DROPPING,
     EarlyHead,
     early_heads_of,
 )
+from dynamic_tinybert.runtime.tasks.sequence_classification.word_match import bm25
 
 from support.classifiers import classifier_bundle, texts, tiny_classifier
 from support.rankings import put_heads, random_head
@@ -30,7 +31,7 @@ QUERY = "who was in the b"
 WIDE, NARROW = 1e6, 0.05
 LONG = " ".join(texts(30, seed=9))
 DOCUMENTS = [*texts(60), LONG, *texts(5, seed=3), texts(60)[7], LONG]
-CONFIGS = {"half": LengthConfig((0.5, 0.2, 0.2))}
+CONFIGS = {"half": LengthConfig((0.5, 0.2, 0.2)), "words": LengthConfig((0.5, 0.2, 0.2))}
 
 
 def reranker(folder: Path, heads: Mapping[str, EarlyHead]) -> Reranker:
@@ -42,12 +43,16 @@ def reranker(folder: Path, heads: Mapping[str, EarlyHead]) -> Reranker:
 def wide(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
     """Nothing is dropped, though in two stages."""
     margins = {3: WIDE, 10: WIDE, 50: WIDE}
-    return reranker(tmp_path_factory.mktemp("wide"), {"full": random_head(1, margins), "half": random_head(2, margins)})
+    return reranker(tmp_path_factory.mktemp("wide"), {"full": random_head(0, margins), "half": random_head(2, margins)})
 
 
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Reranker:
-    heads = {"full": random_head(2, {3: NARROW, 10: NARROW}), "half": random_head(1, {10: NARROW})}
+    heads = {
+        "full": random_head(2, {3: NARROW, 10: NARROW}),
+        "half": random_head(1, {10: NARROW}),
+        "words": random_head(0, {10: NARROW}),
+    }
     return reranker(tmp_path_factory.mktemp("narrow"), heads)
 
 
@@ -67,36 +72,43 @@ def test_with_a_wide_margin_it_is_the_ranking_without_dropping(wide: Reranker, t
 
 
 @pytest.mark.parametrize(
-    ("config", "layers", "places", "top_n"), [("full", 2, 3, 2), ("full", 2, 10, 8), ("half", 1, 10, 1)]
+    ("config", "places", "top_n"), [("full", 3, 2), ("full", 10, 8), ("half", 10, 1), ("words", 10, 4)]
 )
-def test_documents_that_lag_behind_do_not_run_the_later_layers(
-    narrow: Reranker, config: str, layers: int, places: int, top_n: int, monkeypatch: pytest.MonkeyPatch
+def test_documents_that_lag_behind_do_not_run_to_the_end(
+    narrow: Reranker, config: str, places: int, top_n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The documents that run are those of `lags`, computed from the states and the scores of all of them."""
+    """The documents that run are those of `staying`, computed from the early scores of all of them."""
     unique = list(dict.fromkeys(DOCUMENTS))
     final = narrow.predict([(QUERY, document) for document in unique], length_config=config)
-    logits = np.log(final / (1 - final))
     head = narrow.dropping.heads[config]
-    staged = StagedModel(narrow.model, config, after_layer=layers - 1)
-    windows = narrow._windows([(QUERY, document) for document in unique], "document", None, None)
-    early = []
-    for own in windows.values():
-        states = [between.batch.first_states[between.row] for between in start(staged, own, batch_size=1)]
-        early.append(max(head.scores(np.stack(states))))
-    stay = np.flatnonzero(lags(np.array(early), logits, places) <= NARROW)
+    windows = list(narrow._windows([(QUERY, document) for document in unique], "document", None, None).values())
+    every = [window for own in windows for window in own]
+    states = None
+    if head.layers:
+        staged = StagedModel(narrow.model, config, after_layer=head.layers - 1)
+        states = np.stack([own.batch.first_states[own.row] for own in start(staged, every, batch_size=1)])
+    scores = iter(head.scores(bm25(every), states).tolist())
+    early = np.array([max(next(scores) for _ in own) for own in windows], np.float32)
+    stay = staying(early, places, NARROW)
     assert places <= len(stay) < len(unique)
 
     rows = 0
-    later = StagedModel.later
+    whole, later = LengthAdaptiveModel.__call__, StagedModel.later
 
-    def counting(self: StagedModel, batch: Any) -> Any:  # noqa: ANN401
+    def counting_whole(self: LengthAdaptiveModel, input_ids: Any, **options: Any) -> Any:  # noqa: ANN401
+        nonlocal rows
+        rows += len(input_ids)
+        return whole(self, input_ids, **options)
+
+    def counting_later(self: StagedModel, batch: Any) -> Any:  # noqa: ANN401
         nonlocal rows
         rows += len(batch)
         return later(self, batch)
 
-    monkeypatch.setattr(StagedModel, "later", counting)
+    monkeypatch.setattr(LengthAdaptiveModel, "__call__", counting_whole)
+    monkeypatch.setattr(StagedModel, "later", counting_later)
     found = narrow.rank(QUERY, unique, top_n, length_config=config)
-    assert rows == sum(len(list(windows.values())[i]) for i in stay)
+    assert rows == sum(len(windows[i]) for i in stay)
     expected = sorted(stay, key=lambda i: -final[i])[:top_n]
     assert [own["corpus_id"] for own in found] == expected
     assert [own["score"] for own in found] == pytest.approx([final[i] for i in expected], abs=1e-5)
@@ -131,18 +143,20 @@ def test_heads_are_read_as_written(tmp_path: Path) -> None:
     put_heads(bundle, {"half": head})
     found = early_heads_of(open_bundle(bundle))
     assert found is not None
-    assert (found.risk, found.confidence, found.queries, found.data) == (0.01, 0.95, 299, "some.jsonl")
+    assert (found.confidence, found.queries, found.data) == (0.95, 299, "some.jsonl")
     (read,) = found.heads.values()
-    assert (read.layers, read.bias, list(read.margins.items())) == (2, 0.25, [(3, 0.25), (10, 0.5)])
+    assert (read.layers, read.match_weight, read.bias, read.risk) == (2, 0.5, 0.25, 0.01)
+    assert list(read.margins.items()) == [(3, 0.25), (10, 0.5)]
     np.testing.assert_array_equal(read.weight, head.weight)
     assert [read.places(n) for n in (1, 3, 4, 10, 11)] == [3, 3, 10, 10, None]
 
 
 BAD: list[tuple[dict[str, Any], str]] = [
-    ({"layers": 0}, "after layer 1 … 2, not after 0"),
-    ({"layers": 3}, "after layer 1 … 2, not after 3"),
+    ({"layers": -1}, "after 0 … 2 layers, not after -1"),
+    ({"layers": 3}, "after 0 … 2 layers, not after 3"),
+    ({"layers": 0}, "after 0 layers has 32 weights, not 0"),
     ({"layers": 1.0}, "layers must be a int"),
-    ({"weight": [0.5] * 31}, "31 weights, but states have 32"),
+    ({"weight": [0.5] * 31}, "after 2 layers has 31 weights, not 32"),
     ({"weight": [0.5] * 31 + [None]}, "must be a number"),
     ({"weight": [0.5] * 31 + [1e9]}, "must be a number"),
     ({"bias": "1"}, "must be a number"),
@@ -150,8 +164,9 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"margins": {"x": 1.0}}, "no number of places"),
     ({"margins": {"10": -0.5}}, "must be a number between 0"),
     ({"margins": None}, "margins must be a dict"),
-    ({"step": 9}, "are for 9 documents at a time"),
+    ({"match_weight": None}, "match_weight in document_dropping must be a number"),
     ({"risk": 2}, "risk in document_dropping must be a number between 0 and 1"),
+    ({"confidence": 2}, "confidence in document_dropping must be a number between 0 and 1"),
     ({"name": "other"}, "names no length configuration"),
 ]
 
