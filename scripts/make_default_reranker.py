@@ -6,8 +6,8 @@ CHECKPOINT is the result of `dynamic-tinybert train` on GROUPS (`python -m bench
 squad-style-train.json), from which pairs are drawn for INT8 ranges and significance. CHOOSING, BOUNDING and REPORTING
 are rankings (`python -m benchmarks.ranking.make_rankings`) of other articles. `calibrate` finds a configuration for
 each of several losses of closeness; of these, `accurate`, `balanced` and `fast` are the fastest that lose at most 0.25,
-0.5 and 1.5 % of nDCG@10 on CHOOSING. Then `balanced` and `fast` learn to drop documents, by heads fitted on CHOOSING and
-margins chosen on BOUNDING. All figures of configurations in the manifest are of REPORTING, with all documents. This
+0.5 and 1.5 % of nDCG@10 on CHOOSING. Then `balanced` and `fast` learn to drop documents, by heads fitted on CHOOSING
+and margins chosen on BOUNDING. All figures of configurations in the manifest are of REPORTING, with all documents. This
 takes an hour on 2 idle cores; less with fewer `--queries`, `--bounding-queries` and `--budget-minutes`. The bundle is
 made in build/ and replaces the old one at the end; an interrupted run resumes its calibration.
 """
