@@ -36,10 +36,9 @@ PLACES = (1, 3, 5, 10, 20, 50)
 """Numbers of first places that get a margin; fewer places than one of these use its margin."""
 
 FEWEST_TO_FIT = 20
-"""Queries that a head is fitted on at least, a third of which choose its layer."""
+"""Queries that a head is fitted on at least."""
 
 _FITTING, _MOST_TO_FIT = 0.35, 300  # a share of a single file, and as many queries whose states fit into memory
-_FITTING_OF_FITTING = 2 / 3  # the rest chooses the layer
 _ROUNDING = 1e-4  # early scores of a document differ by less when it runs in stages, or beside other documents
 
 
@@ -85,7 +84,7 @@ def calibrate_documents(
     properties = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
     model = LengthAdaptiveModel(source, ov_config=properties)
     reranker = Reranker(model)  # refuses models of another task or with several outputs
-    fitting, bounding = _split(data, validation, min(risks.values()), seed)
+    fitting, bounding = _split(data, validation, seed)
     judged = [ranking for ranking in bounding if any(ranking.grades)]
     if not judged and reranker.labels.problem_type == "regression":
         raise InvalidInputError(
@@ -95,7 +94,7 @@ def calibrate_documents(
     _require(len(fitting), len(bounding), min(risks.values()))
     by_what = "judgements" if judged else "the model's own probabilities"
     say(f"Fitting on {len(fitting)} queries, bounding what is lost by {by_what} on {len(bounding)} others")
-    heads = {name: _head(model, name, fitting, bounding, own, seed, say) for name, own in risks.items()}
+    heads = {name: _head(model, name, fitting, bounding, own, say) for name, own in risks.items()}
     found = EarlyHeads(heads, CONFIDENCE, len(bounding), Path(validation or data).name)
     _write(source, found)
     return found
@@ -112,13 +111,11 @@ def _check_risks(risks: Mapping[str, float], bundle: Bundle) -> None:
         raise InvalidInputError("there is no risk; give one for at least one length configuration")
 
 
-def _split(
-    data: str | Path, validation: str | Path | None, risk: float, seed: int
-) -> tuple[list[Ranking], list[Ranking]]:
+def _split(data: str | Path, validation: str | Path | None, seed: int) -> tuple[list[Ranking], list[Ranking]]:
     """Queries to fit on, and queries to bound the risk on, of which no two share a group.
 
     Raises:
-        DataError: There are too few of either, or a group is in both files.
+        DataError: A group is in both files.
     """
     rankings = read_rankings(data, judged=False)
     if validation is None:
@@ -135,7 +132,7 @@ def _split(
 
 
 def _require(fitting: int, bounding: int, risk: float) -> None:
-    """Refuse too few queries."""
+    """Raise DataError if there are too few queries."""
     needed = fewest_queries(risk)
     if fitting < FEWEST_TO_FIT or bounding < needed:
         raise DataError(
@@ -155,7 +152,6 @@ def _head(
     fitting: Sequence[Ranking],
     bounding: Sequence[Ranking],
     risk: float,
-    seed: int,
     say: Callable[[str], None],
 ) -> EarlyHead:
     """The head of a length configuration with its margins."""
@@ -164,11 +160,9 @@ def _head(
     places = max((n for n in PLACES if n <= TOP and _longer(seen, n)), default=0)
     if not places:
         raise DataError("every query has a single document; documents compete only where a query has several")
-    first, second = _halves(fitting, seen, seed)
-    mean = largest_mean(len(bounding), risk) or 0.0
-    layers = choose_layers(first, _longer(second, places) or second, places, mean)
+    layers = choose_layers(seen, [_group_of(ranking) for ranking in fitting], places, risk)
     head = fit_head(seen, layers)
-    del seen, first, second
+    del seen
     held_out = _observed(observer, bounding, head.layers)
     margins: dict[int, float] = {}
     measured: dict[str, dict[str, float]] = {"dropped": {}, "lost": {}, "macs_fewer": {}}
@@ -189,14 +183,6 @@ def _head(
     shares = ", ".join(f"{share:.0%} for {count}" for count, share in measured["dropped"].items())
     say(f"{name}: the head is after {head.layers} layers; documents that leave, by places: {shares}")
     return replace(head, margins=margins, risk=risk, measured=measured)
-
-
-def _halves(rankings: Sequence[Ranking], seen: Sequence[Observed], seed: int) -> tuple[list[Observed], list[Observed]]:
-    """Queries to fit candidates on, and queries to compare them on; of other groups, if there are several."""
-    several = len({_group_of(ranking) for ranking in rankings}) > 1
-    names = [_group_of(ranking) if several else str(i) for i, ranking in enumerate(rankings)]
-    first, second = split_by_group(range(len(seen)), names.__getitem__, (_FITTING_OF_FITTING,), seed)
-    return [seen[i] for i in first], [seen[i] for i in second]
 
 
 def _longer(observed: Sequence[Observed], places: int) -> list[Observed]:

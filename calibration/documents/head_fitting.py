@@ -19,6 +19,9 @@ from .observed import Observed
 PENALTY = 1e-2
 """Weight of the squared norm of the weights, for inputs of unit variance."""
 
+FOLDS = 3
+"""Parts of the queries of which one at a time is left out, to compare heads."""
+
 _STEPS = 200  # of L-BFGS; it converges before
 
 
@@ -52,20 +55,31 @@ def fit_head(observed: Sequence[Observed], layers: int) -> EarlyHead:
     return EarlyHead(layers, float(weights[0]), weights[1:].astype(np.float32), bias, {}, 0.0, {})
 
 
-def choose_layers(fitting: Sequence[Observed], choosing: Sequence[Observed], places: int, mean: float) -> int:
+def choose_layers(observed: Sequence[Observed], groups: Sequence[str], places: int, risk: float) -> int:
     """The number of layers before a head with which a query costs least.
 
+    Each query is scored by heads that were fitted without its part of the groups, at the margin that loses at most
+    `risk` of the relevance over all queries.
+
     Args:
-        fitting: Queries to fit the candidates on.
-        choosing: Queries to compare them on, each at the margin that loses at most `mean` on these.
+        observed: Queries to fit on.
+        groups: The group of each; with fewer than `FOLDS` different ones, queries are dealt without regard to them.
         places: Number of first places that count.
-        mean: The largest mean loss.
+        risk: The largest mean loss.
     """
+    names = list(dict.fromkeys(groups))
+    part = {name: number % FOLDS for number, name in enumerate(names)}
+    parts = [part[name] if len(names) >= FOLDS else number % FOLDS for number, name in enumerate(groups)]
     costs: dict[int, float] = {}
-    for layers in (0, *fitting[0].states):
-        head = fit_head(fitting, layers)
-        margin = margin_of(choosing, head, places, mean)
-        costs[layers] = float(np.mean([macs_share(own, head, places, margin) for own in choosing]))
+    for layers in (0, *observed[0].states):
+        heads = [
+            fit_head([own for own, at in zip(observed, parts, strict=True) if at != left_out], layers)
+            for left_out in range(FOLDS)
+        ]
+        scored = [(own, heads[at]) for own, at in zip(observed, parts, strict=True) if len(own.final) > places]
+        behind = [lags(own.early(head), places) for own, head in scored]
+        margin = smallest_margin(behind, [Relevance.of(own, places) for own, _ in scored], risk)
+        costs[layers] = float(np.mean([macs_share(own, head, places, margin) for own, head in scored]))
     return min(costs, key=lambda layers: costs[layers])
 
 
