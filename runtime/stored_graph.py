@@ -17,13 +17,14 @@ from .bundles.files import MODEL_XML, size_and_digest
 from .common.errors import InferenceError
 from .common.publish import publishing, writing
 from .encoder import extension_library
-from .encoder.compilation import LENGTH_MULTIPLE, is_fused
+from .encoder.compilation import LENGTH_MULTIPLE, float_precision, is_fused
 from .encoder.compiled import Arrays, CompiledGraph
 from .encoder.gate import gate
 from .encoder.patterns import Product
 from .length_config import LengthConfig
 from .loading import with_defaults
 from .model import LengthAdaptiveModel
+from .tasks import task_named
 
 STORED_GRAPH = "dynamic_tinybert_graph.json"
 """The file beside a stored graph that describes it."""
@@ -81,6 +82,7 @@ def _described(
 ) -> dict[str, Any]:
     bundle, config = model.bundle, model.resolve(length_config)
     name = bundle.default_length_config if length_config is None else length_config
+    hint = "INFERENCE_PRECISION_HINT"
     our_ops = sorted({node.get_type_name() for node in graph.get_ops() if _is_ours(node)})
     return {
         "bundle": {"path": str(bundle.path.absolute()), "source": dict(bundle.source), "task": bundle.task},
@@ -103,8 +105,13 @@ def _described(
             "dynamic-tinybert": version("dynamic-tinybert"),
         },
         "exact_only_with_vnni": bundle.quantization.get("weight_bits") == 8 and _has_integer_products(graph),
-        "ov_config": {"INFERENCE_PRECISION_HINT": cpu.best_float_precision()},
+        "ov_config": {hint: _defaults(model)[hint]},
     }
+
+
+def _defaults(model: LengthAdaptiveModel) -> Mapping[str, object]:
+    """The properties with which a model of this bundle is compiled by default on this CPU."""
+    return with_defaults(None, precision=float_precision(model.bundle, task_named(model.bundle.task)))
 
 
 def _is_ours(node: ov.Node) -> bool:
@@ -120,7 +127,7 @@ def _compare(
     model: LengthAdaptiveModel, length_config: str | LengthConfig | Sequence[float] | None, file: Path
 ) -> None:
     """Check that a stored graph, read back, gives the bits of the model's own graph."""
-    core, properties = extension_library.core(), with_defaults(None)
+    core, properties = extension_library.core(), _defaults(model)
 
     def run(graph: ov.Model | Path) -> Arrays:
         try:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -37,6 +38,18 @@ class AsyncReranker(AsyncTextClassifier):
 
     def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
         return partial(type(self), max_queued=self.max_queued, workers=self.workers), (self.reranker,)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        id_or_path: str | Path | None = None,
+        *,
+        max_queued: int = 128,
+        workers: int | None = None,
+        **options: Any,  # noqa: ANN401 - those of `Reranker.from_pretrained`
+    ) -> Self:
+        """Load a bundle, by default that of the package, if it has one; errors are those of `Reranker`'s. It blocks."""
+        return cls(Reranker.from_pretrained(id_or_path, **options), max_queued=max_queued, workers=workers)
 
     async def rank(
         self,

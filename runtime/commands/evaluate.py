@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from functools import partial
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -15,12 +16,17 @@ import typer
 from dynamic_tinybert.runtime.common.errors import InvalidInputError
 from dynamic_tinybert.runtime.tasks.question_answering.options import SQUAD
 
-from .options import BundleOption, SequenceLengthOption, StrideOption, ThreadsOption
+from .options import SequenceLengthOption, StrideOption, ThreadsOption
 
 if TYPE_CHECKING:
     from dynamic_tinybert.runtime.tasks.question_answering.evaluation_result import Evaluation
 
 _HEADER = f"{'configuration':16}{'F1':>7}{'EM':>7}{'tokens':>8}{'MMACs':>8}{'p50 ms':>8}{'p95 ms':>8}   F1 against full"
+
+
+class _Task(StrEnum):
+    QUESTION_ANSWERING = "question_answering"
+    SEQUENCE_CLASSIFICATION = "sequence_classification"
 
 
 def evaluate_command(
@@ -31,7 +37,16 @@ def evaluate_command(
             "(.tsv, .jsonl, .csv, .parquet), or rankings (.jsonl)."
         ),
     ],
-    bundle: BundleOption = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder or Hub id of a bundle; by default the one of --task, or for rankings the reranker, that comes "
+            "with the package."
+        ),
+    ] = None,
+    task: Annotated[
+        _Task | None, typer.Option(help="What the model is for; by default what the bundle is for.")
+    ] = None,
     length_config: Annotated[
         str | None,
         typer.Option(help="Name of a length configuration, or 'all'; by default the bundle's default."),
@@ -46,8 +61,9 @@ def evaluate_command(
         ),
     ] = None,
     max_answer_len: Annotated[
-        int, typer.Option(min=1, help="Maximum length of an answer in tokens.")
-    ] = SQUAD.max_answer_len,
+        int | None,
+        typer.Option(min=1, help=f"Maximum length of an answer in tokens, {SQUAD.max_answer_len} by default."),
+    ] = None,
     max_seq_len: SequenceLengthOption = None,
     doc_stride: StrideOption = None,
     strict: Annotated[
@@ -61,8 +77,6 @@ def evaluate_command(
 
     For a classifier accuracy on labelled texts, or nDCG and MRR on rankings.
     """
-    from dynamic_tinybert.runtime.bundles.hub import resolve_bundle
-    from dynamic_tinybert.runtime.bundles.manifest import read_manifest, task_of
     from dynamic_tinybert.runtime.model import LengthAdaptiveModel
     from dynamic_tinybert.runtime.tasks.question_answering.evaluation import TREATMENT, evaluate
     from dynamic_tinybert.runtime.tasks.question_answering.measure import QuestionAnsweringMeasure
@@ -73,14 +87,15 @@ def evaluate_command(
     for file in (json_file, report):  # fail now, not after the evaluation
         if file is not None and not file.parent.is_dir():
             raise InvalidInputError(f"there is no folder {file.parent} to write {file.name} to")
-    if bundle is not None and task_of(read_manifest(resolve_bundle(bundle))) == "sequence_classification":
+    place, chosen = _bundle_for(bundle, task, data)
+    if chosen == _Task.SEQUENCE_CLASSIFICATION:
         from .evaluate_texts import evaluate_classifier
 
-        given = {"--max-seq-len": max_seq_len, "--doc-stride": doc_stride}
+        given = {"--max-seq-len": max_seq_len, "--doc-stride": doc_stride, "--max-answer-len": max_answer_len}
         if unfit := [name for name, value in given.items() if value is not None]:
-            raise InvalidInputError(f"{bundle} is a bundle of a classifier, for which there is no {unfit[0]}")
+            raise InvalidInputError(f"{place} is a bundle of a classifier, for which there is no {unfit[0]}")
         evaluate_classifier(
-            LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads),
+            LengthAdaptiveModel.from_pretrained(place, num_threads=num_threads),
             data,
             length_config=length_config,
             limit=limit,
@@ -94,7 +109,7 @@ def evaluate_command(
     batch_size = batch_size or SQUAD.batch_size
     write_report = None if report is None else _report_writer(batch_size)
     examples = read_squad(data, limit=limit)
-    model = LengthAdaptiveModel.from_pretrained(bundle, num_threads=num_threads)
+    model = LengthAdaptiveModel.from_pretrained(place, num_threads=num_threads)
     windowing = Windowing.of(model, max_seq_len, doc_stride)
     for line in check_questions(examples, TREATMENT, windowing, name=data.name, strict=strict).lines:
         print(line, file=sys.stderr)
@@ -106,7 +121,7 @@ def evaluate_command(
             examples,
             length_config=name,
             batch_size=batch_size,
-            max_answer_len=max_answer_len,
+            max_answer_len=max_answer_len or SQUAD.max_answer_len,
             max_seq_len=max_seq_len,
             doc_stride=doc_stride,
             progress=True,
@@ -122,6 +137,37 @@ def evaluate_command(
         about = f"{data.name}, {len(results[name].ids)} questions"
         measure = QuestionAnsweringMeasure(windowing)
         write_report(model, measure, examples, results, report, data=about, num_threads=num_threads)
+
+
+def _bundle_for(bundle: str | None, task: str | None, data: Path) -> tuple[str | Path, str]:
+    """Where the bundle to evaluate is, by default one of the package, and its task.
+
+    Raises:
+        InvalidInputError: It is for another task than `task`, or for one that has no rankings, and the data are some.
+    """
+    from dynamic_tinybert.runtime.bundles.hub import default_bundle, default_reranker, resolve_bundle
+    from dynamic_tinybert.runtime.bundles.manifest import read_manifest, task_of
+    from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import is_ranking_file
+
+    place: str | Path
+    if bundle is not None:
+        place = bundle
+    elif task == _Task.SEQUENCE_CLASSIFICATION or (task is None and is_ranking_file(data)):
+        place = default_reranker()
+    else:
+        place = default_bundle()
+    own = task_of(read_manifest(resolve_bundle(place)))
+    if task is not None and task != own:
+        raise InvalidInputError(
+            f"{place} is a bundle for {own!r}, and --task is {str(task)!r}; give a bundle for that, or leave out one "
+            "of the two options"
+        )
+    if own != _Task.SEQUENCE_CLASSIFICATION and is_ranking_file(data):
+        raise InvalidInputError(
+            f"{data} holds rankings, and {place} is a bundle for {own!r}; give the bundle of a reranker, or leave out "
+            "--bundle and --task for the one that comes with the package"
+        )
+    return place, own
 
 
 def _print_row(name: str, result: Evaluation, full: Evaluation | None) -> None:

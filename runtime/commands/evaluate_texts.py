@@ -43,14 +43,14 @@ def evaluate_classifier(
         length_config: Name of a length configuration, "all", or None for the bundle's default.
         limit: Read only this many texts or rankings.
         batch_size: Number of inputs to run at once; by default 1, so that texts are timed, and 8 for rankings.
-        strict: Refuse data with a faulty text.
+        strict: Refuse data with a faulty text; not for rankings, which are always refused then.
         json_file: Write all figures to this file.
         write_report: Writes the report of an evaluation; see `write_evaluation_report`.
         num_threads: CPU threads that the model was given.
 
     Raises:
         DataError: The data cannot be read.
-        InvalidInputError: The data are rankings, but the model has several outputs, or a report is wanted.
+        InvalidInputError: The data are rankings, but the model has several outputs, or a report or `strict` is wanted.
         LengthConfigError: The length configuration is unknown.
     """
     chosen = length_config or model.bundle.default_length_config
@@ -59,8 +59,14 @@ def evaluate_classifier(
     if is_ranking_file(data):
         if write_report is not None:
             raise InvalidInputError(f"{data} holds rankings, and a report shows texts; leave out --report")
+        if strict:
+            raise InvalidInputError(
+                f"{data} holds rankings, which are refused if the model cannot read a text, also without --strict; "
+                "leave it out"
+            )
         rankings = read_rankings(data, limit=limit)
-        reranker, at_once = Reranker(model), batch_size or BATCH_SIZE
+        # Orders are those of the logits, so the activation does not matter, which may be one that is not known here.
+        reranker, at_once = Reranker(model, function_to_apply="none"), batch_size or BATCH_SIZE
         print(f"{len(rankings)} queries of {data}, bundle {model.bundle.path}")
         rows = (
             (name, evaluate_rankings(reranker, rankings, length_config=name, batch_size=at_once, progress=True))

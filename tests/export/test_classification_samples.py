@@ -1,6 +1,7 @@
 """Texts for INT8: what is calibrated on, what is compared on, and the export of a classifier with them."""
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,36 @@ def test_what_moves_between_scores() -> None:
     assert change.moved == pytest.approx(100 * (1 / (1 + np.exp(-1.5)) - 0.5) / 3)
     equal = np.zeros((3, 1))
     assert held_out.compare(equal, equal).same_answers == 100
+
+
+@pytest.mark.parametrize("decimals", [0, 1, 6])
+@pytest.mark.parametrize("count", [1, 2, 7, 300])
+def test_pairs_in_the_same_order_are_those_of_a_table_of_all(count: int, decimals: int) -> None:
+    """Many outputs are equal before or after, where they are rounded to few digits."""
+    random = np.random.default_rng(count)
+    before = random.normal(size=(count, 1)).round(decimals)
+    after = (before + random.normal(size=(count, 1))).round(decimals)
+    pairs = np.sign(before - before.T) > 0
+    expected = float((np.sign(after - after.T)[pairs] > 0).mean()) if pairs.any() else 1.0
+    held_out = HeldOutTexts("t", [None] * count, Labels(("a",)))  # type: ignore[list-item]
+    assert held_out.compare(before, after).same_answers == 100 * expected
+
+
+def test_pairs_of_many_texts_are_counted_in_little_memory() -> None:
+    """A table of all pairs would have 80 GB."""
+    count = 100_000
+    before = np.random.default_rng(0).normal(size=(count, 1))
+    after = before.copy()
+    after[[0, 1]] = after[[1, 0]]
+    held_out = HeldOutTexts("t", [None] * count, Labels(("a",)))  # type: ignore[list-item]
+    tracemalloc.start()
+    try:
+        change = held_out.compare(before, after)
+        assert tracemalloc.get_traced_memory()[1] < 100e6
+    finally:
+        tracemalloc.stop()
+    assert 99.99 < change.same_answers < 100
+    assert held_out.compare(before, -before).same_answers == 0
 
 
 def test_a_classifier_is_exported_to_int8(checkpoint: Path, tmp_path: Path) -> None:

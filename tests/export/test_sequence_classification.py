@@ -1,5 +1,6 @@
 """BertForSequenceClassification: exported, run with selection, its last layer computed for [CLS] alone."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
@@ -16,16 +17,20 @@ from dynamic_tinybert.calibration.int8.linears import QuantizedLinear
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.export.ir import quantize_rows, write_ir
 from dynamic_tinybert.modeling import ReferenceModel, Scorer, save_scorers
+from dynamic_tinybert.modeling.checkpoint import load_checkpoint
+from dynamic_tinybert.modeling.new_head import NewHead
 from dynamic_tinybert.modeling.tasks import model_task
-from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime import LengthAdaptiveModel, Reranker, TextClassifier
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
-from dynamic_tinybert.runtime.common.errors import CheckpointError
+from dynamic_tinybert.runtime.common.errors import BundleFormatError, CheckpointError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.graph import with_selection
 from dynamic_tinybert.runtime.encoder.named_nodes import NamedNodes
 from dynamic_tinybert.runtime.length_config import EncoderShape, LengthConfig, executed_macs
 from dynamic_tinybert.runtime.tasks import task_named
+from dynamic_tinybert.runtime.tasks.sequence_classification.labels import Labels
 
+from support.classifiers import tiny_classifier
 from support.tiny import tiny_tokenizer
 
 NAME, LAYERS, HIDDEN = "sequence_classification", 4, 64
@@ -201,3 +206,82 @@ def test_a_head_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     (folder / "config.json").write_text(config.replace('"LABEL_2"', '"LABEL_2", "3": "LABEL_3"', 1))
     with pytest.raises(CheckpointError, match="classification head"):
         export_model(folder, tmp_path / "b", precision="fp32")
+
+
+IDENTITY, TANH = "torch.nn.modules.linear.Identity", "torch.nn.modules.activation.Tanh"
+
+
+def describe(folder: Path, **entries: object) -> Path:
+    """Put the file of current sentence-transformers beside a checkpoint."""
+    others: dict[str, object] = {
+        "__version__": {},
+        "model_type": "CrossEncoder",
+        "prompts": {},
+        "default_prompt_name": None,
+    }
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(others | entries))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("own", "beside", "function"),
+    [
+        ({}, {"activation_fn": IDENTITY}, "none"),
+        ({}, {"activation_fn": "torch.nn.modules.activation.Sigmoid"}, "sigmoid"),
+        ({"sbert_ce_default_activation_function": "torch.nn.modules.activation.Sigmoid"}, {"activation_fn": IDENTITY},
+         "none"),
+        ({"sentence_transformers": {"version": "4.1.0", "activation_fn": TANH}}, {"activation_fn": IDENTITY}, "none"),
+        ({"sentence_transformers": {"activation_fn": IDENTITY}}, {}, "none"),
+        ({}, {"activation_fn": None}, "sigmoid"),
+        ({}, {"activation_fn": IDENTITY, "model_type": "SentenceTransformer"}, "sigmoid"),
+        ({}, {"activation_fn": IDENTITY, "prompts": {"query": "query: "}}, "none"),
+        ({}, {"activation_fn": IDENTITY, "prompts": {"query": ""}, "default_prompt_name": "query"}, "none"),
+    ],
+)  # fmt: skip
+def test_the_activation_of_a_cross_encoder_is_in_the_bundle(
+    own: dict[str, object], beside: dict[str, object], function: str, tmp_path: Path
+) -> None:
+    folder = describe(save(tmp_path / "c", tiny_classifier(1, **own)), **beside)
+    config = (folder / "config.json").read_bytes()
+    export_model(folder, tmp_path / "b", precision="fp32")
+    reranker = Reranker.from_pretrained(tmp_path / "b")
+    assert reranker.labels.cross_encoder_function == function
+    pairs = [("who was", text) for text in ("the a", "in the b")]
+    given = Reranker.from_pretrained(tmp_path / "b", function_to_apply=function)
+    np.testing.assert_array_equal(reranker.predict(pairs), given.predict(pairs))
+    assert (folder / "config.json").read_bytes() == config
+    written = json.loads((tmp_path / "b" / "config.json").read_text())
+    named = written.pop("sentence_transformers", {})
+    original = json.loads(config)
+    kept = original.pop("sentence_transformers", {})
+    assert written == original
+    assert named == kept | {key: value for key, value in named.items() if key == "activation_fn"}
+    load_checkpoint(folder).model.save_pretrained(tmp_path / "trained")  # what a training writes
+    assert Labels.in_folder(tmp_path / "trained").cross_encoder_function == function
+
+
+def test_a_prompt_that_a_bundle_would_leave_out_is_refused(tmp_path: Path) -> None:
+    prompts = {"prompts": {"query": "find: "}, "default_prompt_name": "query"}
+    folder = describe(save(tmp_path / "c", tiny_classifier(1)), **prompts)
+    with pytest.raises(
+        CheckpointError, match=r"the prompt 'find: ' before each query .*set default_prompt_name to nul"
+    ):
+        export_model(folder, tmp_path / "b", precision="fp32")
+    assert not (tmp_path / "b").exists()
+    with_new_head = load_checkpoint(folder, new_head=NewHead.of(NAME))  # the file describes the old one
+    assert "sentence_transformers" not in vars(with_new_head.model.config)
+    for content, message in (("[", "cannot be read"), ("[]", "list, not an object"), ("", "is empty")):
+        (folder / "config_sentence_transformers.json").write_text(content)
+        with pytest.raises(CheckpointError, match=f"config_sentence_transformers.json of .*{message}"):
+            load_checkpoint(folder)
+
+
+def test_a_bundle_with_another_activation_is_loaded_where_it_does_not_matter(tmp_path: Path) -> None:
+    export_model(
+        describe(save(tmp_path / "c", tiny_classifier(1)), activation_fn=TANH), tmp_path / "b", precision="fp32"
+    )
+    ((found,),) = TextClassifier.from_pretrained(tmp_path / "b").classify_batch("a b")
+    assert found["label"] == "LABEL_0"
+    assert Reranker.from_pretrained(tmp_path / "b", function_to_apply="none").predict(("a", "b")).shape == ()
+    with pytest.raises(BundleFormatError, match=f"the activation '{TANH}' is not known"):
+        Reranker.from_pretrained(tmp_path / "b")

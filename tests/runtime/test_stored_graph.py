@@ -12,7 +12,7 @@ import openvino as ov
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
-from dynamic_tinybert.runtime.bundles.hub import default_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle, default_reranker
 from dynamic_tinybert.runtime.common.errors import BundleExistsError, InferenceError, LengthConfigError
 from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -92,6 +92,21 @@ def test_the_embedded_bundle_on_every_path(config: Any, tmp_path: Path) -> None:
     assert described["written_on"]["fused"]
     assert "QuantizedLinears" in described["ops_of_the_extension"]
     assert not described["exact_only_with_vnni"]
+
+
+@pytest.mark.skipif(not VECTORS, reason="this CPU has no AVX2, so that graphs are not fused")
+def test_the_head_of_an_int8_reranker_is_not_rounded_to_bfloat16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where bfloat16 is the faster precision, as on CPUs with AMX."""
+    monkeypatch.setattr("dynamic_tinybert.runtime.cpu.best_float_precision", lambda: "bf16")
+    model = LengthAdaptiveModel.from_pretrained(default_reranker())
+    described = store_graph(model, tmp_path / "graph", length_config="full")
+    assert described["ov_config"] == {"INFERENCE_PRECISION_HINT": "f32"}
+    assert described["ov_config"].items() <= model.execution.items()
+    answering = LengthAdaptiveModel.from_pretrained(tiny_bundle(tmp_path / "bundle"))
+    described = store_graph(answering, tmp_path / "other")
+    assert described["ov_config"] == {"INFERENCE_PRECISION_HINT": "bf16"}
 
 
 @pytest.mark.parametrize("kind", ["attention", "learnt", "int8-attention", "int8-learnt"])

@@ -89,6 +89,19 @@ def test_results_are_those_of_direct_calls(reranker: Reranker, classifier: TextC
     run(ask())
 
 
+def test_a_reranker_without_a_bundle_is_the_embedded_one() -> None:
+    direct = Reranker.from_pretrained(num_threads=1, function_to_apply="none")
+
+    async def ask() -> None:
+        async with AsyncReranker.from_pretrained(num_threads=1, function_to_apply="none", max_queued=3) as service:
+            assert service.reranker.model.bundle.path == direct.model.bundle.path
+            assert service.max_queued == 3
+            documents = ["It rained.", "Ada wrote it."]
+            assert await service.rank("who wrote it?", documents) == direct.rank("who wrote it?", documents)
+
+    run(ask())
+
+
 def test_a_long_ranking_does_not_keep_a_short_request_waiting(reranker: Reranker) -> None:
     """Each run of a graph is a turn, and between two turns of the ranking the short request has its one."""
     direct = reranker.rank(QUERY, MANY), TextClassifier(reranker.model)("a b")

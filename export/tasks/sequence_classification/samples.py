@@ -121,6 +121,27 @@ def read_samples(
 
 def _in_same_order(before: npt.NDArray[np.float64], after: npt.NDArray[np.float64]) -> float:
     """The share of pairs of different outputs, [n, 1], that have the same order in both; 1 if there is no such pair."""
-    orders = [np.sign(values - values.T) for values in (before, after)]
-    pairs = orders[0] > 0
-    return float((orders[1][pairs] > 0).mean()) if pairs.any() else 1.0
+    first, second = before[:, 0], after[:, 0]
+    counts = np.unique(first, return_counts=True)[1]
+    different = (len(first) * (len(first) - 1) - int((counts * (counts - 1)).sum())) // 2
+    if not different:
+        return 1.0
+    ranks = np.unique(second, return_inverse=True)[1]
+    # Where outputs are equal before, those that are larger after come first, so that none of these pairs counts.
+    return _rising_pairs(ranks[np.lexsort((-ranks, first))]) / different
+
+
+def _rising_pairs(ranks: npt.NDArray[np.int64]) -> int:
+    """The number of pairs i < j of integers with ranks[i] < ranks[j], in memory for n numbers.
+
+    Two different numbers differ first in one bit, in which the smaller one has 0: for each bit, the ones are counted
+    with the zeros that stand before them among the numbers with the same higher bits.
+    """
+    found = 0
+    for bit in range(int(ranks.max()).bit_length()):
+        higher = ranks >> (bit + 1)
+        order = np.argsort(higher, kind="stable")
+        higher, ones = higher[order], (ranks[order] >> bit & 1).astype(bool)
+        zeros = np.concatenate([[0], np.cumsum(~ones)])
+        found += int((zeros[1:] - zeros[np.searchsorted(higher, higher)])[ones].sum())
+    return found

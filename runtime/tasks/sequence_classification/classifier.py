@@ -96,7 +96,8 @@ class TextClassifier:
         results = []
         for output in outputs:
             scores = apply(output.logits)
-            best = sorted(range(len(scores)), key=lambda i, own=scores: -own[i])  # type: ignore[misc]
+            # By the logits, because several of them may have the same score, as float32 rounds it.
+            best = sorted(range(len(scores)), key=lambda i, own=output.logits: -own[i])  # type: ignore[misc]
             results.append([LabelScore(label=self.labels.names[i], score=float(scores[i])) for i in best[:top_k]])
         return results
 

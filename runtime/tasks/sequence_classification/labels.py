@@ -22,6 +22,7 @@ Function = Literal["sigmoid", "softmax", "none"]
 
 _MULTI_LABEL = "multi_label_classification"
 _REGRESSION = "regression"
+_ACTIVATIONS: Mapping[str, Function] = {"Identity": "none", "Sigmoid": "sigmoid"}  # by the names of PyTorch's classes
 _PROBLEM_TYPES = (None, _REGRESSION, "single_label_classification", _MULTI_LABEL)
 
 
@@ -55,13 +56,13 @@ class Labels:
         names: Name of each output, in order.
         problem_type: As in config.json: "regression", "single_label_classification", "multi_label_classification" or
             None.
-        activation: What sentence-transformers' CrossEncoder applies to the logits, by config.json; None if it does not
-            say.
+        activation: The class of what sentence-transformers' CrossEncoder applies to the logits, as config.json names
+            it; None if it does not say. Only `cross_encoder_function` needs to know it.
     """
 
     names: tuple[str, ...]
     problem_type: str | None = None
-    activation: Function | None = None
+    activation: str | None = None
 
     @classmethod
     def of(cls, bundle: Bundle) -> Labels:
@@ -100,8 +101,20 @@ class Labels:
 
     @property
     def cross_encoder_function(self) -> Function:
-        """What sentence-transformers' CrossEncoder applies to the logits."""
-        return self.activation or ("sigmoid" if len(self) == 1 else "none")
+        """What sentence-transformers' CrossEncoder applies to the logits.
+
+        Raises:
+            BundleFormatError: The activation is not one of those that exist here.
+        """
+        if self.activation is None:
+            return "sigmoid" if len(self) == 1 else "none"
+        name = self.activation.rpartition(".")[2]
+        if name not in _ACTIVATIONS:
+            raise BundleFormatError(
+                f"{CONFIG}: the activation {self.activation!r:.60} is not known; known ones are "
+                f"{', '.join(_ACTIVATIONS)}; give function_to_apply='sigmoid' or 'none' to use another function"
+            )
+        return _ACTIVATIONS[name]
 
     def function_named(self, name: str | None) -> Function:
         """The function of this name; None and "default" select the model's.
@@ -135,17 +148,9 @@ def _names(config: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(str(given[key]) for key in keys)
 
 
-def _activation(config: Mapping[str, object]) -> Function | None:
+def _activation(config: Mapping[str, object]) -> str | None:
     """What config.json says for CrossEncoder, under the key of its version 4 or the one before."""
     own = config.get("sentence_transformers")
     path = own.get("activation_fn") if isinstance(own, dict) else None
     path = path or config.get("sbert_ce_default_activation_function")
-    if path is None:
-        return None
-    known: Mapping[str, Function] = {"Identity": "none", "Sigmoid": "sigmoid"}
-    name = str(path).rpartition(".")[2]
-    if name not in known:
-        raise BundleFormatError(
-            f"{CONFIG}: the activation {path!r:.60} is not known; known ones are {', '.join(known)}"
-        )
-    return known[name]
+    return None if path is None else str(path)

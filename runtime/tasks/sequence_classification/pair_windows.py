@@ -18,7 +18,13 @@ Pair = tuple[str, str]
 
 
 def pair_windows(
-    tokenize: WindowTokenizer, pairs: Sequence[tuple[Any, Any]], name: str, *, max_seq_len: int, doc_stride: int
+    tokenize: WindowTokenizer,
+    pairs: Sequence[tuple[Any, Any]],
+    name: str,
+    *,
+    max_seq_len: int,
+    doc_stride: int,
+    same_query: bool = True,
 ) -> dict[Pair, list[Window]]:
     """The windows of each different pair, in the order in which they first occur.
 
@@ -28,6 +34,7 @@ def pair_windows(
         name: What an item is called in messages.
         max_seq_len: Maximum length of a window in tokens.
         doc_stride: Number of document tokens that neighbouring windows share.
+        same_query: Whether all pairs have the same query; messages about it then name no item.
 
     Raises:
         InvalidInputError: A text is not a string or has no tokens, or a query fills the window.
@@ -35,16 +42,18 @@ def pair_windows(
     queries: dict[str, Encoding] = {}
     windows: dict[Pair, list[Window]] = {}
     for index, (query, document) in enumerate(pairs):
-        if not isinstance(query, str) or query not in queries:
-            tokens = tokenize.first(query)
-            tokenize.require_room(tokens, max_seq_len)
-            queries[query] = tokens
+        of_item = not same_query
         try:
+            if not isinstance(query, str) or query not in queries:
+                tokens = tokenize.first(query)
+                tokenize.require_room(tokens, max_seq_len)
+                queries[query] = tokens
+            of_item = True
             if isinstance(document, str) and (query, document) in windows:
                 continue
             own = tokenize.second(document)
         except InvalidInputError as error:
-            if len(pairs) == 1:
+            if len(pairs) == 1 or not of_item:
                 raise
             raise InvalidInputError(f"{name} {index} of {len(pairs)}, counted from 0: {error}") from error
         windows[query, document] = tokenize.windows(queries[query], own, max_seq_len=max_seq_len, doc_stride=doc_stride)
@@ -84,6 +93,8 @@ def listed(name: str, values: object) -> list[Any]:
     """The items of an iterable that has an order and at least one of them; raises InvalidInputError for others."""
     if isinstance(values, str | bytes | Set | Mapping) or not isinstance(values, Iterable):
         raise InvalidInputError(f"{name} must be a list, not {type(values).__name__}")
+    if isinstance(values, np.ndarray) and not values.ndim:  # which cannot be iterated over, though its class can
+        raise InvalidInputError(f"{name} must be a list, not a single {values.dtype}")
     items = list(values)
     if not items:
         raise InvalidInputError(f"there are no {name}; give at least one")

@@ -10,7 +10,7 @@ from time import perf_counter
 import numpy as np
 from tqdm import tqdm
 
-from dynamic_tinybert.runtime.common.errors import DataError
+from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from .classifier import BATCH_SIZE
@@ -77,11 +77,17 @@ def evaluate_rankings(
         progress: Show a progress bar if standard error is a terminal.
 
     Raises:
-        DataError: There are no rankings, or a query or a document cannot be read by the model.
+        DataError: There are no rankings, or a query or a document cannot be read by the model; raised before any is
+            run, and the message names the ranking.
         LengthConfigError: The length configuration is unknown or does not fit the model.
     """
     if not rankings:
         raise DataError("there are no rankings to evaluate")
+    for ranking in rankings:  # before the first one is run
+        try:
+            reranker.check(ranking.query, ranking.documents)
+        except InvalidInputError as error:
+            raise DataError(f"ranking {ranking.id}: {error}") from error
     orders, times = [], []
     _order(reranker, rankings[0], length_config, batch_size)  # compiles the graph, which counts towards no query's time
     for ranking in tqdm(rankings, unit="query", disable=None if progress else True):

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import TypeGuard
 
 from dynamic_tinybert.runtime.common.checks import require_int
 from dynamic_tinybert.runtime.common.errors import DataError
 from dynamic_tinybert.runtime.common.json_records import Record, read_records, text_in
 
+_LARGEST_GRADE = 1e30  # so that sums of grades are finite, also those of float32
 _REFUSAL = "no file of rankings: JSON lines with 'query', 'documents' and 'relevant'"
 
 
@@ -37,7 +39,7 @@ def read_rankings(path: str | Path, *, limit: int | None = None, judged: bool = 
     """Read the rankings of a file.
 
     The file is JSON lines, plain or compressed by gzip. Each has a ``query``, a list ``documents``, and either
-    ``relevant``, a list of indices of the relevant ones, or ``grades``, a number of at least 0 for each document;
+    ``relevant``, a list of indices of the relevant ones, or ``grades``, a number from 0 to 1e30 for each document;
     optionally ``id`` and ``group``. Documents that several rankings share may be in a first record of their own,
     ``{"corpus": [text, …]}``; ``documents`` are then indices in it.
 
@@ -73,7 +75,9 @@ def is_ranking_file(path: Path) -> bool:
         return False
     try:
         first = islice(read_records(path, key="query", refusal=_REFUSAL), 1)
-        return any("corpus" in record or {"query", "documents"} <= record.keys() for _, record in first)
+        return any(
+            isinstance(record.get("corpus"), list) or {"query", "documents"} <= record.keys() for _, record in first
+        )
     except DataError:
         return False
 
@@ -107,11 +111,13 @@ def _document(place: str, given: object, corpus: Sequence[object]) -> str:
 def _grades(place: str, record: Record, count: int) -> list[float]:
     if "grades" in record:
         given = _list(place, record, "grades")
-        grades = [
-            float(own) for own in given if isinstance(own, int | float) and not isinstance(own, bool) and own >= 0
-        ]
+        grades = [float(own) for own in given if _is_grade(own)]
         if len(given) != count or len(grades) != count:
-            raise DataError(f"{place}: 'grades' must be {count} numbers of at least 0, one for each document")
+            wrong = next((own for own in given if not _is_grade(own)), given)
+            raise DataError(
+                f"{place}: 'grades' must be {count} numbers of at least 0 and at most {_LARGEST_GRADE:g}, one for each "
+                f"document, not {wrong!r:.60}"
+            )
         return grades
     grades = [0.0] * count
     for index in _list(place, record, "relevant"):
@@ -119,6 +125,11 @@ def _grades(place: str, record: Record, count: int) -> list[float]:
             raise DataError(f"{place}: 'relevant' must hold indices of the {count} documents, not {index!r:.60}")
         grades[index] = 1.0
     return grades
+
+
+def _is_grade(given: object) -> TypeGuard[float]:
+    """Whether a value is a grade; NaN is none, and an int may be larger than any float."""
+    return isinstance(given, int | float) and not isinstance(given, bool) and 0 <= given <= _LARGEST_GRADE
 
 
 def _list(place: str, record: Record, key: str) -> list[object]:

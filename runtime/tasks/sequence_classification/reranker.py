@@ -59,11 +59,12 @@ class Reranker:
 
         Args:
             model: A classifier with one output.
-            function_to_apply: What turns logits into scores: "sigmoid" or "none". By default that of config.json's
-                entry `sentence_transformers`, or else sigmoid.
+            function_to_apply: What turns logits into scores: "sigmoid" or "none". None and "default" select
+                CrossEncoder's: that of config.json's entry `sentence_transformers`, or else sigmoid.
 
         Raises:
-            BundleFormatError: The labels in config.json cannot be read.
+            BundleFormatError: The labels in config.json cannot be read, or it names another activation and no function
+                is given.
             InvalidInputError: The model is for another task or has several outputs, or there is no such function.
         """
         require_task(model.bundle, "sequence_classification", "rank documents")
@@ -74,8 +75,9 @@ class Reranker:
             )
         self.model = model
         self._given = function_to_apply
-        name = self.labels.cross_encoder_function
-        if function_to_apply is not None:
+        if function_to_apply is None or function_to_apply == "default":
+            name = self.labels.cross_encoder_function
+        else:
             name = self.labels.function_named(function_to_apply)
         if name == "softmax":
             raise InvalidInputError("the softmax of one output is always 1; give function_to_apply='sigmoid' or 'none'")
@@ -136,7 +138,8 @@ class Reranker:
                 ``min(max_seq_len // 2, 128)``.
 
         Returns:
-            The documents, best first; those with equal scores in the order in which they were given.
+            The documents, best first: in the order of their logits, also where these have the same score as it is
+            rounded. Those with equal logits stay in the order in which they were given.
 
         Raises:
             InvalidInputError: There are no documents, a text is empty or not a string, the query fills the window, or
@@ -152,15 +155,15 @@ class Reranker:
         if top_n is not None and drop_documents:
             dropped = self.dropping.logits(list(windows.values()), top_n, length_config, batch_size=at_once)
         if dropped is None:
-            scores = self._scores(windows, length_config, at_once)
+            logits = self._logits(windows, length_config, at_once)
         else:
             pairs = list(windows)
-            scores = {
-                pairs[i]: score for i, score in zip(dropped, self._apply(np.array([*dropped.values()])), strict=True)
-            }
-        left = [i for i, text in enumerate(texts) if (query, text) in scores]
-        order = sorted(left, key=lambda i: -scores[query, texts[i]])[:top_n]
-        ranked = [RankedDocument(corpus_id=i, score=float(scores[query, texts[i]])) for i in order]
+            logits = {pairs[i]: logit for i, logit in dropped.items()}
+        left = [i for i, text in enumerate(texts) if (query, text) in logits]
+        # Not by the scores: large logits have the same sigmoid, as float32 rounds it.
+        order = sorted(left, key=lambda i: -logits[query, texts[i]])[:top_n]
+        scores = self._apply(np.array([logits[query, texts[i]] for i in order], np.float32))
+        ranked = [RankedDocument(corpus_id=i, score=float(score)) for i, score in zip(order, scores, strict=True)]
         if return_documents:
             for document in ranked:
                 document["text"] = texts[document["corpus_id"]]
@@ -186,7 +189,7 @@ class Reranker:
         """The score of each pair of a query and a document.
 
         Args:
-            pairs: The pairs, or one pair. Equal ones are computed once.
+            pairs: The pairs, or one pair; also an array of texts, [n, 2]. Equal ones are computed once.
             length_config: As for `rank`, like the following options.
             batch_size: Maximum number of windows that run at once.
             max_seq_len: Maximum length of a window in tokens.
@@ -201,39 +204,54 @@ class Reranker:
         items = listed("pairs", pairs)
         single = len(items) == 2 and all(isinstance(item, str) for item in items)
         if single:
-            items = [tuple(items)]
-        for index, pair in enumerate(items):
-            if not isinstance(pair, list | tuple) or len(pair) != 2:
-                raise InvalidInputError(
-                    f"pair {index} of {len(items)}, counted from 0, must be a query and a document, not {pair!r:.60}"
-                )
+            items = [items]
+        pairs_given = [_pair(item, index, len(items)) for index, item in enumerate(items)]
         at_once = _batch_size(batch_size)
-        windows = self._windows([(query, text) for query, text in items], "pair", max_seq_len, doc_stride)
-        by_pair = self._scores(windows, length_config, at_once)
-        scores = np.array([by_pair[query, text] for query, text in items], np.float32)
+        windows = self._windows(pairs_given, "pair", max_seq_len, doc_stride)
+        logits = self._logits(windows, length_config, at_once)
+        scores: npt.NDArray[np.float32] = self._apply(np.array([logits[pair] for pair in pairs_given], np.float32))
         return scores[0] if single else scores
+
+    def check(self, query: str, documents: Iterable[str]) -> None:
+        """Check, without running the model, that `rank` can read a query and its documents.
+
+        Raises:
+            InvalidInputError: There are no documents, a text is empty or not a string, or the query fills the window.
+        """
+        self._windows([(query, text) for text in listed("documents", documents)], "document", None, None)
 
     def _windows(
         self, pairs: Sequence[tuple[Any, Any]], name: str, max_seq_len: int | None, doc_stride: int | None
     ) -> dict[Pair, list[Window]]:
-        """The windows of each different pair; `name` is what a pair is called in messages."""
+        """The windows of each different pair; `name` is "pair" or, where all have the same query, "document"."""
         longest = self.model.max_length
         size, stride = window_size(longest, longest if max_seq_len is None else max_seq_len, doc_stride)
-        return pair_windows(self._tokenize, pairs, name, max_seq_len=size, doc_stride=stride)
+        return pair_windows(
+            self._tokenize, pairs, name, max_seq_len=size, doc_stride=stride, same_query=name == "document"
+        )
 
-    def _scores(
+    def _logits(
         self,
         windows: dict[Pair, list[Window]],
         length_config: str | LengthConfig | Sequence[float] | None,
         batch_size: int,
     ) -> dict[Pair, np.float32]:
-        """The score of each pair, all layers of which are run."""
+        """The logit of each pair, all layers of which are run."""
         documents = ByDocument(windows.values())
         outputs = run_texts(
             self.model, documents.sequences, self.labels, length_config=length_config, batch_size=batch_size
         )
-        best = documents.best(logits_of(outputs)[:, 0])
-        return dict(zip(windows, self._apply(best), strict=True))
+        return dict(zip(windows, documents.best(logits_of(outputs)[:, 0]), strict=True))
+
+
+def _pair(given: object, index: int, count: int) -> tuple[Any, Any]:
+    """A pair as a tuple; of an array, a row of texts. Whether its items are texts is checked later."""
+    row = given.tolist() if isinstance(given, np.ndarray) and given.dtype.kind in "OUT" else given
+    if not isinstance(row, list | tuple) or len(row) != 2:
+        raise InvalidInputError(
+            f"pair {index} of {count}, counted from 0, must be a query and a document, not {given!r:.60}"
+        )
+    return row[0], row[1]
 
 
 def _batch_size(given: int | None) -> int:

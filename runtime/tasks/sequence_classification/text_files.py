@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def read_texts(path: str | Path, labels: Labels, *, limit: int | None = None) ->
 
     A file that ends in ``.tsv`` has no header, and on each line a text and its label, or two texts and a label,
     separated by tabs; a single text without a label is allowed. Quotation marks have no meaning. A file that ends in
-    ``.jsonl``, ``.csv`` or ``.parquet`` has the columns ``text`` and optionally ``text_pair``, ``label``, ``group``.
+    ``.jsonl``, ``.csv`` or ``.parquet`` has the columns ``text`` and optionally ``text_pair``, ``label``, ``group``. An
+    empty ``text_pair`` in CSV, which has no other way to say so, means that there is none.
 
     A label is the name of a class in config.json or its index. Where the names are numbers, a text is a name and a
     number an index. For a model with one output it is a number, and for one whose labels go together a list of them (in
@@ -70,7 +72,13 @@ def _rows(path: Path) -> Iterator[Row]:
     table = open_table(path)
     if table.columns and TEXT not in table.columns:
         raise DataError(f"{path} has no column {TEXT!r}; its columns are: {', '.join(table.columns)}")
-    return table.rows(COLUMNS)
+    rows = table.rows(COLUMNS)
+    return map(_without_empty_pair, rows) if path.suffix.lower() == ".csv" else rows
+
+
+def _without_empty_pair(row: Row) -> Row:
+    """A row of CSV, whose second text is None if its cell is empty."""
+    return replace(row, values={**row.values, TEXT_PAIR: None}) if _is_missing(row.values.get(TEXT_PAIR)) else row
 
 
 def _tab_separated(path: Path) -> Iterator[Row]:

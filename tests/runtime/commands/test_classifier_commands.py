@@ -8,6 +8,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from dynamic_tinybert.runtime import Reranker, TextClassifier
+from dynamic_tinybert.runtime.bundles.hub import default_bundle, default_reranker
 from dynamic_tinybert.runtime.cli import app
 from dynamic_tinybert.runtime.common.errors import DataError, InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
@@ -162,6 +163,71 @@ def test_evaluate_rankings(ranker: Path, classes: Path, tmp_path: Path) -> None:
     assert (full.split()[0], half.split()[0]) == ("full", "half")
     refused = run("evaluate", "--data", file, "--bundle", classes)
     assert "a ranking needs one score" in str(refused.exception)
+    strict = run("evaluate", "--data", file, "--bundle", ranker, "--strict")
+    assert isinstance(strict.exception, InvalidInputError)
+    assert f"{file} holds rankings, which are refused if the model cannot read a text" in str(strict.exception)
+    bad = rows[1] | {"id": "second", "documents": [*documents[:3], "", *documents[4:]]}
+    file.write_text("".join(json.dumps(row) + "\n" for row in (rows[0], bad)))
+    faulty = run("evaluate", "--data", file, "--bundle", ranker)
+    with pytest.raises(DataError, match=r"^ranking second: document 3 of 12, counted from 0: document is empty"):
+        raise faulty.exception or AssertionError
+
+
+def test_evaluate_without_a_bundle_takes_the_one_for_the_task(tmp_path: Path) -> None:
+    """For rankings the embedded reranker, also for texts if the task is named."""
+    rankings, pairs, questions = tmp_path / "r.jsonl", tmp_path / "t.tsv", tmp_path / "q.jsonl"
+    rankings.write_text('{"query": "who wrote it?", "documents": ["Ada wrote it.", "It rained."], "relevant": [0]}\n')
+    pairs.write_text("who wrote it?\tAda wrote it.\t1\n")
+    text = "Ada wrote it."
+    answers = {"text": ["Ada"], "answer_start": [0]}
+    questions.write_text(json.dumps({"question": "Who wrote it?", "context": text, "answers": answers}) + "\n")
+    reranker, answering = str(default_reranker()), str(default_bundle())
+    named = ("--task", "sequence_classification")
+    for data, options, bundle in (
+        (rankings, (), reranker),
+        (rankings, named, reranker),
+        (pairs, named, reranker),
+        (questions, (), answering),
+        (questions, ("--task", "question_answering"), answering),
+        (questions, ("--task", "question_answering", "--bundle", answering), answering),
+        (rankings, (*named, "--bundle", reranker), reranker),
+    ):
+        done = run("evaluate", "--data", data, "--length-config", "full", *options)
+        assert done.exit_code == 0, done.exception
+        assert done.stdout.splitlines()[0].endswith(f", bundle {bundle}")
+
+
+def test_evaluate_names_what_does_not_fit(ranker: Path, tmp_path: Path) -> None:
+    rankings, answering = tmp_path / "r.jsonl", tiny_bundle(tmp_path / "qa")
+    rankings.write_text('{"query": "who", "documents": ["a", "b"], "relevant": [0]}\n')
+    holds = "holds rankings, and .* is a bundle for 'question_answering'; give the bundle of a reranker"
+    for options, message in (
+        (("--bundle", ranker, "--task", "question_answering"), "'sequence_classification', and --task is 'question_an"),
+        (
+            ("--bundle", answering, "--task", "sequence_classification"),
+            "'question_answering', and --task is 'sequence_",
+        ),
+        (("--bundle", answering), holds),
+        (("--task", "question_answering"), holds),
+        (("--bundle", ranker, "--max-answer-len", 5), "for which there is no --max-answer-len"),
+        (("--max-seq-len", 5), "is a bundle of a classifier, for which there is no --max-seq-len"),
+    ):
+        done = run("evaluate", "--data", rankings, *options)
+        with pytest.raises(InvalidInputError, match=message):
+            raise done.exception or AssertionError
+
+
+def test_rankings_are_evaluated_whatever_the_activation(ranker: Path, tmp_path: Path) -> None:
+    """The order is that of the logits."""
+    tanh = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}
+    file, bundle = tmp_path / "r.jsonl", classifier_bundle(tmp_path / "b", tiny_classifier(1, **tanh))
+    file.write_text(json.dumps({"query": "who", "documents": texts(12), "relevant": [3]}) + "\n")
+    found = []
+    for own in (ranker, bundle):
+        done = run("evaluate", "--data", file, "--bundle", own, "--json", tmp_path / "f.json")
+        assert done.exit_code == 0, done.exception
+        found.append(json.loads((tmp_path / "f.json").read_text())["full"]["orders"])
+    assert found[0] == found[1]
 
 
 def test_evaluate_scores(ranker: Path, tmp_path: Path) -> None:

@@ -55,12 +55,21 @@ def test_activations_of_cross_encoders(tmp_path: Path, config: dict[str, Any], f
         ({"num_labels": 0}, "num_labels is 0"),
         ({"num_labels": True}, "num_labels is True"),
         ({"problem_type": "guessing"}, "problem_type is 'guessing'"),
-        ({"sentence_transformers": {"activation_fn": "my.module.Cube"}}, "activation 'my.module.Cube' is not known"),
     ],
 )
 def test_what_transformers_does_not_write_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     with pytest.raises(BundleFormatError, match=message):
         labels_of(tmp_path, **config)
+
+
+def test_an_activation_that_is_not_known_matters_only_where_it_is_needed(tmp_path: Path) -> None:
+    for key in ({"sentence_transformers": {"activation_fn": "my.Cube"}}, {"sbert_ce_default_activation_function": 3}):
+        labels = labels_of(tmp_path, num_labels=1, **key)
+        assert (labels.kind, labels.function, labels.function_named("none")) == ("score", "sigmoid", "none")
+        with pytest.raises(
+            BundleFormatError, match=r"activation '(my.Cube|3)' is not known.*function_to_apply='sigmoid'"
+        ):
+            _ = labels.cross_encoder_function
 
 
 def test_functions_are_found_by_their_names(tmp_path: Path) -> None:

@@ -83,6 +83,13 @@ def test_files_of_rankings(tmp_path: Path) -> None:
         ({"query": "q", "documents": ["a"], "grades": [1, 2]}, "'grades' must be 1 numbers of at least 0"),
         ({"query": "q", "documents": ["a"], "grades": [-1]}, "'grades' must be 1 numbers of at least 0"),
         ({"query": "q", "documents": ["a"], "grades": [True]}, "'grades' must be 1 numbers of at least 0"),
+        ({"query": "q", "documents": ["a"], "grades": [10**400]}, "'grades' must be 1 numbers .*, not 1000"),
+        (
+            {"query": "q", "documents": ["a"], "grades": [2e30]},
+            "'grades' must be 1 numbers .* at most 1e.30, .*, not 2e",
+        ),
+        ({"query": "q", "documents": ["a"], "grades": [float("nan")]}, "'grades' must be 1 numbers .*, not nan"),
+        ({"query": "q", "documents": ["a"], "grades": [float("inf")]}, "'grades' must be 1 numbers .*, not inf"),
     ],
 )
 def test_what_is_no_ranking_is_refused(tmp_path: Path, row: dict[str, object], message: str) -> None:
@@ -91,6 +98,24 @@ def test_what_is_no_ranking_is_refused(tmp_path: Path, row: dict[str, object], m
     file.write_text("".join(json.dumps(own) + "\n" for own in (good, row)))
     with pytest.raises(DataError, match=rf"r.jsonl, line 2.*{message}"):
         read_rankings(file)
+
+
+def test_numbers_beyond_floats_are_no_grades(tmp_path: Path) -> None:
+    """JSON's reader makes infinity of 1e999. Large grades that are accepted have finite measures."""
+    file = tmp_path / "r.jsonl"
+    file.write_text('{"query": "q", "documents": ["a", "b"], "grades": [0, 1e999]}\n')
+    with pytest.raises(DataError, match=r"'grades' must be 2 numbers .*, not inf"):
+        read_rankings(file)
+    file.write_text(json.dumps({"query": "q", "documents": ["a"] * 20, "grades": [0, *[1e30] * 19]}) + "\n")
+    (ranking,) = read_rankings(file)
+    assert 0 < ndcg(ranking.grades) < 1
+    assert np.isfinite(np.sum(ranking.grades, dtype=np.float32))
+
+
+def test_a_column_of_texts_named_corpus_makes_no_ranking(tmp_path: Path) -> None:
+    file = tmp_path / "t.jsonl"
+    file.write_text('{"text": "a b", "label": 1, "corpus": "web"}\n')
+    assert not is_ranking_file(file)
 
 
 def test_judgements_may_be_left_out_where_they_are_not_needed(tmp_path: Path) -> None:
@@ -122,3 +147,21 @@ def test_rankings_are_evaluated(tmp_path: Path) -> None:
     assert result.to_dict()["latency_p50_ms"] == result.latency_ms(50)
     with pytest.raises(DataError, match="no rankings"):
         evaluate_rankings(reranker, [])
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (Ranking("q7", "who", ("a", ""), (1, 0)), "^ranking q7: document 1 of 2, counted from 0: document is empty"),
+        (Ranking("q7", "", ("a",), (1,)), "^ranking q7: query is empty"),
+        (Ranking("q7", "a b c " * 42, ("a", "b"), (1, 0)), "^ranking q7: the query is too long"),
+    ],
+)
+def test_a_faulty_ranking_is_named_before_any_is_run(
+    bad: Ranking, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reranker = Reranker.from_pretrained(classifier_bundle(tmp_path / "b", tiny_classifier(1)))
+    monkeypatch.setattr(reranker, "rank", lambda *given, **options: pytest.fail("a query ran"))
+    good = Ranking("1", "who", ("a", "b"), (1, 0))
+    with pytest.raises(DataError, match=message):
+        evaluate_rankings(reranker, [good, good, bad])

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import BertForSequenceClassification
 
-from dynamic_tinybert import Reranker
-from dynamic_tinybert.runtime.common.errors import InvalidInputError
+from dynamic_tinybert import Reranker, TextClassifier
+from dynamic_tinybert.runtime.common.errors import BundleFormatError, InvalidInputError
 from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from support.classifiers import WORDS, classifier_bundle, texts, tiny_classifier, transformers_tokenizer
@@ -91,6 +91,50 @@ def test_the_activation_is_that_of_the_checkpoint(model: BertForSequenceClassifi
     np.testing.assert_array_equal(again.predict(pairs), given.predict(pairs))
     with pytest.raises(InvalidInputError, match="the softmax of one output is always 1"):
         Reranker.from_pretrained(folder, function_to_apply="softmax")
+
+
+def test_the_default_function_is_that_of_the_checkpoint_by_either_name(tmp_path: Path) -> None:
+    folder = classifier_bundle(tmp_path / "b", tiny_classifier(1, **IDENTITY))
+    pairs = [(QUERY, document) for document in texts(5)]
+    logits = Reranker.from_pretrained(folder, function_to_apply="none").predict(pairs)
+    for function in (None, "default"):
+        reranker = Reranker.from_pretrained(folder, function_to_apply=function)
+        np.testing.assert_array_equal(reranker.predict(pairs), logits)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(reranker)).predict(pairs), logits)
+
+
+def test_a_bundle_with_another_activation_is_usable_with_a_function(tmp_path: Path) -> None:
+    tanh = {"sentence_transformers": {"activation_fn": "torch.nn.modules.activation.Tanh"}}
+    folder, plain = (
+        classifier_bundle(tmp_path / name, tiny_classifier(1, **own)) for name, own in (("t", tanh), ("p", {}))
+    )
+    pairs = [(QUERY, document) for document in texts(5)]
+    for known in ("none", "sigmoid"):
+        expected = Reranker.from_pretrained(plain, function_to_apply=known).predict(pairs)
+        found = Reranker.from_pretrained(folder, function_to_apply=known).predict(pairs)
+        np.testing.assert_array_equal(found, expected)
+    assert TextClassifier.from_pretrained(folder)("a b") == TextClassifier.from_pretrained(plain)("a b")
+    for function in (None, "default"):
+        with pytest.raises(BundleFormatError, match=r"Tanh' is not known; known ones are Identity, Sigmoid; give func"):
+            Reranker.from_pretrained(folder, function_to_apply=function)
+
+
+def test_large_logits_are_ranked_though_their_sigmoids_are_equal(tmp_path: Path) -> None:
+    """As float32 rounds them; the order is that of the logits, with and without `top_n`."""
+    model = tiny_classifier(1)
+    model.classifier.weight.data.mul_(20)
+    model.classifier.bias.data.add_(100)
+    reranker = Reranker.from_pretrained(classifier_bundle(tmp_path / "b", model), precision="f32")
+    documents = texts(30)
+    logits = Reranker(reranker.model, function_to_apply="none").predict([(QUERY, text) for text in documents])
+    assert logits.min() > 20
+    assert len(set(logits.tolist())) == 30
+    order = np.argsort(-logits).tolist()
+    assert order != list(range(30))
+    for top_n in (None, 30, 7):
+        found = reranker.rank(QUERY, documents, top_n)
+        assert [own["corpus_id"] for own in found] == order[:top_n]
+        assert {own["score"] for own in found} == {1.0}
 
 
 def test_the_best_window_of_a_long_document_counts(reranker: Reranker, model: BertForSequenceClassification) -> None:
@@ -174,6 +218,56 @@ def test_bad_input(reranker: Reranker, query: Any, documents: Any, options: dict
 def test_what_is_no_pair_is_refused(reranker: Reranker, pairs: Any) -> None:  # noqa: ANN401
     with pytest.raises(InvalidInputError, match="counted from 0, must be a query and a document"):
         reranker.predict(pairs)
+
+
+def test_arrays_of_pairs_are_pairs(reranker: Reranker) -> None:
+    documents = texts(4)
+    pairs = [(QUERY, document) for document in documents]
+    expected = reranker.predict(pairs)
+    for kind in (object, str):
+        array = np.array(pairs, dtype=kind)
+        np.testing.assert_array_equal(reranker.predict(array), expected)
+        np.testing.assert_array_equal(reranker.predict(list(array)), expected)
+        np.testing.assert_array_equal(reranker.predict(array[:2]), expected[:2])  # two pairs, not one
+        np.testing.assert_array_equal(reranker.predict(array[:1]), expected[:1])
+        one = reranker.predict(array[0])
+        assert one.shape == ()
+        assert one == pytest.approx(expected[0], abs=1e-5)
+        ranked = reranker.rank(QUERY, np.array(documents, dtype=kind))
+        assert ranked == reranker.rank(QUERY, documents)
+    for wrong, message in (
+        (np.zeros((3, 2)), r"pair 0 of 3, counted from 0, must be a query and a document, not array"),
+        (np.array([["a", "b", "c"]]), "pair 0 of 1, counted from 0, must be a query and a document"),
+        (np.array([["a", "b"], ["c", None]], dtype=object), "pair 1 of 2, counted from 0: document must be a string"),
+        (np.array("a"), "pairs must be a list, not a single <U1"),
+        (np.array([]), "there are no pairs"),
+    ):
+        with pytest.raises(InvalidInputError, match=message):
+            reranker.predict(wrong)
+
+
+@pytest.mark.parametrize(
+    ("bad", "message"),
+    [
+        (("", "a"), "query is empty"),
+        ((None, "a"), "query must be a string, not NoneType"),
+        (("a", ""), "document is empty"),
+        (("a b c " * 42, "a"), "the query is too long: its 126 tokens"),
+    ],
+)
+def test_a_faulty_pair_is_named(reranker: Reranker, bad: Any, message: str) -> None:  # noqa: ANN401
+    pairs = [("a", text) for text in texts(6)]
+    with pytest.raises(InvalidInputError, match=f"^pair 5 of 7, counted from 0: {message}"):
+        reranker.predict([*pairs[:5], bad, pairs[5]])
+    with pytest.raises(InvalidInputError, match=f"^{message}"):
+        reranker.predict([bad])
+
+
+def test_what_cannot_be_ranked_is_found_without_running_it(reranker: Reranker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(type(reranker.model), "__call__", lambda *given, **options: pytest.fail("the model ran"))
+    reranker.check(QUERY, texts(5))
+    with pytest.raises(InvalidInputError, match="document 1 of 2, counted from 0: document is empty"):
+        reranker.check(QUERY, ["a", ""])
 
 
 def test_models_with_several_outputs_are_refused(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from transformers import pipeline
 
 from dynamic_tinybert import LengthAdaptiveModel, QuestionAnswerer, Reranker, TextClassifier
@@ -73,6 +74,20 @@ def test_results_are_those_of_the_pipeline(pair: tuple[TextClassifier, Any], inp
         same(ours(inputs, top_k=top_k), theirs(inputs, top_k=top_k))
     for function in ("sigmoid", "softmax", "none", "SOFTMAX"):
         same(ours(inputs, function_to_apply=function), theirs(inputs, function_to_apply=function))
+
+
+def test_labels_with_equal_scores_are_in_the_order_of_their_logits(tmp_path: Path) -> None:
+    """Sigmoids of large logits, and softmaxes of small ones, are the same number in float32."""
+    model = tiny_classifier(**KINDS["several labels"])
+    model.classifier.weight.data.zero_()
+    model.classifier.bias.data[:] = torch.tensor([30.0, 60.0, -150.0, -120.0])
+    classifier = TextClassifier.from_pretrained(classifier_bundle(tmp_path / "b", model))
+    for function, scores in (("sigmoid", [1, 1, 0, 0]), ("softmax", [1, 0, 0, 0]), ("none", [60, 30, -120, -150])):
+        (found,) = classifier.classify_batch("a b", function_to_apply=function)
+        assert [own["label"] for own in found] == ["LABEL_1", "LABEL_0", "LABEL_3", "LABEL_2"]
+        assert [own["score"] for own in found] == pytest.approx(scores, abs=1e-4)
+    ((best,),) = classifier.classify_batch("a b", function_to_apply="sigmoid", top_k=1)
+    assert best["label"] == "LABEL_1"
 
 
 def test_long_texts_are_cut_only_if_asked(pair: tuple[TextClassifier, Any]) -> None:

@@ -70,6 +70,25 @@ def test_the_same_rows_in_every_format(tmp_path: Path) -> None:
         assert findings == []
 
 
+def test_an_empty_second_text_is_none_in_csv_alone(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text('text,text_pair,label\nwho,the cat,1\nalone,,0\nquoted,"",1\nblank, ,1\n')
+    examples, findings = read_texts(tmp_path / "a.csv", TWO)
+    assert [(e.text, e.text_pair) for e in examples] == [
+        ("who", "the cat"),
+        ("alone", None),
+        ("quoted", None),
+        ("blank", None),
+    ]
+    assert findings == []
+    read = MEASURE.read(tmp_path / "a.csv", strict=True)
+    assert len(read.examples) == 4
+    (tmp_path / "a.jsonl").write_text('{"text": "who", "text_pair": ""}\n{"text": "alone", "text_pair": null}\n')
+    examples, _ = read_texts(tmp_path / "a.jsonl", TWO)
+    assert [e.text_pair for e in examples] == ["", None]
+    read = MEASURE.read(tmp_path / "a.jsonl", strict=False)
+    assert [e.text for e in read.examples] == ["alone"]
+
+
 @pytest.mark.parametrize(
     ("labels", "given", "label"),
     [
