@@ -80,8 +80,8 @@ class AsyncReranker(AsyncTextClassifier):
         **options: Any,  # noqa: ANN401 - those of `Reranker.rank`
     ) -> Computed[list[RankedDocument]]:
         """As `rank`; also says which length configuration ran, and how many tokens each layer kept."""
-        # Stages are no calls of the model, so they would not wait for turns: all documents run all layers.
-        function = partial(self._stepped_reranker.rank, query, documents, **options | {"drop_documents": False})
+        # Stages are no calls of the model and would not wait for turns, so documents leave by their words alone.
+        function = partial(self._stepped_reranker.rank, query, documents, **options)
         return await self._in_steps(function, options, timeout, deadline)
 
     async def predict(

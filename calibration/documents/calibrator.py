@@ -83,7 +83,7 @@ def calibrate_documents(
     _check_risks(risks, source)
     properties = {} if num_threads is None else {"INFERENCE_NUM_THREADS": num_threads}
     model = LengthAdaptiveModel(source, ov_config=properties)
-    reranker = Reranker(model)  # refuses models of another task or with several outputs
+    reranker = Reranker(model, function_to_apply="none")  # refuses models of another task or with several outputs
     fitting, bounding = _split(data, validation, seed)
     judged = [ranking for ranking in bounding if any(ranking.grades)]
     if not judged and reranker.labels.problem_type == "regression":

@@ -28,6 +28,7 @@ from dynamic_tinybert.serving.tasks import service_for
 
 from support.held_model import all_prepared
 from support.manifests import rewrite_manifest
+from support.rankings import put_heads, random_head
 from support.text_services import DOCUMENTS, QUERY, held_graphs, labels_bundle, loaded, reranker_bundle
 
 pytestmark = pytest.mark.usefixtures("no_worker_stays")
@@ -87,6 +88,27 @@ def test_results_are_those_of_direct_calls(reranker: Reranker, classifier: TextC
             assert (await service.classified(several)).length_config == "full"
 
     run(ask())
+
+
+def test_documents_leave_by_their_words_but_not_after_layers(tmp_path: Path) -> None:
+    """A service counts the windows that its turns run; a direct call of the reranker has the same results."""
+    margins = {3: 0.05}
+    heads = {"full": random_head(0, margins), "half": random_head(1, margins)}
+    own = Reranker(loaded(put_heads(reranker_bundle(tmp_path), heads)))
+
+    async def ask(config: str) -> tuple[object, int]:
+        async with AsyncReranker(own) as service:
+            found = await service.ranked(QUERY, MANY, top_n=2, length_config=config)
+            return found.result, found.tokens
+
+    windows = own._windows([(QUERY, text) for text in MANY], "document", None, None)
+    every = sum(len(window) for of_document in windows.values() for window in of_document)
+    result, tokens = run(ask("full"))
+    assert result == own.rank(QUERY, MANY, 2, length_config="full")
+    assert 0 < tokens < every / 2
+    result, tokens = run(ask("half"))
+    assert result == own.rank(QUERY, MANY, 2, length_config="half", drop_documents=False)
+    assert tokens == every
 
 
 def test_a_reranker_without_a_bundle_is_the_embedded_one() -> None:

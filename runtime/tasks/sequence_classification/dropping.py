@@ -46,6 +46,7 @@ class DocumentDropping:
 
     def logits(
         self,
+        model: LengthAdaptiveModel,
         windows: Sequence[Sequence[Window]],
         top_n: int,
         length_config: str | LengthConfig | Sequence[float] | None,
@@ -55,6 +56,8 @@ class DocumentDropping:
         """The final logits of the documents of a query that are not dropped.
 
         Args:
+            model: Runs the documents that stay, where others leave before the first layer. It may be another object
+                than that of this class, such as one whose calls wait for turns; then none leaves after a layer.
             windows: The windows of each document; no two documents are equal.
             top_n: Number of documents that are wanted.
             length_config: Which tokens each layer keeps.
@@ -62,20 +65,20 @@ class DocumentDropping:
 
         Returns:
             The logits by document, at least ``min(top_n, len(windows))`` of them; None if nothing would be dropped: the
-            bundle has no head for the length configuration, no margin for so many places, or there are no more
-            documents than places.
+            bundle has no head for the length configuration that `model` can run, no margin for so many places, or
+            there are no more documents than places.
         """
         name = self._model.bundle.default_length_config if length_config is None else length_config
         head = self.heads.get(name) if isinstance(name, str) else None
         places = None if head is None else head.places(top_n)
-        if head is None or places is None or places >= len(windows):
+        if head is None or places is None or places >= len(windows) or (head.layers and model is not self._model):
             return None
         documents = ByDocument(windows)
         if not head.layers:
             early = documents.best(head.scores(bm25(documents.sequences)))
             chosen = staying(early, places, head.margins[places])
             sequences = [documents.sequences[i] for i in documents.windows_of(chosen)]
-            logits = self._run_whole(sequences, str(name), batch_size)
+            logits = _run_whole(model, sequences, str(name), batch_size)
         else:
             staged = self._stages(str(name), head)
             between = start(staged, documents.sequences, batch_size=batch_size)
@@ -92,14 +95,6 @@ class DocumentDropping:
         if (head := self.heads.get(length_config)) is not None and head.layers:
             self._stages(length_config, head)
 
-    def _run_whole(self, sequences: Sequence[Window], name: str, batch_size: int) -> Scores:
-        """The logits of windows, all layers at once, float32 [n]."""
-        logits = np.empty(len(sequences), np.float32)
-        for indices in batches_of([len(sequence) for sequence in sequences], batch_size):
-            output: ClassificationOutput = self._model(**stack([sequences[i] for i in indices]), length_config=name)
-            logits[indices] = output.logits[:, 0]
-        return logits
-
     def _stages(self, name: str, head: EarlyHead) -> StagedModel:
         with gate, self._lock:  # within the gate, so that no lock is held at a fork
             if name not in self._staged:
@@ -113,6 +108,15 @@ class Halfway:
 
     batch: FirstStage
     row: int
+
+
+def _run_whole(model: LengthAdaptiveModel, sequences: Sequence[Window], name: str, batch_size: int) -> Scores:
+    """The logits of windows, all layers at once, float32 [n]."""
+    logits = np.empty(len(sequences), np.float32)
+    for indices in batches_of([len(sequence) for sequence in sequences], batch_size):
+        output: ClassificationOutput = model(**stack([sequences[i] for i in indices]), length_config=name)
+        logits[indices] = output.logits[:, 0]
+    return logits
 
 
 def start(staged: StagedModel, sequences: Sequence[Window], *, batch_size: int) -> list[Halfway]:

@@ -122,7 +122,8 @@ class Reranker:
         """Sort documents by how well they answer a query.
 
         With `top_n`, and where the bundle was calibrated on rankings (docs/ranking.md), documents that are safely below
-        the first `top_n` after some layers do not run the others. Documents that are returned have their exact scores.
+        the first `top_n`, by their words or after some layers, do not run to the end. Documents that are returned have
+        their exact scores.
 
         Args:
             query: The query. It is repeated in each window, and must leave room for a document.
@@ -131,7 +132,7 @@ class Reranker:
             return_documents: Return the texts of the documents, too.
             length_config: Which tokens each layer keeps; see `LengthAdaptiveModel.__call__`. Documents are dropped only
                 in configurations that are given by name, or in the default one.
-            drop_documents: Let documents leave early; False runs all layers for each.
+            drop_documents: Let documents leave early; False runs all layers for each document.
             batch_size: Maximum number of windows that run at once, 8 by default; those of similar length run together.
             max_seq_len: Maximum length of a window in tokens, by default what the model reads.
             doc_stride: Number of document tokens that neighbouring windows share, by default
@@ -153,7 +154,7 @@ class Reranker:
         windows = self._windows([(query, text) for text in texts], "document", max_seq_len, doc_stride)
         dropped = None
         if top_n is not None and drop_documents:
-            dropped = self.dropping.logits(list(windows.values()), top_n, length_config, batch_size=at_once)
+            dropped = self.dropping.logits(self.model, list(windows.values()), top_n, length_config, batch_size=at_once)
         if dropped is None:
             logits = self._logits(windows, length_config, at_once)
         else:
