@@ -25,7 +25,9 @@ def bm25(windows: Sequence[Window]) -> npt.NDArray[np.float32]:
     Returns:
         float32 [windows], at least 0.
     """
-    query = [i for i, text in zip(windows[0].encoding.ids, windows[0].encoding.sequence_ids, strict=True) if text == 0]
+    first = windows[0].encoding  # whose sequence_ids are None in the query, if its tokens are used for many documents
+    before = windows[0].context.start
+    query = [i for i, special in zip(first.ids[:before], first.special_tokens_mask, strict=False) if not special]
     terms = np.unique(query)
     counts = np.empty((len(windows), len(terms)))
     lengths = np.empty(len(windows))

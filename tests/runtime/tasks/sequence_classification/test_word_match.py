@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dynamic_tinybert.runtime.tasks.sequence_classification.pair_windows import pair_windows
 from dynamic_tinybert.runtime.tasks.sequence_classification.word_match import bm25
 from dynamic_tinybert.runtime.tasks.windows import Window, WindowTokenizer
 
@@ -20,7 +21,9 @@ def tokenize(tiny_checkpoint: Path) -> WindowTokenizer:
 
 
 def windows(tokenize: WindowTokenizer, query: str, documents: list[str]) -> list[Window]:
-    return [own for text in documents for own in tokenize(query, text, max_seq_len=60, doc_stride=5)]
+    """As the reranker makes them."""
+    found = pair_windows(tokenize, [(query, text) for text in documents], "document", max_seq_len=60, doc_stride=5)
+    return [window for own in found.values() for window in own]
 
 
 def test_it_is_bm25_of_the_tokens(tokenize: WindowTokenizer) -> None:
