@@ -15,7 +15,8 @@ from dynamic_tinybert.runtime.tasks.question_answering.call_options import CallO
 from dynamic_tinybert.runtime.tasks.question_answering.pairs import given_once
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 
-from .questions import Questions, Runner
+from .questions import Questions
+from .runner import Runner
 from .service import AsyncService
 
 _IGNORED = ("max_question_len", "padding", "num_workers", "framework")  # as `QuestionAnswerer.__call__` does

@@ -6,24 +6,18 @@ Nothing here looks at a clock: times are milliseconds from now, predicted by the
 from __future__ import annotations
 
 import math
-from bisect import insort
-from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
+
 from dynamic_tinybert.runtime.budget import Candidate, Limits, choose
 
-_REMEMBERED = 128
-"""Number of latest turns whose predictions are compared with what they took."""
+from .learnt import LARGEST_RESERVE, Price, Slowness
 
-_UPPER = 0.98
-"""Share of turns that took no longer than predicted times `Slowness.upper`."""
-
-_WEIGHT = 0.05
-"""Weight of the latest request in the mean of what requests can save."""
-
-_AT_FIRST = (*[1.0] * 7, 1.25)
-"""What counts as measured before anything was: predictions are medians, see docs/budgets.md."""
+_STALL = 3.0
+"""What a few turns in a hundred take in proportion to the others, when another process has a core meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,131 +25,105 @@ class Waiting:
     """A request that waits.
 
     Attributes:
-        ms: Predicted milliseconds of what is left of it, by the length configurations that it may run at.
-        slack_ms: Milliseconds from now in which it should be answered; infinite without a budget.
-        turns: Number of batches that are left of it.
+        ms: Predicted milliseconds of each of its batches that are left, by the length configurations that it may run
+            at; empty if nothing is known.
+        slack_ms: Milliseconds from now in which it should be answered; infinite if it has time.
+        deadline_ms: Milliseconds from now after which it is given up; infinite without a deadline.
     """
 
-    ms: Mapping[str, float]
+    ms: Mapping[str, Sequence[float]]
     slack_ms: float = math.inf
-    turns: int = 1
+    deadline_ms: float = math.inf
 
     @property
-    def fastest_ms(self) -> float:
-        """Milliseconds at its fastest configuration; 0 if nothing is known."""
-        return min(self.ms.values(), default=0.0)
+    def turns(self) -> int:
+        """Number of its batches, at least 1."""
+        return max([1, *map(len, self.ms.values())])
 
-    def at(self, name: str) -> float:
-        """Milliseconds at a configuration, or at its slowest if it may not run at that one; 0 if nothing is known."""
-        return self.ms[name] if name in self.ms else max(self.ms.values(), default=0.0)
+    @property
+    def fastest(self) -> Sequence[float]:
+        """Its batches at its fastest configuration."""
+        return min(self.ms.values(), key=sum, default=())
 
-    def part(self, ms: float, turns: int) -> float:
-        """Of the milliseconds `ms` of all its turns, those of so many turns."""
-        return ms * min(1, turns / self.turns)
+    @property
+    def slowest(self) -> Sequence[float]:
+        """Its batches at its slowest configuration."""
+        return max(self.ms.values(), key=sum, default=())
+
+    def at(self, name: str) -> Sequence[float]:
+        """Its batches at a configuration, or at its slowest if it may not run at that one."""
+        own = self.ms.get(name)
+        return self.slowest if own is None else own
 
 
-class Slowness:
-    """What turns took in proportion to their predictions, learnt from the latest ones.
+class Queue:
+    """Those that wait, in order, as one turn sees them.
 
-    Attributes:
-        typical: The mean proportion.
-        upper: One that few turns exceed, at least `typical`.
+    A turn asks for many choices. What does not depend on who asks is computed once, or the choices would take longer
+    than the model.
     """
 
-    def __init__(self) -> None:
-        self._latest = deque(_AT_FIRST)
-        self._sorted = sorted(_AT_FIRST)
-        self._summarise()
-
-    def learn(self, predicted_ms: float, measured_ms: float) -> None:
-        """Take a turn into account; 0 as a prediction means that there was none."""
-        if predicted_ms <= 0:
-            return
-        proportion = measured_ms / predicted_ms
-        self._latest.append(proportion)
-        insort(self._sorted, proportion)
-        if len(self._latest) > _REMEMBERED:
-            self._sorted.remove(self._latest.popleft())
-        self._summarise()
-
-    def _summarise(self) -> None:
-        count = len(self._sorted)
-        self.typical = sum(self._sorted) / count
-        self.upper = max(self.typical, self._sorted[math.floor(_UPPER * count)])
-
-
-class Reserve:
-    """A share of the time that requests have, which is left unused so that something happens to few of them.
-
-    Each one to which it happens raises the reserve, each other one lowers it a little, in such a proportion that in the
-    long run it happens to the wanted share of them, whatever is the cause (adaptive conformal inference, Gibbs and
-    Candès 2021, https://arxiv.org/abs/2106.00170).
-
-    Attributes:
-        share: Between 0 and the largest one.
-    """
-
-    def __init__(self, wanted: float, *, step: float, first: float, largest: float) -> None:
-        """Begin with a reserve.
+    def __init__(self, waiting: Sequence[Waiting], slowness: Slowness) -> None:
+        """Look at a queue.
 
         Args:
-            wanted: Share of the requests to which it may happen.
-            step: By how much one to which it happens raises the reserve.
-            first: The reserve before anything was learnt.
-            largest: The largest one.
+            waiting: Those that wait, in order.
+            slowness: How predictions compare with what turns take.
         """
-        self.share = first
-        self._wanted, self._step, self._largest = wanted, step, largest
+        self.waiting = waiting
+        self.slowness = slowness
+        self._slack_ms = np.array([one.slack_ms for one in waiting])
+        self._here = np.ones(len(waiting), bool)
+        self._ms: dict[str | None, tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] = {}
 
-    def learn(self, *, happened: bool) -> None:
-        """Take a request into account."""
-        self.share = min(max(self.share + self._step * (happened - self._wanted), 0.0), self._largest)
+    def take(self, place: int) -> None:
+        """Count one no more."""
+        self._here[place] = False
 
+    def is_empty(self, without: int | None = None) -> bool:
+        """Whether nobody counts, but the one at a place."""
+        return not self._without(without).any()
 
-def reserve_against_lateness() -> Reserve:
-    """The reserve of all requests, so that few of the accepted are late."""
-    return Reserve(0.003, step=0.05, first=0.5, largest=0.7)
+    def late(self, own_ms: float, name: str | None, without: int | None = None) -> npt.NDArray[np.bool_]:
+        """Who would be late, if each takes its time after one turn of all those before it.
 
+        Args:
+            own_ms: Milliseconds of the turn that all wait for.
+            name: The configuration that all run at; None for the fastest of each.
+            without: Place of one that does not count.
+        """
+        if name not in self._ms:
+            batches = [one.fastest if name is None else one.at(name) for one in self.waiting]
+            self._ms[name] = np.array([sum(own) for own in batches]), np.array([sum(own[:1]) for own in batches])
+        all_ms, turn_ms = self._ms[name]
+        here = self._without(without)
+        turn_ms = turn_ms * here
+        end_ms = own_ms + (np.cumsum(turn_ms) - turn_ms) + all_ms
+        late: npt.NDArray[np.bool_] = here & (self.slowness.typical * end_ms > self._slack_ms)
+        return late
 
-class Price:
-    """What a millisecond costs, in points of F1: nothing while nothing is refused.
+    def between(self, name: str, turns: int, without: int | None = None) -> float:
+        """Milliseconds of all, at a configuration, that are run while a request has so many further turns."""
+        if not turns:
+            return 0.0
+        here = self._without(without)
+        return math.fsum(sum(one.at(name)[:turns]) for one, counts in zip(self.waiting, here, strict=True) if counts)
 
-    At a price, all requests take configurations that give much accuracy for their time. Without one, those that find
-    nobody waiting take the most accurate one, and those behind them the fastest, which loses more.
-
-    Each refusal raises the price, so that in the long run few are refused, up to what a millisecond brings in the mean
-    between the fastest and the most accurate configuration. Only while more than a third is refused, it rises further,
-    until all take the fastest one.
-    """
-
-    def __init__(self) -> None:
-        self._shares = (  # of that mean
-            Reserve(0.02, step=0.05, first=0.0, largest=1.0),
-            Reserve(0.33, step=0.05, first=0.0, largest=9.0),
-        )
-        self._saved_ms = 0.0  # by the fastest configuration against the slowest, in the mean of the latest requests
-
-    def learn(self, *, refused: bool) -> None:
-        """Take a request into account."""
-        for share in self._shares:
-            share.learn(happened=refused)
-
-    def of_ms(self, candidates: Sequence[Candidate]) -> float:
-        """The price for a request that may run at these configurations, whose losses are all known."""
-        times, losses = [c.ms for c in candidates], [c.f1_loss or 0.0 for c in candidates]
-        saved_ms, points = max(times) - min(times), max(losses) - min(losses)
-        self._saved_ms += (_WEIGHT if self._saved_ms else 1.0) * (saved_ms - self._saved_ms)
-        share = sum(own.share for own in self._shares)
-        return share * points / self._saved_ms if self._saved_ms else 0.0
+    def _without(self, place: int | None) -> npt.NDArray[np.bool_]:
+        if place is None:
+            return self._here
+        here = self._here.copy()
+        here[place] = False
+        return here
 
 
 def choose_under_pressure(
     own: Waiting,
     losses: Mapping[str, float | None],
     limits: Limits,
-    others: Sequence[Waiting],
-    slowness: Slowness,
+    queue: Queue,
     price: Price | None = None,
+    place: int | None = None,
 ) -> str:
     """The length configuration of the request whose turn it is.
 
@@ -168,24 +136,22 @@ def choose_under_pressure(
         own: The request; its `ms` has the configurations that its `limits` allow.
         losses: Points of F1 that each configuration loses; None if unknown.
         limits: What its caller asks for.
-        others: Those that wait, in the order of the queue.
-        slowness: How predictions compare with what turns take.
+        queue: Those that wait.
         price: What time costs; None for nothing.
+        place: Its own place, if it is in the queue.
     """
-    candidates = [Candidate(name, ms, losses[name]) for name, ms in own.ms.items()]
+    candidates = [Candidate(name, math.fsum(ms), losses[name]) for name, ms in own.ms.items()]
     if limits.budget_ms is None:
         return choose(candidates, limits).candidate.name
     candidates = _with_losses(candidates)
-    fastest = min(candidates, key=lambda c: c.ms).name
-    fastest_ms = [other.fastest_ms for other in others]
-    hopeless = _late(own.part(own.ms[fastest], 1), fastest_ms, others, slowness)
+    slowness, fastest = queue.slowness, min(candidates, key=lambda c: c.ms).name
+    hopeless = queue.late(own.ms[fastest][0], None, place)
     of_ms = price.of_ms(candidates) if price else 0.0
     for candidate in sorted(candidates, key=lambda c: ((c.f1_loss or 0.0) + of_ms * c.ms, c.ms)):
-        between = math.fsum(other.part(other.at(candidate.name), own.turns - 1) for other in others)
-        if slowness.upper * candidate.ms + slowness.typical * between > own.slack_ms:
+        between_ms = queue.between(candidate.name, own.turns - 1, place)
+        if slowness.upper * candidate.ms + slowness.typical * between_ms > own.slack_ms:
             continue
-        each_ms = [other.at(candidate.name) for other in others]
-        if _late(own.part(candidate.ms, 1), each_ms, others, slowness) <= hopeless:
+        if not (queue.late(own.ms[candidate.name][0], candidate.name, place) & ~hopeless).any():
             return candidate.name
     return fastest
 
@@ -198,32 +164,50 @@ def _with_losses(candidates: Sequence[Candidate]) -> list[Candidate]:
     return [c if c.f1_loss is not None else replace(c, f1_loss=own) for c, own in zip(candidates, guess, strict=True)]
 
 
-def may_join(batch: Sequence[Waiting], joining: Waiting, others: Sequence[Waiting], slowness: Slowness) -> bool:
-    """Whether a request may join a batch that others wait for: nobody is late who would not be without it.
+class Batch:
+    """The requests that share a turn, for which others wait."""
 
-    Args:
-        batch: The requests of the batch; their `ms` has the configuration chosen for each, and no other.
-        joining: The one to be added, likewise.
-        others: All that wait, in the order of the queue, without `joining`.
-        slowness: How predictions compare with what turns take.
-    """
-    alone_ms = math.fsum(one.part(one.fastest_ms, 1) for one in batch)
-    together_ms = alone_ms + joining.part(joining.fastest_ms, 1)  # less, but nobody knows how much
-    if any(slowness.typical * alone_ms <= one.slack_ms < slowness.typical * together_ms for one in batch):
-        return False
-    each_ms = [other.fastest_ms for other in others]
-    return _late(together_ms, each_ms, others, slowness) <= _late(alone_ms, each_ms, others, slowness)
+    def __init__(self, first: Waiting, queue: Queue) -> None:
+        """Begin with one request.
 
+        Args:
+            first: It; its `ms` has the configuration chosen for it, and no other.
+            queue: Those that wait.
+        """
+        self._queue = queue
+        self._ms = 0.0
+        self._slack_ms: list[float] = []
+        self._put(first)
 
-def _late(own_ms: float, each_ms: Sequence[float], others: Sequence[Waiting], slowness: Slowness) -> set[int]:
-    """The places of those that would be late, if each takes so long after one turn of all those before it."""
-    late = set()
-    total = own_ms
-    for place, (other, ms) in enumerate(zip(others, each_ms, strict=True)):
-        if slowness.typical * (total + ms) > other.slack_ms:
-            late.add(place)
-        total += other.part(ms, 1)
-    return late
+    def has_time(self, joining: Waiting) -> bool:
+        """Whether the fastest that a request can be makes nobody of the batch late who would not be without it."""
+        typical = self._queue.slowness.typical
+        alone_ms, together_ms = typical * self._ms, typical * self._together_ms(joining)
+        return not any(alone_ms <= slack_ms < together_ms for slack_ms in self._slack_ms)
+
+    def add(self, joining: Waiting, place: int) -> bool:
+        """Take a request out of the queue, unless somebody were late by it who would not be without it.
+
+        Args:
+            joining: The one to be added; its `ms` has the configuration chosen for it, and no other.
+            place: Its place in the queue.
+
+        Returns:
+            Whether it was taken.
+        """
+        late = self._queue.late(self._together_ms(joining), None, place)
+        if not self.has_time(joining) or (late & ~self._queue.late(self._ms, None, place)).any():
+            return False
+        self._put(joining)
+        self._queue.take(place)
+        return True
+
+    def _together_ms(self, joining: Waiting) -> float:
+        return self._ms + sum(joining.fastest[:1])  # together they take less, but nobody knows how much
+
+    def _put(self, one: Waiting) -> None:
+        self._ms = self._together_ms(one)
+        self._slack_ms.append(one.slack_ms)
 
 
 def is_hopeless(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slowness: Slowness) -> bool:
@@ -234,13 +218,25 @@ def is_hopeless(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slown
     Args:
         own: The request.
         ahead: Those that wait before it.
-        running_ms: Predicted milliseconds until the turn that is being taken ends.
+        running_ms: Predicted milliseconds until a turn that is being taken ends.
         slowness: How predictions compare with what turns take.
     """
     if own.slack_ms == math.inf or not (ahead or running_ms):
         return False
     total_ms = 0.0
     for other in ahead:
-        if running_ms + slowness.typical * (total_ms + other.fastest_ms) <= other.slack_ms:  # else it will be given up
-            total_ms += other.part(other.fastest_ms, own.turns)
-    return running_ms + slowness.typical * (total_ms + own.fastest_ms) > own.slack_ms
+        # At its turn it is given up if it cannot meet its deadline. A budget, or a reserve, is no reason for that.
+        if running_ms + slowness.typical * (total_ms + sum(other.fastest)) <= other.deadline_ms:
+            total_ms += sum(other.fastest[: own.turns])
+    return running_ms + slowness.typical * (total_ms + sum(own.fastest)) > own.slack_ms
+
+
+def is_at_risk(own: Waiting, ahead: Sequence[Waiting], running_ms: float, slowness: Slowness) -> bool:
+    """Whether a request could be late: if it and all those ahead run at their slowest, and turns stall.
+
+    That others are in time says nothing: on a server where each request has a minute, all are.
+    Arguments are those of `is_hopeless`, which holds for none that is not at risk.
+    """
+    ahead_ms = sum(sum(other.slowest[: own.turns]) for other in ahead)
+    needed_ms = running_ms + slowness.typical * (ahead_ms + sum(own.slowest))
+    return _STALL * needed_ms > (1 - LARGEST_RESERVE) * own.deadline_ms

@@ -3,77 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from time import monotonic, perf_counter
+from functools import partial
+from time import monotonic
 from typing import Any
 
 from dynamic_tinybert.runtime.batches import batches_of, padded_length
 from dynamic_tinybert.runtime.common.errors import OverloadedError
-from dynamic_tinybert.runtime.tasks.question_answering.answerer import QuestionAnswerer
-from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput, run_batch
+from dynamic_tinybert.runtime.tasks.question_answering.inference import WindowOutput
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
-from dynamic_tinybert.runtime.tasks.windows import Window
 
-from .pressure import (
-    Price,
-    Slowness,
-    Waiting,
-    choose_under_pressure,
-    is_hopeless,
-    may_join,
-    reserve_against_lateness,
-)
+from .pressure import Batch, Queue, Waiting, choose_under_pressure, is_at_risk, is_hopeless
 from .requests import Work
+from .runner import Runner
 from .sharing import Config, SharedBatch
 
-
-class Runner:
-    """What the questions of one asynchronous answerer share: the model, and how fast it was lately.
-
-    Attributes:
-        answerer: What answers.
-        at_once: Number of turns that run at the same time.
-        slowness: How predictions compare with what turns took.
-        lateness: The reserve against lateness.
-        price: What time costs.
-        turn_ends: Time of `time.monotonic` at which the latest turn is predicted to end; 0 once one has ended.
-    """
-
-    def __init__(self, answerer: QuestionAnswerer, at_once: int) -> None:
-        self.answerer = answerer
-        self.at_once = at_once
-        self.slowness = Slowness()
-        self.lateness = reserve_against_lateness()
-        self.price = Price()
-        self.turn_ends = 0.0
-
-    def run(
-        self, windows: Sequence[Window], configs: Sequence[Config], predicted_ms: float, *, learn: bool
-    ) -> list[WindowOutput]:
-        """Run windows in one call.
-
-        One configuration of a name runs in a graph of its own, any others in the elastic graph.
-
-        Args:
-            windows: The windows.
-            configs: The length configuration of each.
-            predicted_ms: Milliseconds that this is predicted to take; 0 if unknown.
-            learn: Whether to compare the prediction with what it takes.
-        """
-        model = self.answerer.model
-        started = perf_counter()
-        self.turn_ends = monotonic() + self.slowness.typical * predicted_ms / 1e3
-        one = isinstance(configs[0], str) and len(set(configs)) == 1
-        compiled = not one or model.is_compiled(configs[0])
-        how: dict[str, Any] = {"length_config": configs[0]} if one else {"length_configs": configs}
-        try:
-            outputs = run_batch(model, windows, **how)
-        finally:
-            self.turn_ends = 0.0
-        if learn and compiled:  # what compiling takes says nothing about further turns
-            self.slowness.learn(predicted_ms, 1e3 * (perf_counter() - started))
-        return outputs
+_MOST_REFUSED = 3
+"""So many of those that wait are asked in vain whether they would make somebody late by sharing a batch. Then it is
+likely that all others would, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,20 +31,24 @@ class _Left:
     Attributes:
         batches: Indices of the windows of each batch.
         length: Tokens of the next batch's windows, as padded.
-        ms: Predicted milliseconds by length configuration; empty if unknown.
+        ms: Predicted milliseconds of each batch, by length configuration; empty if unknown.
         config: The length configuration, once it is chosen.
     """
 
     batches: tuple[tuple[int, ...], ...]
     length: int
-    ms: Mapping[str, float]
+    ms: Mapping[str, Sequence[float]]
     config: Config | None
 
-    def chosen_ms(self) -> Mapping[str, float]:
+    def chosen_ms(self) -> Mapping[str, Sequence[float]]:
         """Of `ms`, what can still come true."""
-        if self.config is None or not self.ms:
+        return self.ms_at(self.config)
+
+    def ms_at(self, config: Config | None) -> Mapping[str, Sequence[float]]:
+        """Of `ms`, what can come true if this length configuration is chosen, or None yet."""
+        if config is None or not self.ms:
             return self.ms
-        name = self.config if isinstance(self.config, str) else next(iter(self.ms))
+        name = config if isinstance(config, str) else next(iter(self.ms))
         return {name: self.ms[name]}
 
 
@@ -119,6 +71,7 @@ class Questions:
         self._arguments = (questions, contexts, arrived, options)
         self._deadline = math.inf
         self._promised = False  # whether it was predicted to be in time for its deadline
+        self._at_risk = False  # whether it could have been late for it
         self._outputs: dict[int, WindowOutput] = {}
         self._agreed: dict[Questions, Config] = {}  # length configurations of companions
 
@@ -128,18 +81,21 @@ class Questions:
         answerer = self._runner.answerer
         plan = self._plan = answerer.plan(questions, contexts, arrived=arrived, **options)  # type: ignore[arg-type]
         self._windows = [window for own in plan.windows for window in own]
-        batches = tuple(tuple(batch) for batch in batches_of(plan.lengths, plan.options.batch_size))
+        lengths, size = plan.lengths, plan.options.batch_size
+        batches = tuple(tuple(batch) for batch in batches_of(lengths, size))
+        config: Config | None = None
         if plan.budgeted:
-            self._left = self._after(batches, plan.budgeted.predict(plan.lengths, plan.options.batch_size), None)
-            return
-        config = plan.length_config
-        if config is None:
-            config = answerer.model.bundle.default_length_config
-        resolved = answerer.model.resolve(config)
-        config = config if isinstance(config, str) else resolved
-        slowest = config if isinstance(config, str) else "full"  # of others the time is unknown
-        ms = answerer.budgets.predict([slowest], plan.lengths, plan.options.batch_size)
-        self._left = self._after(batches, ms, config)
+            predict = plan.budgeted.predict
+        else:
+            asked = plan.length_config
+            if asked is None:
+                asked = answerer.model.bundle.default_length_config
+            resolved = answerer.model.resolve(asked)
+            config = asked if isinstance(asked, str) else resolved
+            slowest = config if isinstance(config, str) else "full"  # of others the time is unknown
+            predict = partial(answerer.budgets.predict, [slowest])
+        each = [predict([lengths[i] for i in batch], size) for batch in batches]
+        self._left = self._after(batches, {name: [ms[name] for ms in each] for name in each[0]} if each else {}, config)
 
     def check(self, ahead: Sequence[Work[Any]], deadline: float) -> None:
         """Refuse the questions if they could not be answered by the deadline, even if all budgets ran at their fastest.
@@ -150,14 +106,16 @@ class Questions:
         self._deadline = deadline
         if deadline == math.inf or not self._left.ms:
             return
-        left_ms = 1e3 * (deadline - monotonic())
-        own = Waiting(self._left.ms, self._usable(left_ms), len(self._left.batches))
-        running_ms = max(0.0, 1e3 * (self._runner.turn_ends - monotonic()))
+        runner = self._runner
+        left_ms, running_ms = 1e3 * (deadline - monotonic()), runner.running_ms()
+        own = Waiting(self._left.ms, self._usable(left_ms), left_ms)
         others = [other.waiting() for other in ahead if isinstance(other, Questions)]
-        hopeless = is_hopeless(own, others, running_ms, self._runner.slowness)
-        self._runner.price.learn(refused=hopeless)
+        hopeless = is_hopeless(own, others, running_ms, runner.slowness)
+        self._at_risk = is_at_risk(own, others, running_ms, runner.slowness)
+        if self._at_risk:
+            runner.price.learn(refused=hopeless)
         if hopeless:
-            seconds = (running_ms + math.fsum(other.fastest_ms for other in others)) / 1e3
+            seconds = (running_ms + sum(sum(other.fastest) for other in others)) / 1e3
             running = ["the batch that is being run"] if running_ms else []
             waiting = [f"{len(ahead)} waiting requests"] if ahead else []
             raise OverloadedError(
@@ -178,42 +136,44 @@ class Questions:
         return self._waiting_at(self._left.config)
 
     def _waiting_at(self, config: Config | None) -> Waiting:
-        left = replace(self._left, config=config)
         share = 1 / self._runner.at_once  # others run at the same time
-        ms = {name: share * value for name, value in left.chosen_ms().items()}
-        return Waiting(ms, self._usable(self._slack_ms()), max(1, len(left.batches)))
+        ms = {name: [share * one for one in each] for name, each in self._left.ms_at(config).items()}
+        return Waiting(ms, self._usable(self._slack_ms()), self._until_deadline_ms())
 
     def companions(self, waiting: Sequence[Work[Any]]) -> Sequence[int]:
         """Choose the length configuration, if it is not chosen yet, and who shares the next batch."""
         others = [(place, other) for place, other in enumerate(waiting) if isinstance(other, Questions)]
-        views = {other: other.waiting() for _, other in others}
         if others and not self._outputs:
             self._refuse_if_late(len(others))
-        config = self._choice(list(views.values()))
+        queue = Queue([other.waiting() for _, other in others], self._runner.slowness)
+        config = self._choice(queue)
         self._note(config)
-        left, places, batch = self._left, [], [self.waiting()]
-        model, slowness = self._runner.answerer.model, self._runner.slowness
+        left, model = self._left, self._runner.answerer.model
+        batch = Batch(self.waiting(), queue)
         # Compiling the elastic graph takes so long that only requests that need it should make others wait for it.
         shared = SharedBatch(model, left.length, len(left.batches[0]), config, mixed=model.has_elastic_graph)
         self._agreed = {}
-        for place, other in others:
+        places, refused = [], 0
+        for at, (place, other) in enumerate(others):
             theirs = other._left
-            if not theirs.batches or not shared.has_room(theirs.length, len(theirs.batches[0])):
+            if not (theirs.batches and shared.has_room(theirs.length, len(theirs.batches[0]))):
                 continue
-            behind = [view for another, view in views.items() if another is not other]
-            choice = other._choice(behind)
-            joining = other._waiting_at(choice)
-            if may_join(batch, joining, behind, slowness) and shared.add(len(theirs.batches[0]), choice):
+            possible: Iterable[Config] = theirs.ms if theirs.config is None else [theirs.config]
+            if not (any(map(shared.permits, possible)) and batch.has_time(queue.waiting[at])):
+                continue  # whatever is chosen, which takes longer to find out
+            choice = other._choice(queue, at)
+            if shared.permits(choice) and batch.add(other._waiting_at(choice), at):
+                shared.add(len(theirs.batches[0]), choice)
                 places.append(place)
-                batch.append(joining)
                 self._agreed[other] = choice
-                del views[other]
+            elif (refused := refused + 1) == _MOST_REFUSED:
+                break
         return places
 
     def _refuse_if_late(self, waiting: int) -> None:
         """Leave the turn to those that wait, if the deadline would not be met: they can still be answered in time."""
-        fastest_ms = min(self._left.chosen_ms().values(), default=0.0)
-        left_ms = 1e3 * (self._deadline - monotonic())
+        fastest_ms = min(map(sum, self._left.chosen_ms().values()), default=0.0)
+        left_ms = self._until_deadline_ms()
         needed_ms = self._runner.slowness.typical * fastest_ms
         if needed_ms > left_ms:
             raise OverloadedError(
@@ -231,13 +191,12 @@ class Questions:
         lefts = [work._left for work in works]
         windows = [work._windows[i] for work, left in zip(works, lefts, strict=True) for i in left.batches[0]]
         configs = [config for work in works for config in work._configs()]
-        predicted = [sum(left.chosen_ms().values()) / len(left.batches) for left in lefts]
+        predicted = sum(ms[0] for left in lefts for ms in left.chosen_ms().values())
         alone = len(works) == 1 and isinstance(self._left.config, str)
-        outputs = iter(self._runner.run(windows, configs, sum(predicted), learn=alone))
+        outputs = iter(self._runner.run(windows, configs, predicted, learn=alone))
         for work, left in zip(works, lefts, strict=True):
             work._outputs.update((i, next(outputs)) for i in left.batches[0])
-            share = 1 - 1 / len(left.batches)
-            ms = {name: share * value for name, value in left.ms.items()}
+            ms = {name: each[1:] for name, each in left.ms.items()}
             work._left = work._after(left.batches[1:], ms, left.config)
 
     def result(self) -> Answered:
@@ -252,7 +211,7 @@ class Questions:
 
     def note_end(self, answered: Answered) -> None:
         """Say in the answers how long all took until now, when the caller gets them; learn that it was in time."""
-        if self._promised:
+        if self._promised and self._at_risk:
             self._runner.lateness.learn(happened=False)
         if self._plan.budgeted:
             self._plan.budgeted.finish(answered.answers)
@@ -263,7 +222,9 @@ class Questions:
         assert config is not None  # it is chosen before anything runs
         return [config] * len(self._left.batches[0])
 
-    def _after(self, batches: tuple[tuple[int, ...], ...], ms: Mapping[str, float], config: Config | None) -> _Left:
+    def _after(
+        self, batches: tuple[tuple[int, ...], ...], ms: Mapping[str, Sequence[float]], config: Config | None
+    ) -> _Left:
         longest = max((len(self._windows[i]) for i in batches[0]), default=0) if batches else 0
         return _Left(batches, padded_length(longest), ms, config)
 
@@ -273,23 +234,27 @@ class Questions:
 
     def _slack_ms(self) -> float:
         budgeted = self._plan.budgeted
-        until_deadline = 1e3 * (self._deadline - monotonic())
-        return min(until_deadline, budgeted.slack_ms) if budgeted else until_deadline
+        return min(self._until_deadline_ms(), budgeted.slack_ms if budgeted else math.inf)
 
-    def _choice(self, others: Sequence[Waiting]) -> Config:
-        """The length configuration: the one that it has, or the one to choose now."""
+    def _until_deadline_ms(self) -> float:
+        return 1e3 * (self._deadline - monotonic())
+
+    def _choice(self, queue: Queue, place: int | None = None) -> Config:
+        """The length configuration: the one that it has, or the one to choose now; `place` is its own in the queue."""
         left, budgeted = self._left, self._plan.budgeted
         if left.config is not None:
             return left.config
         assert budgeted is not None  # others have a configuration from the start
-        slack_ms = self._usable(self._slack_ms()) if others else self._slack_ms()
-        own = Waiting(left.ms, slack_ms, len(left.batches))
-        return choose_under_pressure(
-            own, budgeted.allowed, budgeted.limits, others, self._runner.slowness, self._runner.price
-        )
+        slack_ms = self._slack_ms() if queue.is_empty(place) else self._usable(self._slack_ms())
+        own = Waiting(left.ms, slack_ms)
+        return choose_under_pressure(own, budgeted.allowed, budgeted.limits, queue, self._runner.price, place)
 
     def _note(self, config: Config) -> None:
         """Run at this length configuration from now on, unless there is one already."""
-        if self._left.config is None and self._plan.budgeted is not None and isinstance(config, str):
-            self._plan.budgeted.take(config)
+        budgeted = self._plan.budgeted
+        if self._left.config is None and budgeted is not None and isinstance(config, str):
+            if budgeted.limits.budget_ms is not None:
+                own = Waiting(self._left.ms)
+                self._runner.price.note(sum(own.slowest) - sum(own.fastest))
+            budgeted.take(config)
             self._left = replace(self._left, config=config)

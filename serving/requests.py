@@ -110,10 +110,14 @@ class Request(Generic[Result]):
             self._error, places = error, ()
         return [waiting[place] for place in places]
 
-    def run(self, companions: Sequence[Request[Any]] = ()) -> None:
-        """Run the next part, with those of companions. If that fails, each is run alone and has its own error."""
+    def run(self, companions: Sequence[Request[Any]] = ()) -> bool:
+        """Run the next part, with those of companions. If that fails, each is run alone and has its own error.
+
+        Returns:
+            False if nothing was run, of companions neither, because this request is over.
+        """
         if self._expired() or self.over:
-            return
+            return False
         started = perf_counter()
         failed = False
         try:
@@ -127,6 +131,7 @@ class Request(Generic[Result]):
             request.busy_s += share
             if failed and companions:
                 request.run()
+        return True
 
     def finish(self) -> None:
         """Compute the result, if nothing is left to be run."""

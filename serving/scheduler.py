@@ -9,7 +9,8 @@ import threading
 from collections import OrderedDict, deque
 from concurrent.futures import Future
 from functools import partial
-from itertools import takewhile
+from itertools import count, takewhile
+from operator import itemgetter
 from typing import Any, TypeVar
 from weakref import WeakSet
 
@@ -25,9 +26,6 @@ _WEIGHT = 0.1
 _RECHECK_S = 60.0
 """Seconds after which an idle thread looks whether its scheduler was closed. The garbage collector may call `close` in
 this very thread, after it has looked and before it can be notified."""
-
-_GONE = object()
-"""In the place of a request that is not in the queue any more."""
 
 
 class Scheduler:
@@ -65,7 +63,8 @@ class Scheduler:
 
     def _start_empty(self) -> None:
         self._changed = threading.Condition()
-        self._waiting: OrderedDict[Request[Any], None] = OrderedDict()  # a queue from which any can be removed
+        self._waiting: OrderedDict[Request[Any], int] = OrderedDict()  # a queue from which any can be removed
+        self._numbers = count()  # the values of the queue, ascending
         self._running = 0  # requests
         self._free = self._at_once  # turns that may begin
         self._ended: deque[Request[Any]] = deque()  # those that were run, whose results are not computed yet
@@ -99,7 +98,7 @@ class Scheduler:
                 raise self._overloaded()
             if not self._threads:
                 self._start_threads()
-            self._waiting[request] = None
+            self._waiting[request] = next(self._numbers)
             self._changed.notify()
         request.future.add_done_callback(lambda _: self._leave(request))
         return request.future
@@ -186,7 +185,7 @@ class Scheduler:
             return  # it has kept its place
         request.finish()
         with self._changed:
-            waited = self._waiting.pop(request, _GONE) is None
+            waited = self._waiting.pop(request, None) is not None
             if waited:
                 self._measure(request)
             if self._closing:
@@ -195,22 +194,24 @@ class Scheduler:
             request.settle()
 
     def _run(self, request: Request[Any], waiting: list[Request[Any]]) -> None:
+        numbers: dict[Request[Any], int] = {}  # of the companions
         companions = request.companions(waiting)
         if companions:
             with self._changed:
-                companions = [other for other in companions if self._waiting.pop(other, _GONE) is None]
-                self._running += len(companions)
-        together = [request, *companions]
-        request.run(companions)
+                numbers = {other: self._waiting.pop(other) for other in companions if other in self._waiting}
+                self._running += len(numbers)
+        ran = request.run(list(numbers))
         with self._changed:
             self.turns += 1
             self._free += 1
-            for one in together:
+            for one in (request, *numbers):
                 if one.over or self._dropping:
                     self._ended.append(one)
                 else:
                     self._running -= 1
-                    self._waiting[one] = None
+                    self._waiting[one] = next(self._numbers) if ran else numbers[one]
+            if numbers and not ran:  # the companions had no turn, and keep their places
+                self._waiting = OrderedDict(sorted(self._waiting.items(), key=itemgetter(1)))
             if self._waiting or len(self._ended) > 1:  # more than this thread, which goes on, does next
                 self._changed.notify()
 

@@ -43,8 +43,8 @@ class SharedBatch:
         self._model = model
         self._length = length
         self._rows = rows
-        self._mixed = mixed
         self._configs = {config}
+        self._mixed = mixed and self._drops(config)
         self._tokens = _most_tokens(model)
 
     def has_room(self, length: int, rows: int) -> bool:
@@ -53,14 +53,20 @@ class SharedBatch:
         fits = together <= _MOST_ROWS and together * self._length <= self._tokens
         return fits and _LEAST_FILLED * self._length <= length <= self._length
 
+    def permits(self, config: Config) -> bool:
+        """Whether windows of a length configuration may be added."""
+        return config in self._configs or (self._mixed and self._drops(config))
+
     def add(self, rows: int, config: Config) -> bool:
         """Add windows for which there is room, if their length configuration permits it; returns whether it did."""
-        configs = self._configs | {config}
-        if len(configs) > 1 and not (self._mixed and all(self._model.resolve(one).selecting_layers for one in configs)):
+        if not self.permits(config):
             return False
-        self._configs = configs
+        self._configs.add(config)
         self._rows += rows
         return True
+
+    def _drops(self, config: Config) -> bool:
+        return bool(self._model.resolve(config).selecting_layers)
 
 
 _known: WeakKeyDictionary[LengthAdaptiveModel, int] = WeakKeyDictionary()

@@ -39,6 +39,16 @@ _OPERATIONS = {
     "Transpose",
     "Unsqueeze",
 }
+_CONSTANT_INPUTS = {  # by kind of node; as the exporter writes them
+    "FakeQuantize": (1, 2, 3, 4),
+    "Gather": (2,),
+    "MVN": (1,),
+    "Reshape": (1,),
+    "Slice": (0, 1, 3, 4),
+    "Squeeze": (1,),
+    "Transpose": (1,),
+    "Unsqueeze": (1,),
+}
 _INTEGERS = ("i32", "i64")
 _LARGEST_INTEGER = 2**16  # sizes, axes and indices; much larger ones crash OpenVINO 2026.4
 _BYTES = {"boolean": 1, "i8": 1, "u8": 1, "f16": 2, "bf16": 2, "f32": 4, "i32": 4, "i64": 8}
@@ -49,7 +59,8 @@ def check_graph_file(xml: Path, weights: Path) -> None:
 
     Raises:
         BundleCorruptError: The graph file is not XML, or a constant lies outside the weights file.
-        BundleFormatError: The file is not a graph, is too large, or holds operations that the exporter does not write.
+        BundleFormatError: The file is not a graph, is too large, holds operations that the exporter does not write, or
+            computes axes or shapes.
     """
     root = _read(xml)
     layers, edges = root.find("layers"), root.find("edges")
@@ -71,6 +82,31 @@ def check_graph_file(xml: Path, weights: Path) -> None:
         names.add(name)
         if kind == "Const":
             _check_constant(f"{xml}: constant {reprlib.repr(name)}", layer, constants)
+    _check_constant_inputs(xml, layers, edges)
+
+
+def _check_constant_inputs(xml: Path, layers: ElementTree.Element, edges: ElementTree.Element) -> None:
+    """Check that axes, orders and shapes are constants: OpenVINO 2026.4 reads out of bounds at some computed ones."""
+    kinds = {layer.get("id"): layer.get("type") for layer in layers}
+    sources = {(edge.get("to-layer"), edge.get("to-port")): kinds.get(edge.get("from-layer")) for edge in edges}
+    plain = all(_is_plain(text) for text in (*kinds, *(end for ends in sources for end in ends)))
+    if len(kinds) != len(layers) or len(sources) != len(edges) or not plain:  # OpenVINO could read other edges than we
+        raise BundleFormatError(f"{xml} has nodes or edges of ambiguous ids; export the checkpoint again")
+    for layer in layers:
+        name, kind = reprlib.repr(layer.get("name")), layer.get("type", "")
+        ports, data = layer.find("input"), layer.find("data")
+        if ports is not None and [port.get("id") for port in ports] != [str(k) for k in range(len(ports))]:
+            raise BundleFormatError(f"{xml}: the inputs of node {name} are not numbered; export the checkpoint again")
+        for port in _CONSTANT_INPUTS.get(kind, ()):
+            if sources.get((layer.get("id"), str(port))) != "Const":
+                raise BundleFormatError(f"{xml}: input {port} of the {kind} {name} must be a constant")
+        if kind == "Gather" and data is not None and data.get("batch_dims", "0") != "0":
+            raise BundleFormatError(f"{xml}: the Gather {name} must have batch_dims 0")
+
+
+def _is_plain(text: str | None) -> bool:
+    """Whether this is a non-negative decimal, written in the only usual way."""
+    return text is not None and text.isascii() and text.isdigit() and (text == "0" or text[0] != "0")
 
 
 def _read(xml: Path) -> ElementTree.Element:

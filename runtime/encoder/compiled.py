@@ -86,8 +86,28 @@ class _Requests:
             request.start_async()
             request.wait()
             return {name: request.get_output_tensor(k).data.copy() for k, name in enumerate(self._outputs)}
-        except RuntimeError as error:
-            raise InferenceError(f"running the graph failed: {error}") from error
+        except BaseException as error:
+            # A signal handler may raise at any call. The request may still read the inputs, and must not be lent again.
+            try:
+                _await_end(request)
+            except BaseException:
+                _await_end(request)
+                raise
+            if isinstance(error, RuntimeError):
+                raise InferenceError(f"running the graph failed: {error}") from error
+            raise
+
+
+def _await_end(request: ov.InferRequest) -> None:
+    """Wait until a request does not run, however often a signal handler raises meanwhile."""
+    while True:
+        try:
+            request.wait()
+            return
+        except RuntimeError:  # it has failed, and ended
+            return
+        except BaseException:
+            continue
 
 
 class CompiledGraphs:

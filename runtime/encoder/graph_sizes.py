@@ -9,7 +9,7 @@ import openvino as ov
 from dynamic_tinybert.runtime.bundles.bundle import Bundle
 from dynamic_tinybert.runtime.common.errors import BundleFormatError
 
-from .graph_walk import producers
+from .graph_walk import producer_types, producers
 from .named_nodes import NamedNodes
 from .task_graph import TaskGraph
 
@@ -38,6 +38,7 @@ def check_graph_sizes(model: ov.Model, bundle: Bundle, task: TaskGraph) -> None:
         if attention.get_type_name() != "ScaledDotProductAttention" or len(attention.inputs()) != 4:
             raise BundleFormatError(f"the node {attention.get_friendly_name()} is not an attention node with a mask")
         check_node(attention, 4, {1: heads, 3: hidden // heads})
+        _check_one_state(nodes, layer)
     check_node(nodes["mask"], 2, {})
     task.check_head(model, nodes)
     _check_tables(model, bundle)
@@ -85,17 +86,80 @@ def _check_names(ends: Sequence[ov.Output], names: Sequence[str], what: str) -> 
 
 
 def _check_tables(model: ov.Model, bundle: Bundle) -> None:
-    """Check that ids, types and positions cannot lie outside the tables that they are looked up in."""
+    """Check that ids, types, positions and indices cannot lie outside what they are looked up in."""
     needed = {"input_ids": bundle.vocab_size, "token_type_ids": bundle.type_vocab_size}
+    ids = {name: model.input(name).get_node().get_friendly_name() for name in needed}
     looked_up = set()
     for node in model.get_ordered_ops():
-        if node.get_type_name() == "Gather" and (source := producers(node)[1].get_friendly_name()) in needed:
-            looked_up.add(source)
-            _check_rows(producers(node)[0], needed[source], source)
-        elif node.get_type_name() == "Slice":
+        if node.get_type_name() == "Slice":
             _check_rows(producers(node)[0], bundle.max_length, "positions")
+        elif node.get_type_name() == "Gather":
+            table, indices, axis = producers(node)
+            which = [name for name, own in ids.items() if own == indices.get_friendly_name()]
+            looked_up.update(which)
+            if which and axis.data.item() == 0:
+                _check_rows(table, needed[which[0]], which[0])
+            else:
+                _check_indices(node)
     if missing := needed.keys() - looked_up:
         raise BundleFormatError(f"the graph has no embedding table for {sorted(missing)}")
+
+
+def _check_indices(gather: ov.Node) -> None:
+    """Check that a Gather of no embeddings has constant indices that are in what it reads, however short inputs are."""
+    _, indices, axis = producers(gather)
+    shape, own_axis = gather.get_input_partial_shape(0), axis.data.item()
+    if indices.get_type_name() == "Constant" and shape.rank.is_static and -1 <= own_axis < len(shape):
+        size = shape[own_axis % len(shape)]
+        if all(0 <= index < (1 if size.is_dynamic else size.get_length()) for index in indices.data.ravel().tolist()):
+            return
+    raise BundleFormatError(
+        f"the node {gather.get_friendly_name()} of the graph gathers by indices that are computed or may be out of "
+        "range; export the checkpoint again"
+    )
+
+
+def _check_one_state(nodes: NamedNodes, layer: int) -> None:
+    """Check that queries, keys and values are of the same tokens: OpenVINO's attention does not compare lengths."""
+    heads = nodes[f"layer.{layer}.attention"].input_values()[:3]
+    parts = [f"layer.{layer}.{part}" for part in ("query", "key", "value")]
+    states = [_multiplied(nodes[part]) for part in parts]
+    if [_before_split(value.get_node()) for value in heads] != parts or None in states or len(set(states)) > 1:
+        raise BundleFormatError(
+            f"queries, keys and values of layer {layer} are not products of one state, split by heads; export the "
+            "checkpoint again"
+        )
+
+
+def _before_split(node: ov.Node) -> str | None:
+    """Name of the node whose last axis is split by heads; None if this node is no such split."""
+    if producer_types(node) != ["Reshape", "Constant"] or node.get_type_name() != "Transpose":
+        return None
+    (split, order), (source, shape) = producers(node), producers(producers(node)[0])
+    kept = order.data.tolist() == [0, 2, 1, 3] and shape.data.tolist()[:2] == [0, 0]
+    return source.get_friendly_name() if kept and split.get_attributes()["special_zero"] else None
+
+
+def _multiplied(biased: ov.Node) -> str | None:
+    """Name of the state of which a node is a product with a bias; None if it has other tokens than that, or may."""
+    if biased.get_type_name() != "Add" or not _is_by_columns(biased):
+        return None
+    node = producers(biased)[0]
+    if node.get_type_name() != "MatMul" or node.get_attributes()["transpose_a"]:
+        return None
+    weights = node.get_input_partial_shape(1)
+    if weights.is_dynamic or len(weights) != 2:
+        return None
+    while (node := producers(node)[0]).get_type_name() in ("FakeQuantize", "Multiply"):
+        if not _is_by_columns(node):
+            return None
+    return str(node.get_friendly_name())
+
+
+def _is_by_columns(node: ov.Node) -> bool:
+    """Whether a node changes no size of its first input, as all others are broadcast over the tokens."""
+    shapes = [value.get_partial_shape() for value in node.input_values()[1:]]
+    return all(s.is_static and len(s) <= 3 and all(size == 1 for size in s.to_shape()[:-1]) for s in shapes)
 
 
 def _check_rows(table: ov.Node, rows: int, what: str) -> None:

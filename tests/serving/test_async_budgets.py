@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 
 from dynamic_tinybert import AsyncQuestionAnswerer, LengthConfig, QuestionAnswerer
+from dynamic_tinybert.runtime.batches import batches_of
 from dynamic_tinybert.runtime.common.errors import OverloadedError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering import budgets
 from dynamic_tinybert.runtime.tasks.question_answering.plan import Answered
 from dynamic_tinybert.serving.carrying_out import carry_out
 from dynamic_tinybert.serving.jobs import AnswerJob
+from dynamic_tinybert.serving.learnt import Price, Slowness
 
 from support.held_model import DOCUMENT, TEXT, Held, all_prepared, begun, busy, held, started
 from support.tiny import letter_tokenizer, tiny_bundle
@@ -194,3 +196,73 @@ def test_a_document_runs_in_one_configuration(answerer: QuestionAnswerer) -> Non
         calls.open()
 
     asyncio.run(ask())
+
+
+def test_budgets_that_are_late_are_no_room_for_others(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        with held(answerer) as (slow, calls):
+            slow.latency_table()
+            async with AsyncQuestionAnswerer(slow) as service:
+                first = started(service("who?", TEXT, length_config="fast"))
+                await begun(calls)
+                waiting = [started(service("who?", TEXT, budget_ms=8)) for _ in range(20)]  # late, and run all the same
+                await all_prepared(service)
+                try:
+                    with pytest.raises(OverloadedError, match="20 waiting requests"):  # which take 200 s
+                        await asyncio.wait_for(service("who?", TEXT, length_config="fast", timeout=150), 20)
+                finally:
+                    calls.open()
+                answers = await asyncio.gather(*waiting, first)
+                assert {answer["length_config"] for answer in answers[:-1]} == {"fast"}
+
+    asyncio.run(ask())
+
+
+def test_a_request_with_much_time_teaches_nothing(answerer: QuestionAnswerer) -> None:
+    async def ask() -> None:
+        async with AsyncQuestionAnswerer(answerer) as service:
+            runner = service._runner
+            await service("who?", TEXT, length_config="fast")
+            before = (runner.lateness.share, [share.share for share in runner.price._shares])
+            for _ in range(5):
+                await service("who?", TEXT, length_config="fast", timeout=60_000_000)
+            assert (runner.lateness.share, [share.share for share in runner.price._shares]) == before
+            await service("who?", TEXT, length_config="fast", timeout=60)
+            assert runner.lateness.share < before[0]
+
+    asyncio.run(ask())
+
+
+def test_what_can_be_saved_is_learnt_once_from_each_that_has_a_choice(
+    answerer: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    noted: list[float] = []
+    monkeypatch.setattr(Price, "note", lambda own, saved_ms: noted.append(saved_ms))
+
+    async def ask() -> None:
+        async with AsyncQuestionAnswerer(answerer) as service:
+            limits: list[dict[str, Any]] = [{"budget_ms": 9e6}] * 3 + [{"length_config": "full"}] * 3
+            await asyncio.gather(*(service("who?", text, **own) for own in limits for text in (TEXT, DOCUMENT)))
+
+    asyncio.run(ask())
+    assert len(noted) == 6  # a document has several batches
+    assert sorted(noted)[:3] == [990e3] * 3
+    assert sorted(noted)[3] > 990e3
+
+
+def test_each_batch_is_predicted_by_itself(answerer: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch) -> None:
+    learnt: list[float] = []
+    monkeypatch.setattr(Slowness, "learn", lambda own, predicted_ms, measured_ms: learnt.append(predicted_ms))
+
+    async def ask() -> None:
+        async with AsyncQuestionAnswerer(answerer) as service:
+            await service("who?", TEXT, length_config="half")  # which compiles it
+            learnt.clear()
+            await service("who?", DOCUMENT, length_config="half")
+
+    asyncio.run(ask())
+    table = answerer.latency_table()
+    lengths = answerer.plan(["who?"], [DOCUMENT]).lengths
+    batches = [[lengths[i] for i in batch] for batch in batches_of(lengths, 8)]
+    assert learnt == [table.predict("half", [(max(batch), len(batch))]) for batch in batches]
+    assert len(set(learnt)) > 1

@@ -1,6 +1,7 @@
 """Requests that share a batch get the answers that they would get alone."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -10,7 +11,9 @@ from dynamic_tinybert.runtime.batches import padded_length
 from dynamic_tinybert.runtime.common.errors import InferenceError
 from dynamic_tinybert.runtime.latency_table import LatencyTable
 from dynamic_tinybert.runtime.tasks.question_answering import budgets
-from dynamic_tinybert.serving import sharing
+from dynamic_tinybert.serving import questions, sharing
+from dynamic_tinybert.serving.pressure import Waiting, choose_under_pressure
+from dynamic_tinybert.serving.questions import Questions
 from dynamic_tinybert.serving.sharing import SharedBatch
 
 from support.held_model import Held, all_prepared, begun, held, started
@@ -148,6 +151,7 @@ def test_what_has_room_in_a_batch(embedded: QuestionAnswerer, served: QuestionAn
     assert not batch.has_room(64, 4)
     assert not batch.has_room(40, 1)  # would be padded too much
     assert not batch.has_room(72, 1)  # would pad the others
+    assert not batch.permits("full")
     assert not batch.add(1, "full")
     assert batch.add(2, "balanced")
     assert batch.has_room(64, 1)
@@ -167,3 +171,42 @@ def test_what_depends_on_the_model_alone_is_computed_once(
     monkeypatch.setattr(sharing, "default_threads", lambda: pytest.fail("reads files again, for each batch"))
     monkeypatch.setattr(sharing, "kept_multiple", lambda _: pytest.fail("reads files again, for each batch"))
     assert SharedBatch(embedded.model, 8, 1, "full", mixed=True).has_room(8, 1)
+
+
+@pytest.mark.parametrize("budget_ms", [1e-3, 1e9, 200.0])
+def test_the_search_for_companions_stays_small_however_many_wait(
+    embedded: QuestionAnswerer, monkeypatch: pytest.MonkeyPatch, budget_ms: float
+) -> None:
+    """Each that waits is looked at once in a turn, and for few of them a configuration is chosen."""
+    times = {"full": 10.0, "accurate": 8.0, "balanced": 7.0, "fast": 5.0}
+    table = LatencyTable({name: {(32, 1): ms, (384, 1): 10 * ms} for name, ms in times.items()})
+    monkeypatch.setattr(budgets, "measure_latency_table", lambda *arguments, **options: table)
+    monkeypatch.setenv("DYNAMIC_TINYBERT_CACHE", "off")
+    turns: list[tuple[int, int, int]] = []
+    choices, looks = list[object](), list[object]()
+    choose, look, search = choose_under_pressure, Questions.waiting, Questions.companions
+
+    def chosen(*arguments: Any) -> str:  # noqa: ANN401 - those of the function
+        choices.append(arguments)
+        return choose(*arguments)
+
+    def seen(own: Questions) -> Waiting:
+        looks.append(own)
+        return look(own)
+
+    def companions(own: Questions, waiting: Sequence[Any]) -> Sequence[int]:
+        choices.clear()
+        looks.clear()
+        places = search(own, waiting)
+        turns.append((len(waiting), len(choices), len(looks)))
+        return places
+
+    monkeypatch.setattr(questions, "choose_under_pressure", chosen)
+    monkeypatch.setattr(Questions, "waiting", seen)
+    monkeypatch.setattr(Questions, "companions", companions)
+    with held(embedded) as (slow, calls):
+        asyncio.run(asked(slow, calls, [{"budget_ms": budget_ms}] * 60))
+    assert max(waiting for waiting, _, _ in turns) >= 50
+    for waiting, choices_made, looked in turns:
+        assert choices_made <= 8 + questions._MOST_REFUSED  # at most eight rows
+        assert looked == waiting + 1

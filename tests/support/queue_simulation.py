@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from dynamic_tinybert.runtime.budget import Limits
-from dynamic_tinybert.serving.pressure import (
-    Price,
-    Slowness,
-    Waiting,
-    choose_under_pressure,
-    is_hopeless,
-    reserve_against_lateness,
-)
+from dynamic_tinybert.serving.learnt import Price, Slowness, reserve_against_lateness
+from dynamic_tinybert.serving.pressure import Queue, Waiting, choose_under_pressure, is_at_risk, is_hopeless
 
 SPEED = {"full": 1.0, "accurate": 0.81, "balanced": 0.75, "fast": 0.53}
 """Time of each configuration against `full`, as of the embedded bundle."""
@@ -78,15 +73,17 @@ def simulate(
         budget = budget_ms if generator.random() < share_with_budget else None
         arrivals.append((now, generator.choice(LENGTHS_MS), budget))
     queue: deque[tuple[float, float, float | None]] = deque()
+    at_risk: set[tuple[float, float, float | None]] = set()
     slowness, outcome = Slowness(), Outcome()
     lateness, price = reserve_against_lateness(), Price()
 
     def waiting(request: tuple[float, float, float | None], at: float) -> Waiting:
         arrived, full_ms, budget = request
         if budget is None:
-            return Waiting({"full": full_ms})
-        slack_ms = (1 - lateness.share) * (arrived + budget - at)
-        return Waiting({name: full_ms * share for name, share in SPEED.items()}, slack_ms)
+            return Waiting({"full": [full_ms]})
+        left_ms = arrived + budget - at
+        ms = {name: [full_ms * share] for name, share in SPEED.items()}
+        return Waiting(ms, (1 - lateness.share) * left_ms, left_ms if refuses else math.inf)
 
     def choice(request: tuple[float, float, float | None], at: float) -> str:
         arrived, _, budget = request
@@ -95,7 +92,8 @@ def simulate(
         own, others = waiting(request, at), [waiting(other, at) for other in queue]
         if not others:
             own = replace(own, slack_ms=arrived + budget - at)
-        return choose_under_pressure(own, LOSSES, Limits(budget, 100), others, slowness, price)
+        price.note(sum(own.slowest) - sum(own.fastest))
+        return choose_under_pressure(own, LOSSES, Limits(budget, 100), Queue(others, slowness), price)
 
     def serve(until: float) -> None:
         nonlocal free
@@ -103,6 +101,11 @@ def simulate(
             request = queue.popleft()
             arrived, full_ms, budget = request
             start = max(free, arrived)
+            left_ms = math.inf if budget is None else arrived + budget - start
+            if refuses and queue and slowness.typical * full_ms * SPEED["fast"] > left_ms:  # alone it is tried
+                outcome.late += 1
+                lateness.learn(happened=True)
+                continue
             name = choice(request, start)
             predicted = full_ms * SPEED[name]
             took = predicted * slower * generator.lognormvariate(0, noise) * (3 if generator.random() < stalls else 1)
@@ -115,15 +118,17 @@ def simulate(
             late = free > arrived + budget
             outcome.met += not late
             outcome.late += late
-            if refuses:  # where nothing is promised, nothing is learnt
+            if refuses and (late or request in at_risk):  # where nothing is promised, nothing is learnt
                 lateness.learn(happened=late)
 
     for request in arrivals:
         at = request[0]
         serve(at)
         ahead = [waiting(other, at) for other in queue]
-        hopeless = refuses and is_hopeless(waiting(request, at), ahead, max(0.0, free - at), slowness)
-        if refuses and request[2] is not None:
+        own, running_ms = waiting(request, at), max(0.0, free - at)
+        hopeless = refuses and is_hopeless(own, ahead, running_ms, slowness)
+        if refuses and is_at_risk(own, ahead, running_ms, slowness):
+            at_risk.add(request)
             price.learn(refused=hopeless)
         if hopeless or len(queue) >= most:
             outcome.refused += 1

@@ -5,7 +5,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import openvino as ov
 import pytest
+from openvino import opset13 as ops
 
 from dynamic_tinybert.runtime.bundles.graph_file import check_graph_file
 from dynamic_tinybert.runtime.common.errors import BundleCorruptError, BundleError, BundleFormatError
@@ -111,3 +114,127 @@ def test_a_graph_of_other_sizes_is_refused(bundle: Path, key: str, value: int, m
     make_digests_right(bundle)
     with pytest.raises(BundleFormatError, match=message):
         LengthAdaptiveModel.from_pretrained(bundle)
+
+
+Nodes = dict[str, ov.Node]
+
+
+def rewritten(bundle: Path, change: Callable[[Nodes], None]) -> Path:
+    """The bundle, of whose graph the nodes were changed."""
+    model = ov.Core().read_model(bundle / XML)
+    change({node.get_friendly_name(): node for node in model.get_ordered_ops()})
+    model.validate_nodes_and_infer_types()
+    ov.save_model(model, bundle / "other.xml", compress_to_fp16=False)
+    for suffix in ("xml", "bin"):
+        (bundle / f"other.{suffix}").replace(bundle / f"openvino_model.{suffix}")
+    make_digests_right(bundle)
+    return bundle
+
+
+def put_after(node: ov.Node, replacement: Callable[[ov.Output], ov.Node]) -> None:
+    readers = list(node.output(0).get_target_inputs())
+    by = replacement(node.output(0)).output(0)
+    for reader in readers:
+        reader.replace_source_output(by)
+
+
+def length_of(mask: ov.Output) -> ov.Output:
+    return ops.gather(ops.shape_of(mask), [1], 0).output(0)
+
+
+def computed_axis(nodes: Nodes) -> None:
+    def gathered(mask: ov.Output) -> ov.Node:
+        axis = ops.squeeze(ops.multiply(length_of(mask), np.int64([65536])), [0])
+        return ops.reshape(ops.gather(mask, np.int64([0]), axis), ops.constant([-1, 4]), False)
+
+    put_after(nodes["attention_mask"], gathered)
+
+
+def batched(nodes: Nodes) -> None:
+    put_after(nodes["layer.0.output"], lambda x: ops.gather(x, np.int64([[0]]), 1, batch_dims=1))
+
+
+def computed_shape(nodes: Nodes) -> None:
+    put_after(nodes["attention_mask"], lambda mask: ops.reshape(mask, ops.shape_of(mask), False))
+
+
+def computed_order(nodes: Nodes) -> None:
+    def transposed(state: ov.Output) -> ov.Node:
+        length = length_of(nodes["attention_mask"].output(0))
+        return ops.transpose(state, ops.multiply(length, np.int64([0, 1, 2])))
+
+    put_after(nodes["layer.0.output"], transposed)
+
+
+def far_index(nodes: Nodes) -> None:
+    put_after(nodes["layer.0.output"], lambda x: ops.add(x, ops.gather(x, np.int64([9]), 1)))
+
+
+def computed_index(nodes: Nodes) -> None:
+    ids = nodes["input_ids"].output(0)
+    gathers = [t for t in ids.get_target_inputs() if t.get_node().get_type_name() == "Gather"]
+    far = ops.multiply(ids, np.int64([[1000]]))
+    nodes["input_ids"].set_friendly_name("other")
+    far.set_friendly_name("input_ids")
+    for target in gathers:
+        target.replace_source_output(far.output(0))
+
+
+def other_axis(nodes: Nodes) -> None:
+    (gather,) = (t.get_node() for t in nodes["token_type_ids"].output(0).get_target_inputs())
+    gather.input(2).replace_source_output(ops.constant(np.int64(1)).output(0))
+    put_after(gather, lambda x: ops.reshape(x, [-1, 1, 32], False))
+
+
+def shorter_values(nodes: Nodes) -> None:
+    """OpenVINO's attention then takes values from behind the end of what the caller gave."""
+    product = nodes["layer.1.value"].input_value(0).get_node()
+    first = ops.gather(product.input_value(0), np.int64([0]), 1)
+    product.input(0).replace_source_output(first.output(0))
+
+
+def longer_keys(nodes: Nodes) -> None:
+    """Only if there is one token, there are keys for five."""
+    product = nodes["layer.1.key"].input_value(0).get_node()
+    more = ops.multiply(product.input_value(0), np.ones((1, 5, 1), np.float32))
+    product.input(0).replace_source_output(more.output(0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (computed_axis, "input 2 of the Gather .* must be a constant"),
+        (batched, "must have batch_dims 0"),
+        (computed_shape, "input 1 of the Reshape .* must be a constant"),
+        (computed_order, "input 1 of the Transpose .* must be a constant"),
+        (far_index, "gathers by indices that are computed or may be out of range"),
+        (computed_index, "gathers by indices that are computed or may be out of range"),
+        (other_axis, "gathers by indices that are computed or may be out of range"),
+        (shorter_values, "queries, keys and values of layer 1 are not products of one state"),
+        (longer_keys, "queries, keys and values of layer 1 are not products of one state"),
+    ],
+)
+def test_what_could_read_out_of_bounds_is_refused(bundle: Path, change: Callable[[Nodes], None], message: str) -> None:
+    with pytest.raises(BundleFormatError, match=message):
+        LengthAdaptiveModel.from_pretrained(rewritten(bundle, change))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "by", "message"),
+    [
+        ('<port id="1"', '<port id="7"', "inputs of node .* are not numbered"),
+        ('to-port="0"', 'to-port="00"', "ambiguous ids"),
+        (r"(<edge [^>]*/>)", r"\1\1", "ambiguous ids"),
+        ('<layer id="1"', '<layer id="0"', "ambiguous ids"),
+    ],
+)
+def test_edges_that_could_be_read_otherwise_are_refused(bundle: Path, pattern: str, by: str, message: str) -> None:
+    text = (bundle / XML).read_text()
+    start = text.index("<input>") if "<port" in pattern else 0
+    (bundle / XML).write_text(text[:start] + put(pattern, by)(text[start:]))
+    with pytest.raises(BundleFormatError, match=message):
+        check_graph_file(bundle / XML, bundle / BIN)
+
+
+def test_a_graph_that_was_only_saved_again_is_taken(bundle: Path) -> None:
+    LengthAdaptiveModel.from_pretrained(rewritten(bundle, lambda nodes: None))
