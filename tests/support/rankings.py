@@ -34,7 +34,10 @@ def put_heads(folder: Path, heads: Mapping[str, EarlyHead]) -> Path:
 def write_rankings(
     path: Path, queries: int, documents: int, *, seed: int = 0, groups: int = 0, judged: bool = False
 ) -> Path:
-    """A file of rankings; query i is in group i modulo `groups` of this seed, or alone; its first document may be relevant."""
+    """A file of rankings; query i is in group i modulo `groups`, or alone, and its first document may be relevant.
+
+    Groups of another seed are others.
+    """
     rows = []
     for i in range(queries):
         query, own = texts(1, seed + 1000 + i, (2, 5))[0], texts(documents, seed + 5000 + i, (3, 20))
