@@ -149,7 +149,7 @@ def test_a_graph_that_no_model_can_be_made_of_is_refused_with_the_reason(tmp_pat
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        ("layer.1.query", "'layer.1.query' is not a linear layer with a bias"),
+        ("layer.1.query", "queries, keys and values of layer 1 are not products of one state"),
         ("layer.0.output", "'layer.0.output' is not a LayerNorm of a sum"),
         ("logits", "the head has 0 linear layers, but question_answering has 1"),
     ],

@@ -51,7 +51,7 @@ def test_commands_have_the_same_defaults(command: str, options: AnswerOptions) -
     assert len(shared) >= 4
     decided_later = {"max_seq_len", "doc_stride"}  # by default less where the model reads less
     if command == "evaluate":
-        decided_later |= {"batch_size"}  # depends on the bundle's task
+        decided_later |= {"batch_size", "max_answer_len"}  # they depend on the bundle's task
     for name in shared - decided_later:
         assert parameters[name].default == getattr(options, name)
     for name in decided_later:
