@@ -243,7 +243,7 @@ def logged(self, model, config, *, batch_size, span=slice(None)):
         file.write(json.dumps([config.keep_ratios, config.thresholds, span.start, span.stop]) + "\\n")
     return evaluate(self, model, config, batch_size=batch_size, span=span)
 gold_answers.GoldAnswers.evaluate = logged
-result = calibrate(bundle, data, evaluations=20, resume=True, num_threads=2, say=lambda line: None)
+result = calibrate(bundle, data, evaluations=20, fitting_steps=20, resume=True, num_threads=2, say=lambda line: None)
 print(json.dumps([[t.config.keep_ratios, t.config.thresholds, t.scores, t.latency_ms] for t in result.points]))
 """
 
