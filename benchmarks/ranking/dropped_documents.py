@@ -115,7 +115,7 @@ def measure(reranker: Reranker, heads: EarlyHeads, name: str, rankings: Sequence
         stay = kept(seen, head, places, head.margins[places])
         left.append(1 - float(stay.mean()))
         lost.append(Relevance.of(seen, top_n).lost(stay))
-        macs.append(macs_share(seen, head, places, head.margins[places]))
+        macs.append(macs_share(seen, head.layers, stay))
         for drop in (bool(number % 2), not number % 2):
             start = perf_counter()
             found = reranker.rank(ranking.query, ranking.documents, top_n, length_config=name, drop_documents=drop)

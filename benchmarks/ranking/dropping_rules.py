@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from dynamic_tinybert.calibration.data import split_by_group
 from dynamic_tinybert.calibration.documents.bound import largest_mean
-from dynamic_tinybert.calibration.documents.head_fitting import fit_head
+from dynamic_tinybert.calibration.documents.head_fitting import fit_head, macs_share
 from dynamic_tinybert.calibration.documents.lost_relevance import Relevance, smallest_margin
 from dynamic_tinybert.calibration.documents.observed import Observed, Observer
 from dynamic_tinybert.runtime import LengthAdaptiveModel
@@ -139,10 +139,8 @@ def _figures(
     left, macs, lost = [], [], []
     for own in reporting:
         stay = rule(own.early(head), own.final, places) <= margin
-        every = own.macs[-1]
-        before = own.macs[head.layers - 1] if head.layers else np.zeros_like(every)
         left.append(1 - stay.mean())
-        macs.append((before.sum() + (every - before)[stay].sum()) / every.sum())
+        macs.append(macs_share(own, head.layers, stay))
         lost.append(Relevance.of(own, places).lost(stay))
     found, low, high = paired_bootstrap(lost, np.zeros(len(lost)))
     return f"{np.mean(left):.1%} | {np.mean(macs):.3f}x | {found:.2%} [{low:.2%}, {high:.2%}]"

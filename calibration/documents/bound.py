@@ -33,7 +33,7 @@ def largest_mean(queries: int, risk: float, confidence: float = CONFIDENCE) -> f
 
     if evidence(0.0) < 0:
         return None
-    by_hoeffding = float(brentq(lambda mean: evidence(mean), 0, risk))
+    by_hoeffding = float(brentq(evidence, 0, risk))
     count = -1  # the largest sum of losses, rounded up, by Bentkus
     while math.e * binom.cdf(count + 1, queries, risk) <= wrong:
         count += 1

@@ -24,6 +24,7 @@ from dynamic_tinybert.runtime.tasks.sequence_classification.early_heads import (
     EarlyHeads,
 )
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking import TOP
+from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_evaluation import check_rankings
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_files import Ranking, read_rankings
 from dynamic_tinybert.runtime.tasks.sequence_classification.reranker import Reranker
 
@@ -92,6 +93,7 @@ def calibrate_documents(
         )
     bounding = judged or bounding
     _require(len(fitting), len(bounding), min(risks.values()))
+    check_rankings(reranker, [*fitting, *bounding])
     by_what = "judgements" if judged else "the model's own probabilities"
     say(f"Fitting on {len(fitting)} queries, bounding what is lost by {by_what} on {len(bounding)} others")
     heads = {name: _head(model, name, fitting, bounding, own, say) for name, own in risks.items()}
@@ -177,7 +179,9 @@ def _head(
         measured["lost"][str(count)] = fmean(
             Relevance.of(one, count).lost(some) for one, some in zip(own, stay, strict=True)
         )
-        measured["macs_fewer"][str(count)] = 1 / fmean(macs_share(one, head, count, margins[count]) for one in own)
+        measured["macs_fewer"][str(count)] = 1 / fmean(
+            macs_share(one, head.layers, some) for one, some in zip(own, stay, strict=True)
+        )
     if not margins:
         raise DataError(f"fewer than {fewest_queries(risk)} queries have more than one document; give longer lists")
     shares = ", ".join(f"{share:.0%} for {count}" for count, share in measured["dropped"].items())
@@ -194,10 +198,7 @@ def _observed(observer: Observer, rankings: Sequence[Ranking], layers: int | Non
     """What the model computes for all queries; with `layers`, only the states after so many layers are kept."""
     found = []
     for ranking in tqdm(rankings, unit="query", disable=None):
-        try:
-            own = observer(ranking, batch_size=BATCH_SIZE)
-        except InvalidInputError as error:
-            raise DataError(f"ranking {ranking.id}: {error}") from error
+        own = observer(ranking, batch_size=BATCH_SIZE)
         found.append(own if layers is None else own.only(layers))
     return found
 

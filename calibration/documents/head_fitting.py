@@ -79,7 +79,9 @@ def choose_layers(observed: Sequence[Observed], groups: Sequence[str], places: i
         scored = [(own, heads[at]) for own, at in zip(observed, parts, strict=True) if len(own.final) > places]
         behind = [lags(own.early(head), places) for own, head in scored]
         margin = smallest_margin(behind, [Relevance.of(own, places) for own, _ in scored], risk)
-        costs[layers] = float(np.mean([macs_share(own, head, places, margin) for own, head in scored]))
+        costs[layers] = float(
+            np.mean([macs_share(own, layers, kept(own, head, places, margin)) for own, head in scored])
+        )
     return min(costs, key=lambda layers: costs[layers])
 
 
@@ -95,11 +97,14 @@ def kept(observed: Observed, head: EarlyHead, places: int, margin: float) -> npt
     return stay
 
 
-def macs_share(observed: Observed, head: EarlyHead, places: int, margin: float) -> float:
-    """The multiply-accumulates of a query, as a share of those without dropping."""
+def macs_share(observed: Observed, layers: int, stay: npt.NDArray[np.bool_]) -> float:
+    """The multiply-accumulates of a query of which some documents stay, bool [n], after so many layers of all.
+
+    They are a share of those without dropping.
+    """
     every = observed.macs[-1]
-    before = observed.macs[head.layers - 1] if head.layers else np.zeros_like(every)
-    executed = before.sum() + (every - before)[kept(observed, head, places, margin)].sum()
+    before = observed.macs[layers - 1] if layers else np.zeros_like(every)
+    executed = before.sum() + (every - before)[stay].sum()
     return float(executed / every.sum())
 
 

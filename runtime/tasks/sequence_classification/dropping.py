@@ -18,11 +18,11 @@ from dynamic_tinybert.runtime.tasks.windows import Window
 
 from .competition import staying
 from .early_heads import EarlyHead, early_heads_of
+from .inference import logits_of, run_texts
+from .labels import Labels
 from .pair_windows import ByDocument
 from .task import ClassificationOutput
 from .word_match import bm25
-
-Scores = npt.NDArray[np.float32]
 
 
 class DocumentDropping:
@@ -32,13 +32,13 @@ class DocumentDropping:
         heads: The early heads by length configuration.
     """
 
-    def __init__(self, model: LengthAdaptiveModel) -> None:
-        """Read the heads from the bundle of a model.
+    def __init__(self, model: LengthAdaptiveModel, labels: Labels) -> None:
+        """Read the heads from the bundle of a model with one output, which `labels` describes.
 
         Raises:
             BundleError: The manifest cannot be read, or its early heads break a rule of the format.
         """
-        self._model = model
+        self._model, self._labels = model, labels
         found = early_heads_of(model.bundle)
         self.heads = {} if found is None else found.heads
         self._staged: dict[str, StagedModel] = {}
@@ -78,7 +78,8 @@ class DocumentDropping:
             early = documents.best(head.scores(bm25(documents.sequences)))
             chosen = staying(early, places, head.margins[places])
             sequences = [documents.sequences[i] for i in documents.windows_of(chosen)]
-            logits = _run_whole(model, sequences, str(name), batch_size)
+            outputs = run_texts(model, sequences, self._labels, length_config=name, batch_size=batch_size)
+            logits = logits_of(outputs)[:, 0]
         else:
             staged = self._stages(str(name), head)
             between = start(staged, documents.sequences, batch_size=batch_size)
@@ -108,15 +109,6 @@ class Halfway:
 
     batch: FirstStage
     row: int
-
-
-def _run_whole(model: LengthAdaptiveModel, sequences: Sequence[Window], name: str, batch_size: int) -> Scores:
-    """The logits of windows, all layers at once, float32 [n]."""
-    logits = np.empty(len(sequences), np.float32)
-    for indices in batches_of([len(sequence) for sequence in sequences], batch_size):
-        output: ClassificationOutput = model(**stack([sequences[i] for i in indices]), length_config=name)
-        logits[indices] = output.logits[:, 0]
-    return logits
 
 
 def start(staged: StagedModel, sequences: Sequence[Window], *, batch_size: int) -> list[Halfway]:

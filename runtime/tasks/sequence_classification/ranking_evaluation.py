@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 from time import perf_counter
@@ -83,11 +83,7 @@ def evaluate_rankings(
     """
     if not rankings:
         raise DataError("there are no rankings to evaluate")
-    for ranking in rankings:  # before the first one is run
-        try:
-            reranker.check(ranking.query, ranking.documents)
-        except InvalidInputError as error:
-            raise DataError(f"ranking {ranking.id}: {error}") from error
+    check_rankings(reranker, rankings)
     orders, times = [], []
     _order(reranker, rankings[0], length_config, batch_size)  # compiles the graph, which counts towards no query's time
     for ranking in tqdm(rankings, unit="query", disable=None if progress else True):
@@ -103,6 +99,15 @@ def evaluate_rankings(
         query_ms=tuple(times),
         query_documents=tuple(len(ranking.documents) for ranking in rankings),
     )
+
+
+def check_rankings(reranker: Reranker, rankings: Iterable[Ranking]) -> None:
+    """Raise DataError, which names the ranking, if the model cannot read a query or a document."""
+    for ranking in rankings:
+        try:
+            reranker.check(ranking.query, ranking.documents)
+        except InvalidInputError as error:
+            raise DataError(f"ranking {ranking.id}: {error}") from error
 
 
 def _order(

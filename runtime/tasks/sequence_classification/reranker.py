@@ -83,7 +83,7 @@ class Reranker:
             raise InvalidInputError("the softmax of one output is always 1; give function_to_apply='sigmoid' or 'none'")
         self._apply = FUNCTIONS[name]
         self._tokenize = WindowTokenizer(model.tokenizer_file, ("query", "document"))
-        self.dropping = DocumentDropping(model)
+        self.dropping = DocumentDropping(model, self.labels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _loaded, (type(self), self.model, self._given)

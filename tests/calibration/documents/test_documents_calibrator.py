@@ -189,9 +189,9 @@ def test_the_margin_is_the_smallest_that_loses_little_enough(
 
     assert lost(found) <= mean + 1e-12
     assert found == 0 or lost(np.nextafter(found, -1)) > mean
-    shares = [macs_share(own, head, 3, found) for own in unjudged]
+    shares = [macs_share(own, layers, kept(own, head, 3, found)) for own in unjudged]
     assert all(0 < share <= 1 for share in shares)
-    assert all(macs_share(own, head, 3, np.inf) == pytest.approx(1) for own in unjudged)
+    assert all(macs_share(own, layers, kept(own, head, 3, np.inf)) == pytest.approx(1) for own in unjudged)
 
 
 def test_too_few_queries_say_how_many_are_needed(tmp_path: Path) -> None:
