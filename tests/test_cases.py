@@ -200,5 +200,5 @@ def test_a_calibrated_bundle_has_the_threshold_of_no_answer(tmp_path: Path) -> N
         for paragraph in article["paragraphs"]:  # so long that it pays to drop tokens
             paragraph["context"] += " Boats pass below it every day, and trains above them." * 20
     data.write_text(json.dumps(content))
-    calibrate(bundle, data, significance="trained", budget_minutes=15, evaluations=12, num_threads=2)
+    calibrate(bundle, data, significance="trained", budget_minutes=15, evaluations=6, num_threads=2)
     assert open_bundle(bundle).no_answer_threshold is not None
