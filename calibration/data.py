@@ -20,7 +20,10 @@ FEWEST_EXAMPLES = 50
 ENOUGH_GROUPS = 8
 """Number of groups, such as articles, from which it begins to show how much they differ."""
 
-_FITTING, _CHOOSING = 0.6, 0.25  # shares of a single file; the rest is for reporting
+_ENOUGH_TO_CHOOSE_ON = 300  # examples; a small file gives up to half of those that are not for reporting
+_FEW_TO_CHOOSE_ON = 150  # below, the standard error of a loss is about a point
+_CHOOSING, _REPORTING = 0.25, 0.15  # shares of a single file
+_CHOOSING_BESIDE_TEST = 0.15
 _CHOOSING_OF_VALIDATION = 2 / 3
 
 E = TypeVar("E")
@@ -74,12 +77,9 @@ def read_calibration_data(
     choosing: Sequence[E]
     reporting: Sequence[E]
     if validation is None:
-        if test is None:
-            ends = (_FITTING, _FITTING + _CHOOSING)
-            fitting, choosing, reporting = split_by_group(fitting, measure.group_of, ends, seed)
-        else:
-            fitting, choosing = split_by_group(fitting, measure.group_of, (_FITTING + _CHOOSING,), seed)
-            (reporting,) = others
+        ends = _ends_of_single_file(len(fitting), test is not None)
+        fitting, choosing, *left = split_by_group(fitting, measure.group_of, ends, seed)
+        (reporting,) = left or others
     elif test is None:
         choosing, reporting = split_by_group(others[0], measure.group_of, (_CHOOSING_OF_VALIDATION,), seed)
     else:
@@ -94,14 +94,22 @@ def read_calibration_data(
             )
     findings = [finding for file in files for finding in file.findings]
     lines = [line for file in files for line in file.lines]
-    return CalibrationData(fitting, choosing, reporting, findings, [*lines, *_few_groups(measure, choosing, reporting)])
+    warnings = [*_few_to_choose_on(measure, choosing), *_few_groups(measure, choosing, reporting)]
+    return CalibrationData(fitting, choosing, reporting, findings, [*lines, *warnings])
+
+
+def _ends_of_single_file(count: int, test: bool) -> list[float]:
+    """Where the parts for fitting and, without a file to test on, for choosing end, as shares of a file's examples."""
+    usual, reporting = (_CHOOSING_BESIDE_TEST, 0.0) if test else (_CHOOSING, _REPORTING)
+    choosing = min((1 - reporting) / 2, max(usual, _ENOUGH_TO_CHOOSE_ON / count))
+    return [1 - reporting - choosing] if test else [1 - reporting - choosing, 1 - reporting]
 
 
 def _what_to_give(measure: Measure[E], data: str | Path, validation: str | Path | None, test: str | Path | None) -> str:
     """What files must hold so that each part has enough examples."""
     divided, ends = None, [1.0]
     if validation is None:
-        divided, ends = data, [_FITTING + _CHOOSING, 1.0] if test is not None else [_FITTING, _FITTING + _CHOOSING, 1.0]
+        divided, ends = data, [*_ends_of_single_file(FEWEST_EXAMPLES, test is not None), 1.0]
     elif test is None:
         divided, ends = validation, [_CHOOSING_OF_VALIDATION, 1.0]
     if divided is None:
@@ -113,6 +121,16 @@ def _what_to_give(measure: Measure[E], data: str | Path, validation: str | Path 
         f"needs at least {number} {measure.examples} and {len(ends)} {measure.groups}, better many more; give more "
         f"{measure.groups}, or separate files as validation and test data"
     )
+
+
+def _few_to_choose_on(measure: Measure[E], choosing: Sequence[E]) -> list[str]:
+    """A warning about so few examples that the fastest configurations among many are those that had luck."""
+    if len(choosing) >= _FEW_TO_CHOOSE_ON:
+        return []
+    return [
+        f"Warning: {len(choosing)} {measure.examples} to choose on say little about others, on which named "
+        f"configurations may lose a point more than their limits; give at least {_ENOUGH_TO_CHOOSE_ON}"
+    ]
 
 
 def _few_groups(measure: Measure[E], choosing: Sequence[E], reporting: Sequence[E]) -> list[str]:

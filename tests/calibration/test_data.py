@@ -55,7 +55,8 @@ def test_parts_share_no_article_and_lose_no_question(
     titles = [{example.title for example in part} for part in parts]
     assert not titles[0] & titles[1] | titles[0] & titles[2] | titles[1] & titles[2]
     assert sum(map(len, parts)) == sum(articles) + 10 * len(articles)
-    assert len(data.fitting) > len(data.choosing) > 0
+    assert len(data.fitting) > 0
+    assert len(data.choosing) > 0
     assert data == read_calibration_data(file, seed=seed)
 
 
@@ -66,6 +67,33 @@ def test_files_of_their_own_are_taken_whole(tmp_path: Path) -> None:
     assert {example.title[:-1] for example in data.choosing} == {"choose"}
     assert {example.title[:-1] for example in data.reporting} == {"report"}
     assert len(data.fitting) == len(data.choosing) == len(data.reporting) == 130
+
+
+@pytest.mark.parametrize(
+    ("articles", "beside_test", "sizes"),
+    [
+        (200, False, [1200, 500, 300]),  # 0.6, 0.25, 0.15
+        (200, True, [1700, 300]),
+        (50, False, [210, 210, 80]),  # as many to choose on as to fit on, as 300 would be more
+        (50, True, [250, 250]),
+    ],
+)
+def test_a_small_file_gives_more_of_its_questions_to_choose_on(
+    tmp_path: Path, articles: int, beside_test: bool, sizes: list[int]
+) -> None:
+    file = write(tmp_path / "data.json", [10] * articles)
+    test = [write(tmp_path / "test.json", [10] * 8, prefix="t")] if beside_test else []
+    data = read_calibration_data(file, **({"test": test[0]} if test else {}))
+    found = [len(data.fitting), len(data.choosing), *([] if beside_test else [len(data.reporting)])]
+    assert found == pytest.approx(sizes, abs=10)
+    assert sum(found) == 10 * articles
+    assert not any("to choose on say little" in line for line in data.lines)
+
+
+def test_few_questions_to_choose_on_are_warned_of(tmp_path: Path) -> None:
+    fit, choose, report = (write(tmp_path / f"{n}.json", [10] * n, prefix=f"{n}-") for n in (9, 14, 8))
+    (line,) = read_calibration_data(fit, choose, report).lines
+    assert line.startswith("Warning: 140 questions to choose on say little about others, on which named ")
 
 
 def test_validation_data_alone_serves_choosing_and_reporting(tmp_path: Path) -> None:
@@ -125,7 +153,7 @@ def test_questions_that_the_model_cannot_read_are_left_out_and_said(tmp_path: Pa
     [
         ("d", r"data\.json are kept whole when it is divided into 3 parts, so it needs at least 334 questions and 3 "),
         ("dv", r"validation\.json are kept whole when it is divided into 2 parts, so it needs at least 150 questions "),
-        ("dt", r"data\.json are kept whole when it is divided into 2 parts, so it needs at least 334 questions and 2 "),
+        ("dt", r"data\.json are kept whole when it is divided into 2 parts, so it needs at least 100 questions and 2 "),
         ("dvt", r"each needs 50; give at least 50 in each file"),
     ],
 )
@@ -146,10 +174,10 @@ def test_the_number_needed_is_enough_where_it_can_be_divided(tmp_path: Path) -> 
 
 def test_few_articles_are_warned_of_by_name(tmp_path: Path) -> None:
     fit = write(tmp_path / "fit.json", [60], prefix="f")
-    one = write(tmp_path / "one.json", [60], prefix="only-")
-    three, many = write(tmp_path / "three.json", [20] * 3), write(tmp_path / "many.json", [10] * 8)
+    one = write(tmp_path / "one.json", [160], prefix="only-")
+    three, many = write(tmp_path / "three.json", [20] * 3), write(tmp_path / "many.json", [20] * 8)
     (line,) = read_calibration_data(fit, one, many).lines
-    assert line.startswith("Warning: all 60 questions to choose on are of 'only-0', and none of other articles: ")
+    assert line.startswith("Warning: all 160 questions to choose on are of 'only-0', and none of other articles: ")
     assert line.endswith("; give questions of at least 8 articles")
     (line,) = read_calibration_data(fit, many, three).lines
     assert line.startswith("Warning: the 60 questions to report on are of 3 articles only, which say little about ")
