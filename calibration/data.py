@@ -101,7 +101,7 @@ def read_calibration_data(
 def _ends_of_single_file(count: int, test: bool) -> list[float]:
     """Where the parts for fitting and, without a file to test on, for choosing end, as shares of a file's examples."""
     usual, reporting = (_CHOOSING_BESIDE_TEST, 0.0) if test else (_CHOOSING, _REPORTING)
-    choosing = min((1 - reporting) / 2, max(usual, _ENOUGH_TO_CHOOSE_ON / count))
+    choosing = min((1 - reporting) / 2, max(usual, _ENOUGH_TO_CHOOSE_ON / max(count, 1)))
     return [1 - reporting - choosing] if test else [1 - reporting - choosing, 1 - reporting]
 
 

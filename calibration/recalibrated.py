@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from dynamic_tinybert.runtime.bundles.bundle import Bundle, NamedLengthConfig, write_manifest
 from dynamic_tinybert.runtime.bundles.files import SCORERS
@@ -50,3 +51,28 @@ def write_recalibrated(
             task=bundle.task,
             no_answer_threshold=bundle.no_answer_threshold if no_answer_threshold is None else no_answer_threshold,
         )
+
+
+def replace_length_configs(
+    bundle: Bundle, length_configs: Mapping[str, NamedLengthConfig], source: Mapping[str, Any] | None = None
+) -> Bundle:
+    """Replace the manifest of a bundle in its folder by one with other length configurations.
+
+    Args:
+        bundle: The bundle; all else stays as it is.
+        length_configs: All length configurations by name.
+        source: Where the model comes from; None for what the bundle says.
+
+    Raises:
+        StorageError: The file could not be written.
+    """
+    return write_manifest(
+        bundle.path,
+        significance=bundle.significance,
+        length_configs=length_configs,
+        quantization=bundle.quantization,
+        versions=dict(bundle.versions),
+        source=bundle.source if source is None else source,
+        task=bundle.task,
+        no_answer_threshold=bundle.no_answer_threshold,
+    )

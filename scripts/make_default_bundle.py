@@ -24,13 +24,13 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from dynamic_tinybert.calibration import calibrate
-from dynamic_tinybert.calibration.recalibrated import write_recalibrated
+from dynamic_tinybert.calibration.recalibrated import replace_length_configs, write_recalibrated
 from dynamic_tinybert.calibration.report import write_calibration_report
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.modeling.bundle_model import weights_of_bundle
 from dynamic_tinybert.modeling.checkpoint import load_checkpoint
 from dynamic_tinybert.runtime import LengthAdaptiveModel, LengthConfig
-from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.bundles.files import SCORERS
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.publish import publishing
@@ -120,6 +120,7 @@ def main() -> None:
     with publishing(TARGET, force=True) as place:
         shutil.copytree(WORK, place, dirs_exist_ok=True)
     shutil.rmtree(WORK)
+    choosing.unlink()
     write_table()
 
 
@@ -166,16 +167,7 @@ def write_about_model(against_fp32: Sequence[float]) -> None:
     bundle = open_bundle(WORK)
     full = bundle.length_configs["full"]
     measured = replace(full, measured={**(full.measured or {}), "f1_against_fp32": list(against_fp32)})
-    write_manifest(
-        WORK,
-        significance=bundle.significance,
-        length_configs={**bundle.length_configs, "full": measured},
-        quantization=bundle.quantization,
-        versions=bundle.versions,
-        source=SOURCE,
-        no_answer_threshold=bundle.no_answer_threshold,
-        task=bundle.task,
-    )
+    replace_length_configs(bundle, {**bundle.length_configs, "full": measured}, SOURCE)
 
 
 if __name__ == "__main__":

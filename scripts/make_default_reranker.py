@@ -24,9 +24,10 @@ from pathlib import Path
 
 from dynamic_tinybert.calibration import calibrate, calibrate_documents
 from dynamic_tinybert.calibration.data import shuffled
+from dynamic_tinybert.calibration.recalibrated import replace_length_configs
 from dynamic_tinybert.export import export_model
 from dynamic_tinybert.runtime import LengthAdaptiveModel, Reranker
-from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import NamedLengthConfig, open_bundle
 from dynamic_tinybert.runtime.common.bootstrap import paired_bootstrap
 from dynamic_tinybert.runtime.common.publish import publishing
 from dynamic_tinybert.runtime.tasks.sequence_classification.ranking_evaluation import (
@@ -95,7 +96,7 @@ def main() -> None:
     chosen = choose(reranker, choosing[: arguments.queries])
     fp32 = Reranker.from_pretrained(FP32, num_threads=NUM_THREADS)
     named = with_figures(reranker, fp32, chosen, reporting[: arguments.queries], arguments.reporting.name)
-    write_configs(named)
+    replace_length_configs(open_bundle(WORK), named, SOURCE)
     if risks := {name: risk for name, risk in RISKS.items() if name in named}:
         heads = write_rankings(WORK.with_name("reranker-heads.jsonl"), choosing[:FITTING_QUERIES])
         rankings = shuffled(read_rankings(arguments.bounding), 0)[: arguments.bounding_queries]
@@ -165,20 +166,6 @@ def with_figures(
         print(name, figures)
         named[name] = replace(configs[own], measured={**(configs[own].measured or {}), **figures})
     return named
-
-
-def write_configs(named: Mapping[str, NamedLengthConfig]) -> None:
-    """Write the manifest again, with these configurations alone and where the model comes from."""
-    bundle = open_bundle(WORK)
-    write_manifest(
-        WORK,
-        significance=bundle.significance,
-        length_configs=named,
-        quantization=bundle.quantization,
-        versions=bundle.versions,
-        source=SOURCE,
-        task=bundle.task,
-    )
 
 
 def macs(model: LengthAdaptiveModel, name: str) -> float:

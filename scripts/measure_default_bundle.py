@@ -16,8 +16,9 @@ from typing import Any
 
 from dynamic_tinybert.calibration.figures import measured_figures
 from dynamic_tinybert.calibration.measurements import measure_for_report
+from dynamic_tinybert.calibration.recalibrated import replace_length_configs
 from dynamic_tinybert.runtime import LengthAdaptiveModel, cpu
-from dynamic_tinybert.runtime.bundles.bundle import open_bundle, write_manifest
+from dynamic_tinybert.runtime.bundles.bundle import open_bundle
 from dynamic_tinybert.runtime.tasks.question_answering.example import article_of
 from dynamic_tinybert.runtime.tasks.question_answering.gold_answers import gold_answers
 from dynamic_tinybert.runtime.tasks.question_answering.squad_files import read_squad
@@ -47,16 +48,7 @@ def main(data: Path) -> None:
         figures = measured_figures(runs[name], runs["full"], ("f1", "exact_match"), groups)
         kept = {key: value for key, value in (named.measured or {}).items() if key == "f1_against_fp32"}
         measured[name] = replace(named, measured={**figures, **circumstances, **kept})
-    write_manifest(
-        TARGET,
-        significance=bundle.significance,
-        length_configs=measured,
-        quantization=bundle.quantization,
-        versions=bundle.versions,
-        source=bundle.source,
-        no_answer_threshold=bundle.no_answer_threshold,
-        task=bundle.task,
-    )
+    replace_length_configs(bundle, measured)
     write_table()
 
 

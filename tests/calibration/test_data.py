@@ -55,8 +55,8 @@ def test_parts_share_no_article_and_lose_no_question(
     titles = [{example.title for example in part} for part in parts]
     assert not titles[0] & titles[1] | titles[0] & titles[2] | titles[1] & titles[2]
     assert sum(map(len, parts)) == sum(articles) + 10 * len(articles)
-    assert len(data.fitting) > 0
     assert len(data.choosing) > 0
+    assert len(data.fitting) > len(data.choosing) - 10 - max(articles)  # at least as many, but for an article
     assert data == read_calibration_data(file, seed=seed)
 
 
@@ -82,12 +82,21 @@ def test_a_small_file_gives_more_of_its_questions_to_choose_on(
     tmp_path: Path, articles: int, beside_test: bool, sizes: list[int]
 ) -> None:
     file = write(tmp_path / "data.json", [10] * articles)
-    test = [write(tmp_path / "test.json", [10] * 8, prefix="t")] if beside_test else []
-    data = read_calibration_data(file, **({"test": test[0]} if test else {}))
-    found = [len(data.fitting), len(data.choosing), *([] if beside_test else [len(data.reporting)])]
+    test = write(tmp_path / "test.json", [10] * 8, prefix="t") if beside_test else None
+    data = read_calibration_data(file, test=test)
+    found = [len(data.fitting), len(data.choosing), len(data.reporting)][: len(sizes)]
     assert found == pytest.approx(sizes, abs=10)
     assert sum(found) == 10 * articles
     assert not any("to choose on say little" in line for line in data.lines)
+
+
+@pytest.mark.parametrize("beside_test", [False, True])
+def test_a_file_of_which_the_model_can_read_nothing_is_refused(tmp_path: Path, beside_test: bool) -> None:
+    file = write(tmp_path / "data.json", [10] * 9)
+    file.write_text(file.read_text().replace('"question": "Where?"', f'"question": "{"who " * 99}"'))
+    test = write(tmp_path / "test.json", [10] * 8, prefix="t") if beside_test else None
+    with pytest.raises(DataError, match="too few questions for fitting: 0 for fitting, 0 for choosing"):
+        read_calibration_data(file, test=test)
 
 
 def test_few_questions_to_choose_on_are_warned_of(tmp_path: Path) -> None:
