@@ -53,6 +53,12 @@ def thread_properties(given: Mapping[str, object] | None = None, root: Path = Pa
     return properties
 
 
+def numa_nodes(root: Path = Path("/")) -> int:
+    """The number of NUMA nodes that the CPUs in the process's affinity belong to; 1 if Linux does not say."""
+    topology = root / "sys/devices/system/cpu"
+    return max(1, len({node.name for cpu in os.sched_getaffinity(0) for node in topology.glob(f"cpu{cpu}/node*")}))
+
+
 def quotas(root: Path = Path("/")) -> list[float]:
     """The quotas that apply to this process, in CPUs: those of its cgroup and its ancestors, version 1 and 2."""
     return [quota for folder in _folders(root) for quota in (_version_1(folder), _version_2(folder)) if quota]

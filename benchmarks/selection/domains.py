@@ -7,12 +7,14 @@ without their answers, by `scripts/without_answers.py`; the other half is for re
 read are theirs. The scorers that are compared at equal shares of tokens:
 
 - others: fitted on all other articles of TRAIN.json, so that the domain is held out;
-- domain: fitted on the unlabelled questions of the domain alone, as `calibrate` fits;
-- bundle: those of the bundle, by default the embedded one. They may have been fitted on the domain, too.
+- domain: fitted on the unlabelled questions of the domain alone, as `calibrate` fits a bundle without scorers;
+- further: `others` fitted further on the unlabelled questions of the domain, as `calibrate` fits a bundle with scorers;
+- bundle: those of the bundle, if it has any. They may have been fitted on the domain, too.
 
-Thresholds of all three come from the unlabelled questions. The named configurations of the bundle are measured as well,
-with the thresholds that it has. OUTPUT keeps the files of questions and the fitted scorers: a second run with the same
-options fits nothing. `dynamic-tinybert calibrate` can be run on the files itself.
+Fits begin at scorers that the bundle has: give one without, so that nothing has seen the domain. Thresholds of all come
+from the unlabelled questions. The named configurations of the bundle are measured as well, with the thresholds that it
+has. OUTPUT keeps the files of questions and the fitted scorers: a second run with the same options fits nothing.
+`dynamic-tinybert calibrate` can be run on the files itself.
 """
 
 from __future__ import annotations
@@ -49,7 +51,7 @@ def main() -> None:
     parser.add_argument("train", type=Path, metavar="TRAIN.json")
     parser.add_argument("output", type=Path, metavar="OUTPUT")
     parser.add_argument("--domain", default="Amazon_Reviews", help="how the titles of its articles begin")
-    parser.add_argument("--bundle", type=Path, default=default_bundle())
+    parser.add_argument("--bundle", type=Path, default=default_bundle(), help="by default the embedded one")
     parser.add_argument("--questions", type=int, default=500, help="of the domain, to calibrate from")
     parser.add_argument("--report", type=int, default=3000, help="largest number of questions to report on")
     parser.add_argument("--minutes", type=float, default=20, help="longest time for each of both fits")
@@ -61,17 +63,18 @@ def main() -> None:
     others, domain, report = write_parts(arguments.train, arguments.output, arguments)
     bundle = open_bundle(arguments.bundle)
     schedules = {text: schedule_of(text, bundle.shape.num_layers) for text in arguments.shares}
-    examples = {"others": others, "domain": domain}
-    scorers = {}
-    for name, own in examples.items():
-        fit = fit_or_load_scorers(
-            bundle,
-            own,
-            arguments.output / f"fit-{name}",
-            60 * arguments.minutes,
-            arguments.seed,
-            steps=arguments.steps,
-        )
+    scorers: dict[str, Path] = {}
+    for name, own in {"others": others, "domain": domain, "further": domain}.items():
+        with TemporaryDirectory() as place:
+            begun = with_scorers_of(bundle, scorers["others"], Path(place) / name) if name == "further" else bundle
+            fit = fit_or_load_scorers(
+                begun,
+                own,
+                arguments.output / f"fit-{name}",
+                60 * arguments.minutes,
+                arguments.seed,
+                steps=arguments.steps,
+            )
         scorers[name] = fit.scorers
         print(f"{name}, {len(own)} questions: {fit.line}", flush=True)
     print(

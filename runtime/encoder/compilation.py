@@ -12,8 +12,10 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from . import extension_library
 from .graph import with_selection
+from .joined_graph import JoinedGraphRequests, as_joined
 from .joined_ops import join_ops
 from .plain_graph import products_saturate, rewriting
+from .request_threads import request_threads
 from .scorer import LayerSignificance
 from .task_graph import TaskGraph
 
@@ -28,7 +30,7 @@ def compile_bundle(
     scorers: Mapping[int, LayerSignificance] | None,
     config: LengthConfig | None,
     properties: Mapping[str, object],
-) -> ov.CompiledModel:
+) -> ov.CompiledModel | JoinedGraphRequests:
     """Compile a bundle's graph with token selection.
 
     Args:
@@ -46,10 +48,21 @@ def compile_bundle(
     return compile_graph(selecting_graph(bundle, task, plain, scorers, config), properties)
 
 
-def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.CompiledModel:
-    """Compile a graph for this CPU with OpenVINO properties by name; raises InferenceError if that fails."""
+def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.CompiledModel | JoinedGraphRequests:
+    """Compile a graph for this CPU; one that becomes a single joined node runs without OpenVINO's CPU plugin.
+
+    Args:
+        graph: The graph, which is changed.
+        properties: OpenVINO properties by name.
+
+    Raises:
+        InferenceError: OpenVINO could not compile it.
+    """
     try:
         join_ops(graph)
+        joined, threads = as_joined(graph), request_threads(properties)
+        if joined is not None and threads is not None:
+            return JoinedGraphRequests(joined, *threads)
         return extension_library.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error

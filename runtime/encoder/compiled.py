@@ -15,28 +15,30 @@ from dynamic_tinybert.runtime.common.errors import InferenceError
 from .fair_pool import FairPool
 from .forking import survive_forks
 from .gate import gate
+from .joined_graph import JoinedGraphRequests
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 """Arrays by the name of a graph's input or output; the graph decides their types and shapes."""
 
 
 class CompiledGraph:
-    """A compiled model with a pool of infer requests, each used by one caller at a time, in the order of their calls.
+    """A compiled model with a pool of requests, each used by one caller at a time, in the order of their calls.
 
     In a forked process the model is compiled again on first use, as the parent's threads do not exist there.
     """
 
-    def __init__(self, compile_model: Callable[[], ov.CompiledModel]) -> None:
+    def __init__(self, compile_model: Callable[[], ov.CompiledModel | JoinedGraphRequests]) -> None:
         """Compile the model.
 
         Args:
-            compile_model: Compiles the model. It is kept, and called again in forked processes.
+            compile_model: Compiles the model, or prepares one that runs without OpenVINO's CPU plugin. It is kept, and
+                called again in forked processes.
         """
         self._compile = compile_model
         self._lock = threading.Lock()
-        self._requests: _Requests | None = None
+        self._requests: _Requests | JoinedGraphRequests | None = None
         with gate:
-            self._requests = _Requests(compile_model())
+            self._requests = _requests(compile_model())
             survive_forks(self)
 
     def infer(self, inputs: Arrays) -> Arrays:
@@ -59,11 +61,15 @@ class CompiledGraph:
         requests, self._requests = self._requests, None
         return requests
 
-    def _current(self) -> _Requests:
+    def _current(self) -> _Requests | JoinedGraphRequests:
         with self._lock:
             if self._requests is None:
-                self._requests = _Requests(self._compile())
+                self._requests = _requests(self._compile())
             return self._requests
+
+
+def _requests(compiled: ov.CompiledModel | JoinedGraphRequests) -> _Requests | JoinedGraphRequests:
+    return compiled if isinstance(compiled, JoinedGraphRequests) else _Requests(compiled)
 
 
 class _Requests:

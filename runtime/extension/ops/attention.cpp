@@ -5,6 +5,7 @@
 #include "ops/attention_pass.hpp"
 #include "ops/dimensions.hpp"
 #include "ops/isa.hpp"
+#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -153,9 +154,9 @@ void Attention::compute(ov::Tensor& output, float* significance, const ov::Tenso
     pass.inv_scale = m_inv_scale;
     pass.zero_point = m_zero_point;
     pass.significance = significance;
-    thread_local AttentionScratch thread_scratch;
-    AttentionScratch& scratch = thread_scratch;  // a name under which the threads below share it
-    // A thread that waits in here must not pick up another request, which would use the same scratch.
+    const Lent<AttentionScratch> lent;
+    AttentionScratch& scratch = *lent;
+    // A thread that waits in here must not pick up another request, which would delay this one.
     tbb::this_task_arena::isolate([&] {
         Stages stages(tbb::this_task_arena::max_concurrency());
         add_attention(stages, *m_kernels, pass, scratch);

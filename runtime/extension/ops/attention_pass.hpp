@@ -27,7 +27,7 @@ struct AttentionBatch {
     float* significance;  ///< [batch, L], to which probabilities are added; null if it is not needed.
 };
 
-/// Buffers of attention, which a thread keeps from call to call.
+/// Buffers of attention.
 struct AttentionScratch {
     std::vector<int32_t> tokens;      // [B, L]: positions of the real tokens, then unused space
     std::vector<size_t> num_tokens;   // [B]

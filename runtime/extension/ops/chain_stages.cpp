@@ -121,7 +121,8 @@ void add_chains(Stages& stages, const std::vector<ChainTask>& tasks, LevelBuffer
     } else if (rows >= fewest_rows * stages.threads()) {
         const size_t items = std::min(rows / fewest_rows, stages.threads() * (cores_differ() ? tasks_for_a_thread : 1));
         stages.add(items, [=](size_t item) {
-            static thread_local LevelBuffers own;
+            const Lent<LevelBuffers> lent;
+            LevelBuffers& own = *lent;
             const size_t first = strips * item / items * strip;
             const size_t end = std::min(rows, strips * (item + 1) / items * strip);
             for (const ChainTask& task : tasks) {

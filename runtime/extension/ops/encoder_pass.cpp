@@ -12,7 +12,7 @@
 namespace dynamic_tinybert {
 namespace {
 
-/// Buffers of one call, which its thread keeps for the next one.
+/// Buffers of one call.
 struct Scratch {
     Aligned<float> projections;  // [B, L, 3 H]: query, key and value
     Aligned<float> states[2];    // [B, L, H]: a half reads one while it writes the other
@@ -25,8 +25,8 @@ struct Scratch {
 
 void compute_halves(const AttentionKernels& attention, const std::vector<EncoderHalf>& halves,
                     const EncoderBatch& in) {
-    thread_local Scratch thread_scratch;
-    Scratch& scratch = thread_scratch;  // a name under which the threads below share it
+    const Lent<Scratch> lent;
+    Scratch& scratch = *lent;
     const size_t rows = in.batch * in.length, numbers = rows * in.hidden;
     at_least(scratch.projections, 3 * numbers);
     at_least(scratch.context, numbers);
@@ -69,7 +69,7 @@ void compute_halves(const AttentionKernels& attention, const std::vector<Encoder
         add_chains(stages, between, scratch.levels);
         stages.run();
     };
-    // A thread that waits in here must not pick up another request, which would use the same buffers.
+    // A thread that waits in here must not pick up another request, which would delay this one.
     tbb::this_task_arena::isolate(compute);
 }
 

@@ -16,6 +16,8 @@ namespace dynamic_tinybert {
 ///
 /// Attribute: body, a model whose nodes can all be evaluated by themselves. It must not be changed afterwards, as copies
 /// of this op share it.
+///
+/// Runtime information: program, the address of the program of the body, for `dynamic_tinybert_runner`.
 class JoinedOps : public ov::op::Op {
 public:
     OPENVINO_OP("JoinedOps", "dynamic_tinybert");

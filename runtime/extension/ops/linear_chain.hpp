@@ -75,7 +75,7 @@ private:
     mutable Repacked m_repacked;  // after the first call, if the chain packs
 };
 
-/// Buffers of quantised rows, which a thread keeps from call to call: a product reads one while it writes the other.
+/// Buffers of quantised rows: a product reads one while it writes the other.
 using LevelBuffers = std::array<std::vector<uint8_t>, 2>;
 
 /// A chain and its rows.

@@ -1,6 +1,9 @@
 #pragma once
 
 #include <cstddef>
+#include <memory>
+#include <mutex>
+#include <utility>
 #include <vector>
 
 namespace dynamic_tinybert {
@@ -13,5 +16,42 @@ Number* at_least(std::vector<Number, Allocator>& memory, size_t size) {
         memory.resize(size);
     return memory.data();
 }
+
+/// Memory of a kind that one user at a time has. What is given back is lent again, the last one first, so that there is
+/// as much of it as is used at once, however many threads use it: a service may call from dozens of threads.
+template <typename Kind>
+class Lent {
+public:
+    Lent() {
+        const std::lock_guard<std::mutex> lock(idle().mutex);
+        if (idle().memory.empty()) {
+            m_memory = std::make_unique<Kind>();
+        } else {
+            m_memory = std::move(idle().memory.back());
+            idle().memory.pop_back();
+        }
+    }
+    Lent(const Lent&) = delete;
+    Lent& operator=(const Lent&) = delete;
+    ~Lent() {
+        const std::lock_guard<std::mutex> lock(idle().mutex);
+        idle().memory.push_back(std::move(m_memory));
+    }
+
+    Kind& operator*() const { return *m_memory; }
+
+private:
+    struct Idle {
+        std::mutex mutex;
+        std::vector<std::unique_ptr<Kind>> memory;
+    };
+
+    static Idle& idle() {
+        static Idle& all = *new Idle;  // never destroyed: threads may still run while the process ends
+        return all;
+    }
+
+    std::unique_ptr<Kind> m_memory;
+};
 
 }  // namespace dynamic_tinybert

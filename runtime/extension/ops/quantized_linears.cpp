@@ -5,6 +5,7 @@
 #include <openvino/op/constant.hpp>
 
 #include "ops/dimensions.hpp"
+#include "ops/memory.hpp"
 
 namespace dynamic_tinybert {
 namespace {
@@ -86,9 +87,9 @@ bool QuantizedLinears::evaluate(ov::TensorVector& outputs, const ov::TensorVecto
     rows.result = outputs[0].data<float>();
     const BoundChain chain = m_constants.bind(m_chain, shape[2], quantizes, inputs[constants_in].data<const int8_t>(),
                                               *get_input_node_ptr(constants_in));
-    thread_local LevelBuffers thread_buffers;
-    LevelBuffers& buffers = thread_buffers;  // a name under which the threads below share them
-    // A thread that waits in here must not pick up another request, which would use the same buffers.
+    const Lent<LevelBuffers> lent;
+    LevelBuffers& buffers = *lent;
+    // A thread that waits in here must not pick up another request, which would delay this one.
     tbb::this_task_arena::isolate([&] {
         Stages stages(is_worth_one_thread(chain, rows.count) ? 1 : tbb::this_task_arena::max_concurrency());
         make_room(buffers, chain, rows.count);

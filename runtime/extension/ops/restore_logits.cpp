@@ -10,6 +10,12 @@
 namespace dynamic_tinybert {
 namespace {
 
+/// Buffers of one call.
+struct Scratch {
+    std::vector<char> restored_before;  // [B, L]
+    std::vector<float> logits;          // [tokens, 2]
+};
+
 enum Input : size_t { head_in, all_states_in, states_in };  // then the origins of these states, and further such pairs
 
 /// Runs compute(first, count) on each stretch of neighbouring rows that are wanted.
@@ -79,8 +85,9 @@ bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     const float* head = inputs[head_in].data<const float>();
     outputs[0].set_shape({batch, length, 2});
     float* restored = outputs[0].data<float>();
-    thread_local std::vector<char> restored_before;
-    thread_local std::vector<float> logits;
+    const Lent<Scratch> lent;
+    std::vector<char>& restored_before = (*lent).restored_before;
+    std::vector<float>& logits = (*lent).logits;
     restored_before.assign(batch * length, false);
     // From the last layer to the first, so that only the last state of each token is multiplied.
     for (size_t input = inputs.size() - 2; input >= states_in; input -= 2) {

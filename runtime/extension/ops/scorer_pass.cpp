@@ -271,9 +271,9 @@ size_t ScorerShape::floats(size_t hidden) const {
 
 void compute_significance(const ScorerKernels& kernels, const ScorerShape& shape, const ScorerPanels& panels,
                           const float* tensors, const ScorerInputs& inputs, float* significance) {
-    thread_local Scratch scratch;
-    Pass pass(kernels, shape, panels, tensors, inputs, scratch);
-    // A thread that waits in here must not pick up another request, which would use the same scratch.
+    const Lent<Scratch> scratch;
+    Pass pass(kernels, shape, panels, tensors, inputs, *scratch);
+    // A thread that waits in here must not pick up another request, which would delay this one.
     tbb::this_task_arena::isolate([&] {
         Stages stages(tbb::this_task_arena::max_concurrency());
         pass.add_to(stages, significance);

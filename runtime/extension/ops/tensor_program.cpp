@@ -9,6 +9,16 @@
 
 namespace dynamic_tinybert {
 
+namespace {
+
+TensorProgram::TypeAndRank type_and_rank(const ov::Output<const ov::Node>& value) {
+    const ov::Rank rank = value.get_partial_shape().rank();
+    OPENVINO_ASSERT(rank.is_static(), "JoinedOps: ", value, " has no known number of dimensions; give it one");
+    return {value.get_element_type(), static_cast<size_t>(rank.get_length())};
+}
+
+}  // namespace
+
 TensorProgram::TensorProgram(const ov::Model& model) {
     std::map<ov::Output<ov::Node>, size_t> places;
     std::set<size_t> given;
@@ -17,8 +27,10 @@ TensorProgram::TensorProgram(const ov::Model& model) {
         m_first.push_back(tensor);
         return m_first.size() - 1;
     };
-    for (const auto& parameter : model.get_parameters())  // first, so that inputs have the places from 0 on
+    for (const auto& parameter : model.get_parameters()) {  // first, so that inputs have the places from 0 on
         given.insert(add(parameter->output(0), {}));
+        m_parameter_types.push_back(type_and_rank(parameter->output(0)));
+    }
     for (const auto& node : model.get_ordered_ops()) {
         if (ov::is_type<ov::op::v0::Parameter>(node) || ov::is_type<ov::op::v0::Result>(node))
             continue;
@@ -38,6 +50,7 @@ TensorProgram::TensorProgram(const ov::Model& model) {
     for (const auto& result : model.get_results()) {
         m_results.push_back(places.at(result->input_value(0)));
         m_is_given.push_back(!given.insert(m_results.back()).second);
+        m_result_types.push_back(type_and_rank(result->input_value(0)));
     }
 }
 

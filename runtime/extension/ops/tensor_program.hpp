@@ -5,19 +5,25 @@
 #include <mutex>
 #include <openvino/core/model.hpp>
 #include <openvino/runtime/tensor.hpp>
+#include <utility>
 #include <vector>
 
 namespace dynamic_tinybert {
 
 /// The nodes of a model in the order in which they are evaluated, and the tensors that each reads and writes. Several
 /// threads may run it at the same time.
-class TensorProgram {
+class TensorProgram : public std::enable_shared_from_this<TensorProgram> {
 public:
+    using TypeAndRank = std::pair<ov::element::Type, size_t>;
+
     /// Throws ov::AssertFailure if a node cannot be evaluated by itself.
     explicit TensorProgram(const ov::Model& model);
 
     /// Evaluates the model; `outputs` get their shapes.
     void run(ov::TensorVector& outputs, const ov::TensorVector& inputs) const;
+
+    const std::vector<TypeAndRank>& parameter_types() const { return m_parameter_types; }
+    const std::vector<TypeAndRank>& result_types() const { return m_result_types; }
 
 private:
     struct Step {
@@ -28,6 +34,8 @@ private:
 
     std::unique_ptr<ov::TensorVector> unused_table() const;
 
+    std::vector<TypeAndRank> m_parameter_types;
+    std::vector<TypeAndRank> m_result_types;
     std::vector<Step> m_steps;
     ov::TensorVector m_first;       // a table with constants in their places, and empty tensors of the right types
     std::vector<size_t> m_results;  // the place of each result

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,16 +14,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel, QuestionAnswerer
 from dynamic_tinybert.runtime.bundles.bundle import open_bundle
+from dynamic_tinybert.runtime.bundles.hub import default_bundle
+from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.gate import Gate
+from dynamic_tinybert.runtime.encoder.joined_graph import JoinedGraphRequests
 from dynamic_tinybert.runtime.length_config import LengthConfig
 from dynamic_tinybert.runtime.tasks.windows import WindowTokenizer
 
+from support.manifests import rewrite_manifest
 from support.tiny import tiny_bundle
 
 QUESTION, CONTEXT = "what was in the box ?", "the fox was in the box and the cat was in the hat . " * 20
@@ -32,9 +38,21 @@ SECONDS = 60
 fork = multiprocessing.get_context("fork")
 
 
-@pytest.fixture(scope="module")
-def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bundle(tmp_path_factory.mktemp("bundle"), {"half": LengthConfig((1, 0.7, 0.3))})
+@pytest.fixture(scope="module", params=["openvino", "joined"])
+def bundle(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """A bundle whose graphs OpenVINO runs, and one whose graphs are one node, which runs without its CPU plugin."""
+    folder = tmp_path_factory.mktemp("bundle")
+    if request.param == "openvino":
+        return tiny_bundle(folder, {"half": LengthConfig((1, 0.7, 0.3))})
+    if not extension_library.worth_fusing():
+        pytest.skip("graphs are not fused on this CPU")
+    shutil.copytree(default_bundle(), folder, dirs_exist_ok=True)
+
+    def rename(manifest: dict[str, Any]) -> None:
+        manifest["length_configs"]["half"] = manifest["length_configs"].pop("fast")
+
+    rewrite_manifest(folder, rename)
+    return folder
 
 
 def in_child(check: Callable[[], object]) -> int:
@@ -192,7 +210,7 @@ def test_a_child_has_threads_of_its_own(bundle: Path) -> None:
 
     def check() -> None:
         end = monotonic() + SECONDS / 2
-        while threads_at_work() < 2:
+        while threads_at_work() < others:
             assert monotonic() < end, "one thread computes everything"
             model(batch)
 
@@ -201,6 +219,8 @@ def test_a_child_has_threads_of_its_own(bundle: Path) -> None:
         assert in_child(check) == 0
 
     model(batch)
+    compiled = model._graphs.get(model.resolve(None), pytest.fail)._current()
+    others = 1 if isinstance(compiled, JoinedGraphRequests) else 2  # for OpenVINO, this thread only waits
     for _ in range(2):
         assert in_child(check_and_fork) == 0
 

@@ -61,7 +61,7 @@ def given(rows: int, value: float) -> Mapping[str, npt.NDArray[np.float32]]:
 
 
 def interrupted(graph: CompiledGraph, **raises: list[BaseException | None]) -> Interrupted:
-    pool = graph._current()._requests
+    pool: Any = graph._current()._requests
     (request,) = pool._idle
     wrapped = Interrupted(request)
     wrapped.raises = raises

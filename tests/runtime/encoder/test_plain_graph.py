@@ -107,6 +107,7 @@ def test_products_of_a_fused_graph_that_stay_openvinos_are_floats_where_they_sat
     compiled = compile_bundle(
         bundle, QUESTION_ANSWERING, read_plain_graph(bundle, QUESTION_ANSWERING), None, LengthConfig.full(3), F32
     )
+    assert isinstance(compiled, ov.CompiledModel)
     products = [
         node.get_rt_info()["runtimePrecision"].astype(str)
         for node in compiled.get_runtime_model().get_ops()
