@@ -234,10 +234,10 @@ class LengthAdaptiveModel:
         configs = [self.resolve(config) for config in each]
         padded = min(-(-length // LENGTH_MULTIPLE) * LENGTH_MULTIPLE, self.max_length)
         arrays: dict[str, npt.NDArray[Any]] = {name: padded_to(array, padded) for name, array in inputs.items()}
-        elastic = self._elastic or length_configs is not None
-        if elastic:
+        if elastic := self._elastic or length_configs is not None:
             arrays |= bounds(*configs)
-        outputs = self._graph(None if elastic else configs[0]).infer(arrays)
+        with gate:  # else both would enter it
+            outputs = self._graph(None if elastic else configs[0]).infer(arrays)
         check_finite(outputs, self._task.output_names, padded)
         return self._task.output(outputs, length, kept_positions(outputs, length))
 

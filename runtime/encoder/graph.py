@@ -113,10 +113,11 @@ def kept_positions(outputs: Arrays, length: int) -> dict[int, npt.NDArray[np.int
         outputs: The graph's outputs by name.
         length: Number of tokens of the input before padding; fillers get this position.
     """
+    filler = np.uint32(length)
     return {
         # Outputs hold 1 + the position, and 0 for a filler: as an unsigned number, 0 - 1 is larger than any length,
         # so the minimum makes it `length`. np.where would be clearer, but takes a fifth longer in every call.
-        int(name.removeprefix(KEPT)): np.minimum((tokens - 1).view(np.uint32), np.uint32(length)).view(np.int32)
+        int(name.removeprefix(KEPT)): np.minimum((tokens - 1).view(np.uint32), filler).view(np.int32)
         for name, tokens in outputs.items()
         if name.startswith(KEPT)
     }

@@ -42,9 +42,20 @@ extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_delete_r
     delete static_cast<Runner*>(runner);
 }
 
+/// Copies the outputs of the last call to `to`, one behind the other.
+extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_copy_outputs(void* runner, char* to) {
+    for (const ov::Tensor& output : static_cast<Runner*>(runner)->outputs) {
+        if (output.get_byte_size() != 0)
+            std::memcpy(to, output.data(), output.get_byte_size());
+        to += output.get_byte_size();
+    }
+}
+
 /// Evaluates the program once. `tensors` holds the address and the dimensions of each input, and gets the dimensions of
-/// each output behind them. Returns null, or what went wrong, which is valid until the runner's next call.
-extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_run(void* runner, int64_t* tensors) {
+/// each output behind them. Copies the outputs to `to`, one behind the other, if they take at most `room` bytes. Returns
+/// null, or what went wrong, which is valid until the runner's next call.
+extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_run(void* runner, int64_t* tensors,
+                                                                                  char* to, size_t room) {
     Runner& own = *static_cast<Runner*>(runner);
     try {
         ov::TensorVector inputs;
@@ -54,21 +65,17 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_r
             tensors += rank;
         }
         own.arena.execute([&] { own.program->run(own.outputs, inputs); });
-        for (const ov::Tensor& output : own.outputs)
+        size_t bytes = 0;
+        for (const ov::Tensor& output : own.outputs) {
             for (const size_t size : output.get_shape())
                 *tensors++ = static_cast<int64_t>(size);
+            bytes += output.get_byte_size();
+        }
+        if (bytes <= room)
+            dynamic_tinybert_copy_outputs(runner, to);
         return nullptr;
     } catch (const std::exception& error) {
         own.error = error.what();
         return own.error.c_str();
-    }
-}
-
-/// Copies the outputs of the last call to `to`, one behind the other.
-extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_copy_outputs(void* runner, char* to) {
-    for (const ov::Tensor& output : static_cast<Runner*>(runner)->outputs) {
-        if (output.get_byte_size() != 0)
-            std::memcpy(to, output.data(), output.get_byte_size());
-        to += output.get_byte_size();
     }
 }
