@@ -59,7 +59,7 @@ def sampled_significance(
     layers = [int(layer) for layer in reference.scorers if int(layer) != reference.rule_layer]
     config = keeping_all(reference.model.config.num_hidden_layers, layers)
     found: dict[int, list[npt.NDArray[np.float32]]] = {layer: [] for layer in layers}
-    by_length = sorted(sample, key=len)
+    by_length = sorted(sample, key=len, reverse=True)
     for first in range(0, len(by_length), _BATCH_SIZE):
         inputs = stack(by_length[first : first + _BATCH_SIZE])
         output = run_reference(reference, inputs, config)

@@ -49,7 +49,8 @@ def _logits_of(rows: Sequence[TrainingRow], model: BertPreTrainedModel) -> list[
     nn.Module.eval(model)
     task, half = training_task_of(model), half_precision()
     found: dict[int, npt.NDArray[np.float16]] = {}
-    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+    # The longest first: then the tensors of each batch fit into what those before have freed.
+    by_length = sorted(range(len(rows)), key=lambda i: len(rows[i]), reverse=True)
     for first in range(0, len(rows), _BATCH_SIZE):
         indices = by_length[first : first + _BATCH_SIZE]
         batch = {name: tensor.to(model.device) for name, tensor in collate([rows[i] for i in indices]).items()}

@@ -75,3 +75,20 @@ def test_half_precision_is_what_the_machine_multiplies(monkeypatch: pytest.Monke
     for multiplies, expected in ((True, torch.bfloat16), (False, None)):
         monkeypatch.setattr(cpu, "multiplies_bfloat16", lambda multiplies=multiplies: multiplies)
         assert precision.half_precision() is expected
+
+
+def test_the_longest_windows_come_first(
+    windows: list[TrainingRow], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Growing batches, each a little larger than what those before have freed, took four times the memory."""
+    monkeypatch.setattr(teacher_logits, "_BATCH_SIZE", 2)
+    lengths: list[int] = []
+
+    def record(_: torch.nn.Module, __: object, inputs: dict[str, torch.Tensor]) -> None:
+        lengths.append(inputs["input_ids"].shape[1])
+
+    model = tiny_bert()
+    model.register_forward_pre_hook(record, with_kwargs=True)
+    teacher_logits.with_teacher_logits(windows, model, tmp_path / teacher_logits.TEACHER_LOGITS, [].append)
+    assert len(set(lengths)) > 1
+    assert lengths == sorted(lengths, reverse=True)
