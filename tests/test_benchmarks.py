@@ -70,6 +70,9 @@ SMOKE: Mapping[str, Smoke] = {
         "median error: ",
     ),
     "latency.soak": Smoke("{learnt} --requests 100 --longest 64 --threads 1", "     100 "),
+    "latency.without_plugin": Smoke(
+        "{data}/squad-search.json --bundle {learnt} --windows 4 --passes 1 --threads 1", "| 1 | full | "
+    ),
     "peers.against_peers": Smoke(
         f"measure {{checkpoint}} {{bundle}} {{data}}/squad-search.json --prepared {{prepared}} --json {{output}}.json"
         f" --threads 1 --block 2 --peers {{peers}} {_PEERS}",

@@ -11,7 +11,7 @@ from dynamic_tinybert.runtime.cpu_quota import default_threads, numa_nodes
 _IGNORED = {"CACHE_DIR"}  # nothing is compiled
 _ALLOWED = {
     "INFERENCE_PRECISION_HINT": {"F32", "BF16", "F16"},  # nothing is left that it would change
-    "PERFORMANCE_HINT": {"LATENCY"},
+    "PERFORMANCE_HINT": {"LATENCY", "THROUGHPUT"},
     "ENABLE_CPU_PINNING": {"FALSE", "NO"},
 }
 
@@ -20,7 +20,8 @@ def request_threads(properties: Mapping[str, object], root: Path = Path("/")) ->
     """Threads of each request, and requests that run at once; None if OpenVINO has to carry the properties out.
 
     That is so if a property asks for more than numbers of threads and requests, such as placement on cores, and if this
-    process may run on several NUMA nodes.
+    process may run on several NUMA nodes. By default one request has all threads; with the hint for throughput, each
+    thread has a request of its own.
 
     Args:
         properties: OpenVINO properties by name.
@@ -33,5 +34,6 @@ def request_threads(properties: Mapping[str, object], root: Path = Path("/")) ->
     if not all(number.isdecimal() for number in numbers.values()):
         return None
     threads = min(int(numbers["INFERENCE_NUM_THREADS"]) or default_threads(root), len(os.sched_getaffinity(0)))
-    requests = min(int(numbers["NUM_STREAMS"]) or 1, threads)
+    most = threads if values.get("PERFORMANCE_HINT") == "THROUGHPUT" else 1
+    requests = min(int(numbers["NUM_STREAMS"]) or most, threads)
     return threads // requests, requests
