@@ -24,6 +24,7 @@ OP_TESTS = [
         "attention_with_significance",
         "context_significance",
         "encoder_layers",
+        "float_linear",
         "joined_ops",
         "learnt_significance",
         "quantized_embeddings",

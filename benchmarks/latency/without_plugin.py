@@ -3,8 +3,8 @@
     python -m benchmarks.latency.without_plugin DATA.json [--bundle BUNDLE] [--threads 1 2]
 
 Both run the same joined node on windows of random questions at batch 1. The property ENABLE_CPU_PINNING makes the
-plugin run it, on pinned threads if they are two or more, which is the plugin's own default. Both take turns in blocks of
-windows, each of which begins with windows that are not timed; all are run once before anything is timed. Ratios are
+plugin run it, on pinned threads if they are two or more, which is the plugin's own default. Both take turns in blocks
+of windows, each of which begins with windows that are not timed; all are run once before anything is timed. Ratios are
 those of sums, with 95 % intervals from resampling the blocks.
 """
 

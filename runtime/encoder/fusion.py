@@ -15,7 +15,7 @@ from .eight_bits import DEPTH_STEP, EightBitProduct, pack
 from .graph_walk import producers, replace_output
 from .joined_layers import join_layers
 from .named_nodes import NamedNodes
-from .ops import attention, quantized_embeddings, quantized_linears
+from .ops import attention, float_linear, quantized_embeddings, quantized_linears
 from .patterns import Array, Embeddings, Normalization, Product
 from .plain_graph import give_float_weights
 from .quantized_patterns import QuantizedRows, Quantizer
@@ -83,6 +83,8 @@ def fuse(
     model.validate_nodes_and_infer_types()
     for node in model.get_ordered_ops():
         _fuse_product(node, portable)
+    for node in model.get_ordered_ops():
+        _fuse_float_product(node)
     join_layers(model, num_layers, separate_after)
     if float_weights:
         give_float_weights(model)
@@ -182,6 +184,22 @@ def _fuse_product(biased: ov.Node, portable: bool) -> None:
             zero_points=[product.zero_point],
         )
         replace_output(biased.output(0), fused.output(0))
+
+
+def _fuse_float_product(biased: ov.Node) -> None:
+    """Fuse a linear layer in floats, and the tanh after it, if it has one row for each input, as a classifier does."""
+    product = Product.of(biased)
+    if product is None or product.weight.dtype != np.float32 or product.weight.ndim != 2:
+        return
+    matmul, shape = producers(biased)[0].get_attributes(), product.source.get_partial_shape()
+    if matmul["transpose_a"] or not matmul["transpose_b"] or product.bias.size != len(product.weight):
+        return
+    if product.source.get_element_type() != ov.Type.f32 or shape.rank != ov.Dimension(3) or shape[1] != ov.Dimension(1):
+        return
+    layer = np.concatenate([product.weight, product.bias.reshape(-1, 1)], axis=1)
+    targets = [target.get_node() for target in biased.output(0).get_target_inputs()]
+    last = targets[0] if [target.get_type_name() for target in targets] == ["Tanh"] else biased
+    replace_output(last.output(0), float_linear(product.source, layer, tanh=last is not biased))
 
 
 def _eight_bits(biased: ov.Node) -> tuple[ov.Output, EightBitProduct] | None:

@@ -17,6 +17,7 @@ _OPS = {
     "AttentionWithSignificance",
     "ContextSignificance",
     "EncoderLayers",
+    "FloatLinear",
     "LearntSignificance",
     "QuantizedEmbeddings",
     "QuantizedLinears",
@@ -35,6 +36,7 @@ _BETWEEN = {
     "Multiply",
     "ReduceMax",
     "ReduceSum",
+    "Squeeze",
     "Subtract",
 }
 _PRODUCTS = {"EncoderLayers", "QuantizedLinears"}

@@ -77,6 +77,25 @@ def restore_logits(
     return node_factory().create("RestoreLogits", inputs, {}).output(0)
 
 
+def float_linear(rows: ov.Output, layer: npt.NDArray[np.float32], *, tanh: bool = False) -> ov.Output:
+    """A linear layer in f32 for few rows, such as the first tokens of a batch.
+
+    Args:
+        rows: float32 [B, L, K].
+        layer: float32 [N, K + 1], the weights of each column followed by its bias.
+        tanh: Apply the hyperbolic tangent to the results.
+
+    Returns:
+        float32 [B, L, N].
+
+    Raises:
+        ExtensionError: The extension cannot be loaded.
+        RuntimeError: OpenVINO refused an input that is not as above.
+    """
+    inputs = [rows, opset13.constant(layer).output(0)]
+    return node_factory().create("FloatLinear", inputs, {"tanh": tanh}).output(0)
+
+
 def attention_with_significance(
     projections: ov.Output, mask: ov.Output, heads: int, *, int16: bool = False
 ) -> tuple[ov.Output, ov.Output]:

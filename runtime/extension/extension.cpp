@@ -9,6 +9,7 @@
 #include "ops/attention.hpp"
 #include "ops/context_significance.hpp"
 #include "ops/encoder_layers.hpp"
+#include "ops/float_linear.hpp"
 #include "ops/isa.hpp"
 #include "ops/joined_ops.hpp"
 #include "ops/learnt_significance.hpp"
@@ -23,6 +24,7 @@ OPENVINO_CREATE_EXTENSIONS(std::vector<ov::Extension::Ptr>({
     std::make_shared<ov::OpExtension<dynamic_tinybert::AttentionWithSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::ContextSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::EncoderLayers>>(),
+    std::make_shared<ov::OpExtension<dynamic_tinybert::FloatLinear>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::JoinedOps>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::LearntSignificance>>(),
     std::make_shared<ov::OpExtension<dynamic_tinybert::QuantizedEmbeddings>>(),

@@ -1,4 +1,4 @@
-// What works on single rows: residual and LayerNorm, logits, embeddings.
+// What works on single rows: residual and LayerNorm, linear layers in f32, embeddings.
 
 #include <cmath>
 
@@ -28,14 +28,19 @@ void check_normalizing(const Kernels& kernels, size_t rows, size_t width, float 
     checks.equal(a, got);  // in place
 }
 
-void check_logits(const Kernels& kernels, size_t rows, size_t width, Checks& checks) {
-    Random random(static_cast<uint32_t>(rows * 103 + width));
-    const Guarded<float> state = random.normals(rows * width), head = random.normals(2 * (width + 1));
-    Guarded<float> got(2 * rows), expected(2 * rows);
-    checks.begin("logits of %zu rows of %zu", rows, width);
-    kernels.compute_logits(state.data(), head.data(), rows, width, got.data());
-    compute_logits_scalar(state.data(), head.data(), rows, width, expected.data());
+void check_float_linear(const Kernels& kernels, size_t rows, size_t width, size_t columns, Checks& checks) {
+    Random random(static_cast<uint32_t>(rows * 103 + width * 7 + columns));
+    const Guarded<float> state = random.normals(rows * width), layer = random.normals(columns * (width + 1));
+    Guarded<float> got(columns * rows), expected(columns * rows);
+    checks.begin("linear layer of %zu rows of %zu with %zu columns", rows, width, columns);
+    kernels.float_linear(state.data(), layer.data(), rows, width, columns, got.data(), columns);
+    float_linear_scalar(state.data(), layer.data(), rows, width, columns, expected.data(), columns);
     checks.close(got, expected, 1e-6f * static_cast<float>(width) + 1e-6f, 1e-6f);
+    Guarded<float> apart(columns * rows);  // the same numbers, column by column
+    for (size_t column = 0; column < columns; ++column)
+        kernels.float_linear(state.data(), layer.data() + column * (width + 1), rows, width, 1, apart.data() + column,
+                             columns);
+    checks.equal(apart, got);
 }
 
 void check_embedding(const Kernels& kernels, size_t width, Checks& checks) {
@@ -55,9 +60,10 @@ void check_embedding(const Kernels& kernels, size_t width, Checks& checks) {
 
 void check_rows(const Kernels& kernels, Checks& checks) {
     for (size_t width : widths) {
-        for (size_t rows : {1, 3}) {
+        for (size_t rows : {1, 3, 6}) {
             check_normalizing(kernels, rows, width, 0.0f, checks);
-            check_logits(kernels, rows, width, checks);
+            for (size_t columns : {1, 2, 5})
+                check_float_linear(kernels, rows, width, columns, checks);
         }
         check_embedding(kernels, width, checks);
     }

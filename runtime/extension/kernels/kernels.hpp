@@ -6,9 +6,9 @@
 
 #include "kernels/attention_kernels.hpp"
 #include "kernels/embedding_kernels.hpp"
+#include "kernels/float_linear_kernels.hpp"
 #include "kernels/layer_norm_kernels.hpp"
 #include "kernels/linear_kernels.hpp"
-#include "kernels/logits_kernels.hpp"
 #include "kernels/scorer_kernels.hpp"
 
 namespace dynamic_tinybert {
@@ -25,7 +25,7 @@ struct Kernels {
     const ScorerKernels* scorer_int12;
     const LinearKernels* linear_int8;
     AddAndNormalize add_and_normalize;
-    ComputeLogits compute_logits;
+    FloatLinearKernel float_linear;
     AddWord add_word;
 };
 

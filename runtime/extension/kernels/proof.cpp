@@ -135,7 +135,7 @@ Aligned<float> rest_by(const Kernels& kernels) {
     kernels.add_word(word.data(), 0.02f, added.data(), width, found.data());
     const Normalization normalization{gamma.data(), added.data(), 1e-12f, width};
     kernels.add_and_normalize(normalization, found.data(), added.data(), 1, found.data());
-    kernels.compute_logits(found.data(), head.data(), 1, width, found.data() + width);
+    kernels.float_linear(found.data(), head.data(), 1, width, 2, found.data() + width, 2);
     return found;
 }
 

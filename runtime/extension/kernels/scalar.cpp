@@ -22,7 +22,7 @@ const Kernels kernels_scalar{.isa = "scalar",
                              .scorer_int12 = &scorer_int12_scalar,
                              .linear_int8 = &linear_int8_scalar,
                              .add_and_normalize = add_and_normalize_scalar,
-                             .compute_logits = compute_logits_scalar,
+                             .float_linear = float_linear_scalar,
                              .add_word = add_word_scalar};
 
 }  // namespace dynamic_tinybert

@@ -22,7 +22,7 @@ consteval Kernels vector_kernels(const char* isa, bool (*runs_here)(), const Lin
             .scorer_int12 = &scorer_int12,
             .linear_int8 = linears,
             .add_and_normalize = add_and_normalize_avx2,
-            .compute_logits = compute_logits_avx2,
+            .float_linear = float_linear_avx2,
             .add_word = add_word_avx2};
 }
 

@@ -69,7 +69,7 @@ void RestoreLogits::validate_and_infer_types() {
         check(input + 1, "an origin", ov::element::i32, {&batch, &tokens});
     }
     if (!m_compute)
-        m_compute = choose_kernels().compute_logits;
+        m_compute = choose_kernels().float_linear;
     set_output_type(0, ov::element::f32, {batch, length, 2});
 }
 
@@ -103,7 +103,7 @@ bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
             return origins[i] != 0 && !restored_before[place(i)];
         };
         for_runs(batch * tokens, is_needed, [&](size_t first, size_t count) {
-            m_compute(states + first * hidden, head, count, hidden, at_least(logits, 2 * count));
+            m_compute(states + first * hidden, head, count, hidden, 2, at_least(logits, 2 * count), 2);
             for (size_t i = first; i < first + count; ++i) {
                 std::copy_n(logits.data() + 2 * (i - first), 2, restored + 2 * place(i));
                 restored_before[place(i)] = true;
@@ -112,7 +112,7 @@ bool RestoreLogits::evaluate(ov::TensorVector& outputs, const ov::TensorVector& 
     }
     const float* states = inputs[all_states_in].data<const float>();
     for_runs(batch * length, [&](size_t i) { return !restored_before[i]; }, [&](size_t first, size_t count) {
-        m_compute(states + first * hidden, head, count, hidden, restored + 2 * first);
+        m_compute(states + first * hidden, head, count, hidden, 2, restored + 2 * first, 2);
     });
     return true;
 }

@@ -2,7 +2,7 @@
 
 #include <openvino/op/op.hpp>
 
-#include "kernels/logits_kernels.hpp"
+#include "kernels/float_linear_kernels.hpp"
 
 namespace dynamic_tinybert {
 
@@ -29,7 +29,7 @@ public:
     bool evaluate(ov::TensorVector& outputs, const ov::TensorVector& inputs) const override;
 
 private:
-    ComputeLogits m_compute = nullptr;  // chosen once; copies of the op keep it
+    FloatLinearKernel m_compute = nullptr;  // chosen once; copies of the op keep it
 };
 
 }  // namespace dynamic_tinybert

@@ -13,6 +13,7 @@ import pytest
 from openvino import opset13
 
 from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.bundles.hub import default_reranker
 from dynamic_tinybert.runtime.common.errors import InferenceError
 from dynamic_tinybert.runtime.encoder.compilation import compile_graph
 from dynamic_tinybert.runtime.encoder.joined_graph import JoinedGraphRequests, as_joined
@@ -60,6 +61,19 @@ def test_the_bits_of_openvino(threads: int) -> None:
         for config in CONFIGS:
             assert_same(own(**inputs, length_config=config), other(**inputs, length_config=config))
         assert_same(own(**inputs, length_configs=["fast"] * batch), other(**inputs, length_configs=["fast"] * batch))
+    assert joined(own)
+    assert not joined(other)
+
+
+def test_classifiers_heads_are_part_of_the_node() -> None:
+    own = LengthAdaptiveModel.from_pretrained(default_reranker())
+    other = LengthAdaptiveModel.from_pretrained(default_reranker(), ov_config=BY_OPENVINO)
+    for batch, length in ((1, 40), (3, 97), (1, 3), (17, 24)):
+        inputs = tokens(batch, length)
+        for config in own.length_configs:
+            found, expected = own(**inputs, length_config=config), other(**inputs, length_config=config)
+            assert found.logits.shape == (batch, 1)
+            np.testing.assert_array_equal(found.logits, expected.logits)
     assert joined(own)
     assert not joined(other)
 

@@ -4,14 +4,15 @@
 
 namespace dynamic_tinybert {
 
-void compute_logits_scalar(const float* state, const float* head, size_t rows, size_t width, float* to) {
+void float_linear_scalar(const float* state, const float* layer, size_t rows, size_t width, size_t columns, float* to,
+                         size_t stride) {
     for (size_t row = 0; row < rows; ++row, state += width)
-        for (size_t logit = 0; logit < 2; ++logit) {
-            const float* weights = head + logit * (width + 1);
+        for (size_t column = 0; column < columns; ++column) {
+            const float* weights = layer + column * (width + 1);
             float sum = 0.0f;
             for (size_t k = 0; k < width; ++k)
                 sum += state[k] * weights[k];
-            to[2 * row + logit] = sum + weights[width];
+            to[row * stride + column] = sum + weights[width];
         }
 }
 
