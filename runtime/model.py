@@ -94,7 +94,7 @@ class LengthAdaptiveModel:
             num_streams: Number of requests that OpenVINO runs in parallel.
             performance_hint: ``LATENCY`` (default) or ``THROUGHPUT``.
             precision: ``f32`` or ``bf16`` for layers that are not INT8; by default the faster one on this CPU.
-            compiled_cache_dir: Folder in which OpenVINO caches compiled graphs, to make later starts faster.
+            compiled_cache_dir: Folder in which OpenVINO caches what it compiles (few INT8 graphs), to start faster.
             ov_config: Any other OpenVINO property by its own name.
             elastic: Serve all length configurations from one graph that takes them as inputs; it needs less memory
                 than a graph for each, and is somewhat slower.

@@ -12,7 +12,7 @@ from dynamic_tinybert.runtime.length_config import LengthConfig
 
 from . import extension_library
 from .graph import with_selection
-from .joined_graph import JoinedGraphRequests, as_joined
+from .joined_graph import JoinedGraphRequests, as_joined, forget_programs
 from .joined_ops import join_ops
 from .plain_graph import products_saturate, rewriting
 from .request_threads import request_threads
@@ -63,6 +63,7 @@ def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.Compi
         joined, threads = as_joined(graph), request_threads(properties)
         if joined is not None and threads is not None:
             return JoinedGraphRequests(joined, *threads)
+        forget_programs(graph)
         return extension_library.core().compile_model(graph, "CPU", properties)
     except RuntimeError as error:
         raise InferenceError(f"OpenVINO could not compile the graph with {properties}: {error}") from error

@@ -189,10 +189,13 @@ def _fuse_product(biased: ov.Node, portable: bool) -> None:
 def _fuse_float_product(biased: ov.Node) -> None:
     """Fuse a linear layer in floats, and the tanh after it, if it has one row for each input, as a classifier does."""
     product = Product.of(biased)
-    if product is None or product.weight.dtype != np.float32 or product.weight.ndim != 2:
+    if product is None or product.scale is not None or product.weight.ndim != 2:
         return
     matmul, shape = producers(biased)[0].get_attributes(), product.source.get_partial_shape()
-    if matmul["transpose_a"] or not matmul["transpose_b"] or product.bias.size != len(product.weight):
+    if matmul["transpose_a"] or not matmul["transpose_b"]:
+        return
+    columns, bias = len(product.weight), product.bias
+    if bias.ndim > 3 or bias.shape[-1:] != (columns,) or bias.size != columns:
         return
     if product.source.get_element_type() != ov.Type.f32 or shape.rank != ov.Dimension(3) or shape[1] != ov.Dimension(1):
         return

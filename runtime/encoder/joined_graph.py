@@ -19,6 +19,9 @@ from . import extension_library
 from .fair_pool import FairPool
 from .graph_walk import producers
 
+PROGRAM = "program"
+"""Name in a node's runtime information of the address of what it evaluates."""
+
 _AROUND = {"Parameter", "Convert", "Constant", "Result"}
 
 
@@ -52,7 +55,10 @@ def as_joined(graph: ov.Model) -> JoinedGraph | None:
     read = [_input_read(value) for value in node.input_values()]
     written = [result.input_value(0) for result in graph.get_results()]
     inputs = [name for name in read if name is not None]
-    if len(inputs) < len(read) or any(value.get_node().get_type_name() != "JoinedOps" for value in written):
+    values = [*node.input_values(), *node.outputs()]
+    if any(value.get_partial_shape().rank.is_dynamic for value in values) or len(inputs) < len(read):
+        return None
+    if any(value.get_node().get_type_name() != "JoinedOps" for value in written):
         return None
     return JoinedGraph(
         node,
@@ -60,6 +66,13 @@ def as_joined(graph: ov.Model) -> JoinedGraph | None:
         [_type_and_rank(value) for value in node.outputs()],
         {output.get_any_name(): value.get_index() for output, value in zip(graph.outputs, written, strict=True)},
     )
+
+
+def forget_programs(graph: ov.Model) -> None:
+    """Remove the addresses of programs from a graph: OpenVINO looks compiled graphs up by all that a graph says."""
+    for node in graph.get_ordered_ops():
+        if node.get_type_name() == "JoinedOps":
+            del node.get_rt_info()[PROGRAM]
 
 
 def _input_read(value: ov.Output) -> str | None:
@@ -96,9 +109,9 @@ class JoinedGraphRequests:
         """
         arrays = []
         for name, dtype, rank in self._graph.inputs:
-            arrays.append(np.ascontiguousarray(inputs[name], dtype))
-            if inputs[name].ndim != rank:
-                raise InferenceError(f"{name} must have {rank} dimensions, not the shape {inputs[name].shape}")
+            arrays.append(np.asarray(inputs[name], dtype, order="C"))
+            if arrays[-1].ndim != rank:
+                raise InferenceError(f"{name} must have {rank} dimensions, not the shape {arrays[-1].shape}")
         outputs = self._requests.use(lambda request: request.run(arrays))
         return {name: outputs[index] for name, index in self._graph.outputs.items()}
 
@@ -115,14 +128,17 @@ class _Request:
         self._delete = library.dynamic_tinybert_delete_runner
         new = library.dynamic_tinybert_runner
         new.restype = ctypes.c_void_p
-        program = graph.node.get_rt_info()["program"].value
-        self._runner = ctypes.c_void_p(new(ctypes.c_void_p(program), threads))
+        program = graph.node.get_rt_info()[PROGRAM].value
+        self._runner: int | None = new(ctypes.c_void_p(program), threads)
+        if self._runner is None:
+            raise InferenceError(f"no request with {threads} threads could be made; is there any memory left?")
         self._output_types = graph.output_types
         self._room = array("q", [0] * sum(rank for _, rank in graph.output_types))
         self._bytes = 0  # that outputs probably take
 
     def __del__(self) -> None:
-        self._delete(self._runner)
+        if runner := getattr(self, "_runner", None):
+            self._delete(ctypes.c_void_p(runner))
 
     def run(self, inputs: list[npt.NDArray[Any]]) -> list[npt.NDArray[Any]]:
         # What comes after the call runs with cold caches, at some ten times its usual time, so little is left for then.

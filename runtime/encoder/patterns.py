@@ -35,7 +35,7 @@ class Product:
     @classmethod
     def of(cls, node: ov.Node) -> Product | None:
         """Recognise a linear layer by its last node, the addition of the bias; None for anything else."""
-        if producer_types(node) != ["MatMul", "Constant"]:
+        if node.get_type_name() != "Add" or producer_types(node) != ["MatMul", "Constant"]:
             return None
         product, bias = producers(node)
         weight, scale = producers(product)[1], None

@@ -33,9 +33,14 @@ struct Runner {
 }  // namespace
 
 /// A runner of the program at this address, which is the attribute `program` in the information of a `JoinedOps` node;
-/// the node must exist during this call. It uses up to `threads` threads, that of the caller included.
+/// the node must exist during this call. It uses up to `threads` threads, that of the caller included. Null if it cannot
+/// be made.
 extern "C" __attribute__((visibility("default"))) void* dynamic_tinybert_runner(const void* program, int threads) {
-    return new Runner(static_cast<const TensorProgram*>(program)->shared_from_this(), threads);
+    try {
+        return new Runner(static_cast<const TensorProgram*>(program)->shared_from_this(), threads);
+    } catch (...) {
+        return nullptr;
+    }
 }
 
 extern "C" __attribute__((visibility("default"))) void dynamic_tinybert_delete_runner(void* runner) {
@@ -75,7 +80,13 @@ extern "C" __attribute__((visibility("default"))) const char* dynamic_tinybert_r
             dynamic_tinybert_copy_outputs(runner, to);
         return nullptr;
     } catch (const std::exception& error) {
-        own.error = error.what();
-        return own.error.c_str();
+        try {
+            own.error = error.what();
+            return own.error.c_str();
+        } catch (...) {
+            return "there is no memory left";
+        }
+    } catch (...) {
+        return "an unknown error";
     }
 }

@@ -27,9 +27,10 @@ void JoinedOps::validate_and_infer_types() {
                         "JoinedOps: input ", i, " is ", get_input_element_type(i), " ", get_input_partial_shape(i),
                         " where the body has ", parameters[i]->get_element_type(), " ",
                         parameters[i]->get_partial_shape(), "; give what the body was made for");
-    if (!m_program)
+    if (!m_program) {
         m_program = std::make_shared<TensorProgram>(*m_body);
-    get_rt_info()["program"] = static_cast<int64_t>(reinterpret_cast<uintptr_t>(m_program.get()));
+        get_rt_info()["program"] = static_cast<int64_t>(reinterpret_cast<uintptr_t>(m_program.get()));
+    }
     // As the body knows them, although more may be known here: OpenVINO asks at every call, and must not wait for all
     // nodes of the body to infer theirs.
     for (size_t i = 0; i < m_body->get_output_size(); ++i)

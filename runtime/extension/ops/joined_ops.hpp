@@ -17,7 +17,8 @@ namespace dynamic_tinybert {
 /// Attribute: body, a model whose nodes can all be evaluated by themselves. It must not be changed afterwards, as copies
 /// of this op share it.
 ///
-/// Runtime information: program, the address of the program of the body, for `dynamic_tinybert_runner`.
+/// Runtime information of a node that was created with its body: program, the address of the body's program, for
+/// `dynamic_tinybert_runner`.
 class JoinedOps : public ov::op::Op {
 public:
     OPENVINO_OP("JoinedOps", "dynamic_tinybert");

@@ -25,6 +25,7 @@ public:
     Lent() {
         const std::lock_guard<std::mutex> lock(idle().mutex);
         if (idle().memory.empty()) {
+            idle().memory.reserve(++idle().count);  // so that giving back cannot fail
             m_memory = std::make_unique<Kind>();
         } else {
             m_memory = std::move(idle().memory.back());
@@ -44,6 +45,7 @@ private:
     struct Idle {
         std::mutex mutex;
         std::vector<std::unique_ptr<Kind>> memory;
+        size_t count = 0;  // of all memory of this kind
     };
 
     static Idle& idle() {

@@ -18,7 +18,7 @@ using Floats = Aligned<float>;
 constexpr size_t block = 12;          // tokens of an item
 constexpr size_t panels_of_task = 4;  // of the question's keys: they share the conversion of its states to integers
 
-/// Buffers of one call, which its thread keeps for the next one.
+/// Buffers of one call.
 struct Scratch {
     Floats mean;                       // [B, H]: mean state of the question
     Floats bias;                       // [B, W]: bias of the first layer, with what that mean adds

@@ -13,8 +13,7 @@ namespace {
 
 TensorProgram::TypeAndRank type_and_rank(const ov::Output<const ov::Node>& value) {
     const ov::Rank rank = value.get_partial_shape().rank();
-    OPENVINO_ASSERT(rank.is_static(), "JoinedOps: ", value, " has no known number of dimensions; give it one");
-    return {value.get_element_type(), static_cast<size_t>(rank.get_length())};
+    return {value.get_element_type(), rank.is_static() ? static_cast<size_t>(rank.get_length()) : 0};
 }
 
 }  // namespace

@@ -14,7 +14,7 @@ namespace dynamic_tinybert {
 /// threads may run it at the same time.
 class TensorProgram : public std::enable_shared_from_this<TensorProgram> {
 public:
-    using TypeAndRank = std::pair<ov::element::Type, size_t>;
+    using TypeAndRank = std::pair<ov::element::Type, size_t>;  // the rank is 0 if it is not known
 
     /// Throws ov::AssertFailure if a node cannot be evaluated by itself.
     explicit TensorProgram(const ov::Model& model);

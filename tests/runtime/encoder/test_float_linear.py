@@ -74,7 +74,7 @@ def test_widths_that_are_known_late_are_checked() -> None:
     # With one thread, OpenVINO 2026.4 loses the error of a synchronous request.
     model = compiled(ov.Model([ops.float_linear(rows.output(0), layer_of(3, 8))], [rows]), threads=2)
     assert next(iter(model([random_rows(2, 1, 8)]).values())).shape == (2, 1, 3)
-    with pytest.raises(RuntimeError, match="FloatLinear: .*the layer"):
+    with pytest.raises(RuntimeError, match=r"FloatLinear: .*the layer"):
         model([random_rows(2, 1, 7)])
 
 

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from openvino import opset13
 from dynamic_tinybert.runtime import LengthAdaptiveModel
 from dynamic_tinybert.runtime.bundles.hub import default_reranker
 from dynamic_tinybert.runtime.common.errors import InferenceError
+from dynamic_tinybert.runtime.encoder import extension_library
 from dynamic_tinybert.runtime.encoder.compilation import compile_graph
 from dynamic_tinybert.runtime.encoder.joined_graph import JoinedGraphRequests, as_joined
 from dynamic_tinybert.runtime.encoder.joined_ops import join_ops
@@ -126,6 +128,40 @@ def test_errors_of_ops_are_raised_and_the_request_is_lent_again() -> None:
 def test_an_input_of_another_rank_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(InferenceError, match=r"token_type_ids must have 2 dimensions"):
         compiled(graph_of()).infer({**tokens(1, 30), "token_type_ids": np.zeros(shape, np.int64)})
+
+
+def test_an_input_without_dimensions() -> None:
+    """The threshold of a selection may be one number for all rows."""
+    parameters = [opset13.parameter([-1, -1], np.float32), opset13.parameter([], np.float32)]
+    body = {"parameters": parameters, "results": [opset13.result(opset13.add(*parameters))]}
+    outer = [opset13.parameter([-1, -1], np.float32, name="x"), opset13.parameter([], np.float32, name="y")]
+    for node in outer:
+        node.output(0).get_tensor().set_names({node.get_friendly_name()})
+    joined_node = extension_library.node_factory().create("JoinedOps", outer, {"body": body})
+    joined_node.output(0).get_tensor().set_names({"sum"})
+    graph = as_joined(ov.Model(joined_node.outputs(), outer))
+    assert graph is not None
+    found = JoinedGraphRequests(graph, 1, 1).infer(
+        {"x": np.ones((2, 3), np.float32), "y": np.full((), 0.5, np.float32)}
+    )
+    assert found["sum"].tolist() == [[1.5] * 3] * 2
+    with pytest.raises(InferenceError, match="y must have 0 dimensions"):
+        JoinedGraphRequests(graph, 1, 1).infer({"x": np.ones((2, 3), np.float32), "y": np.ones(1, np.float32)})
+
+
+def test_values_of_unknown_rank_are_openvinos() -> None:
+    x = opset13.parameter(ov.PartialShape.dynamic(), np.float32)
+    body = {"parameters": [x], "results": [opset13.result(opset13.add(x, x))]}
+    outer = opset13.parameter(ov.PartialShape.dynamic(), np.float32)
+    node = extension_library.node_factory().create("JoinedOps", [outer.output(0)], {"body": body})
+    assert as_joined(ov.Model(node.outputs(), [outer])) is None
+
+
+def test_graphs_that_openvino_compiles_are_found_in_its_cache(tmp_path: Path) -> None:
+    properties = {**BY_OPENVINO, "CACHE_DIR": str(tmp_path), "INFERENCE_PRECISION_HINT": "f32"}
+    for _ in range(2):
+        assert isinstance(compile_graph(graph_of(), properties), ov.CompiledModel)
+        assert len(list(tmp_path.glob("*.blob"))) == 1
 
 
 def test_inputs_that_are_no_plain_arrays() -> None:
