@@ -117,15 +117,20 @@ def _raise_after_fork(error: BaseException, caller: FrameType | None) -> None:
     if handler is None or threading.current_thread() is not threading.main_thread():
         raise error  # a handler that is not Python's cannot be restored; in other threads, no handler can have raised
     place = None if caller is None else caller.f_lasti
+    raised = threading.Event()
 
     def raise_it(number: int, frame: FrameType | None) -> None:
         signal.signal(signal.SIGINT, handler)
+        raised.set()
         raise error
 
     def interrupt() -> None:
         while caller is not None and caller.f_lasti == place:
             sleep(0.001)
-        signal.pthread_kill(main, signal.SIGINT)  # also out of a system call
+        # Also out of a system call. A signal just before one would only be heard after it, hence again and again.
+        while not raised.is_set():
+            signal.pthread_kill(main, signal.SIGINT)
+            raised.wait(0.1)
 
     main = threading.get_ident()
     signal.signal(signal.SIGINT, raise_it)

@@ -337,6 +337,38 @@ def test_a_signal_while_a_process_forks_is_heard_afterwards(bundle: Path, number
     assert (done.returncode, done.stdout, done.stderr) == (0, f"{raised}\n7 True\n", "")
 
 
+def test_a_signal_that_is_not_heard_is_sent_again(bundle: Path) -> None:
+    """One that comes just before a system call begins does not end the call."""
+    script = f"""
+import os, signal, time
+from dynamic_tinybert.runtime import LengthAdaptiveModel
+from dynamic_tinybert.runtime.encoder import forking
+model = LengthAdaptiveModel.from_pretrained({str(bundle)!r})
+model([[1, 2, 3]])
+kill, lost, step = signal.pthread_kill, [], forking._collect_again
+
+def lose_the_first(thread, number):
+    lost.append(number) if not lost else kill(thread, number)
+
+def interrupted():
+    forking._collect_again = step
+    signal.pthread_kill = lose_the_first
+    step()
+    os.kill(os.getpid(), signal.SIGINT)
+
+parent, forking._collect_again = os.getpid(), interrupted
+begun = time.monotonic()
+try:
+    if os.fork() == 0:
+        os._exit(0)
+    time.sleep({SECONDS})
+except KeyboardInterrupt:
+    print("heard", lost == [signal.SIGINT], time.monotonic() - begun < {SECONDS / 2})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "heard True True\n", "")
+
+
 def test_a_child_does_not_wait_for_requests_of_threads_that_are_gone() -> None:
     gate = Gate()
     entered, leave = threading.Event(), threading.Event()
