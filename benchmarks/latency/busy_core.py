@@ -1,6 +1,6 @@
 """Times of requests while another process takes part of one core, for one or more builds of the extension.
 
-    python -m benchmarks.latency.busy_core [BUNDLE] [--library NAME=FILE.so ...] [--length-configs full fast]
+    python -m benchmarks.latency.busy_core [BUNDLE] [--library NAME=FILE.so ...] [--length-configs full] [--pause-ms 2]
 
 Each library (DYNAMIC_TINYBERT_EXTENSION) runs in a process of its own on the first `--threads` CPUs of this process.
 Blocks of requests of random tokens take turns: library by library, quiet and disturbed. In a disturbed block another
@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--share", type=float, default=0.5, help="share of one core that the other process takes")
     parser.add_argument("--busy-ms", type=float, default=2.0, help="milliseconds that it computes at a time")
+    parser.add_argument("--pause-ms", type=float, default=0.0, help="between requests, as where they come one by one")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--block", type=int, default=40, help="requests per turn")
     arguments = parser.parse_args()
@@ -57,7 +58,7 @@ def main() -> None:
         f"{cpu.name()}, CPUs {cpus}, {arguments.share:.0%} of the last one taken, {arguments.busy_ms:g} ms at a time; "
         f"OpenVINO {ov.__version__}, {extension_library.isa()}; {arguments.rounds} rounds of {arguments.block} requests"
     )
-    workers = {name: Worker(path, arguments.bundle, cpus) for name, path in libraries.items()}
+    workers = {name: Worker(path, arguments.bundle, cpus, arguments.pause_ms) for name, path in libraries.items()}
     times = measure(workers, arguments, cpus[-1])
     for worker in workers.values():
         worker.end()
@@ -102,13 +103,13 @@ def report(times: dict[tuple[str, str, bool], list[float]], first: str, fair: fl
 class Worker:
     """A model in a process of its own, which is stopped (SIGSTOP) between its turns."""
 
-    def __init__(self, library: str, bundle: Path | None, cpus: list[int]) -> None:
+    def __init__(self, library: str, bundle: Path | None, cpus: list[int], pause_ms: float) -> None:
         command = [
             sys.executable,
             "-m",
             "benchmarks.latency.busy_core",
             "--worker",
-            json.dumps([str(bundle) if bundle else None, cpus]),
+            json.dumps([str(bundle) if bundle else None, cpus, pause_ms / 1e3]),
         ]
         environment = {**os.environ, "DYNAMIC_TINYBERT_EXTENSION": library}
         self._process = subprocess.Popen(
@@ -133,7 +134,7 @@ class Worker:
         self._process.wait()
 
 
-def work(bundle: str | None, cpus: list[int]) -> None:
+def work(bundle: str | None, cpus: list[int], pause: float) -> None:
     """The worker: for each line of its input, run as many requests of random tokens as that line asks for."""
     os.sched_setaffinity(0, cpus)
     model = LengthAdaptiveModel.from_pretrained(*([bundle] if bundle else []), num_threads=len(cpus))
@@ -144,6 +145,8 @@ def work(bundle: str | None, cpus: list[int]) -> None:
         for length in generator.integers(64, min(256, model.max_length), count):
             ids = generator.integers(words // 2, words, (1, length))
             types = (np.arange(length) > 12).astype(np.int64)[None]  # a question of about 12 tokens, then its context
+            if pause:
+                sleep(pause)
             start = perf_counter()
             model(ids, token_type_ids=types, length_config=config)
             seconds.append(perf_counter() - start)

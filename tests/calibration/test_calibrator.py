@@ -277,7 +277,7 @@ def test_killed_at_random_moments_it_ends_like_an_undisturbed_run(bundle: Path, 
     shutil.copytree(tmp_path / "copy", work)
     random = np.random.default_rng(0)
     kills = 0
-    while kills < 7:
+    while kills < 5:
         known = journal_keys(journal)
         process = start()
         try:

@@ -26,4 +26,4 @@ def test_it_names_every_route(tmp_path: Path) -> None:
 def test_schemathesis_finds_no_failure(tmp_path: Path) -> None:
     bundle = tiny_bundle(tmp_path / "bundle", {"fast": LengthConfig((1.0, 0.5, 0.5))})
     with live_server(bundle, model_name="tiny", receive_timeout_s=2, max_characters=2000) as server:
-        assert_described(server.url, tmp_path, examples=120)
+        assert_described(server.url, tmp_path, examples=80)

@@ -300,4 +300,4 @@ def test_the_command_serves_a_reranker(rerankers: Path, reranker: Reranker) -> N
 def test_schemathesis_finds_no_failure_of_text_endpoints(kind: str, tmp_path: Path) -> None:
     bundle = (reranker_bundle if kind == "reranker" else labels_bundle)(tmp_path / "bundle")
     with live_server(bundle, model_name="tiny", receive_timeout_s=2, max_characters=2000) as server:
-        assert_described(server.url, tmp_path, examples=60)
+        assert_described(server.url, tmp_path, examples=40)
