@@ -30,7 +30,7 @@ from .options import PIPELINE
 from .sample_windows import sample_windows
 from .windowing import Windowing
 
-_SCHEME = 1
+_SCHEME = 2
 """Grows when tables are measured or stored in another way."""
 
 
