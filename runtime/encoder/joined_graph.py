@@ -71,7 +71,7 @@ def as_joined(graph: ov.Model) -> JoinedGraph | None:
 def forget_programs(graph: ov.Model) -> None:
     """Remove the addresses of programs from a graph: OpenVINO looks compiled graphs up by all that a graph says."""
     for node in graph.get_ordered_ops():
-        if node.get_type_name() == "JoinedOps":
+        if node.get_type_name() == "JoinedOps" and PROGRAM in node.get_rt_info():
             del node.get_rt_info()[PROGRAM]
 
 

@@ -149,6 +149,14 @@ def test_an_input_without_dimensions() -> None:
         JoinedGraphRequests(graph, 1, 1).infer({"x": np.ones((2, 3), np.float32), "y": np.ones(1, np.float32)})
 
 
+@pytest.mark.parametrize("properties", [BY_OPENVINO, {}])
+def test_a_graph_is_compiled_again(properties: dict[str, object]) -> None:
+    """As in a forked process, of the graphs of stages."""
+    graph = graph_of()
+    kinds = {type(compile_graph(graph, properties)) for _ in range(3)}
+    assert len(kinds) == 1
+
+
 def test_values_of_unknown_rank_are_openvinos() -> None:
     x = opset13.parameter(ov.PartialShape.dynamic(), np.float32)
     body = {"parameters": [x], "results": [opset13.result(opset13.add(x, x))]}
