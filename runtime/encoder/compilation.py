@@ -60,8 +60,7 @@ def compile_graph(graph: ov.Model, properties: Mapping[str, object]) -> ov.Compi
     """
     try:
         join_ops(graph)
-        joined, threads = as_joined(graph), request_threads(properties)
-        if joined is not None and threads is not None:
+        if (joined := as_joined(graph)) is not None and (threads := request_threads(properties)) is not None:
             return JoinedGraphRequests(joined, *threads)
         forget_programs(graph)
         return extension_library.core().compile_model(graph, "CPU", properties)
